@@ -1,0 +1,410 @@
+"""Every message of ``livedrag.v1``, both ways, as typed records.
+
+One WebSocket message is one MessagePack map whose ``type`` names the record. There are three kinds of traffic:
+
+* **doc** is reliable, ordered and acknowledged: what the document is. Every accepted edit raises the room's ``seq`` by one.
+* **presence** is volatile, the latest wins: who is here, and how far the run is.
+* **frame** is volatile and credit-based: preview pictures. A client holds at most ``FRAME_CREDITS`` frames that it has not
+  acknowledged; what it cannot take is dropped in favour of the next.
+
+Points are ``(x, y)`` in pixels of the uploaded picture, the origin at the centre of its top left pixel. Colours, pens and
+other matters of taste are the client's. This module does no I/O and imports neither Starlette nor torch.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Literal
+
+import msgpack
+import msgspec
+from msgspec import Meta, Struct
+
+VERSION = "livedrag.v1"
+FRAME_CREDITS = 2
+MAX_MESSAGE_BYTES = 64 * 1024
+MAX_DRAGS = 64
+MAX_PROMPT = 1000
+MAX_STROKE_POINTS = 2000
+
+Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Pixel = Annotated[float, Meta(ge=-1e5, le=1e5)]
+XY = tuple[Pixel, Pixel]
+Setting = bool | int | float | str
+Count = Annotated[int, Meta(ge=0)]
+
+
+class ProtocolError(Exception):
+    """A message that ``livedrag.v1`` does not allow; its text quotes the value and says what would work."""
+
+
+class Close(enum.IntEnum):
+    """WebSocket close codes of our own, with the reason sent beside them."""
+
+    BAD_MESSAGE = 4400
+    WRONG_SECRET = 4403
+    UNKNOWN_ROOM = 4404
+    UNKNOWN_VERSION = 4406
+    TIMED_OUT = 4408
+    ROOM_DELETED = 4410
+
+
+class Record(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """What all messages and operations have in common: immutable, named by ``type``, no unknown fields."""
+
+
+# The document and what it is made of ---------------------------------------------------------------------------------
+
+
+class Drag(Struct, frozen=True, kw_only=True):
+    """Content at ``handle`` is to move to ``target``. ``tracked`` is where the last run left the content, if one did."""
+
+    handle: XY
+    target: XY
+    tracked: XY | None = None
+
+
+class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
+    """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets the region change, ``erase`` keeps it."""
+
+    id: Id
+    mode: Literal["paint", "erase"]
+    radius: Annotated[float, Meta(gt=0, le=10_000)]
+    points: Annotated[list[XY], Meta(min_length=1, max_length=MAX_STROKE_POINTS)]
+
+
+class Raster(Record, frozen=True, kw_only=True, tag="raster"):
+    """A loaded mask file: replaces what was painted before. Its PNG is at ``/api/rooms/{room}/masks/{sha256}``."""
+
+    id: Id
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+MaskLayer = Stroke | Raster
+
+
+class Picture(Struct, frozen=True, kw_only=True):
+    """The uploaded picture; ``width`` and ``height`` in pixels after EXIF orientation."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+Stage = Literal["idle", "queued", "loading", "fitting", "inverting", "dragging", "rendering"]
+Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A press on Drag. ``outcome`` is None while it goes on; ``interrupted`` says that the machine stopped under it."""
+
+    id: str
+    by: str
+    iterations: int = 0
+    outcome: Outcome | None = None
+    interrupted: bool = False
+    message: str | None = None
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """The picture the last run left, at the uploaded size; its PNG is at ``/api/rooms/{room}/result``."""
+
+    sha256: str
+    run: str
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """All that a room keeps. No mask layers mean that everything may change."""
+
+    picture: Picture
+    drags: dict[str, Drag] = {}
+    mask: tuple[MaskLayer, ...] = ()
+    prompt: str = ""
+    settings: dict[str, Setting] = {}
+    run: Run | None = None
+    result: Result | None = None
+
+
+# Operations on the document (doc) ------------------------------------------------------------------------------------
+
+
+class AddDrag(Record, frozen=True, kw_only=True, tag="add_drag"):
+    """Put down a handle and its target under an ``id`` that the client makes up."""
+
+    id: Id
+    handle: XY
+    target: XY
+
+
+class MoveDrag(Record, frozen=True, kw_only=True, tag="move_drag"):
+    """Re-aim (``target``) or re-grab (``handle``), during a run too: it counts from the next iteration."""
+
+    id: Id
+    handle: XY | None = None
+    target: XY | None = None
+
+
+class RemoveDrag(Record, frozen=True, kw_only=True, tag="remove_drag"):
+    """Take a handle and its target away."""
+
+    id: Id
+
+
+class AddStroke(Record, frozen=True, kw_only=True, tag="add_stroke"):
+    """Paint or erase the mask."""
+
+    stroke: Stroke
+
+
+class ClearMask(Record, frozen=True, kw_only=True, tag="clear_mask"):
+    """Forget the mask: everything may change again."""
+
+
+class SetPrompt(Record, frozen=True, kw_only=True, tag="set_prompt"):
+    """Say what the picture shows. Not during a run; the next run prepares the picture anew."""
+
+    prompt: Annotated[str, Meta(max_length=MAX_PROMPT)]
+
+
+class SetSettings(Record, frozen=True, kw_only=True, tag="set_settings"):
+    """Change settings by name; a value of None goes back to the model's default."""
+
+    settings: dict[Id, Setting | None]
+
+
+Operation = AddDrag | MoveDrag | RemoveDrag | AddStroke | ClearMask | SetPrompt | SetSettings
+
+
+# What clients send ---------------------------------------------------------------------------------------------------
+
+
+class Hello(Record, frozen=True, kw_only=True, tag="hello"):
+    """First message of a connection. ``formats`` are the picture formats the client can show, best first."""
+
+    version: str
+    secret: str
+    name: Annotated[str, Meta(max_length=60)] = ""
+    since: Count | None = None
+    formats: tuple[str, ...] = ("webp", "jpeg")
+
+
+class Edit(Record, frozen=True, kw_only=True, tag="edit"):
+    """doc: one operation. ``op_id`` makes re-sending harmless; ``base`` is the ``seq`` the client had seen."""
+
+    op_id: Id
+    base: Count
+    op: Operation
+
+
+class StartRun(Record, frozen=True, kw_only=True, tag="run"):
+    """doc: press Drag; goes on from where the last run stopped."""
+
+    op_id: Id
+
+
+class StopRun(Record, frozen=True, kw_only=True, tag="stop"):
+    """doc: stop within one step. The picture reached is rendered; ``run`` goes on from it."""
+
+    op_id: Id
+
+
+class Reset(Record, frozen=True, kw_only=True, tag="reset"):
+    """doc: back to the uploaded picture, all drags as they were put down. Not during a run."""
+
+    op_id: Id
+
+
+class AckFrame(Record, frozen=True, kw_only=True, tag="ack_frame"):
+    """frame: ``frame`` has been shown or dropped; one credit back."""
+
+    frame: Count
+
+
+class Ping(Record, frozen=True, kw_only=True, tag="ping"):
+    """presence: sent every ``heartbeat`` seconds; ``time`` is the client's clock and comes back."""
+
+    time: float
+
+
+ClientMessage = Hello | Edit | StartRun | StopRun | Reset | AckFrame | Ping
+
+
+# What the server sends -----------------------------------------------------------------------------------------------
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """The model in use; ``settings`` are its defaults by name, ``kind`` is ``builtin`` or ``stable-diffusion``."""
+
+    name: str
+    kind: str
+    settings: dict[str, Setting]
+    presets: list[str]
+
+
+class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
+    """First answer to ``hello``. ``heartbeat`` and ``deadline`` in seconds: ping this often, give up after this long."""
+
+    version: str
+    room: str
+    you: str
+    role: Literal["owner", "editor", "viewer"]
+    model: ModelInfo
+    heartbeat: float
+    deadline: float
+    frame_credits: int
+
+
+class Snapshot(Record, frozen=True, kw_only=True, tag="snapshot"):
+    """doc: the whole document at ``seq``."""
+
+    seq: Count
+    document: Document
+
+
+class Edited(Record, frozen=True, kw_only=True, tag="edited"):
+    """doc: an accepted operation, to everybody, its sender included: their acknowledgement. Safe on disk by then."""
+
+    seq: Count
+    op_id: str
+    by: str
+    op: Operation | Raster
+
+
+class Rejected(Record, frozen=True, kw_only=True, tag="rejected"):
+    """doc: to the sender alone: this was not done, and why."""
+
+    op_id: str
+    reason: Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown"]
+    message: str
+
+
+class Started(Record, frozen=True, kw_only=True, tag="started"):
+    """doc: a run has begun (or goes on)."""
+
+    seq: Count
+    op_id: str
+    run: Run
+
+
+class Stopping(Record, frozen=True, kw_only=True, tag="stopping"):
+    """doc: a stop was accepted; ``ended`` follows within one step and a render."""
+
+    seq: Count
+    op_id: str
+    by: str
+
+
+class Ended(Record, frozen=True, kw_only=True, tag="ended"):
+    """doc: the one terminal event of a run; its picture is at ``/result`` by then, ``tracked`` where the content is now."""
+
+    seq: Count
+    run: Run
+    tracked: dict[str, XY]
+    result: Result | None
+
+
+class WasReset(Record, frozen=True, kw_only=True, tag="was_reset"):
+    """doc: the picture is the uploaded one again; result and tracked points are gone."""
+
+    seq: Count
+    op_id: str
+    by: str
+
+
+class People(Record, frozen=True, kw_only=True, tag="people"):
+    """presence: who is in the room, by id."""
+
+    people: dict[str, str]
+
+
+class Progress(Record, frozen=True, kw_only=True, tag="progress"):
+    """presence: the stage of the run with its own numbers; ``seconds_left`` is None until it can be known.
+
+    While ``queued``, ``step`` is the number of rooms ahead. ``loss`` is the stage's own loss, where it has one.
+    """
+
+    run: str
+    stage: Stage
+    step: int
+    steps: int
+    seconds: float
+    seconds_left: float | None = None
+    loss: float | None = None
+
+
+class Points(Record, frozen=True, kw_only=True, tag="points"):
+    """presence: after every iteration, where each handle is now and its distance to its target in pixels."""
+
+    run: str
+    iteration: int
+    handles: dict[str, XY]
+    distances: dict[str, float]
+    loss: float
+
+
+class Frame(Record, frozen=True, kw_only=True, tag="frame"):
+    """frame: a preview, decoded by the model's decoder. Answer with ``ack_frame``. ``time`` is the server's clock at its making."""
+
+    frame: Count
+    run: str
+    stage: Stage
+    iteration: int
+    format: Literal["webp", "jpeg"]
+    width: int
+    height: int
+    time: float
+    data: bytes
+
+
+class Pong(Record, frozen=True, kw_only=True, tag="pong"):
+    """presence: answers ``ping``."""
+
+    time: float
+
+
+class Fault(Record, frozen=True, kw_only=True, tag="error"):
+    """Something outside any operation went wrong; the connection may be closed after it."""
+
+    reason: str
+    message: str
+
+
+ServerMessage = (
+    Welcome | Snapshot | Edited | Rejected | Started | Stopping | Ended | WasReset | People | Progress | Points | Frame | Pong | Fault
+)
+
+
+def encode(message: ServerMessage | ClientMessage) -> bytes:
+    """Pack a record as one MessagePack map."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    return packed
+
+
+def decode_client(data: bytes | str) -> ClientMessage:
+    """Read what a client sent. Raises `ProtocolError`."""
+    return _decode(data, ClientMessage, MAX_MESSAGE_BYTES)  # type: ignore[no-any-return]
+
+
+def decode_server(data: bytes | str) -> ServerMessage:
+    """Read what a server sent. Raises `ProtocolError`."""
+    return _decode(data, ServerMessage, None)  # type: ignore[no-any-return]
+
+
+def _decode(data: bytes | str, records: Any, limit: int | None) -> Any:
+    if isinstance(data, str):
+        raise ProtocolError(f"text message {_short(data)}: {VERSION} takes binary MessagePack messages")
+    if limit is not None and len(data) > limit:
+        raise ProtocolError(f"message of {len(data)} bytes: at most {limit} are allowed")
+    try:
+        value = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError) as error:  # msgpack's exceptions are ValueErrors
+        raise ProtocolError(f"not a MessagePack message ({_short(data)}): {error or type(error).__name__}") from None
+    try:
+        return msgspec.convert(value, records, strict=True)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"{error}, in {_short(value)}") from None
+
+
+def _short(value: object, length: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
