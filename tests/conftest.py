@@ -1,0 +1,124 @@
+"""Fixtures that several tests share. Nothing heavy is imported before a fixture needs it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from editor import Diffusion
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 120.0
+
+
+@pytest.fixture(scope="session")
+def model() -> Diffusion:
+    """The built-in model, loaded once; tests must leave it as they found it."""
+    import torch
+
+    from editor import Diffusion
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return Diffusion.load("builtin")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of composed sample pictures and masks."""
+    folder = ROOT / "static" / "samples"
+    assert folder.is_dir(), "no samples yet: `make install` composes them"
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that nobody listens on just now."""
+    return find_free_port()
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(data: Path, *arguments: str) -> Iterator[str]:
+    """Run ``livedrag serve`` with the data directory ``data``; gives its address once it answers."""
+    port = find_free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--data-dir", str(data), *arguments]
+    log = data.parent / f"{data.name}.log"
+    with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as server:
+        try:
+            wait_until_healthy(address, server, log)
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
+
+
+def wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for ``/healthz`` to answer ok. Raises AssertionError with the server's log where it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/healthz", timeout=5) as answer:
+                if json.load(answer)["status"] == "ok":
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"livedrag serve did not answer at {address}:\n{log.read_text(errors='replace')}")
+
+
+@pytest.fixture(scope="session")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server with the built-in model and a data directory of its own."""
+    with serving(tmp_path_factory.mktemp("server") / "data") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The Chromium executable."""
+    from tests.chromium import find
+
+    found = find()
+    assert found is not None, "no Chromium: `python -m tests.chromium` installs one"
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Path) -> Iterator[Browser]:
+    """A headless Chromium, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's sandbox needs user namespaces, which root and containers lack.
+        started = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False)
+        yield started
+        started.close()
