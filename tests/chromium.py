@@ -1,4 +1,7 @@
-"""The Chromium of the browser tests: the one on ``PATH``, else Playwright's. ``python -m tests.chromium`` installs one."""
+"""The Chromium of the browser tests: the one on ``PATH``, else Playwright's.
+
+``python -m tests.chromium`` installs one where there is none.
+"""
 
 from __future__ import annotations
 
