@@ -1,0 +1,80 @@
+"""The wheel holds everything that a person who types `pip install` needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # Not isolated: the virtual environment has hatchling, and a test should not fetch anything.
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
+    subprocess.run(command, check=True)
+    (built,) = folder.glob("livedrag-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with the wheel in it, and beside it the dependencies that this one has."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=True)
+    executable = folder / "bin" / "python"
+    subprocess.run([executable, "-m", "pip", "install", "--no-deps", "--no-index", wheel], check=True)
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    found = subprocess.run([executable, "-c", query], capture_output=True, text=True, check=True)
+    Path(found.stdout.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return executable
+
+
+def test_it_contains_the_page_the_samples_and_the_model(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        listed = json.loads(archive.read("server/static/samples.json"))
+    assert {"server/static/app/index.html", "server/static/icon.svg", "server/__main__.py"} <= names
+    assert any(name.startswith("server/static/app/assets/") and name.endswith(".js") for name in names)
+    for sample in listed:
+        assert {f"server/static{sample['picture']}", f"server/static{sample['mask']}"} <= names
+    weights = ROOT / "editor" / "weights"
+    for path in weights.rglob("*"):
+        if path.is_file():
+            assert path.relative_to(ROOT).as_posix() in names
+
+
+def test_it_contains_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"editor", "server", "livedrag"}
+    assert not [name for name in names if "test" in name.lower() or "__pycache__" in name]
+
+
+def test_it_gives_the_command(python: Path, tmp_path: Path) -> None:
+    command = [python.parent / "livedrag", "--version"]
+    # Elsewhere than in the repository, and without its environment: only what is installed counts.
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "0.1.0" in answer.stdout
+
+
+def test_it_is_the_wheel_that_answers(python: Path, tmp_path: Path) -> None:
+    code = "import server, editor; print(server.__file__, editor.__file__)"
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    answer = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    for path in answer.stdout.split():
+        assert Path(path).is_relative_to(python.parent.parent)
