@@ -1,5 +1,7 @@
 import { render } from "preact";
-import { signal } from "@preact/signals";
-const n = signal(0);
-function App() { return <button onClick={() => n.value++}>{n.value}</button>; }
-render(<App />, document.getElementById("app")!);
+import { App } from "./components/App.tsx";
+import "./styles.css";
+
+const root = window.document.getElementById("app");
+if (root === null) throw new Error("index.html has no #app");
+render(<App />, root);

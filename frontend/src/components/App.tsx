@@ -1,0 +1,24 @@
+import { useEffect } from "preact/hooks";
+import { followHistory, route } from "../routes.ts";
+import { toasts } from "../store.ts";
+import { Editor } from "./Editor.tsx";
+import { Landing } from "./Landing.tsx";
+import { Toasts } from "./Toasts.tsx";
+import { usePictureIntake } from "./intake.tsx";
+
+export function App() {
+  useEffect(followHistory, []);
+  const intake = usePictureIntake();
+  const now = route.value;
+  return (
+    <>
+      {now.page === "room" ? (
+        <Editor key={now.key.room + now.key.secret} room={now.key} intake={intake} />
+      ) : (
+        <Landing intake={intake} />
+      )}
+      {intake.over && <div class="drop-veil" aria-hidden="true">{intake.veil}</div>}
+      <Toasts toasts={toasts.value} />
+    </>
+  );
+}

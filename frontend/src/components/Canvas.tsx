@@ -1,0 +1,241 @@
+import { effect, useSignal } from "@preact/signals";
+import type { Signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { draw } from "../draw.ts";
+import type { Scene } from "../draw.ts";
+import { hit, isInside, toPicture } from "../geometry.ts";
+import type { Size } from "../geometry.ts";
+import { MaskPainter } from "../mask.ts";
+import type { MaskPicture } from "../mask.ts";
+import type { XY } from "../protocol.ts";
+import * as store from "../store.ts";
+import * as tools from "../tools.ts";
+import { texts } from "../texts.ts";
+
+/** How strongly the region is tinted while it is painted, and while points are put. */
+const TINT = { painting: 0.42, points: 0.16, running: 0.1 } as const;
+
+export function Canvas() {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const theme = useSignal(0);
+  useEffect(() => watchSize(canvas.current, theme), []);
+  useEffect(() => paintOn(canvas.current, theme), []);
+  const ready = store.original.value !== null;
+  return (
+    <div class="canvas-frame">
+      <canvas
+        ref={canvas}
+        class={`canvas cursor-${cursor()}`}
+        tabIndex={0}
+        role="application"
+        aria-label={texts.editor.canvas}
+        aria-describedby="canvas-help"
+        data-testid="canvas"
+        onPointerDown={(event) => {
+          if (event.button !== 0 || !event.isPrimary) return;
+          event.currentTarget.setPointerCapture(event.pointerId);
+          // Focus without the browser scrolling the page under a finger.
+          event.currentTarget.focus({ preventScroll: true });
+          event.preventDefault();
+          follow(event);
+          tools.press(store.view.value, placeOf(event), kindOf(event));
+        }}
+        onPointerMove={(event) => {
+          if (!event.isPrimary) return;
+          follow(event);
+          if (!tools.isPressed()) return;
+          // Strokes stay smooth where the browser bundles moves.
+          const events = event.getCoalescedEvents?.() ?? [];
+          for (const one of events.length > 0 ? events : [event]) tools.move(store.view.value, placeOf(one, event.currentTarget));
+        }}
+        onPointerUp={(event) => {
+          if (!event.isPrimary) return;
+          tools.release();
+          if (kindOf(event) === "touch") store.pointer.value = null;
+        }}
+        onPointerCancel={() => tools.cancel()}
+        onPointerLeave={() => {
+          if (tools.isPressed()) return;
+          store.pointer.value = null;
+          store.hovered.value = null;
+        }}
+        onContextMenu={(event) => event.preventDefault()}
+      />
+      <p id="canvas-help" class="visually-hidden">
+        {texts.editor.canvasHelp}
+      </p>
+      {!ready && (
+        <p class="opening" role="status">
+          {texts.editor.opening}
+        </p>
+      )}
+      {ready && <Hint />}
+      {ready && <Badge />}
+    </div>
+  );
+}
+
+/** What to do next, while there is something to say. */
+function Hint() {
+  const hint = hintOf();
+  return hint === null ? null : <p class="hint" data-testid="hint">{hint}</p>;
+}
+
+function hintOf(): string | null {
+  const { hints } = texts;
+  if (store.comparing.value || !store.editable.value) return null;
+  if (store.tool.value !== "points") {
+    if (store.crosshair.value !== null) return hints.crosshairDab;
+    return store.document.value?.mask.length ? null : hints[store.tool.value];
+  }
+  if (store.crosshair.value !== null) return store.half.value === null ? hints.crosshair : hints.crosshairTarget;
+  if (store.half.value !== null) return hints.second;
+  return store.drags.value.length === 0 && store.gesture.value === null ? hints.first : null;
+}
+
+function Badge() {
+  const showing = store.showing.value;
+  if (showing === "original" && !store.comparing.value) return null;
+  return (
+    <p class={`badge badge-${showing}`} data-testid="showing">
+      {showing === "preview" && <i />}
+      {texts.hints[showing]}
+    </p>
+  );
+}
+
+function cursor(): string {
+  if (store.tool.value !== "points") return "none";
+  if (store.gesture.value?.kind === "move") return "grabbing";
+  return store.hovered.value !== null ? "grab" : "cross";
+}
+
+function kindOf(event: PointerEvent): tools.PointerKind {
+  return event.pointerType === "touch" ? "touch" : "mouse";
+}
+
+function placeOf(event: PointerEvent, canvas = event.currentTarget as Element): XY {
+  const box = canvas.getBoundingClientRect();
+  return [event.clientX - box.left, event.clientY - box.top];
+}
+
+/** Keeps in mind where the pointer is, for the brush, the dotted line to a target, and what lights up. */
+function follow(event: PointerEvent & { readonly currentTarget: Element }): void {
+  const picture = store.picture.value;
+  if (picture === null) return;
+  const at = placeOf(event);
+  const here = toPicture(store.view.value, at);
+  const brushing = store.tool.value !== "points";
+  store.pointer.value = brushing || isInside(picture, here) ? here : null;
+  if (tools.isPressed() || kindOf(event) === "touch") return;
+  const found = brushing || store.half.value !== null ? null : hit(tools.places(store.view.value), at, 14);
+  const before = store.hovered.value;
+  if (found?.id !== before?.id || found?.end !== before?.end) {
+    store.hovered.value = found && { id: found.id, end: found.end };
+  }
+}
+
+function watchSize(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() => void) | undefined {
+  const frame = canvas?.parentElement;
+  if (!frame) return undefined;
+  const measure = () => {
+    store.canvasSize.value = { width: frame.clientWidth, height: frame.clientHeight };
+  };
+  const observer = new ResizeObserver(measure);
+  observer.observe(frame);
+  measure();
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const retheme = () => (theme.value += 1);
+  dark.addEventListener("change", retheme);
+  return () => {
+    observer.disconnect();
+    dark.removeEventListener("change", retheme);
+  };
+}
+
+/** Draws the store's scene whenever it changes, at most once a display frame. */
+function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() => void) | undefined {
+  const context = canvas?.getContext("2d");
+  if (!canvas || !context) return undefined;
+  const painter = new MaskPainter();
+  let mask: MaskPicture | null = null;
+  let due = 0;
+  let scene: Omit<Scene, "mask"> | null = null;
+  let marks: Readonly<Record<string, string>> = {};
+
+  const stopMask = effect(() => {
+    const picture = store.picture.value;
+    const doing = store.gesture.value;
+    mask = picture && painter.paint(picture, store.document.value?.mask ?? [], store.rasters.value, doing?.kind === "stroke" ? doing : null);
+  });
+  const stopScene = effect(() => {
+    theme.value;
+    const picture = store.picture.value;
+    const bounds = store.canvasSize.value;
+    const density = window.devicePixelRatio || 1;
+    if (picture === null || bounds.width === 0) {
+      scene = null;
+    } else {
+      if (store.brush.peek() === 0) store.brush.value = tools.BRUSH.first * Math.max(picture.width, picture.height);
+      scene = sceneOf(picture, bounds, density, getComputedStyle(canvas).getPropertyValue("--accent").trim());
+    }
+    // Read here, so that the mask's effect, which runs first, wakes this one too.
+    store.document.value;
+    store.rasters.value;
+    marks = {
+      iteration: String(store.room.value.iteration),
+      frame: String(store.previews.value),
+      scale: String(store.view.value.scale),
+      offsetX: String(store.view.value.x),
+      offsetY: String(store.view.value.y),
+      showing: store.showing.value,
+    };
+    if (due === 0) due = requestAnimationFrame(paint);
+  });
+
+  function paint(): void {
+    due = 0;
+    if (!canvas || !context) return;
+    Object.assign(canvas.dataset, marks);
+    const { width, height } = scene?.canvas ?? store.canvasSize.peek();
+    const density = scene?.density ?? 1;
+    const pixels = { width: Math.round(width * density), height: Math.round(height * density) };
+    if (canvas.width !== pixels.width) canvas.width = pixels.width;
+    if (canvas.height !== pixels.height) canvas.height = pixels.height;
+    if (scene === null) context.clearRect(0, 0, canvas.width, canvas.height);
+    else draw(context, { ...scene, mask });
+  }
+
+  return () => {
+    stopMask();
+    stopScene();
+    cancelAnimationFrame(due);
+  };
+}
+
+function sceneOf(picture: Size, canvas: Size, density: number, accent: string): Omit<Scene, "mask"> {
+  const showing = store.showing.value;
+  const comparing = store.comparing.value;
+  const doing = store.gesture.value;
+  const pointer = store.crosshair.value ?? store.pointer.value;
+  const tool = store.tool.value;
+  const half = doing?.kind === "pull" ? doing.handle : store.half.value;
+  const reach = doing?.kind === "pull" ? doing.target : pointer;
+  return {
+    canvas,
+    density,
+    view: store.view.value,
+    picture,
+    base: showing === "result" ? store.result.value : store.original.value,
+    preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : null,
+    tint: comparing ? 0 : tool !== "points" ? TINT.painting : store.running.value ? TINT.running : showing === "result" ? 0 : TINT.points,
+    drags: comparing ? [] : store.drags.value,
+    half: comparing ? null : half,
+    reach: half === null ? null : reach,
+    selected: store.selected.value,
+    hovered: store.hovered.value,
+    crosshair: tool === "points" ? store.crosshair.value : null,
+    brush: tool !== "points" && pointer !== null ? { at: pointer, radius: store.brush.value } : null,
+    accent,
+  };
+}

@@ -1,0 +1,190 @@
+import { useEffect, useRef } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import type { Stage } from "../protocol.ts";
+import { lastEnd } from "../room.ts";
+import { canReset, canRun, download, reset, startRun, stopRun } from "../session.ts";
+import * as store from "../store.ts";
+import { texts } from "../texts.ts";
+import { CompareIcon, DownloadIcon, PlayIcon, ResetIcon, StopIcon } from "./icons.tsx";
+
+/** The parts of a run that a person waits for, in order, and about how much of the wait each is. */
+const PARTS: readonly (readonly [stage: Stage, share: number])[] = [
+  ["fitting", 4],
+  ["inverting", 1],
+  ["dragging", 5],
+  ["rendering", 1],
+];
+
+/** Milliseconds during which a second click on Drag is a double click and no Stop. */
+const DOUBLE_CLICK = 400;
+
+export function Dock() {
+  const now = store.document.value;
+  return (
+    <section class="dock" aria-label={texts.editor.actions}>
+      <RunButton />
+      <StageView />
+      <div class="dock-actions">
+        <CompareButton disabled={store.showing.value === "original" && !store.comparing.value} />
+        <DockButton name={texts.editor.reset} help={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
+          <ResetIcon />
+        </DockButton>
+        <DockButton name={texts.editor.download} help={texts.editor.downloadHelp} disabled={!now?.result} onClick={() => void download()}>
+          <DownloadIcon />
+        </DockButton>
+      </div>
+    </section>
+  );
+}
+
+/** Drag and Stop in one place, so that the focus stays on it whichever it is. */
+function RunButton() {
+  const pressed = useRef(0);
+  const running = store.running.value;
+  if (!store.editable.value) return null;
+  if (running) {
+    return (
+      <button
+        key="run"
+        type="button"
+        class="run-button run-stop"
+        aria-disabled={store.stopping.value}
+        onClick={() => performance.now() - pressed.current > DOUBLE_CLICK && stopRun()}
+      >
+        <StopIcon />
+        {texts.editor.stop}
+      </button>
+    );
+  }
+  return (
+    <button
+      key="run"
+      type="button"
+      class="run-button"
+      aria-disabled={!canRun()}
+      onClick={() => {
+        pressed.current = performance.now();
+        startRun();
+      }}
+    >
+      <PlayIcon />
+      {texts.editor.drag}
+    </button>
+  );
+}
+
+function StageView() {
+  const { title, detail } = wordsOf();
+  const stage = store.running.value ? (store.room.value.progress?.stage ?? "loading") : "idle";
+  return (
+    <div class="stage-view">
+      <p class="stage-words" data-testid="stage" data-stage={stage} data-outcome={store.document.value?.run?.outcome ?? ""}>
+        <strong>{title}</strong>
+        {detail && <span>{detail}</span>}
+      </p>
+      {store.running.value && <Bars />}
+      <Spoken words={title} detail={store.running.value ? "" : detail} />
+    </div>
+  );
+}
+
+/** Says state changes to screen readers, and not every iteration. */
+function Spoken({ words, detail }: { readonly words: string; readonly detail: string }) {
+  return (
+    <span class="visually-hidden" role="status">
+      {words} {detail}
+    </span>
+  );
+}
+
+function wordsOf(): { readonly title: string; readonly detail: string } {
+  const { stage, stages, outcomes, outcomeHelp } = texts;
+  const now = store.document.value;
+  if (store.starting.value) return { title: stage.starting, detail: "" };
+  const progress = store.room.value.progress;
+  if (store.running.value) {
+    if (progress === null) return { title: store.stopping.value ? stage.stopping : stages.loading, detail: "" };
+    const title = store.stopping.value && progress.stage !== "rendering" ? stage.stopping : stages[progress.stage];
+    const parts: string[] = [];
+    if (progress.stage === "queued") parts.push(stage.ahead(progress.step));
+    else if (progress.stage === "dragging") parts.push(stage.iteration(Math.max(progress.step, store.room.value.iteration), progress.steps));
+    else if (progress.steps > 1) parts.push(stage.steps(progress.step, progress.steps));
+    if (progress.seconds_left !== null) parts.push(stage.left(progress.seconds_left));
+    return { title, detail: parts.join(" · ") };
+  }
+  const end = lastEnd(now);
+  if (end?.interrupted) return { title: stage.interrupted, detail: stage.interruptedHelp };
+  if (end?.outcome) return { title: outcomes[end.outcome], detail: outcomeHelp[end.outcome](end.iterations, end.message) };
+  if (store.drags.value.length === 0) return { title: stage.needsPoints, detail: stage.needsPointsHelp };
+  return { title: stage.ready, detail: stage.readyHelp };
+}
+
+function Bars() {
+  const progress = store.room.value.progress;
+  const at = PARTS.findIndex(([stage]) => stage === progress?.stage);
+  const done = progress && progress.steps > 0 && at >= 0 ? Math.min(1, progress.step / progress.steps) : null;
+  return (
+    <div
+      class={`bars ${at < 0 ? "bars-waiting" : ""}`}
+      role="progressbar"
+      aria-label={progress ? texts.stages[progress.stage] : texts.stage.starting}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      {...(done === null ? {} : { "aria-valuenow": Math.round(done * 100) })}
+    >
+      {PARTS.map(([stage, share], index) => (
+        <span key={stage} style={{ flexGrow: share }}>
+          <i style={{ transform: `scaleX(${index < at ? 1 : index === at ? (done ?? 0) : 0})` }} />
+        </span>
+      ))}
+    </div>
+  );
+}
+
+function CompareButton({ disabled }: { readonly disabled: boolean }) {
+  const hold = () => (store.comparing.value = true);
+  const letGo = () => (store.comparing.value = false);
+  useEffect(() => letGo, []);
+  return (
+    <button
+      type="button"
+      class="quiet-button"
+      disabled={disabled}
+      aria-label={texts.editor.compare}
+      aria-pressed={store.comparing.value}
+      title={texts.editor.compareHelp}
+      onPointerDown={(event) => {
+        event.currentTarget.setPointerCapture(event.pointerId);
+        hold();
+      }}
+      onPointerUp={letGo}
+      onPointerCancel={letGo}
+      onContextMenu={(event) => event.preventDefault()}
+      onKeyDown={(event) => {
+        if (event.key !== " " && event.key !== "Enter") return;
+        event.preventDefault();
+        hold();
+      }}
+      onKeyUp={letGo}
+      onBlur={letGo}
+    >
+      <CompareIcon />
+      <span class="wide-only">{texts.editor.compare}</span>
+    </button>
+  );
+}
+
+function DockButton(props: {
+  readonly name: string;
+  readonly help: string;
+  readonly disabled: boolean;
+  readonly onClick: () => void;
+  readonly children: ComponentChildren;
+}) {
+  return (
+    <button type="button" class="quiet-button" aria-label={props.name} title={props.help} disabled={props.disabled} onClick={props.onClick}>
+      {props.children}
+      <span class="wide-only">{props.name}</span>
+    </button>
+  );
+}

@@ -1,0 +1,79 @@
+import { useEffect } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import type { Key } from "../api.ts";
+import { forget } from "../recent.ts";
+import { goTo } from "../routes.ts";
+import { enter } from "../session.ts";
+import * as store from "../store.ts";
+import { texts } from "../texts.ts";
+import { Canvas } from "./Canvas.tsx";
+import { ConnectionBanner, ConnectionDot } from "./Connection.tsx";
+import { Dock } from "./Dock.tsx";
+import { KeyboardIcon, Mark, PictureIcon } from "./icons.tsx";
+import type { Intake } from "./intake.tsx";
+import { Panel } from "./Panel.tsx";
+import { Shortcuts, useKeys } from "./Shortcuts.tsx";
+import { Toolbar } from "./Toolbar.tsx";
+
+export function Editor({ room, intake }: { readonly room: Key; readonly intake: Intake }) {
+  const sheet = useSignal(false);
+  useEffect(() => enter(room), []);
+  useEffect(() => {
+    window.document.title = `${texts.name} · ${room.room.slice(0, 6)}`;
+  }, []);
+  useKeys(sheet);
+  const connection = store.connection.value;
+  if (connection.state === "refused") return <Refused room={room} message={connection.message} />;
+  return (
+    <div class="editor" data-running={store.running.value}>
+      <header class="bar">
+        <button type="button" class="brand" onClick={() => goTo({ page: "landing" })} aria-label={`${texts.name}: ${texts.editor.newPicture}`}>
+          <Mark />
+          <span>{texts.name}</span>
+        </button>
+        <ConnectionDot />
+        <span class="spring" />
+        <button type="button" class="quiet-button" onClick={() => goTo({ page: "landing" })} disabled={intake.busy}>
+          <PictureIcon />
+          <span class="wide-only">{texts.editor.newPicture}</span>
+        </button>
+        <button type="button" class="quiet-button" aria-label={texts.editor.shortcuts} title={`${texts.editor.shortcuts} (?)`} onClick={() => (sheet.value = true)}>
+          <KeyboardIcon />
+        </button>
+      </header>
+      <main class="work">
+        <section class="stage">
+          <ConnectionBanner />
+          <Canvas />
+          <Toolbar />
+        </section>
+        <Panel />
+        <Dock />
+      </main>
+      <Shortcuts open={sheet} />
+      <p class="visually-hidden" role="status" data-testid="announcement">
+        {store.announcement.value}
+      </p>
+    </div>
+  );
+}
+
+function Refused({ room, message }: { readonly room: Key; readonly message: string }) {
+  return (
+    <main class="refused">
+      <Mark size={40} />
+      <h1>{texts.refused.title}</h1>
+      <p role="alert">{message}</p>
+      <button
+        type="button"
+        class="primary-button"
+        onClick={() => {
+          forget(room.room);
+          goTo({ page: "landing" });
+        }}
+      >
+        {texts.refused.home}
+      </button>
+    </main>
+  );
+}

@@ -1,0 +1,145 @@
+import type { Signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { arrowKey } from "../geometry.ts";
+import { removeDrag, startRun, stopRun } from "../session.ts";
+import * as store from "../store.ts";
+import { cancel, choose, nudge, place, pointByKey, resizeBrush } from "../tools.ts";
+import { texts } from "../texts.ts";
+import { CloseIcon } from "./icons.tsx";
+
+/** The keys of the whole editor. Keys that a focused control needs for itself stay with it. */
+export function useKeys(sheet: Signal<boolean>): void {
+  useEffect(() => {
+    const down = (event: KeyboardEvent) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || sheet.value || event.defaultPrevented) return;
+      const on = event.target instanceof Element ? event.target : null;
+      if (on?.closest("input, textarea, select")) {
+        if (event.key === "Escape" && on instanceof HTMLElement) on.blur();
+        return;
+      }
+      const control = on?.closest("button, a, summary, label") ?? null;
+      if (press(event, control, sheet)) event.preventDefault();
+    };
+    const up = (event: KeyboardEvent) => {
+      if (event.key.toLowerCase() === "c") store.comparing.value = false;
+    };
+    const away = () => (store.comparing.value = false);
+    window.addEventListener("keydown", down);
+    window.addEventListener("keyup", up);
+    window.addEventListener("blur", away);
+    return () => {
+      window.removeEventListener("keydown", down);
+      window.removeEventListener("keyup", up);
+      window.removeEventListener("blur", away);
+    };
+  }, []);
+}
+
+/** Returns whether the key was ours. */
+function press(event: KeyboardEvent, control: Element | null, sheet: Signal<boolean>): boolean {
+  const direction = arrowKey(event.key);
+  if (direction !== null) {
+    return (control === null || control.hasAttribute("data-nudge")) && nudge(store.view.value, direction, event.shiftKey);
+  }
+  switch (event.key) {
+    case "Escape":
+      if (!cancel()) {
+        if (store.running.value) stopRun();
+        else store.selected.value = null;
+      }
+      return true;
+    case " ":
+      if (control !== null && !control.hasAttribute("data-nudge")) return false;
+      stopRun();
+      return true;
+    case "Enter":
+      if (control !== null && !control.hasAttribute("data-nudge")) return false;
+      if (!place() && !event.repeat) startRun();
+      return true;
+    case "Delete":
+    case "Backspace": {
+      const taken = store.selected.value;
+      if (taken === null || !store.editable.value) return false;
+      removeDrag(taken.id);
+      return true;
+    }
+    case "?":
+      sheet.value = true;
+      return true;
+    case "[":
+      resizeBrush(-1);
+      return true;
+    case "]":
+      resizeBrush(1);
+      return true;
+    default:
+      break;
+  }
+  switch (event.key.toLowerCase()) {
+    case "p":
+      if (event.repeat) return true;
+      window.document.querySelector<HTMLElement>("[data-testid=canvas]")?.focus({ preventScroll: true });
+      pointByKey();
+      return true;
+    case "v":
+      choose("points");
+      return true;
+    case "b":
+      choose("paint");
+      return true;
+    case "e":
+      choose("erase");
+      return true;
+    case "c":
+      store.comparing.value = true;
+      return true;
+    default:
+      return false;
+  }
+}
+
+export function Shortcuts({ open }: { readonly open: Signal<boolean> }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    if (open.value) dialog.current?.showModal();
+    else dialog.current?.close();
+  }, [open.value]);
+  const words = texts.shortcuts;
+  return (
+    <dialog
+      ref={dialog}
+      class="sheet"
+      aria-labelledby="sheet-title"
+      onClose={() => (open.value = false)}
+      onClick={(event) => {
+        if (event.target === event.currentTarget) open.value = false;
+      }}
+    >
+      <div class="sheet-head">
+        <h2 id="sheet-title">{words.title}</h2>
+        <button type="button" class="icon-button" aria-label={words.close} onClick={() => (open.value = false)}>
+          <CloseIcon />
+        </button>
+      </div>
+      <div class="sheet-groups">
+        {words.groups.map((group) => (
+          <section key={group.title}>
+            <h3>{group.title}</h3>
+            <dl>
+              {group.keys.map(([keys, what]) => (
+                <div key={what}>
+                  <dt>
+                    {keys.map((name) => (
+                      <kbd key={name}>{name}</kbd>
+                    ))}
+                  </dt>
+                  <dd>{what}</dd>
+                </div>
+              ))}
+            </dl>
+          </section>
+        ))}
+      </div>
+    </dialog>
+  );
+}

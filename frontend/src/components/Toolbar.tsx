@@ -1,0 +1,58 @@
+import type { ComponentChildren } from "preact";
+import { brush, editable, picture, tool } from "../store.ts";
+import type { Tool } from "../store.ts";
+import { BRUSH, choose } from "../tools.ts";
+import { texts } from "../texts.ts";
+import { EraseIcon, PaintIcon, PointsIcon } from "./icons.tsx";
+
+export function Toolbar() {
+  const size = picture.value;
+  if (size === null || !editable.value) return null;
+  const longest = Math.max(size.width, size.height);
+  return (
+    <div class="toolbar" role="toolbar" aria-label={texts.editor.tools}>
+      <ToolButton of="points" name={texts.editor.points} keys="V">
+        <PointsIcon />
+      </ToolButton>
+      <ToolButton of="paint" name={texts.editor.paint} keys="B">
+        <PaintIcon />
+      </ToolButton>
+      <ToolButton of="erase" name={texts.editor.erase} keys="E">
+        <EraseIcon />
+      </ToolButton>
+      {tool.value !== "points" && (
+        <label class="brush-size" title={`${texts.editor.brush} ([ ])`}>
+          <i class="brush-dot brush-small" />
+          <input
+            type="range"
+            aria-label={texts.editor.brush}
+            aria-valuetext={texts.px(brush.value * 2)}
+            min={Math.sqrt(BRUSH.least)}
+            max={Math.sqrt(BRUSH.most)}
+            step={0.005}
+            // The square root gives small brushes, where a little matters, more of the way.
+            value={Math.sqrt(brush.value / longest)}
+            onInput={(event) => (brush.value = event.currentTarget.valueAsNumber ** 2 * longest)}
+          />
+          <i class="brush-dot brush-large" />
+        </label>
+      )}
+    </div>
+  );
+}
+
+function ToolButton(props: { readonly of: Tool; readonly name: string; readonly keys: string; readonly children: ComponentChildren }) {
+  return (
+    <button
+      type="button"
+      class="tool"
+      aria-pressed={tool.value === props.of}
+      aria-keyshortcuts={props.keys}
+      title={`${props.name} (${props.keys})`}
+      onClick={() => choose(props.of)}
+    >
+      {props.children}
+      <span>{props.name}</span>
+    </button>
+  );
+}

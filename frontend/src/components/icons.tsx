@@ -1,0 +1,108 @@
+/** Icons, drawn on a 20 x 20 grid with the text's colour. All are decoration: the control beside them has the name. */
+
+import type { ComponentChildren } from "preact";
+
+function Icon({ children, size = 20 }: { readonly children: ComponentChildren; readonly size?: number }) {
+  return (
+    <svg
+      class="icon"
+      width={size}
+      height={size}
+      viewBox="0 0 20 20"
+      fill="none"
+      stroke="currentColor"
+      stroke-width="1.6"
+      stroke-linecap="round"
+      stroke-linejoin="round"
+      aria-hidden="true"
+    >
+      {children}
+    </svg>
+  );
+}
+
+export const PointsIcon = () => (
+  <Icon>
+    <circle cx="5" cy="14.5" r="2.8" fill="currentColor" stroke="none" />
+    <path d="M8 12 12 8" />
+    <circle cx="14.5" cy="5.5" r="3" />
+  </Icon>
+);
+export const PaintIcon = () => (
+  <Icon>
+    <path d="M16.8 3.2c-3 .8-6.4 3.7-8.3 6.8l1.7 1.7c3.1-1.9 6-5.3 6.8-8.3z" />
+    <path d="M7.3 11c-2.2.1-2.7 1.7-2.9 3.1-.1.9-.6 1.6-1.4 1.9 2.2 1 6 .5 6-2.6" />
+  </Icon>
+);
+export const EraseIcon = () => (
+  <Icon>
+    <path d="m3.6 11.6 7.5-7.5a1.5 1.5 0 0 1 2.1 0l2.7 2.7a1.5 1.5 0 0 1 0 2.1L9.5 15.5H7z" />
+    <path d="m7.5 7.8 4.8 4.8M7 15.5h9.5" />
+  </Icon>
+);
+export const CompareIcon = () => (
+  <Icon>
+    <rect x="3" y="4" width="14" height="12" rx="2" />
+    <path d="M10 2.5v15" />
+    <path d="M3.5 13.5 10 8v8H5a2 2 0 0 1-1.5-2.5z" fill="currentColor" stroke="none" opacity=".45" />
+  </Icon>
+);
+export const ResetIcon = () => (
+  <Icon>
+    <path d="M4 8.5a6.5 6.5 0 1 1 .4 4.5" />
+    <path d="M3.5 4v4.5H8" />
+  </Icon>
+);
+export const DownloadIcon = () => (
+  <Icon>
+    <path d="M10 3v9.5M6 9l4 4 4-4M4 16.5h12" />
+  </Icon>
+);
+export const CloseIcon = () => (
+  <Icon size={16}>
+    <path d="m5 5 10 10M15 5 5 15" />
+  </Icon>
+);
+export const KeyboardIcon = () => (
+  <Icon>
+    <rect x="2.5" y="5" width="15" height="10.5" rx="2" />
+    <path d="M5.5 8h.01M8.5 8h.01M11.5 8h.01M14.5 8h.01M5.5 10.5h.01M14.5 10.5h.01M7.5 12.7h5" />
+  </Icon>
+);
+export const PictureIcon = () => (
+  <Icon>
+    <rect x="3" y="3.5" width="14" height="13" rx="2" />
+    <circle cx="7.3" cy="7.7" r="1.3" />
+    <path d="m3.5 14 4-3.5 3 2.5 2.5-2 3.5 3" />
+  </Icon>
+);
+export const ChevronIcon = () => (
+  <Icon size={16}>
+    <path d="m7 4.5 5.5 5.5L7 15.5" />
+  </Icon>
+);
+export const PlayIcon = () => (
+  <Icon>
+    <path d="M6 4.2v11.6c0 .6.7 1 1.2.7l9-5.8a.8.8 0 0 0 0-1.4l-9-5.8A.8.8 0 0 0 6 4.2z" fill="currentColor" stroke="none" />
+  </Icon>
+);
+export const StopIcon = () => (
+  <Icon>
+    <rect x="5" y="5" width="10" height="10" rx="2" fill="currentColor" stroke="none" />
+  </Icon>
+);
+export const ArrowIcon = () => (
+  <Icon size={14}>
+    <path d="M3 10h13M11.5 5l5 5-5 5" />
+  </Icon>
+);
+
+/** The mark: a handle on its way to a target. */
+export const Mark = ({ size = 26 }: { readonly size?: number }) => (
+  <svg class="mark" width={size} height={size} viewBox="0 0 32 32" aria-hidden="true">
+    <rect width="32" height="32" rx="9" fill="var(--accent)" />
+    <path d="M11.5 20.5 19 13" stroke="#fff" stroke-width="2.6" stroke-linecap="round" opacity=".65" />
+    <circle cx="10" cy="22" r="4" fill="#fff" />
+    <circle cx="21.8" cy="10.2" r="4" fill="none" stroke="#fff" stroke-width="2.6" />
+  </svg>
+);

@@ -1,0 +1,81 @@
+/** Every way in for a picture: a chosen file, one dropped anywhere on the page, one pasted, a sample. */
+
+import { useEffect, useState } from "preact/hooks";
+import { createRoom, fetchFile } from "../api.ts";
+import type { NewRoom, Sample } from "../api.ts";
+import { goTo } from "../routes.ts";
+import { messageOf } from "../session.ts";
+import { toast } from "../store.ts";
+import { texts } from "../texts.ts";
+
+export interface Intake {
+  readonly busy: boolean;
+  /** A picture hovers over the page. */
+  readonly over: boolean;
+  readonly veil: string;
+  open(file: Blob): void;
+  openSample(sample: Sample): void;
+}
+
+export function usePictureIntake(): Intake {
+  const [busy, setBusy] = useState(false);
+  const [over, setOver] = useState(false);
+
+  async function make(parts: () => Promise<NewRoom>): Promise<void> {
+    setBusy(true);
+    try {
+      goTo({ page: "room", key: await createRoom(await parts()) });
+    } catch (error) {
+      toast("error", texts.errors.notOpened(messageOf(error)));
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  const open = (picture: Blob) => void make(async () => ({ picture }));
+  const openSample = (sample: Sample) =>
+    void make(async () => {
+      const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
+      return { picture, mask, prompt: sample.prompt, drags: sample.drags };
+    });
+
+  useEffect(() => {
+    const holdsFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const onOver = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const onLeave = (event: DragEvent) => {
+      if (event.relatedTarget === null) setOver(false);
+    };
+    const onDrop = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      setOver(false);
+      take(event.dataTransfer);
+    };
+    const onPaste = (event: ClipboardEvent) => {
+      if (event.clipboardData?.files.length) take(event.clipboardData);
+    };
+    const take = (data: DataTransfer | null) => {
+      const file = data?.files[0];
+      if (file === undefined) return;
+      // What is no picture the server refuses in better words; what is another kind of thing altogether we know ourselves.
+      if (file.type !== "" && !file.type.startsWith("image/")) toast("error", texts.errors.noPicture);
+      else open(file);
+    };
+    window.addEventListener("dragover", onOver);
+    window.addEventListener("dragleave", onLeave);
+    window.addEventListener("drop", onDrop);
+    window.addEventListener("paste", onPaste);
+    return () => {
+      window.removeEventListener("dragover", onOver);
+      window.removeEventListener("dragleave", onLeave);
+      window.removeEventListener("drop", onDrop);
+      window.removeEventListener("paste", onPaste);
+    };
+  }, []);
+
+  return { busy, over, veil: texts.landing.dropNow, open, openSample };
+}

@@ -1,0 +1,273 @@
+/**
+ * What the page knows of a room, pure: the server's document, our own requests that it has not answered yet, and the
+ * volatile news of a run. `receive` is the reducer over server messages; the optimistic document is `visible`.
+ */
+
+import type {
+  Document,
+  Drag,
+  MaskLayer,
+  ModelInfo,
+  Operation,
+  Progress,
+  Raster,
+  Rejected,
+  Request,
+  Run,
+  ServerMessage,
+  XY,
+} from "./protocol.ts";
+
+/** Longest trail kept of a handle, in places. */
+const TRAIL = 400;
+
+export interface Room {
+  readonly you: string;
+  readonly role: "owner" | "editor" | "viewer";
+  readonly model: ModelInfo | null;
+  readonly seq: number;
+  /** As the server last said; null until the first snapshot. */
+  readonly document: Document | null;
+  /** Ours, in the order made, not yet answered; re-sent after a reconnect. */
+  readonly pending: readonly Request[];
+  readonly people: Readonly<Record<string, string>>;
+  readonly stopping: boolean;
+  readonly progress: Progress | null;
+  readonly iteration: number;
+  /** By drag: the places its handle went through in this page's sight. */
+  readonly trails: Readonly<Record<string, readonly XY[]>>;
+}
+
+export const EMPTY: Room = {
+  you: "",
+  role: "owner",
+  model: null,
+  seq: 0,
+  document: null,
+  pending: [],
+  people: {},
+  stopping: false,
+  progress: null,
+  iteration: 0,
+  trails: {},
+};
+
+/** The room after a message of the server. Frames are not the room's business. */
+export function receive(room: Room, message: ServerMessage): Room {
+  switch (message.type) {
+    case "welcome":
+      return { ...room, you: message.you, role: message.role, model: message.model };
+    case "snapshot":
+      return afterSnapshot(room, message.seq, message.document);
+    case "edited": {
+      const next = answered(room, message.op_id);
+      if (room.document === null || message.seq <= room.seq) return next;
+      const trails = startsAnew(message.op) ? without(room.trails, message.op.id) : room.trails;
+      return { ...next, seq: message.seq, document: apply(room.document, message.op), trails };
+    }
+    case "rejected":
+      return answered(room, message.op_id);
+    case "started": {
+      const next = answered(room, message.op_id);
+      if (room.document === null || message.seq < room.seq) return next;
+      return {
+        ...next,
+        seq: message.seq,
+        document: { ...room.document, run: message.run },
+        stopping: false,
+        progress: null,
+        iteration: message.run.iterations,
+      };
+    }
+    case "stopping": {
+      const next = answered(room, message.op_id);
+      return message.seq < room.seq ? next : { ...next, seq: message.seq, stopping: isRunning(room.document) };
+    }
+    case "ended": {
+      if (room.document === null || message.seq < room.seq) return room;
+      return {
+        ...room,
+        seq: message.seq,
+        stopping: false,
+        progress: null,
+        iteration: Math.max(room.iteration, message.run.iterations),
+        // Whatever stop we had asked for, there is nothing left to stop.
+        pending: room.pending.filter((request) => request.type !== "stop"),
+        document: {
+          ...room.document,
+          run: message.run,
+          result: message.result,
+          drags: withTracked(room.document.drags, message.tracked),
+        },
+      };
+    }
+    case "was_reset": {
+      const next = answered(room, message.op_id);
+      if (room.document === null || message.seq < room.seq) return next;
+      const document = { ...room.document, run: null, result: null, drags: asPutDown(room.document.drags) };
+      return { ...next, seq: message.seq, document, trails: {}, progress: null, iteration: 0, stopping: false };
+    }
+    case "people":
+      return { ...room, people: message.people };
+    case "progress":
+      return isRunning(room.document) && room.document?.run?.id === message.run ? { ...room, progress: message } : room;
+    case "points": {
+      if (room.document === null || room.document.run?.id !== message.run) return room;
+      return {
+        ...room,
+        iteration: message.iteration,
+        document: { ...room.document, drags: withTracked(room.document.drags, message.handles) },
+        trails: longer(room.trails, room.document.drags, message.handles),
+      };
+    }
+    case "frame":
+    case "pong":
+    case "error":
+      return room;
+  }
+}
+
+/** The room with one more request of ours under way. */
+export function request(room: Room, ours: Request): Room {
+  return { ...room, pending: [...room.pending, ours] };
+}
+
+/** The document with our own edits already in it. */
+export function visible(room: Room): Document | null {
+  if (room.document === null) return null;
+  return room.pending.reduce<Document>(
+    (document, ours) => (ours.type === "edit" ? apply(document, ours.op) : ours.type === "reset" ? afterReset(document) : document),
+    room.document,
+  );
+}
+
+/** The request that a rejection answers, while it is still under way. */
+export function rejectedRequest(room: Room, rejected: Rejected): Request | undefined {
+  return room.pending.find((ours) => ours.op_id === rejected.op_id);
+}
+
+export function isRunning(document: Document | null): boolean {
+  const run = document?.run;
+  return run !== null && run !== undefined && run.outcome === null && !run.interrupted;
+}
+
+/** Ours asked for and not answered yet: a run that is about to start. */
+export function isStarting(room: Room): boolean {
+  return !isRunning(room.document) && room.pending.some((ours) => ours.type === "run");
+}
+
+/** Also before the server's answer: the person has pressed Stop, and sees that it was heard. */
+export function isStopping(room: Room): boolean {
+  return isRunning(room.document) && (room.stopping || room.pending.some((ours) => ours.type === "stop"));
+}
+
+/** Where the content of a drag is now. */
+export function current(drag: Drag): XY {
+  return drag.tracked ?? drag.handle;
+}
+
+/** The document after an operation, which the server has accepted or we expect it to. What it cannot apply to changes nothing. */
+export function apply(document: Document, op: Operation | Raster): Document {
+  switch (op.type) {
+    case "add_drag": {
+      const drag: Drag = { handle: op.handle, target: op.target, tracked: null };
+      return { ...document, drags: { ...document.drags, [op.id]: drag } };
+    }
+    case "move_drag": {
+      const before = document.drags[op.id];
+      if (before === undefined) return document;
+      const drag: Drag = {
+        handle: op.handle ?? before.handle,
+        target: op.target ?? before.target,
+        tracked: op.handle ? null : before.tracked,
+      };
+      return { ...document, drags: { ...document.drags, [op.id]: drag } };
+    }
+    case "remove_drag":
+      return { ...document, drags: without(document.drags, op.id) };
+    case "add_stroke":
+      return withLayer(document, op.stroke);
+    case "raster":
+      return withLayer(document, op);
+    case "clear_mask":
+      return { ...document, mask: [] };
+    case "set_prompt":
+      return { ...document, prompt: op.prompt };
+    case "set_settings": {
+      const settings = { ...document.settings };
+      for (const [name, value] of Object.entries(op.settings)) {
+        if (value === null) delete settings[name];
+        else settings[name] = value;
+      }
+      return { ...document, settings };
+    }
+  }
+}
+
+function withLayer(document: Document, layer: MaskLayer): Document {
+  if (layer.type === "raster") return { ...document, mask: [layer] };
+  if (document.mask.some((other) => other.id === layer.id)) return document;
+  return { ...document, mask: [...document.mask, layer] };
+}
+
+function afterSnapshot(room: Room, seq: number, document: Document): Room {
+  const same = room.document?.run?.id === document.run?.id && isRunning(document);
+  return {
+    ...room,
+    seq,
+    document,
+    stopping: same && room.stopping,
+    progress: same ? room.progress : null,
+    iteration: Math.max(document.run?.iterations ?? 0, same ? room.iteration : 0),
+    trails: same ? room.trails : {},
+  };
+}
+
+function afterReset(document: Document): Document {
+  return { ...document, run: null, result: null, drags: asPutDown(document.drags) };
+}
+
+function answered(room: Room, op_id: string): Room {
+  return { ...room, pending: room.pending.filter((ours) => ours.op_id !== op_id) };
+}
+
+function asPutDown(drags: Document["drags"]): Document["drags"] {
+  return mapValues(drags, (drag) => ({ ...drag, tracked: null }));
+}
+
+function withTracked(drags: Document["drags"], places: Readonly<Record<string, XY>>): Document["drags"] {
+  return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? drag.tracked }));
+}
+
+function longer(
+  trails: Room["trails"],
+  drags: Document["drags"],
+  places: Readonly<Record<string, XY>>,
+): Room["trails"] {
+  const next: Record<string, readonly XY[]> = {};
+  for (const [id, drag] of Object.entries(drags)) {
+    const place = places[id];
+    const trail = trails[id] ?? [current(drag)];
+    next[id] = place === undefined ? trail : [...trail, place].slice(-TRAIL);
+  }
+  return next;
+}
+
+function startsAnew(op: Operation | Raster): op is Operation & { readonly id: string } {
+  return op.type === "remove_drag" || (op.type === "move_drag" && !!op.handle);
+}
+
+function without<T>(record: Readonly<Record<string, T>>, key: string): Readonly<Record<string, T>> {
+  const { [key]: _, ...rest } = record;
+  return rest;
+}
+
+function mapValues<T, U>(record: Readonly<Record<string, T>>, change: (value: T, key: string) => U): Record<string, U> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, change(value, key)]));
+}
+
+/** Why the last run ended, or null while one goes on or before the first. */
+export function lastEnd(document: Document | null): Run | null {
+  const run = document?.run;
+  return run && (run.outcome !== null || run.interrupted) ? run : null;
+}

@@ -1,0 +1,171 @@
+/** The one store: signals for what the server says, what the person is doing, and what is on the canvas. */
+
+import { computed, signal } from "@preact/signals";
+import type { Key } from "./api.ts";
+import type { Preview } from "./frames.ts";
+import { covered, distance, fit } from "./geometry.ts";
+import type { End, Size, View } from "./geometry.ts";
+import type { XY } from "./protocol.ts";
+import { EMPTY, current, isRunning, isStarting, isStopping, visible } from "./room.ts";
+import type { Room } from "./room.ts";
+import type { Connection } from "./socket.ts";
+
+export type Tool = "points" | "paint" | "erase";
+
+/** What the pointer or the keys are in the middle of; nobody else knows of it yet. */
+export type Gesture =
+  /** Moving one end of a drag. */
+  | { readonly kind: "move"; readonly id: string; readonly end: End; readonly at: XY }
+  /** Pulling a target out of a handle that was just put down. */
+  | { readonly kind: "pull"; readonly handle: XY; readonly target: XY | null }
+  | { readonly kind: "stroke"; readonly mode: "paint" | "erase"; readonly radius: number; readonly points: readonly XY[] };
+
+export interface Selection {
+  readonly id: string;
+  readonly end: End;
+}
+
+export interface Toast {
+  readonly id: number;
+  readonly kind: "error" | "info";
+  readonly text: string;
+}
+
+/** A drag as the page shows it: gesture and tracking worked in. Places in pixels of the picture. */
+export interface ShownDrag {
+  readonly id: string;
+  /** From 1, in the order put down; also picks the colour. */
+  readonly n: number;
+  /** Where the person put it, and the way is counted from. */
+  readonly start: XY;
+  /** Where the content is now. */
+  readonly handle: XY;
+  readonly target: XY;
+  readonly distance: number;
+  /** In [0, 1]. */
+  readonly covered: number;
+  readonly trail: readonly XY[];
+  readonly moving: boolean;
+}
+
+// From the server
+export const key = signal<Key | null>(null);
+export const room = signal<Room>(EMPTY);
+export const connection = signal<Connection>({ state: "connecting" });
+
+// What the person is doing
+export const tool = signal<Tool>("points");
+/** Brush radius in pixels of the picture; 0 until the picture's size is known. */
+export const brush = signal(0);
+export const gesture = signal<Gesture | null>(null);
+/** A handle that waits for its target. */
+export const half = signal<XY | null>(null);
+/** The keyboard's pointer; null while it is put away. */
+export const crosshair = signal<XY | null>(null);
+/** Where the mouse is over the picture; null elsewhere and for fingers. */
+export const pointer = signal<XY | null>(null);
+export const hovered = signal<Selection | null>(null);
+export const selected = signal<Selection | null>(null);
+export const comparing = signal(false);
+export const toasts = signal<readonly Toast[]>([]);
+/** Said to screen readers, not shown. */
+export const announcement = signal("");
+
+/** The canvas's size in CSS pixels; 0 while there is none. */
+export const canvasSize = signal<Size>({ width: 0, height: 0 });
+
+// Pictures
+export const original = signal<ImageBitmap | null>(null);
+export const result = signal<ImageBitmap | null>(null);
+export const preview = signal<Preview | null>(null);
+/** Previews shown since the room was opened. */
+export const previews = signal(0);
+/** Loaded masks by digest: white became opaque. */
+export const rasters = signal<ReadonlyMap<string, CanvasImageSource>>(new Map());
+
+export const document = computed(() => visible(room.value));
+export const picture = computed(() => document.value?.picture ?? null);
+/** Where the picture lies on the canvas. */
+export const view = computed<View>(() => {
+  const bounds = canvasSize.value;
+  const size = picture.value;
+  return size === null ? { scale: 1, x: 0, y: 0 } : fit(size, bounds, bounds.width < NARROW ? 14 : 28);
+});
+export const running = computed(() => isRunning(document.value));
+export const starting = computed(() => isStarting(room.value));
+export const stopping = computed(() => isStopping(room.value));
+export const connected = computed(() => connection.value.state === "open");
+export const editable = computed(() => room.value.role !== "viewer");
+export const waitingEdits = computed(() => room.value.pending.length);
+
+export const drags = computed<readonly ShownDrag[]>(() => {
+  const now = document.value;
+  if (now === null) return [];
+  const doing = gesture.value;
+  return Object.entries(now.drags).map(([id, drag], index) => {
+    const moving = doing?.kind === "move" && doing.id === id ? doing : null;
+    const start = moving?.end === "handle" ? moving.at : drag.handle;
+    const handle = moving?.end === "handle" ? moving.at : current(drag);
+    const target = moving?.end === "target" ? moving.at : drag.target;
+    return {
+      id,
+      n: index + 1,
+      start,
+      handle,
+      target,
+      distance: distance(handle, target),
+      covered: covered(start, handle, target),
+      trail: moving?.end === "handle" ? [] : (room.value.trails[id] ?? []),
+      moving: moving !== null,
+    };
+  });
+});
+
+/** Which picture the canvas shows. A run's previews, once there is one; then its result; else the uploaded picture. */
+export const showing = computed<"original" | "preview" | "result">(() => {
+  if (comparing.value) return "original";
+  const live = preview.value;
+  if (live !== null && live.frame.run === document.value?.run?.id) return "preview";
+  return result.value !== null && document.value?.result ? "result" : "original";
+});
+
+/** Canvases narrower than this, in CSS pixels, can't spare wide margins. */
+const NARROW = 560;
+
+let lastToast = 0;
+
+export function toast(kind: Toast["kind"], text: string): void {
+  if (toasts.value.some((other) => other.text === text)) return;
+  const id = ++lastToast;
+  toasts.value = [...toasts.value, { id, kind, text }].slice(-4);
+  setTimeout(() => dismiss(id), kind === "error" ? 10_000 : 4_000);
+}
+
+export function dismiss(id: number): void {
+  toasts.value = toasts.value.filter((other) => other.id !== id);
+}
+
+/** As before any room was opened; pictures are closed, toasts stay. */
+export function clear(): void {
+  original.value?.close();
+  result.value?.close();
+  preview.value?.bitmap.close();
+  key.value = null;
+  room.value = EMPTY;
+  connection.value = { state: "connecting" };
+  tool.value = "points";
+  brush.value = 0;
+  gesture.value = null;
+  half.value = null;
+  crosshair.value = null;
+  pointer.value = null;
+  hovered.value = null;
+  selected.value = null;
+  comparing.value = false;
+  announcement.value = "";
+  original.value = null;
+  result.value = null;
+  preview.value = null;
+  previews.value = 0;
+  rasters.value = new Map();
+}

@@ -1,0 +1,244 @@
+/** Every text that people read, in one place. */
+
+import type { Operation, Outcome, Request, Stage } from "./protocol.ts";
+
+const px = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
+
+export const texts = {
+  name: "livedrag",
+  px: (value: number) => `${px(value)} px`,
+
+  landing: {
+    title: "Take hold of a picture.",
+    claim: "Put a point on something, say where it should go, and watch it move.",
+    drop: "Drop a picture here",
+    dropDetail: "or paste one, or",
+    choose: "choose a file",
+    limits: "PNG, JPEG or WebP. It stays on this server.",
+    uploading: "Opening your picture…",
+    samples: "Or start from a sample",
+    sampleCredit: (credit: string) => `Pictures: ${credit}`,
+    sample: (title: string) => `Start from the sample “${title}”`,
+    recent: "Recent",
+    reopen: (when: string) => `Go on with the picture of ${when}`,
+    forget: "Remove from this list",
+    dropNow: "Let go to open it",
+  },
+
+  editor: {
+    newPicture: "New picture",
+    shortcuts: "Keyboard shortcuts",
+    canvas: "Picture",
+    canvasHelp:
+      "Press P for a crosshair that the arrow keys move, then Enter to put a handle down and Enter again for its target. Question mark lists all keys.",
+    opening: "Opening the picture…",
+    drag: "Drag",
+    stop: "Stop",
+    compare: "Compare",
+    compareHelp: "Hold to see the original (C)",
+    reset: "Reset",
+    resetHelp: "Back to the uploaded picture; the points stay",
+    download: "Download",
+    downloadHelp: "Save the result as a PNG",
+    tools: "Tools",
+    points: "Points",
+    paint: "Paint",
+    erase: "Erase",
+    brush: "Brush size",
+    actions: "Run",
+    panel: "Settings of this picture",
+  },
+
+  hints: {
+    first: "Click on something you want to move",
+    second: "Now click where it should go. Esc cancels",
+    drag: "Press Drag to move it",
+    paint: "Paint over what may change; the rest stays as it is",
+    erase: "Erase from the region that may change",
+    crosshair: "Arrow keys move the crosshair, Enter puts the handle down",
+    crosshairTarget: "Arrow keys move the crosshair, Enter puts the target down",
+    crosshairDab: "Arrow keys move the brush, Enter dabs",
+    original: "Original",
+    preview: "Live preview",
+    result: "Result",
+  },
+
+  points: {
+    title: "Points",
+    none: "None yet. Click on the picture where something is, then where it should go; or press and drag.",
+    noneKeys: "From the keyboard: press P.",
+    handle: (n: number, x: number, y: number) => `Point ${n}, handle at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
+    target: (n: number, x: number, y: number) => `Point ${n}, target at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
+    remove: (n: number) => `Remove point ${n}`,
+    arrived: "there",
+    left: (distance: number) => `${px(distance)} px to go`,
+    place: (x: number, y: number) => `${Math.round(x)}, ${Math.round(y)}`,
+  },
+
+  mask: {
+    title: "What may change",
+    all: "Everything. Paint a region, and the rest stays exactly as it is.",
+    some: "Only the painted region; the rest stays as it is.",
+    load: "Load mask…",
+    clear: "Clear",
+    paint: "Paint a region",
+    loaded: "Mask loaded",
+  },
+
+  prompt: {
+    title: "What it shows",
+    placeholder: "A teddy bear, for example. Optional.",
+    busy: "Can be changed once the run has ended.",
+  },
+
+  settings: {
+    title: "Advanced",
+    preset: "Preset",
+    presetHelp: "Which version of the method. “paper” is slower.",
+    modelDefaults: "The model's own",
+    max_iterations: "Iterations at most",
+    max_iterationsHelp: "A run ends there, even when points are still on their way.",
+    latent_lr: "Pace",
+    latent_lrHelp: "How far the picture moves in one iteration (η).",
+    mask_weight: "Mask weight",
+    mask_weightHelp: "How firmly what is outside the region is held (λ).",
+    seed: "Seed",
+    seedHelp: "The same seed gives the same picture again.",
+    defaults: "Back to defaults",
+    model: (name: string) => `Model: ${name}`,
+    builtin: "Small and quick, made for emoji and simple drawings. Photographs want Stable Diffusion.",
+  },
+
+  stages: {
+    queued: "Waiting for a turn",
+    loading: "Waking the model",
+    fitting: "Getting to know the picture",
+    inverting: "Taking the picture apart",
+    dragging: "Dragging",
+    rendering: "Finishing the picture",
+    idle: "Ready",
+  } satisfies Record<Stage, string>,
+
+  stage: {
+    starting: "Starting…",
+    stopping: "Stopping…",
+    ready: "Ready",
+    readyHelp: "Press Drag when the points are where you want them",
+    needsPoints: "Ready when you are",
+    needsPointsHelp: "Put a point on something and say where it should go",
+    steps: (step: number, steps: number) => `${step}/${steps}`,
+    iteration: (iteration: number, most: number) => `iteration ${iteration}/${most}`,
+    ahead: (rooms: number) => (rooms === 1 ? "one picture ahead" : `${rooms} pictures ahead`),
+    left: (seconds: number) => (seconds < 1 ? "nearly done" : seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
+    interrupted: "Interrupted",
+    interruptedHelp: "The machine stopped. Drag goes on where it was",
+    stages: "Stages",
+    offline: "Not connected",
+  },
+
+  outcomes: {
+    arrived: "There",
+    stopped: "Stopped",
+    exhausted: "Out of iterations",
+    failed: "That did not work",
+  } satisfies Record<Outcome, string>,
+
+  outcomeHelp: {
+    arrived: (iterations: number) => `after ${iterations} iterations`,
+    stopped: () => "Drag goes on from here",
+    exhausted: () => "Drag goes on from here",
+    failed: (_: number, message: string | null) => message ?? "",
+  } satisfies Record<Outcome, (iterations: number, message: string | null) => string>,
+
+  connection: {
+    connecting: "Connecting…",
+    open: "Connected",
+    lost: "Connection lost.",
+    kept: "Go on: your changes are kept and sent when it is back.",
+    trying: "Trying again…",
+    again: (seconds: number) => `Trying again in ${seconds} s.`,
+    now: "Try now",
+    waiting: (edits: number) => (edits === 1 ? "1 change waits to be sent." : `${edits} changes wait to be sent.`),
+    back: "Connected again",
+  },
+
+  refused: {
+    title: "This picture cannot be opened",
+    noSecret: "The link is incomplete: the part after # is the key to the picture. Ask for the whole link.",
+    home: "Start with a new picture",
+  },
+
+  rejected: (request: Request["type"] | Operation["type"] | undefined, message: string): string => {
+    const what: Partial<Record<Request["type"] | Operation["type"], string>> = {
+      add_drag: "The point was not added",
+      move_drag: "The point was not moved",
+      remove_drag: "The point was not removed",
+      add_stroke: "The stroke was not kept",
+      clear_mask: "The mask was not cleared",
+      set_prompt: "The description was not changed",
+      set_settings: "The setting was not changed",
+      run: "The run did not start",
+      stop: "Not stopped",
+      reset: "Not reset",
+    };
+    return `${(request && what[request]) ?? "The server said no"}: ${message}`;
+  },
+
+  errors: {
+    unreachable: "The server cannot be reached. Is it running?",
+    status: (status: number) => `The server answered with status ${status}.`,
+    uploadCut: (mebibytes: number, limit: number) =>
+      `The upload was cut off. The picture has ${mebibytes.toFixed(0)} MiB; the server usually takes up to ${limit}.`,
+    noPicture: "That holds no picture. PNG, JPEG and WebP work.",
+    samples: "The samples cannot be listed.",
+    tooShort: "The target is on the handle. Put it a little further away.",
+    maskUnreadable: (name: string) => `“${name}” cannot be read as a picture.`,
+    downloadFailed: (message: string) => `Not downloaded: ${message}`,
+    maskFailed: (message: string) => `The mask was not loaded: ${message}`,
+    notOpened: (message: string) => `Not opened: ${message}`,
+    pictureFailed: (message: string) => `The picture cannot be shown: ${message}`,
+  },
+
+  announce: {
+    crosshair: (x: number, y: number) => `Crosshair at ${Math.round(x)}, ${Math.round(y)}`,
+    handlePut: "Handle put down. Now the target.",
+    added: (n: number) => `Point ${n} added.`,
+    removed: "Point removed.",
+  },
+
+  shortcuts: {
+    title: "Keyboard shortcuts",
+    close: "Close",
+    groups: [
+      {
+        title: "Points",
+        keys: [
+          [["P"], "Crosshair: arrow keys move it, Enter puts down handle, then target"],
+          [["← ↑ ↓ →"], "Nudge what is selected (Shift: ten times as far)"],
+          [["Delete"], "Remove the selected point"],
+          [["Esc"], "Cancel the half-made point"],
+        ],
+      },
+      {
+        title: "Tools",
+        keys: [
+          [["V"], "Points"],
+          [["B"], "Paint what may change"],
+          [["E"], "Erase"],
+          [["[", "]"], "Smaller, larger brush"],
+        ],
+      },
+      {
+        title: "Run",
+        keys: [
+          [["Enter"], "Drag"],
+          [["Space", "Esc"], "Stop"],
+          [["C"], "Hold to see the original"],
+          [["?"], "This list"],
+        ],
+      },
+    ] as const,
+  },
+
+  dismiss: "Dismiss",
+} as const;
