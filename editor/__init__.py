@@ -1,0 +1,32 @@
+"""The editor: DragDiffusion on one picture, without a service. Knows torch and diffusers; knows no web, no rooms.
+
+Opening it costs nothing; torch and the model come when a name is used.
+"""
+
+from editor.errors import EditorError, MaskError, ModelError, NumericalError, PictureError, PointError, SettingsError
+from editor.lora import FitStep
+from editor.model import Diffusion
+from editor.points import Drag, Point
+from editor.session import DragSession, DragStep, InversionStep, RenderStep
+from editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
+
+__all__ = [
+    "LIVE_SETTINGS",
+    "PRESETS",
+    "Diffusion",
+    "Drag",
+    "DragSession",
+    "DragSettings",
+    "DragStep",
+    "EditorError",
+    "FitStep",
+    "InversionStep",
+    "MaskError",
+    "ModelError",
+    "NumericalError",
+    "PictureError",
+    "Point",
+    "PointError",
+    "RenderStep",
+    "SettingsError",
+]

@@ -1,0 +1,80 @@
+"""Reference-latent control: while denoising, self-attention looks at the unedited picture (MasaCtrl, Cao et al., arXiv 2304.08465).
+
+DragDiffusion's later code denoises the inverted latent beside the dragged one, and lets the self-attentions of the last two up blocks
+take their keys and values from it. The inverted latent's pass is the same for every edit of a picture, so what those layers saw is
+kept, step by step, and shown to them again. Kept is their input, which is half as large as keys and values; projecting it costs what
+projecting the layer's own input would have cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+Processor = Callable[..., Tensor]
+Seen = dict[str, Tensor]
+"""By layer, what went into it: ``(1, tokens, channels)``."""
+
+
+@contextlib.contextmanager
+def recording(unet: UNet2DConditionModel) -> Iterator[Seen]:
+    """Within this block, one pass of the reference latent fills the yielded record of what the controlled layers saw."""
+    seen: Seen = {}
+    with _processors(unet, lambda name, inner: _Recorder(inner, name, seen)):
+        yield seen
+
+
+@contextlib.contextmanager
+def controlled(unet: UNet2DConditionModel, seen: Seen) -> Iterator[None]:
+    """Within this block, the controlled layers take keys and values from what the reference showed them."""
+    with _processors(unet, lambda name, inner: _Controller(inner, seen[name])):
+        yield
+
+
+def controlled_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
+    """The self-attentions of the last two up blocks, by name: layers 10 to 15 of Stable Diffusion 1.x."""
+    first = len(unet.up_blocks) - 2
+    return {
+        f"{index}.{name}": module
+        for index, block in enumerate(unet.up_blocks[first:], first)
+        for name, module in block.named_modules()
+        if isinstance(module, Attention) and not module.is_cross_attention
+    }
+
+
+@contextlib.contextmanager
+def _processors(unet: UNet2DConditionModel, wrap: Callable[[str, Processor], Processor]) -> Iterator[None]:
+    layers = controlled_layers(unet)
+    before = {name: layer.processor for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.set_processor(wrap(name, before[name]))
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.set_processor(before[name])
+
+
+class _Recorder:
+    def __init__(self, inner: Processor, name: str, seen: Seen) -> None:
+        self._inner, self._name, self._seen = inner, name, seen
+
+    def __call__(self, attention: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self._seen[self._name] = hidden_states.detach()
+        return self._inner(attention, hidden_states, *args, **kwargs)
+
+
+class _Controller:
+    def __init__(self, inner: Processor, reference: Tensor) -> None:
+        self._inner, self._reference = inner, reference
+
+    def __call__(
+        self, attention: Attention, hidden_states: Tensor, encoder_hidden_states: None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        reference = self._reference.expand(len(hidden_states), -1, -1)
+        return self._inner(attention, hidden_states, reference, *args, **kwargs)

@@ -1,0 +1,129 @@
+"""The picture's LoRA: a low-rank change to the UNet's attention that makes the model know this one picture (Hu et al., 2106.09685)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from editor.errors import NumericalError
+from editor.model import Diffusion
+
+_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """After a step of fitting. ``step`` of ``steps``; ``loss`` is the mean squared error of the predicted noise."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+class Lora:
+    """One picture's LoRA on a shared UNet: an adapter of its own, switched on only inside `active`.
+
+    Args:
+        model: the model it belongs to.
+        rank: of the update; its scale is 1 (alpha = rank), as in the authors' code.
+        targets: names of the attention projections that get it, such as ``to_q``.
+        learning_rate: of AdamW.
+        generator: CPU generator of the initial weights.
+    """
+
+    def __init__(
+        self, model: Diffusion, *, rank: int, targets: tuple[str, ...], learning_rate: float, generator: torch.Generator
+    ) -> None:
+        self._unet = model.unet
+        self._name = f"picture-{next(_names)}"
+        config = LoraConfig(
+            r=rank, lora_alpha=rank, target_modules=["to_out.0" if name == "to_out" else name for name in targets]
+        )
+        self._unet.add_adapter(config, self._name)
+        self._layers = [
+            module
+            for module in self._unet.modules()
+            if isinstance(module, BaseTunerLayer) and self._name in module.lora_A
+        ]
+        for layer in self._layers:
+            down = layer.lora_A[self._name].weight
+            fresh = nn.init.kaiming_uniform_(torch.empty(down.shape), a=math.sqrt(5), generator=generator)
+            down.data.copy_(fresh)
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
+        self._leave()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapter's weights, in the order of the UNet's modules."""
+        return [
+            part[self._name].weight for layer in self._layers for part in (layer.lora_A, layer.lora_B)
+        ]
+
+    @contextlib.contextmanager
+    def active(self, *, training: bool = False) -> Iterator[None]:
+        """Within this block the UNet has this LoRA; its weights require grad only when ``training``."""
+        for layer in self._layers:
+            layer.enable_adapters(True)
+            layer.set_adapter(self._name, inference_mode=not training)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def fit_step(
+        self, model: Diffusion, latent: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
+    ) -> float:
+        """One step of fitting: predict the noise added to the picture's latent at random timesteps; returns the loss.
+
+        The encoder does not run here. Where the latent is not square, each row of the batch is a random square crop of it.
+
+        Args:
+            latent: the picture's clean latent, ``(1, 4, H/8, W/8)``.
+            prompt: text embedding, ``(1, L, D)``.
+            batch: rows a step.
+            generator: CPU generator, so that the same seed draws the same on every device.
+
+        Raises:
+            NumericalError: the loss is not finite; the weights are as before the step.
+        """
+        side = min(latent.shape[-2:])
+        crops = torch.cat([_random_crop(latent, side, generator) for _ in range(batch)])
+        timesteps = torch.randint(model.train_timesteps, (batch,), generator=generator)
+        noise = torch.randn(crops.shape, generator=generator, dtype=latent.dtype).to(latent.device)
+        alphas = torch.tensor(model.alphas_cumprod, dtype=latent.dtype)[timesteps, None, None, None].to(latent.device)
+        noisy = alphas.sqrt() * crops + (1 - alphas).sqrt() * noise
+        wanted = noise if model.prediction_type == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
+        with self.active(training=True):
+            loss = nn.functional.mse_loss(model.run_unet(noisy, timesteps.to(latent.device), prompt), wanted)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NumericalError(f"fitting the picture diverged (loss {value}): a smaller lora_lr would work")
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return value
+
+    def remove(self) -> None:
+        """Take the adapter off the UNet and free it."""
+        self._unet.delete_adapters(self._name)
+
+    def _leave(self) -> None:
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        for layer in self._layers:
+            layer.enable_adapters(False)
+
+
+def _random_crop(latent: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    top, left = (
+        int(torch.randint(length - side + 1, (1,), generator=generator)) for length in latent.shape[-2:]
+    )
+    return latent[..., top : top + side, left : left + side]

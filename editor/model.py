@@ -1,0 +1,290 @@
+"""The latent diffusion model: load it, encode and decode pictures, embed prompts, predict noise and features."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from editor.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+BUILTIN = Path(__file__).parent / "weights"
+DEFAULTS_FILE = "livedrag.json"
+"""In a model's folder: the settings that suit it, by name; see `editor.settings.DragSettings`."""
+
+Setting = bool | int | float | str
+Autoencoder = AutoencoderDC | AutoencoderKL
+AUTOENCODERS: dict[str, type[Autoencoder]] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
+WHAT_WORKS = "Stable Diffusion 1.x and 2.x and their fine-tunes, as a diffusers folder with .safetensors weights, work"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One step of a DDIM schedule.
+
+    Args:
+        timestep: where the network is asked.
+        alpha: cumulative alpha there.
+        alpha_below: cumulative alpha of the next cleaner level.
+    """
+
+    timestep: int
+    alpha: float
+    alpha_below: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one pass of the UNet says.
+
+    Args:
+        noise: predicted noise (epsilon), ``(B, 4, H/8, W/8)``.
+        features: output of the penultimate up block, ``(B, C, h, w)``.
+    """
+
+    noise: Tensor
+    features: Tensor
+
+
+class _FeaturesReached(Exception):
+    """Leaves a UNet pass where nothing further is wanted."""
+
+
+class Diffusion:
+    """A latent diffusion model on one device, shared by all sessions there; nothing ever writes to its weights.
+
+    Attributes:
+        name: what people call it.
+        kind: ``builtin`` or ``stable-diffusion``.
+        defaults: the settings that suit this model, by name.
+        device, dtype: of the weights.
+        latent_dtype: float32, or float64 where the weights are.
+        native_side: side in pixels of the square picture it was trained on.
+        stride: sides of the working picture are multiples of this.
+        alphas_cumprod: the noise schedule, by timestep.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        kind: str,
+        unet: UNet2DConditionModel,
+        vae: Autoencoder,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        scheduler: DDIMScheduler,
+        defaults: Mapping[str, Setting],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.name, self.kind, self.defaults = name, kind, dict(defaults)
+        self.device, self.dtype = device, dtype
+        for part in (unet, vae, text_encoder):
+            part.to(device).eval().requires_grad_(False)
+        if device.type == "cuda":
+            unet.to(memory_format=torch.channels_last)
+            vae.to(memory_format=torch.channels_last)
+        self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
+        self.prediction_type: str = scheduler.config.prediction_type
+        self.train_timesteps: int = scheduler.config.num_train_timesteps
+        self.alphas_cumprod: list[float] = scheduler.alphas_cumprod.tolist()
+        downsamplings = sum(block.downsamplers is not None for block in unet.down_blocks)
+        self.latent_stride = _vae_stride(vae)
+        self.stride = self.latent_stride * 2**downsamplings
+        self.native_side: int = unet.config.sample_size * self.latent_stride
+        self.latent_dtype = torch.promote_types(dtype, torch.float32)
+        self._features: Tensor | None = None
+        self._beyond_features = "gradient"
+        unet.up_blocks[-2].register_forward_hook(self._keep_features)
+
+    @classmethod
+    def load(cls, reference: str = "builtin", *, device: str | None = None) -> Diffusion:
+        """Open a model.
+
+        Args:
+            reference: ``builtin``, or the path of a diffusers folder of Stable Diffusion 1.x.
+            device: a torch device such as ``cuda:0``; by default the first CUDA device, else Apple's GPU, else the CPU.
+
+        Raises:
+            ModelError: there is no such model, or it is of a kind that cannot be dragged here.
+        """
+        folder = BUILTIN if reference == "builtin" else Path(reference).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"unknown model {reference!r}: use 'builtin' or the path of a diffusers folder; {WHAT_WORKS}")
+        index = _read_json(folder / "model_index.json", reference)
+        _check_supported(index, folder, reference)
+        chosen = torch.device(device or _best_device())
+        dtype = _best_dtype(chosen)
+        try:
+            defaults = _read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {}
+            return cls(
+                name="built-in" if reference == "builtin" else folder.resolve().name,
+                kind="builtin" if reference == "builtin" else "stable-diffusion",
+                unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True),
+                vae=AUTOENCODERS[index["vae"][1]].from_pretrained(
+                    folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True
+                ),
+                text_encoder=CLIPTextModel.from_pretrained(
+                    folder, subfolder="text_encoder", dtype=dtype, use_safetensors=True
+                ),
+                tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+                scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(folder, subfolder="scheduler")),
+                defaults=defaults,
+                device=chosen,
+                dtype=dtype,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"the model {reference!r} cannot be opened: {error}; {WHAT_WORKS}") from error
+
+    def levels(self, ddim_steps: int) -> tuple[Level, ...]:
+        """The levels of a DDIM schedule, cleanest first, spaced as Stable Diffusion's own ("leading", offset 1)."""
+        spacing = self.train_timesteps // ddim_steps
+        timesteps = [index * spacing + 1 for index in range(ddim_steps)]
+        alphas = [self.alphas_cumprod[timestep] for timestep in timesteps]
+        below = [self.alphas_cumprod[0], *alphas[:-1]]
+        return tuple(Level(*level) for level in zip(timesteps, alphas, below, strict=True))
+
+    @torch.no_grad()
+    def embed_prompt(self, prompt: str) -> Tensor:
+        """Text embedding ``(1, L, D)``; words beyond the text encoder's length are left out."""
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        tokens = self.tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        embedding: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return embedding
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Working picture ``(1, 3, H, W)`` in [-1, 1] to its latent ``(1, 4, H/8, W/8)`` of about unit variance."""
+        encoded = self.vae.encode(pixels.to(self.device, self.dtype))
+        latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+        return (latent * self.vae.config.scaling_factor).to(self.latent_dtype)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent ``(1, 4, H/8, W/8)`` to pixels ``(1, 3, H, W)``, about [-1, 1]."""
+        pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.dtype)).sample
+        return pixels
+
+    def decode_small(self, latent: Tensor, longest_side: int) -> Tensor:
+        """As `decode`, but a latent of at least twice the wanted size is averaged down first, at a fraction of the cost.
+
+        Args:
+            latent: ``(1, 4, H/8, W/8)``.
+            longest_side: that the picture should have at least, in pixels.
+        """
+        factor = max(1, max(latent.shape[-2:]) * self.latent_stride // longest_side)
+        return self.decode(nn.functional.avg_pool2d(latent, factor, ceil_mode=True) if factor > 1 else latent)
+
+    def predict(self, latent: Tensor, timestep: int, prompt: Tensor, *, noise_gradient: bool = True) -> Prediction:
+        """One pass of the UNet.
+
+        Args:
+            latent: ``(B, 4, H/8, W/8)``.
+            timestep: 0 to 999.
+            prompt: text embedding, ``(1, L, D)``.
+            noise_gradient: False ends the graph at the features, so that going back costs no more than they do.
+
+        Returns:
+            Noise and features in the latent's dtype, whatever the network predicts and computes in.
+        """
+        with self._pass("gradient" if noise_gradient else "no gradient"):
+            output = self.run_unet(latent, timestep, prompt)
+        return Prediction(self._to_noise(output, latent, timestep), self._take_features(latent))
+
+    def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
+        """The features of `predict` alone, ``(B, C, h, w)``; the last up block does not run."""
+        with self._pass("nothing"), contextlib.suppress(_FeaturesReached):
+            self.run_unet(latent, timestep, prompt)
+        return self._take_features(latent)
+
+    def run_unet(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
+        """What the network itself says, noise or velocity, in the latent's dtype; arguments as in `predict`."""
+        text = prompt.expand(len(latent), -1, -1)
+        output: Tensor = self.unet(latent.to(self.dtype), timestep, text, return_dict=False)[0]
+        return output.to(latent.dtype)
+
+    @contextlib.contextmanager
+    def _pass(self, beyond_features: str) -> Iterator[None]:
+        self._beyond_features = beyond_features
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled()):  # the hook may switch it off: back on here
+                yield
+        finally:
+            self._beyond_features = "gradient"
+
+    def _keep_features(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._features = output
+        if self._beyond_features == "nothing":
+            raise _FeaturesReached
+        if self._beyond_features == "no gradient":
+            torch.set_grad_enabled(False)
+
+    def _take_features(self, latent: Tensor) -> Tensor:
+        features, self._features = self._features, None
+        assert features is not None
+        return features.to(latent.dtype)
+
+    def _to_noise(self, output: Tensor, latent: Tensor, timestep: int) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return output
+        alpha = self.alphas_cumprod[timestep]
+        return math.sqrt(alpha) * output + math.sqrt(1 - alpha) * latent
+
+
+def _vae_stride(vae: Autoencoder) -> int:
+    blocks = vae.config.get("block_out_channels") or vae.config["encoder_block_out_channels"]
+    return int(2 ** (len(blocks) - 1))
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def _read_json(path: Path, reference: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{reference!r} is no diffusers model: {path.name} cannot be read ({error}); {WHAT_WORKS}") from None
+    return content
+
+
+def _check_supported(index: dict[str, Any], folder: Path, reference: str) -> None:
+    pipeline = index.get("_class_name", "of an unnamed class")
+    if pipeline != "StableDiffusionPipeline":
+        raise ModelError(f"{reference!r} is a {pipeline}: it cannot be dragged here; {WHAT_WORKS}")
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        if part not in index or not (folder / part).is_dir():
+            raise ModelError(f"{reference!r} has no {part!r} folder; {WHAT_WORKS}")
+    vae = index["vae"][1]
+    if vae not in AUTOENCODERS:
+        raise ModelError(f"{reference!r} has the autoencoder {vae}: {' and '.join(AUTOENCODERS)} work")
+    channels = _read_json(folder / "unet" / "config.json", reference).get("in_channels")
+    if channels != 4:
+        raise ModelError(f"the UNet of {reference!r} takes {channels} channels (inpainting models take 9): 4 work; {WHAT_WORKS}")
+    prediction = _read_json(folder / "scheduler" / "scheduler_config.json", reference).get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ModelError(f"{reference!r} predicts {prediction!r}: 'epsilon' and 'v_prediction' work")
+    for part in ("unet", "vae", "text_encoder"):
+        if not any((folder / part).glob("*.safetensors")):
+            raise ModelError(f"{reference!r} has no .safetensors weights in {part!r}: pickled weights are never opened; {WHAT_WORKS}")

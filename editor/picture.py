@@ -1,0 +1,110 @@
+"""Pictures and masks: between the uploaded size and the working picture that the model sees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+
+from editor.errors import MaskError, PictureError
+from editor.points import Size
+
+FEATHER = 2.0
+"""Standard deviation, in pixels of the working picture, of the mask's soft inner edge."""
+
+GHOST_CHANGE = 0.25
+"""A change of the working picture this large, of the 2 between black and white, replaces the upload's own detail."""
+GHOST_REACH = 5
+"""Side in pixels of the working picture's neighbourhood in which a large change counts."""
+
+
+def working_size(picture: Size, native_side: int, stride: int) -> Size:
+    """The size of the working picture: the picture's aspect, about the model's native area, sides multiples of ``stride``.
+
+    Raises:
+        PictureError: the picture is longer than eight times its width, or has no pixels.
+    """
+    if min(picture.width, picture.height) < 1 or max(picture.width, picture.height) > 8 * min(picture.width, picture.height):
+        raise PictureError(f"a picture of {picture} pixels is too long and narrow to edit: at most 8 to 1 works")
+    scale = native_side / math.sqrt(picture.width * picture.height)
+
+    def side(length: int) -> int:
+        return max(stride, round(length * scale / stride) * stride)
+
+    return Size(side(picture.width), side(picture.height))
+
+
+def to_tensor(picture: Image.Image, size: Size) -> Tensor:
+    """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1] at ``size``."""
+    resized = picture.convert("RGB").resize((size.width, size.height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_picture(tensor: Tensor) -> Image.Image:
+    """Float ``(1, 3, H, W)`` in [-1, 1] to an RGB picture."""
+    levels = ((tensor[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def check_mask(mask: NDArray[np.generic], picture: Size) -> NDArray[np.bool_]:
+    """The mask as booleans, True where the picture may change.
+
+    Args:
+        mask: ``(H, W)``, any type; nonzero may change.
+
+    Raises:
+        MaskError: its size is not the picture's.
+    """
+    if mask.ndim != 2 or mask.shape != (picture.height, picture.width):
+        shape = " x ".join(str(side) for side in mask.shape[1::-1])
+        raise MaskError(f"the mask is {shape} pixels but the picture is {picture}: they must be the same size")
+    return mask.astype(bool)
+
+
+def mask_to_latent(mask: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
+    """The mask at the latent's size, ``(1, 1, rows, columns)`` of 0 and 1: 1 where at least half the area may change."""
+    area = nn.functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None, None].float(), (rows, columns))
+    return (area >= 0.5).float()
+
+
+def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArray[np.bool_] | None) -> Image.Image:
+    """Bring an edit of the working picture back onto the uploaded picture.
+
+    Where the edit changed little, its *difference* is scaled up and added to the upload, which so keeps the sharpness and the very
+    pixels of what did not move. Where it changed much, the edited working picture itself shows, or else the upload's fine
+    edges would stay behind as ghosts. Outside the mask every pixel is the uploaded one.
+
+    Args:
+        uploaded: RGB picture, of any size.
+        edited: the working picture with the edit, ``(1, 3, h, w)`` in [-1, 1].
+        unedited: the working picture as the model gives it back without the edit, same shape.
+        mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
+    """
+    size = (uploaded.height, uploaded.width)
+    change = (edited - unedited).float().cpu()
+    strength = nn.functional.max_pool2d(change.abs().amax(1, keepdim=True), GHOST_REACH, 1, GHOST_REACH // 2)
+    replaced = _resize((strength / GHOST_CHANGE).clamp(max=1) ** 2, size)
+    picture = torch.from_numpy(np.array(uploaded.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    added = picture + _resize(change, size)
+    shown = added + replaced * (_resize(edited.float().cpu(), size) - added)
+    if mask is not None:
+        sigma = FEATHER * math.sqrt(size[0] * size[1] / edited[0, 0].numel())
+        shown = torch.lerp(picture, shown, torch.from_numpy(feather(mask, sigma)))
+    return to_picture(shown)
+
+
+def _resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(tensor.shape[-2:]) == size:
+        return tensor
+    return nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def feather(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
+    """Soften a mask inwards: 0 where the mask is False, rising to 1 within about ``2 * sigma`` pixels of its edge."""
+    blurred = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(sigma))
+    inward = (np.asarray(blurred, dtype=np.float32) / 127.5 - 1).clip(0, 1)
+    return np.where(mask, inward, np.float32(0))

@@ -1,0 +1,125 @@
+"""Points, drags and the one place where picture pixels become feature cells and back.
+
+Three rasters lie over each other, each with its origin at the centre of its top left sample:
+
+* the *picture* as uploaded, ``(x, y)`` in pixels, which is what everybody outside the editor speaks;
+* the *working picture*, which the model sees;
+* the *cells*, ``(row, column)`` at half the working resolution, on which DragDiffusion supervises and tracks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from editor.errors import PointError
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the picture: ``x`` to the right, ``y`` down, in pixels."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Drag:
+    """What is at ``handle`` is to move to ``target``."""
+
+    handle: Point
+    target: Point
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place on the half-resolution raster; fractions allowed."""
+
+    row: float
+    column: float
+
+    def __add__(self, other: Cell) -> Cell:
+        return Cell(self.row + other.row, self.column + other.column)
+
+    def __sub__(self, other: Cell) -> Cell:
+        return Cell(self.row - other.row, self.column - other.column)
+
+    def rounded(self) -> Cell:
+        """The nearest whole cell; halves go to the even neighbour, as in `torch.round`."""
+        return Cell(float(round(self.row)), float(round(self.column)))
+
+
+@dataclass(frozen=True)
+class Rasters:
+    """The sizes of one picture's rasters, and the conversions between them.
+
+    Args:
+        picture: the uploaded picture.
+        working: the working picture; both sides even.
+    """
+
+    picture: Size
+    working: Size
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells."""
+        return self.working.height // 2
+
+    @property
+    def columns(self) -> int:
+        """Columns of cells."""
+        return self.working.width // 2
+
+    def to_cell(self, point: Point) -> Cell:
+        """The (fractional) cell over a point of the picture."""
+        return Cell(
+            (point.y + 0.5) * self.rows / self.picture.height - 0.5,
+            (point.x + 0.5) * self.columns / self.picture.width - 0.5,
+        )
+
+    def to_point(self, cell: Cell) -> Point:
+        """The point of the picture under a (fractional) cell."""
+        return Point(
+            (cell.column + 0.5) * self.picture.width / self.columns - 0.5,
+            (cell.row + 0.5) * self.picture.height / self.rows - 0.5,
+        )
+
+    def nearest_cell(self, point: Point) -> Cell:
+        """The whole cell nearest to a point of the picture, never outside the raster."""
+        cell = self.to_cell(point).rounded()
+        return Cell(min(max(cell.row, 0.0), self.rows - 1.0), min(max(cell.column, 0.0), self.columns - 1.0))
+
+    def check_point(self, point: Point, what: str) -> None:
+        """Raise `PointError` unless the point lies in the picture."""
+        width, height = self.picture.width, self.picture.height
+        if not (0 <= point.x <= width - 1 and 0 <= point.y <= height - 1):
+            raise PointError(
+                f"{what} ({point.x:g}, {point.y:g}) lies outside the picture of {self.picture} pixels: "
+                f"x goes from 0 to {width - 1}, y from 0 to {height - 1}"
+            )
+
+    def check_drag(self, drag: Drag) -> None:
+        """Raise `PointError` unless both ends lie in the picture, apart from each other."""
+        self.check_point(drag.handle, "handle")
+        self.check_point(drag.target, "target")
+        if drag.handle == drag.target:
+            raise PointError(
+                f"handle and target are both at ({drag.handle.x:g}, {drag.handle.y:g}): put the target where the content should go"
+            )
+
+
+def distance(one: Point, other: Point) -> float:
+    """Euclidean distance in pixels of the picture."""
+    return math.hypot(one.x - other.x, one.y - other.y)

@@ -1,0 +1,126 @@
+"""DragSettings: every number of the method, with the paper's symbol, its range, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from editor.errors import SettingsError
+from editor.model import Setting
+
+
+def _setting(default: Setting, low: float, high: float, *, live: bool = False) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "live": live})
+
+
+@dataclass(frozen=True)
+class DragSettings:
+    """The numbers of DragDiffusion (arXiv 2306.14435). Those marked * may change during a run.
+
+    Args:
+        lora_rank: rank of the picture's LoRA.
+        lora_lr: learning rate of its AdamW.
+        lora_steps: steps of fitting it.
+        lora_batch: rows a step.
+        lora_targets: attention projections it is put on, names separated by blanks.
+        ddim_steps: T, steps of the DDIM schedule.
+        inversion_strength: t / T, how far up the schedule the latent is dragged.
+        latent_lr*: eta, learning rate of Adam on the latent.
+        supervision_radius*: r1, of motion supervision's patch, in half-resolution cells of the working picture.
+        tracking_radius*: r2, of point tracking's window, in the same cells.
+        mask_weight*: lambda.
+        max_iterations*: motion supervision steps a run.
+        arrival_distance*: a handle closer to its target than this has arrived, in the same cells.
+        reference_control: whether denoising attends to the unedited picture (the authors' later code; MasaCtrl).
+    """
+
+    lora_rank: int = _setting(16, 1, 256)
+    lora_lr: float = _setting(5e-4, 1e-7, 1.0)
+    lora_steps: int = _setting(80, 0, 10_000)
+    lora_batch: int = _setting(4, 1, 64)
+    lora_targets: str = field(default="to_q to_k to_v to_out", metadata={"live": False})
+    ddim_steps: int = _setting(50, 2, 1000)
+    inversion_strength: float = _setting(0.7, 0.01, 1.0)
+    latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
+    supervision_radius: int = _setting(1, 0, 32, live=True)
+    tracking_radius: int = _setting(3, 1, 64, live=True)
+    mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
+    max_iterations: int = _setting(80, 1, 10_000, live=True)
+    arrival_distance: float = _setting(2.0, 0.5, 256.0, live=True)
+    reference_control: bool = field(default=False, metadata={"live": False})
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            _check_range(entry, getattr(self, entry.name))
+        known = ("to_q", "to_k", "to_v", "to_out")
+        if not self.lora_targets.split() or any(name not in known for name in self.lora_targets.split()):
+            raise SettingsError(f"lora_targets is {self.lora_targets!r}: one or more of {', '.join(known)}, separated by blanks, work")
+
+    @classmethod
+    def resolve(
+        cls,
+        preset: str | None = None,
+        model_defaults: Mapping[str, Setting] = types.MappingProxyType({}),
+        overrides: Mapping[str, Setting] = types.MappingProxyType({}),
+    ) -> DragSettings:
+        """Put settings together: ``overrides`` over the preset, over the model's defaults, over the table.
+
+        A preset sets every field, so that it means the same on every model; without one, the model's defaults count.
+
+        Raises:
+            SettingsError: an unknown preset or name, a value of the wrong type or out of range.
+        """
+        base = DragSettings().changed(model_defaults) if preset is None else _preset(preset)
+        return base.changed(overrides)
+
+    def changed(self, overrides: Mapping[str, Setting]) -> DragSettings:
+        """These settings with some replaced. Raises `SettingsError`."""
+        entries = {entry.name: entry for entry in dataclasses.fields(self)}
+        for name in overrides:
+            if name not in entries:
+                raise SettingsError(f"unknown setting {name!r}: {', '.join(entries)} work")
+        typed = {name: _typed(entries[name], value) for name, value in overrides.items()}
+        return dataclasses.replace(self, **typed)
+
+    def as_dict(self) -> dict[str, Setting]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
+    @property
+    def levels_inverted(self) -> int:
+        """How many steps of the schedule the inversion climbs."""
+        return max(1, round(self.inversion_strength * self.ddim_steps))
+
+
+LIVE_SETTINGS = frozenset(entry.name for entry in dataclasses.fields(DragSettings) if entry.metadata["live"])
+"""The settings that may change during a run."""
+
+_PRESETS: dict[str, dict[str, Setting]] = {
+    "official": {"reference_control": True},
+    "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
+}
+PRESETS = tuple(_PRESETS)
+
+
+def _preset(name: str) -> DragSettings:
+    if name not in _PRESETS:
+        raise SettingsError(f"unknown preset {name!r}: {', '.join(PRESETS)} work")
+    return DragSettings().changed(_PRESETS[name])
+
+
+def _typed(entry: dataclasses.Field[Any], value: object) -> Setting:
+    wanted = typing.get_type_hints(DragSettings)[entry.name]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise SettingsError(f"{entry.name} is {value!r}: it takes a {wanted.__name__} such as {entry.default!r}")
+    return value  # type: ignore[return-value]
+
+
+def _check_range(entry: dataclasses.Field[Any], value: float) -> None:
+    if "low" in entry.metadata and not entry.metadata["low"] <= value <= entry.metadata["high"]:
+        raise SettingsError(f"{entry.name} is {value!r}: {entry.metadata['low']:g} to {entry.metadata['high']:g} works")
