@@ -130,7 +130,7 @@ class StaticHook(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         build()
-        for product in ("app", "samples", "samples.json", "icon.svg", "manifest.webmanifest"):
+        for product in ("app", "samples", "samples.json"):
             build_data["force_include"][f"static/{product}"] = f"server/static/{product}"
 
 

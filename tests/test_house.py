@@ -16,18 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module may import what stands on a lower floor. `__init__` is the door and belongs to no floor.
 EDITOR = [
     {"errors"},
-    {"sampling", "picture"},
-    {"points"},
+    {"points", "sampling"},
+    {"picture"},
     {"model"},
-    {"lora", "ddim", "attention", "motion", "tracking", "preview"},
+    {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
     {"session"},
     {"cli"},
 ]
 SERVER = [
-    {"protocol", "settings", "mask"},
-    {"room", "engine"},
-    {"store"},
-    {"worker", "engine_local", "engine_ray", "connection", "client"},
+    {"protocol", "settings"},
+    {"mask", "room", "engine"},
+    {"store", "uploads", "engine_local", "engine_ray", "client"},
+    {"connection", "worker"},
+    {"hub"},
     {"app"},
     {"__main__"},
 ]

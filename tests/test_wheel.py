@@ -44,10 +44,11 @@ def test_it_contains_the_page_the_samples_and_the_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         listed = json.loads(archive.read("server/static/samples.json"))
-    assert {"server/static/app/index.html", "server/static/icon.svg", "server/__main__.py"} <= names
+    assert {"server/static/app/index.html", "server/__main__.py"} <= names
     assert any(name.startswith("server/static/app/assets/") and name.endswith(".js") for name in names)
     for sample in listed:
-        assert {f"server/static{sample['picture']}", f"server/static{sample['mask']}"} <= names
+        for kind in ("", "-mask"):
+            assert f"server/static/samples/{sample['name']}{kind}.png" in names
     weights = ROOT / "editor" / "weights"
     for path in weights.rglob("*"):
         if path.is_file():
