@@ -2,13 +2,14 @@
 
 One WebSocket message is one MessagePack map whose ``type`` names the record. There are three kinds of traffic:
 
-* **doc** is reliable, ordered and acknowledged: what the document is. Every accepted edit raises the room's ``seq`` by one.
+* **doc** is reliable, ordered and acknowledged: what the document is. Every accepted edit raises the room's ``seq`` by
+  one.
 * **presence** is volatile, the latest wins: who is here, and how far the run is.
-* **frame** is volatile and credit-based: preview pictures. A client holds at most ``FRAME_CREDITS`` frames that it has not
-  acknowledged; what it cannot take is dropped in favour of the next.
+* **frame** is volatile and credit-based: preview pictures. A client holds at most ``FRAME_CREDITS`` frames that it has
+  not acknowledged; what it cannot take is dropped in favour of the next.
 
-Points are ``(x, y)`` in pixels of the uploaded picture, the origin at the centre of its top left pixel. Colours, pens and
-other matters of taste are the client's. This module does no I/O and imports neither Starlette nor torch.
+Points are ``(x, y)`` in pixels of the uploaded picture, the origin at the centre of its top left pixel. Colours, pens
+and other matters of taste are the client's. This module does no I/O and imports neither Starlette nor torch.
 """
 
 from __future__ import annotations
@@ -34,8 +35,29 @@ Setting = bool | int | float | str
 Count = Annotated[int, Meta(ge=0)]
 
 
+LIVE_SETTINGS = frozenset(
+    [
+        "arrival_distance",
+        "latent_lr",
+        "mask_weight",
+        "max_iterations",
+        "preview_side",
+        "supervision_radius",
+        "tracking_radius",
+    ]
+)
+"""What may be set while a run goes on; the other settings wait for its end."""
+
+
 class ProtocolError(Exception):
-    """A message that ``livedrag.v1`` does not allow; its text quotes the value and says what would work."""
+    """A message that ``livedrag.v1`` does not allow; its text quotes the value and says what would work.
+
+    ``op_id`` is known where an operation came whole, but not well formed: it is rejected, and the connection goes on.
+    """
+
+    def __init__(self, message: str, op_id: str | None = None) -> None:
+        super().__init__(message)
+        self.op_id = op_id
 
 
 class Close(enum.IntEnum):
@@ -57,7 +79,7 @@ class Record(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown
 
 
 class Drag(Struct, frozen=True, kw_only=True):
-    """Content at ``handle`` is to move to ``target``. ``tracked`` is where the last run left the content, if one did."""
+    """Content at ``handle`` is to move to ``target``. ``tracked`` is where the last run left the content."""
 
     handle: XY
     target: XY
@@ -65,7 +87,7 @@ class Drag(Struct, frozen=True, kw_only=True):
 
 
 class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
-    """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets the region change, ``erase`` keeps it."""
+    """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets it change, ``erase`` keeps it."""
 
     id: Id
     mode: Literal["paint", "erase"]
@@ -242,7 +264,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
 
 class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
-    """First answer to ``hello``. ``heartbeat`` and ``deadline`` in seconds: ping this often, give up after this long."""
+    """First answer to ``hello``. ``heartbeat``, ``deadline`` in seconds: ping this often, give up after this long."""
 
     version: str
     room: str
@@ -295,7 +317,10 @@ class Stopping(Record, frozen=True, kw_only=True, tag="stopping"):
 
 
 class Ended(Record, frozen=True, kw_only=True, tag="ended"):
-    """doc: the one terminal event of a run; its picture is at ``/result`` by then, ``tracked`` where the content is now."""
+    """doc: the one terminal event of a run. Its picture is at ``/result`` by then.
+
+    ``tracked`` is where the content is now; ``result`` the picture there is, of an earlier run if this one made none.
+    """
 
     seq: Count
     run: Run
@@ -343,7 +368,7 @@ class Points(Record, frozen=True, kw_only=True, tag="points"):
 
 
 class Frame(Record, frozen=True, kw_only=True, tag="frame"):
-    """frame: a preview, decoded by the model's decoder. Answer with ``ack_frame``. ``time`` is the server's clock at its making."""
+    """frame: a preview, decoded by the model's decoder; answer with ``ack_frame``. ``time`` is the server's clock."""
 
     frame: Count
     run: str
@@ -370,8 +395,25 @@ class Fault(Record, frozen=True, kw_only=True, tag="error"):
 
 
 ServerMessage = (
-    Welcome | Snapshot | Edited | Rejected | Started | Stopping | Ended | WasReset | People | Progress | Points | Frame | Pong | Fault
+    Welcome
+    | Snapshot
+    | Edited
+    | Rejected
+    | Started
+    | Stopping
+    | Ended
+    | WasReset
+    | People
+    | Progress
+    | Points
+    | Frame
+    | Pong
+    | Fault
 )
+
+
+DocRecord = Edited | Started | Stopping | Ended | WasReset
+"""What raises ``seq``: a room's log. The document is the fold of these over the uploaded picture."""
 
 
 def encode(message: ServerMessage | ClientMessage) -> bytes:
@@ -398,11 +440,22 @@ def _decode(data: bytes | str, records: Any, limit: int | None) -> Any:
     try:
         value = msgpack.unpackb(data)
     except (ValueError, TypeError, RecursionError) as error:  # msgpack's exceptions are ValueErrors
-        raise ProtocolError(f"not a MessagePack message ({_short(data)}): {error or type(error).__name__}") from None
+        raise ProtocolError(
+            f"not a MessagePack message ({_short(data)}): {str(error) or type(error).__name__}"
+        ) from None
     try:
         return msgspec.convert(value, records, strict=True)
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"{error}, in {_short(value)}") from None
+        raise ProtocolError(f"{error}, in {_short(value)}", _op_id(value)) from None
+
+
+def _op_id(value: object) -> str | None:
+    """The id of the operation that a malformed message was meant to be, if it was one."""
+    named = isinstance(value, dict) and value.get("type") in ("edit", "run", "stop", "reset")
+    try:
+        return msgspec.convert(value["op_id"], Id) if named else None  # type: ignore[index]
+    except (KeyError, msgspec.ValidationError):
+        return None
 
 
 def _short(value: object, length: int = 120) -> str:

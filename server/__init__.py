@@ -1,0 +1,1 @@
+"""livedrag's web service: rooms in which people drag parts of one picture together."""

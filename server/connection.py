@@ -1,0 +1,231 @@
+"""Connection: one WebSocket. A reader that is always reading, a writer, and an outbox between them.
+
+A slow client holds up nobody: what is volatile is replaced by its successor while it waits, and a client that does not
+even take what is reliable is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Protocol, TypeVar
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from server.protocol import (
+    FRAME_CREDITS,
+    MAX_MESSAGE_BYTES,
+    VERSION,
+    AckFrame,
+    ClientMessage,
+    Close,
+    Fault,
+    Frame,
+    Hello,
+    People,
+    Ping,
+    Points,
+    Pong,
+    Progress,
+    ProtocolError,
+    Rejected,
+    ServerMessage,
+    decode_client,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 2000
+"""Reliable messages that may wait for one client."""
+TOO_BIG = 1009
+"""WebSocket's own close code for a message that is too large."""
+
+VOLATILE = (People, Progress, Points, Pong, Frame)
+
+
+class Farewell(Exception):
+    """The connection is to be closed with a code and a reason; ``fault`` is what the client is told before."""
+
+    def __init__(self, code: int, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.code = code
+        self.fault = fault
+
+
+class Outbox:
+    """What waits to be sent to one client: reliable messages in order, of volatile ones the latest of each kind."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, bytes] = {}
+        self._frame: int | None = None  # number of the frame that waits
+        self._unacknowledged: set[int] = set()
+        self._next = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def overflowing(self) -> bool:
+        """Whether this client has stopped taking what is reliable."""
+        return len(self._waiting) > MOST_WAITING
+
+    def put(self, message: ServerMessage, packed: bytes | None = None) -> None:
+        """Send a message when its turn comes; ``packed`` spares encoding it again for every client."""
+        key: object = type(message)
+        if isinstance(message, VOLATILE):
+            self._waiting.pop(key, None)  # its successor waits in its own place, behind what it may depend on
+        else:
+            key = self._next = self._next + 1
+        if isinstance(message, Frame):
+            self._frame = message.frame
+        self._waiting[key] = packed if packed is not None else encode(message)
+        self._changed.set()
+
+    def acknowledge(self, frame: int) -> None:
+        """The client has shown or dropped a frame: one credit back."""
+        self._unacknowledged.discard(frame)
+        self._changed.set()
+
+    async def get(self) -> bytes:
+        """Wait for what is to be sent next."""
+        while True:
+            for key in self._waiting:
+                if key is Frame and len(self._unacknowledged) >= FRAME_CREDITS:
+                    continue
+                if key is Frame and self._frame is not None:
+                    self._unacknowledged.add(self._frame)
+                return self._waiting.pop(key)
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Seat(Protocol):
+    """What a connection needs of a person in a room; `hub.Seat` is it."""
+
+    def receive(self, message: ClientMessage) -> None:
+        """Take a message that is about the room."""
+
+
+S = TypeVar("S", bound=Seat)
+
+
+class House(Protocol[S]):
+    """What a connection needs of the rooms; `hub.Hub` is it."""
+
+    async def join(self, room: str, hello: Hello, outbox: Outbox) -> S:
+        """Let somebody in, or raise `Farewell`."""
+
+    def leave(self, seat: S) -> None:
+        """Somebody has gone."""
+
+
+async def serve(websocket: WebSocket, house: House[S], room: str, *, patience: float) -> None:
+    """Speak ``livedrag.v1`` over one accepted or acceptable WebSocket until it ends.
+
+    Args:
+        patience: seconds that the client has to say hello.
+    """
+    await websocket.accept(subprotocol=VERSION if VERSION in websocket.scope["subprotocols"] else None)
+    with contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):
+        try:
+            hello = await _hello(websocket, patience)
+            await _converse(websocket, house, room, hello)
+        except Farewell as farewell:
+            log.info("closing a connection of room %s: %s", room, farewell)
+            await websocket.send_bytes(encode(farewell.fault))
+            await websocket.close(farewell.code, _fitting(str(farewell)))
+
+
+async def _hello(websocket: WebSocket, patience: float) -> Hello:
+    try:
+        async with asyncio.timeout(patience):
+            message = _decoded(await _receive(websocket))
+    except TimeoutError:
+        fault = Fault(reason="timed_out", message=f"no hello came within {patience:g} s")
+        raise Farewell(Close.TIMED_OUT, fault) from None
+    except ProtocolError as error:
+        raise Farewell(Close.BAD_MESSAGE, Fault(reason="bad_message", message=str(error))) from None
+    if not isinstance(message, Hello):
+        fault = Fault(reason="bad_message", message=f"the first message is {_name(message)!r}: say 'hello' first")
+        raise Farewell(Close.BAD_MESSAGE, fault)
+    if message.version != VERSION:
+        fault = Fault(reason="unknown_version", message=f"version {message.version!r}: this server speaks {VERSION!r}")
+        raise Farewell(Close.UNKNOWN_VERSION, fault)
+    return message
+
+
+async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hello) -> None:
+    """Read and write until either ends; raises how it ended."""
+    outbox = Outbox()
+    seat = await house.join(room, hello, outbox)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_write(websocket, outbox), name="writer")
+            tasks.create_task(_read(websocket, seat, outbox), name="reader")
+    except* (Farewell, WebSocketDisconnect, WebSocketDisconnected) as ends:
+        raise _first(ends) from None
+    finally:
+        house.leave(seat)
+
+
+async def _read(websocket: WebSocket, seat: Seat, outbox: Outbox) -> None:
+    while True:
+        try:
+            message = _decoded(await _receive(websocket))
+        except ProtocolError as error:
+            if error.op_id is None:
+                raise Farewell(Close.BAD_MESSAGE, Fault(reason="bad_message", message=str(error))) from None
+            outbox.put(Rejected(op_id=error.op_id, reason="invalid", message=str(error)))
+            continue
+        match message:
+            case Ping(time=time):
+                outbox.put(Pong(time=time))
+            case AckFrame(frame=frame):
+                outbox.acknowledge(frame)
+            case Hello():
+                fault = Fault(reason="bad_message", message="'hello' came a second time: it is the first message alone")
+                raise Farewell(Close.BAD_MESSAGE, fault)
+            case _:
+                seat.receive(message)
+
+
+async def _write(websocket: WebSocket, outbox: Outbox) -> None:
+    while True:
+        packed = await outbox.get()
+        await websocket.send_bytes(packed)
+        if outbox.overflowing:
+            fault = Fault(reason="timed_out", message=f"{MOST_WAITING} messages wait to be read by this client")
+            raise Farewell(Close.TIMED_OUT, fault)
+
+
+async def _receive(websocket: WebSocket) -> bytes | str:
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1006), message.get("reason"))
+    packed: bytes | None = message.get("bytes")
+    if packed is not None:
+        return packed
+    text: str = message["text"]
+    return text
+
+
+def _decoded(data: bytes | str) -> ClientMessage:
+    if len(data) > MAX_MESSAGE_BYTES:
+        text = f"message of {len(data)} bytes: at most {MAX_MESSAGE_BYTES} are allowed"
+        raise Farewell(TOO_BIG, Fault(reason="too_large", message=text))
+    return decode_client(data)
+
+
+def _first(ends: BaseExceptionGroup[Exception]) -> Exception:
+    """Of several ends at once, the one that says most."""
+    exceptions = [end for end in ends.exceptions if isinstance(end, Exception)]
+    return next((end for end in exceptions if isinstance(end, Farewell)), exceptions[0])
+
+
+def _name(message: ClientMessage) -> str:
+    return str(type(message).__struct_config__.tag)
+
+
+def _fitting(reason: str) -> str:
+    """A close reason has at most 123 bytes."""
+    return reason.encode()[:123].decode(errors="ignore")

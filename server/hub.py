@@ -1,0 +1,471 @@
+"""Hub: where rooms, people, the store and the engine meet. It decides nothing about the document: `Room` does.
+
+An operation goes through the room, then to disk, and only then to everybody and to the engine. Since the store commits
+in order, records reach people in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from msgspec.structs import replace
+from PIL import Image
+
+from server.connection import Farewell, Outbox
+from server.engine import (
+    AnyEvent,
+    Change,
+    Complained,
+    Engine,
+    Finished,
+    FrameFormat,
+    Goal,
+    Grip,
+    Lost,
+    Pictured,
+    Reported,
+    Rewind,
+    Start,
+    Stop,
+)
+from server.mask import rasterise, to_png
+from server.protocol import (
+    FRAME_CREDITS,
+    VERSION,
+    AckFrame,
+    ClientMessage,
+    Close,
+    DocRecord,
+    Document,
+    Edit,
+    Edited,
+    Ended,
+    Fault,
+    Frame,
+    Hello,
+    MaskLayer,
+    ModelInfo,
+    People,
+    Ping,
+    Points,
+    Progress,
+    Raster,
+    Rejected,
+    Reset,
+    ServerMessage,
+    Snapshot,
+    Started,
+    StartRun,
+    Stopping,
+    StopRun,
+    WasReset,
+    Welcome,
+    encode,
+)
+from server.room import Refused, Role, Room, digest, fold
+from server.settings import Settings
+from server.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+
+class UnknownRoom(Exception):
+    """There is no room by that id."""
+
+
+class WrongSecret(Exception):
+    """The secret opens nothing here."""
+
+
+@dataclass(eq=False)
+class Seat:
+    """One connected person in one room."""
+
+    hub: Hub
+    hall: Hall
+    id: str
+    name: str
+    role: Role
+    formats: tuple[str, ...]
+    outbox: Outbox
+
+    def receive(self, message: ClientMessage) -> None:
+        """Do what somebody asks for, or tell them why not."""
+        self.hub.receive(self, message)
+
+
+@dataclass(eq=False)
+class Hall:
+    """A room that is open: who is in it, and what those who come late should see of the run."""
+
+    room: Room
+    document: Document  # what is on disk and has been told: the room itself may be ahead
+    seq: int
+    seats: dict[str, Seat] = field(default_factory=dict)
+    latest: dict[type, Progress | Points | Frame] = field(default_factory=dict)
+    edited: asyncio.Event = field(default_factory=asyncio.Event)  # the engine has not heard of it yet
+    stopping: bool = False
+    started: bool = False  # the engine has heard of the run
+    mask: tuple[tuple[MaskLayer, ...], bytes | None] = ((), None)  # layers and what they look like
+    steering: asyncio.Task[None] | None = None
+
+
+class Hub:
+    """All rooms of this server."""
+
+    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+        self.settings = settings
+        self.store = store
+        self.engine = engine
+        self.model: ModelInfo | None = None
+        self._halls: dict[str, Hall] = {}
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frames = 0
+
+    async def __aenter__(self) -> Hub:
+        """Start the engine. Raises `EngineError`."""
+        self.model = await self.engine.start(self._hear)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.engine.close()
+
+    # Rooms -----------------------------------------------------------------------------------------------------------
+
+    async def create(self, document: Document) -> tuple[str, str]:
+        """Make a room, whose pictures are in the store already; returns its id and its owner's secret."""
+        room, secret = secrets.token_urlsafe(9), secrets.token_urlsafe(24)
+        await asyncio.wrap_future(self.store.create(room, document, {digest(secret): "owner"}))
+        return room, secret
+
+    async def open(self, room: str) -> Hall:
+        """A room from memory or disk. Raises `UnknownRoom`."""
+        if room not in self._halls:
+            async with self._opening:
+                if room not in self._halls:
+                    opened = await self._load(room)
+                    self._halls[room] = Hall(opened, opened.document, opened.seq)
+        return self._halls[room]
+
+    async def _load(self, room: str) -> Room:
+        saved = await asyncio.wrap_future(self.store.load(room))
+        if saved is None:
+            raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
+        assert self.model is not None
+        document = saved.document
+        if document.run is not None and document.run.outcome is None:  # the machine stopped under it
+            document = replace(document, run=replace(document.run, interrupted=True))
+        known = {record.op_id: record for record in saved.records if not isinstance(record, Ended)}
+        return Room(room, document, saved.links, self.model, seq=saved.seq, known=known)
+
+    async def enter(self, room: str, secret: str) -> tuple[Hall, Role]:
+        """A room for somebody who has a secret of it. Raises `UnknownRoom`, `WrongSecret`."""
+        hall = await self.open(room)
+        role = hall.room.role(secret)
+        if role is None:
+            raise WrongSecret(f"this secret does not open room {room!r}: use the whole link, with what follows its '#'")
+        return hall, role
+
+    async def mask_png(self, hall: Hall) -> bytes | None:
+        """The mask as a PNG, white may change; None if everything may."""
+        layers = hall.room.document.mask
+        if hall.mask[0] is not layers:
+            picture = hall.room.document.picture
+            size = (picture.width, picture.height)
+            png = await asyncio.to_thread(lambda: to_png(rasterise(layers, size, self._mask))) if layers else None
+            hall.mask = (layers, png)
+        return hall.mask[1]
+
+    def _mask(self, sha256: str) -> Image.Image:
+        return Image.open(io.BytesIO(self.store.get_picture(sha256)))
+
+    # People ----------------------------------------------------------------------------------------------------------
+
+    async def join(self, room: str, hello: Hello, outbox: Outbox) -> Seat:
+        """Let somebody in: they get the document and what there is to see of a run."""
+        try:
+            hall, role = await self.enter(room, hello.secret)
+        except UnknownRoom as error:
+            raise Farewell(Close.UNKNOWN_ROOM, Fault(reason="unknown_room", message=str(error))) from None
+        except WrongSecret as error:
+            raise Farewell(Close.WRONG_SECRET, Fault(reason="wrong_secret", message=str(error))) from None
+        assert self.model is not None
+        name = hello.name.strip() or f"Guest {len(hall.seats) + 1}"
+        seat = Seat(self, hall, secrets.token_urlsafe(6), name, role, hello.formats, outbox)
+        outbox.put(
+            Welcome(
+                version=VERSION,
+                room=room,
+                you=seat.id,
+                role=role,
+                model=self.model,
+                heartbeat=self.settings.heartbeat,
+                deadline=self.settings.deadline,
+                frame_credits=FRAME_CREDITS,
+            )
+        )
+        outbox.put(Snapshot(seq=hall.seq, document=hall.document))
+        hall.seats[seat.id] = seat
+        self._announce(hall)
+        for record in hall.latest.values():
+            _show(seat, record)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Somebody has gone."""
+        if seat.hall.seats.pop(seat.id, None) is not None:
+            self._announce(seat.hall)
+
+    def _announce(self, hall: Hall) -> None:
+        self._broadcast(hall, People(people={seat.id: seat.name for seat in hall.seats.values()}))
+
+    def _broadcast(self, hall: Hall, message: ServerMessage) -> None:
+        packed = encode(message)
+        for seat in hall.seats.values():
+            _show(seat, message, packed)
+
+    # Operations ------------------------------------------------------------------------------------------------------
+
+    def receive(self, seat: Seat, message: ClientMessage) -> None:
+        """Do what somebody in a room asks for, or tell them why not."""
+        room, by = seat.hall.room, seat.id
+        match message:
+            case Edit():
+                self._operate(seat, message.op_id, lambda: room.edit(by, message))
+            case StartRun():
+                self._operate(seat, message.op_id, lambda: room.start(by, message, secrets.token_urlsafe(6)))
+            case StopRun():
+                self._operate(seat, message.op_id, lambda: room.stop(by, message))
+            case Reset():
+                self._operate(seat, message.op_id, lambda: room.reset(by, message))
+            case Hello() | AckFrame() | Ping():
+                pass  # between the connection and its client
+
+    async def load_mask(self, hall: Hall, op_id: str, raster: Raster) -> DocRecord:
+        """Replace the mask by a loaded one; returns the record when it is on disk. Raises `StoreError`."""
+        known = hall.room.known(op_id)
+        if known is not None:
+            await asyncio.wrap_future(self.store.barrier())
+            return known
+        record = hall.room.load_mask("", op_id, raster)
+        await asyncio.wrap_future(self._commit(hall, record))
+        return record
+
+    def _operate(self, seat: Seat, op_id: str, operate: Callable[[], DocRecord]) -> None:
+        hall = seat.hall
+        if seat.role == "viewer":
+            seat.outbox.put(
+                Rejected(op_id=op_id, reason="forbidden", message="your link is for viewing: ask for one to edit")
+            )
+            return
+        known = hall.room.known(op_id)
+        if known is not None:  # sent again: the answer got lost, or has yet to come
+            saved = asyncio.wrap_future(self.store.barrier())
+            saved.add_done_callback(lambda _: seat.outbox.put(known))
+            return
+        try:
+            record = operate()
+        except Refused as refusal:
+            seat.outbox.put(Rejected(op_id=op_id, reason=refusal.reason, message=str(refusal)))
+            return
+        self._commit(hall, record, seat)
+
+    def _commit(self, hall: Hall, record: DocRecord, seat: Seat | None = None) -> Future[None]:
+        """Save a record, then tell everybody."""
+        saving = self.store.append(hall.room.id, record, hall.room.document)
+
+        def saved(saving: asyncio.Future[None]) -> None:
+            error = None if saving.cancelled() else saving.exception()
+            if error is None:
+                self._publish(hall, record)
+            else:
+                self._unsaved(hall, record, seat, error)
+
+        asyncio.wrap_future(saving).add_done_callback(saved)
+        return saving
+
+    def _unsaved(self, hall: Hall, record: DocRecord, seat: Seat | None, error: BaseException) -> None:
+        """The disk refused: go back to what is on it, and tell."""
+        log.error("record %d of room %s was not saved: %s", record.seq, hall.room.id, error)
+        if seat is not None and not isinstance(record, Ended):
+            seat.outbox.put(Rejected(op_id=record.op_id, reason="invalid", message=f"this was not saved: {error}"))
+        self._keep(self._reload(hall))
+
+    async def _reload(self, hall: Hall) -> None:
+        was_running = hall.room.running
+        hall.room = room = await self._load(hall.room.id)
+        if was_running and room.document.run is not None and room.document.run.interrupted:
+            room.document = replace(room.document, run=replace(room.document.run, interrupted=False))
+        hall.document, hall.seq = room.document, room.seq
+        self._broadcast(hall, Snapshot(seq=hall.seq, document=hall.document))
+
+    def _publish(self, hall: Hall, record: DocRecord) -> None:
+        """A record is on disk: tell everybody, and the engine where it concerns a run."""
+        hall.document, hall.seq = fold(hall.document, record), record.seq
+        self._broadcast(hall, record)
+        match record:
+            case Started(run=run):
+                hall.latest.clear()
+                hall.stopping, hall.started = False, False
+                hall.edited.clear()
+                hall.steering = self._keep(self._steer(hall, run.id))
+            case Edited():
+                hall.edited.set()
+            case Stopping():
+                hall.stopping = True
+                if hall.started and hall.room.document.run is not None:
+                    self.engine.submit(Stop(room=hall.room.id, run=hall.room.document.run.id))
+            case WasReset():
+                self.engine.submit(Rewind(room=hall.room.id))
+            case Ended():
+                hall.latest.clear()
+                if hall.steering is not None:
+                    hall.steering.cancel()
+
+    # Runs ------------------------------------------------------------------------------------------------------------
+
+    async def _steer(self, hall: Hall, run: str) -> None:
+        """Begin a run on the engine, and tell it of every edit until the run has ended."""
+        try:
+            await self._follow(hall, run)
+        except (OSError, StoreError, ValueError) as error:
+            log.exception("run %s in room %s cannot be steered", run, hall.room.id)
+            if hall.room.running:
+                self._commit(hall, hall.room.end("failed", message=f"the room's pictures cannot be read: {error}"))
+
+    async def _follow(self, hall: Hall, run: str) -> None:
+        room = hall.room
+        picture = await asyncio.to_thread(self.store.get_picture, room.document.picture.sha256)
+        self.engine.submit(Start(run=run, picture=picture, goal=await self._goal(hall)))
+        hall.started = True
+        if hall.stopping:
+            self.engine.submit(Stop(room=room.id, run=run))
+        while True:
+            await hall.edited.wait()
+            hall.edited.clear()
+            self.engine.submit(Change(goal=await self._goal(hall)))
+
+    async def _goal(self, hall: Hall) -> Goal:
+        while True:
+            mask = await self.mask_png(hall)
+            room, document = hall.room, hall.room.document
+            if hall.mask[0] is document.mask:  # else somebody has painted meanwhile
+                break
+        return Goal(
+            room=room.id,
+            seq=room.seq,
+            prompt=document.prompt,
+            settings=document.settings,
+            drags={
+                id: Grip(handle=drag.handle, target=drag.target, grabbed=room.grabbed(id))
+                for id, drag in document.drags.items()
+            },
+            mask=mask,
+            format=frame_format([seat.formats for seat in hall.seats.values()]),
+        )
+
+    def _hear(self, event: AnyEvent) -> None:
+        """The engine tells something."""
+        if isinstance(event, Lost):
+            for hall in self._halls.values():
+                if hall.room.running:
+                    self._lost(hall, event.message)
+            return
+        if not isinstance(event, Reported | Pictured | Complained | Finished):
+            return
+        hall = self._halls[event.room]
+        run = hall.room.document.run
+        if isinstance(event, Complained):
+            self._broadcast(hall, Fault(reason="editor", message=event.message))
+            return
+        about = event.record.run if isinstance(event, Reported) else event.run
+        if run is None or run.id != about or not hall.room.running:
+            return  # of a run that is over for this room
+        match event:
+            case Reported(record=record):
+                self._volatile(hall, record)
+            case Pictured():
+                self._volatile(hall, self._frame(event))
+            case Finished():
+                self._keep(self._end(hall, event))
+
+    def _frame(self, event: Pictured) -> Frame:
+        self._frames += 1
+        return Frame(
+            frame=self._frames,
+            run=event.run,
+            stage=event.stage,
+            iteration=event.iteration,
+            format=event.format,
+            width=event.width,
+            height=event.height,
+            time=event.time,
+            data=event.data,
+        )
+
+    def _volatile(self, hall: Hall, record: Progress | Points | Frame) -> None:
+        hall.latest[type(record)] = record
+        self._broadcast(hall, record)
+
+    async def _end(self, hall: Hall, event: Finished) -> None:
+        """Save the picture of a run, then its end."""
+        outcome, message, sha256 = event.outcome, event.message, None
+        if event.picture is not None:
+            try:
+                sha256 = await asyncio.to_thread(self.store.put_picture, event.picture)
+            except StoreError as error:
+                outcome, message = "failed", f"the result could not be saved: {error}"
+        if not hall.room.running:
+            return  # the worker died meanwhile, which has ended the run already
+        record = hall.room.end(
+            outcome,
+            iterations=event.iterations,
+            tracked=event.tracked,
+            seen=event.seq,
+            sha256=sha256,
+            message=message,
+        )
+        self._commit(hall, record)
+
+    def _lost(self, hall: Hall, message: str) -> None:
+        """The worker is gone, and with it the latent: all content is back where it was."""
+        tracked: Mapping[str, Any] = {id: drag.handle for id, drag in hall.room.document.drags.items()}
+        self._commit(hall, hall.room.end("failed", tracked=tracked, message=f"{message}. Press Drag to begin anew."))
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something of our own until the hub closes; what goes wrong in it is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the hub failed", exc_info=task.exception())
+
+
+def frame_format(wishes: list[tuple[str, ...]]) -> FrameFormat:
+    """The picture format that everybody in a room can show, WebP if they can."""
+    return "webp" if all("webp" in wish for wish in wishes) else "jpeg"
+
+
+def _show(seat: Seat, message: ServerMessage, packed: bytes | None = None) -> None:
+    """Send a message, unless it is a picture that this client cannot show."""
+    if not isinstance(message, Frame) or message.format in seat.formats:
+        seat.outbox.put(message, packed)

@@ -1,0 +1,54 @@
+"""The one rasteriser of masks: layers in, a black and white picture out. White may change."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+from PIL import Image, ImageDraw
+
+from server.protocol import XY, MaskLayer, Raster, Stroke
+
+THRESHOLD = 128
+"""A loaded mask lets a pixel change from this grey value on."""
+
+
+def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable[[str], Image.Image]) -> Image.Image:
+    """Draw the layers in their order.
+
+    Args:
+        layers: strokes and loaded masks; none at all mean that everything may change.
+        size: width and height of the uploaded picture in pixels.
+        load: opens a loaded mask by its sha256.
+
+    Returns:
+        A picture in mode ``L`` of that size: 255 may change, 0 may not.
+    """
+    mask = Image.new("L", size, 0 if layers else 255)
+    for layer in layers:
+        match layer:
+            case Raster(sha256=sha256):
+                mask.paste(threshold(load(sha256)))
+            case Stroke():
+                _draw(ImageDraw.Draw(mask), layer.points, layer.radius, 255 if layer.mode == "paint" else 0)
+    return mask
+
+
+def threshold(picture: Image.Image) -> Image.Image:
+    """Black and white in mode ``L``, whatever the mode of the picture."""
+    return picture.convert("L").point(lambda value: 255 if value >= THRESHOLD else 0)
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """The picture as a PNG without metadata; quick rather than small."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _draw(draw: ImageDraw.ImageDraw, points: Sequence[XY], radius: float, value: int) -> None:
+    """One stroke with round caps and joints."""
+    if len(points) > 1:
+        draw.line(points, fill=value, width=max(1, round(2 * radius)))
+    for x, y in points:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)

@@ -1,0 +1,333 @@
+"""Room: the shared document of one picture, the order of its edits, and who may do what. No I/O.
+
+A room is the fold of its log: `fold` takes a document and one accepted record to the next document. The server, its
+clients and a restart from disk all use this one function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+from msgspec.structs import replace
+
+from server.protocol import (
+    LIVE_SETTINGS,
+    MAX_DRAGS,
+    XY,
+    AddDrag,
+    AddStroke,
+    ClearMask,
+    DocRecord,
+    Document,
+    Drag,
+    Edit,
+    Edited,
+    Ended,
+    ModelInfo,
+    MoveDrag,
+    Operation,
+    Outcome,
+    Picture,
+    Raster,
+    RemoveDrag,
+    Reset,
+    Result,
+    Run,
+    SetPrompt,
+    SetSettings,
+    Setting,
+    Started,
+    StartRun,
+    Stopping,
+    StopRun,
+    Stroke,
+    WasReset,
+)
+
+DocRecordT = TypeVar("DocRecordT", Edited, Started, Stopping, Ended, WasReset)
+Role = Literal["owner", "editor", "viewer"]
+Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown"]
+
+MAX_MASK_POINTS = 100_000
+"""Of all strokes of a room together."""
+LEAST_DISTANCE = 1.0
+"""Between a handle and its target, in pixels."""
+SIDES = (32, 1024)
+"""Allowed ``preview_side``."""
+
+
+class Refused(Exception):
+    """An operation that was not done. Its text says why, quotes the value, and says what would work."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+def digest(secret: str) -> str:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Room:
+    """One picture being edited by any number of people.
+
+    Methods that change the room return the record that changed it, already folded into `document` and numbered; whoever
+    calls makes it durable and tells everybody. They raise `Refused` and then leave the room as it was.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        document: Document,
+        links: Mapping[str, Role],
+        model: ModelInfo,
+        *,
+        seq: int = 0,
+        known: Mapping[str, DocRecord] | None = None,
+    ) -> None:
+        """Open a room.
+
+        Args:
+            links: roles by `digest` of the secret that gives them.
+            model: the model in use: which settings there are.
+            seq: number of the last record in the document.
+            known: accepted operations by ``op_id``; sending one of them again is harmless.
+        """
+        self.id = id
+        self.document = document
+        self.links = dict(links)
+        self.model = model
+        self.seq = seq
+        self._known = dict(known or {})
+        self._grabbed: dict[str, int] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        run = self.document.run
+        return run is not None and run.outcome is None and not run.interrupted
+
+    def role(self, secret: str) -> Role | None:
+        """What this secret allows; None if it is not one of this room's."""
+        return self.links.get(digest(secret))
+
+    def known(self, op_id: str) -> DocRecord | None:
+        """The record that an operation was accepted with before."""
+        return self._known.get(op_id)
+
+    def grabbed(self, drag: str) -> int:
+        """``seq`` at which a drag's handle was last put down, 0 if that was before the room was opened."""
+        return self._grabbed.get(drag, 0)
+
+    def edit(self, by: str, edit: Edit) -> Edited:
+        """Accept an operation on the document."""
+        check(self.document, edit.op, self.model, running=self.running)
+        return self._accept(Edited(seq=self.seq + 1, op_id=edit.op_id, by=by, op=edit.op))
+
+    def load_mask(self, by: str, op_id: str, raster: Raster) -> Edited:
+        """Replace the mask by a loaded one, whose size has been checked."""
+        return self._accept(Edited(seq=self.seq + 1, op_id=op_id, by=by, op=raster))
+
+    def start(self, by: str, message: StartRun, run: str) -> Started:
+        """Press Drag; ``run`` is the id of a new run, not used where an interrupted one goes on."""
+        if self.running:
+            raise Refused("busy", "a run is under way already: press Stop first")
+        if not self.document.drags:
+            raise Refused("invalid", "there is nothing to drag: put down a handle and its target first")
+        last = self.document.run
+        begun = replace(last, by=by, interrupted=False) if last and last.interrupted else Run(id=run, by=by)
+        return self._accept(Started(seq=self.seq + 1, op_id=message.op_id, run=begun))
+
+    def stop(self, by: str, message: StopRun) -> Stopping:
+        """Press Stop."""
+        if not self.running:
+            raise Refused("invalid", "nothing is running")
+        return self._accept(Stopping(seq=self.seq + 1, op_id=message.op_id, by=by))
+
+    def reset(self, by: str, message: Reset) -> WasReset:
+        """Go back to the uploaded picture."""
+        if self.running:
+            raise Refused("busy", "a run is under way: press Stop before going back to the uploaded picture")
+        return self._accept(WasReset(seq=self.seq + 1, op_id=message.op_id, by=by))
+
+    def end(
+        self,
+        outcome: Outcome,
+        *,
+        iterations: int = 0,
+        tracked: Mapping[str, XY] | None = None,
+        seen: int | None = None,
+        sha256: str | None = None,
+        message: str | None = None,
+    ) -> Ended:
+        """End the run.
+
+        Args:
+            tracked: where the content of each drag is now.
+            seen: the last ``seq`` that the run knew of; handles put down after it stay where they are.
+            sha256: of the picture, if the run left a new one.
+            message: what went wrong, if something did.
+        """
+        run = self.document.run
+        assert run is not None
+        assert self.running
+        latest = self.seq if seen is None else seen
+        return self._accept(
+            Ended(
+                seq=self.seq + 1,
+                run=replace(run, outcome=outcome, iterations=iterations, message=message),
+                tracked={
+                    id: place
+                    for id, place in (tracked or {}).items()
+                    if id in self.document.drags and self.grabbed(id) <= latest
+                },
+                result=Result(sha256=sha256, run=run.id) if sha256 else self.document.result,
+            )
+        )
+
+    def _accept(self, record: DocRecordT) -> DocRecordT:
+        self.document = fold(self.document, record)
+        self.seq = record.seq
+        if not isinstance(record, Ended):
+            self._known[record.op_id] = record
+        match record:
+            case Edited(op=AddDrag(id=id)) | Edited(op=MoveDrag(id=id, handle=(_, _))):
+                self._grabbed[id] = record.seq
+        return record
+
+
+def fold(document: Document, record: DocRecord) -> Document:
+    """The document after one accepted record."""
+    match record:
+        case Edited(op=op):
+            return _apply(document, op)
+        case Started(run=run):
+            return replace(document, run=run)
+        case Stopping():
+            return document
+        case Ended():
+            drags = {
+                id: replace(drag, tracked=record.tracked.get(id, drag.tracked)) for id, drag in document.drags.items()
+            }
+            return replace(document, run=record.run, drags=drags, result=record.result)
+        case WasReset():
+            drags = {id: replace(drag, tracked=None) for id, drag in document.drags.items()}
+            return replace(document, run=None, drags=drags, result=None)
+
+
+def _apply(document: Document, op: Operation | Raster) -> Document:
+    """The document after an operation that `check` let pass. The last writer of a drag's property wins."""
+    match op:
+        case AddDrag():
+            return replace(document, drags={**document.drags, op.id: Drag(handle=op.handle, target=op.target)})
+        case MoveDrag():
+            return replace(document, drags={**document.drags, op.id: _moved(document.drags[op.id], op)})
+        case RemoveDrag():
+            return replace(document, drags={id: drag for id, drag in document.drags.items() if id != op.id})
+        case AddStroke():
+            return replace(document, mask=(*document.mask, op.stroke))
+        case Raster():
+            return replace(document, mask=(op,))
+        case ClearMask():
+            return replace(document, mask=())
+        case SetPrompt():
+            return replace(document, prompt=op.prompt)
+        case SetSettings():
+            settings = {**document.settings, **op.settings}
+            return replace(document, settings={name: value for name, value in settings.items() if value is not None})
+
+
+def _moved(drag: Drag, op: MoveDrag) -> Drag:
+    if op.handle is not None:
+        drag = Drag(handle=op.handle, target=drag.target)  # grabbed anew: where the content had gone is past
+    return drag if op.target is None else replace(drag, target=op.target)
+
+
+def check(document: Document, op: Operation, model: ModelInfo, *, running: bool) -> None:
+    """Raise `Refused` unless the operation fits the document, the model and the moment."""
+    match op:
+        case AddDrag():
+            if op.id in document.drags:
+                raise Refused("invalid", f"there is a drag {op.id!r} already: move that one, or choose another id")
+            if len(document.drags) >= MAX_DRAGS:
+                raise Refused(
+                    "too_many", f"this room has {len(document.drags)} drags, the most there can be: remove one"
+                )
+            check_drag(document.picture, op.handle, op.target)
+        case MoveDrag():
+            drag = _drag(document, op.id)
+            if op.handle is None and op.target is None:
+                raise Refused("invalid", f"moving drag {op.id!r} needs a handle, a target, or both")
+            check_drag(document.picture, op.handle or drag.handle, op.target or drag.target)
+        case RemoveDrag():
+            _drag(document, op.id)
+        case AddStroke():
+            painted = sum(len(layer.points) for layer in document.mask if isinstance(layer, Stroke))
+            if painted + len(op.stroke.points) > MAX_MASK_POINTS:
+                raise Refused(
+                    "too_many",
+                    f"the mask's strokes have {painted} points, at most {MAX_MASK_POINTS} are kept: "
+                    "download the mask and load it again, then go on painting",
+                )
+        case SetPrompt() if running:
+            raise Refused("busy", "the prompt cannot change during a run: press Stop first")
+        case SetSettings():
+            for name, value in op.settings.items():
+                check_setting(model, name, value)
+                if running and name not in LIVE_SETTINGS:
+                    live = ", ".join(sorted(LIVE_SETTINGS))
+                    raise Refused("busy", f"{name} cannot change during a run: press Stop first. These can: {live}")
+        case ClearMask() | SetPrompt():
+            pass
+
+
+def check_drag(picture: Picture, handle: XY, target: XY) -> None:
+    """Raise `Refused` unless both ends lie in the picture, apart from each other."""
+    for what, (x, y) in (("handle", handle), ("target", target)):
+        if not (0 <= x <= picture.width - 1 and 0 <= y <= picture.height - 1):
+            raise Refused(
+                "invalid",
+                f"the {what} ({x:g}, {y:g}) lies outside the picture of {picture.width} x {picture.height} pixels: "
+                f"x goes from 0 to {picture.width - 1}, y from 0 to {picture.height - 1}",
+            )
+    if math.dist(handle, target) < LEAST_DISTANCE:
+        raise Refused(
+            "invalid",
+            f"the handle ({handle[0]:g}, {handle[1]:g}) lies on its target ({target[0]:g}, {target[1]:g}): "
+            "put the target where the content should go",
+        )
+
+
+def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
+    """Raise `Refused` unless there is such a setting, with such values. Its range is the editor's to judge."""
+    if name not in model.settings:
+        raise Refused("invalid", f"there is no setting {name!r}: there are {', '.join(sorted(model.settings))}")
+    if value is None:
+        return
+    kind = type(model.settings[name])
+    if kind is bool and not isinstance(value, bool):
+        raise Refused("invalid", f"{name} is either true or false, not {value!r}")
+    if kind is str and not isinstance(value, str):
+        raise Refused("invalid", f"{name} is a text, not {value!r}")
+    if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise Refused("invalid", f"{name} is a whole number, not {value!r}")
+    if kind is float and (isinstance(value, bool | str) or not math.isfinite(value)):
+        raise Refused("invalid", f"{name} is a number, not {value!r}")
+    if isinstance(value, int | float) and not 0 <= value < 2**31:
+        raise Refused("invalid", f"{name} is at least 0 and below {2**31}, not {value!r}")
+    if name == "preset" and value not in ("", *model.presets):
+        raise Refused("invalid", f"there is no preset {value!r}: there are {', '.join(model.presets)}")
+    if name == "preview_every" and value == 0:
+        raise Refused("invalid", "preview_every is at least 1, not 0")
+    if name == "preview_side" and not SIDES[0] <= float(value) <= SIDES[1]:
+        raise Refused("invalid", f"preview_side is between {SIDES[0]} and {SIDES[1]} pixels, not {value!r}")
+
+
+def _drag(document: Document, id: str) -> Drag:
+    if id not in document.drags:
+        raise Refused("unknown", f"there is no drag {id!r}: there are {', '.join(document.drags) or 'none'}")
+    return document.drags[id]
