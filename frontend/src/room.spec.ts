@@ -1,0 +1,206 @@
+import { describe, expect, it } from "vitest";
+import type { Document, Edit, Operation, ServerMessage } from "./protocol.ts";
+import { EMPTY, apply, current, isRunning, isStarting, isStopping, lastEnd, receive, rejectedRequest, request, visible } from "./room.ts";
+import type { Room } from "./room.ts";
+
+const blank: Document = {
+  picture: { sha256: "0".repeat(64), width: 256, height: 256 },
+  drags: {},
+  mask: [],
+  prompt: "",
+  settings: {},
+  run: null,
+  result: null,
+};
+
+const add = (id: string): Operation => ({ type: "add_drag", id, handle: [10, 10], target: [40, 10] });
+const edited = (seq: number, op_id: string, op: Operation): ServerMessage => ({ type: "edited", seq, op_id, by: "u1", op });
+const ours = (op_id: string, op: Operation, base = 0): Edit => ({ type: "edit", op_id, base, op });
+const run = (id: string, outcome: "stopped" | "arrived" | null = null, iterations = 0) => ({
+  id,
+  by: "u1",
+  iterations,
+  outcome,
+  interrupted: false,
+  message: null,
+});
+const after = (room: Room, ...messages: readonly ServerMessage[]): Room => messages.reduce(receive, room);
+const opened = after(EMPTY, { type: "snapshot", seq: 3, document: blank });
+const withDrag = after(opened, edited(4, "x", add("d1")));
+const dragging = after(withDrag, { type: "started", seq: 5, op_id: "r", run: run("run1") });
+
+describe("our own edits", () => {
+  it("show at once and stay the server's to decide", () => {
+    const room = request(opened, ours("o1", add("d1")));
+    expect(visible(room)?.drags).toHaveProperty("d1");
+    expect(room.document?.drags).toEqual({});
+  });
+
+  it("settle on the server's answer", () => {
+    const room = after(request(opened, ours("o1", add("d1"))), edited(4, "o1", add("d1")));
+    expect(room.pending).toEqual([]);
+    expect(room.seq).toBe(4);
+    expect(visible(room)?.drags.d1).toEqual({ handle: [10, 10], target: [40, 10], tracked: null });
+  });
+
+  it("go away again when rejected", () => {
+    const asked = request(opened, ours("o1", add("d1")));
+    const no = { type: "rejected", op_id: "o1", reason: "too_many", message: "64 drags" } as const;
+    expect(rejectedRequest(asked, no)).toMatchObject({ op: { type: "add_drag" } });
+    expect(visible(after(asked, no))).toEqual(blank);
+  });
+
+  it("lie over what others do meanwhile, in the order made", () => {
+    let room = request(withDrag, ours("o1", { type: "move_drag", id: "d1", target: [50, 50] }));
+    room = request(room, ours("o2", { type: "move_drag", id: "d1", target: [60, 60] }));
+    room = after(room, edited(5, "theirs", { type: "move_drag", id: "d1", target: [1, 1] }));
+    expect(visible(room)?.drags.d1?.target).toEqual([60, 60]);
+    room = after(room, edited(6, "o1", { type: "move_drag", id: "d1", target: [50, 50] }));
+    expect(visible(room)?.drags.d1?.target).toEqual([60, 60]);
+  });
+
+  it("on what others removed do no harm", () => {
+    const room = request(withDrag, ours("o1", { type: "move_drag", id: "d1", target: [50, 50] }));
+    expect(visible(after(room, edited(5, "theirs", { type: "remove_drag", id: "d1" })))?.drags).toEqual({});
+  });
+});
+
+describe("coming back after a lost connection", () => {
+  it("keeps what was not answered, over the newer document", () => {
+    const room = after(request(opened, ours("o1", add("d1"), 3)), { type: "snapshot", seq: 9, document: { ...blank, prompt: "a cat" } });
+    expect(room.pending.map((one) => one.op_id)).toEqual(["o1"]);
+    expect(visible(room)).toMatchObject({ prompt: "a cat", drags: { d1: { target: [40, 10] } } });
+  });
+
+  it("takes the late answer to an edit that the snapshot has already", () => {
+    const snapshot: ServerMessage = { type: "snapshot", seq: 9, document: apply(blank, add("d1")) };
+    const before = after(request(opened, ours("o1", add("d1"), 3)), snapshot);
+    expect(Object.keys(visible(before)?.drags ?? {})).toEqual(["d1"]);
+    const room = after(before, edited(4, "o1", add("d1")));
+    expect(room).toMatchObject({ pending: [], seq: 9 });
+    expect(room.document).toBe(before.document);
+  });
+
+  it("does not apply an edit twice", () => {
+    const stroke: Operation = {
+      type: "add_stroke",
+      stroke: { type: "stroke", id: "s1", mode: "paint", radius: 8, points: [[5, 5]] },
+    };
+    const twice = after(opened, edited(4, "o1", stroke), edited(4, "o1", stroke));
+    expect(twice.document?.mask).toHaveLength(1);
+    const again = request(twice, ours("o1", stroke));
+    expect(visible(again)?.mask).toHaveLength(1);
+  });
+
+  it("goes on with the run it left", () => {
+    const left = after(dragging, points("run1", 7, [15, 10]));
+    const document = { ...blank, drags: { d1: { handle: [10, 10], target: [40, 10], tracked: [15, 10] } }, run: run("run1") } as const;
+    const room = after(left, { type: "snapshot", seq: 5, document });
+    expect(room.iteration).toBe(7);
+    expect(room.trails.d1).toHaveLength(2);
+    const elsewhere = after(left, { type: "snapshot", seq: 8, document: { ...document, run: run("run1", "stopped", 12) } });
+    expect(elsewhere).toMatchObject({ iteration: 12, progress: null, trails: {} });
+  });
+});
+
+function points(id: string, iteration: number, at: readonly [number, number]): ServerMessage {
+  return { type: "points", run: id, iteration, handles: { d1: at }, distances: { d1: 40 - at[0] }, loss: 1 };
+}
+
+describe("a run", () => {
+  it("is starting from the press until the server says so", () => {
+    const pressed = request(withDrag, { type: "run", op_id: "r" });
+    expect(isStarting(pressed)).toBe(true);
+    const room = after(pressed, { type: "started", seq: 5, op_id: "r", run: run("run1") });
+    expect(isStarting(room)).toBe(false);
+    expect(isRunning(room.document)).toBe(true);
+  });
+
+  it("moves the tracked points and draws their trails", () => {
+    const room = after(dragging, points("run1", 1, [12, 10]), points("run1", 2, [15, 11]));
+    const drag = visible(room)?.drags.d1;
+    expect(drag?.handle).toEqual([10, 10]);
+    expect(drag && current(drag)).toEqual([15, 11]);
+    expect(room.trails.d1).toEqual([
+      [10, 10],
+      [12, 10],
+      [15, 11],
+    ]);
+    expect(room.iteration).toBe(2);
+  });
+
+  it("keeps the tracked place when it is re-aimed, and forgets it when it is grabbed again", () => {
+    const moved = after(dragging, points("run1", 1, [12, 10]));
+    const aimed = after(moved, edited(6, "o", { type: "move_drag", id: "d1", target: [90, 90] }));
+    expect(aimed.document?.drags.d1).toEqual({ handle: [10, 10], target: [90, 90], tracked: [12, 10] });
+    const grabbed = after(aimed, edited(7, "p", { type: "move_drag", id: "d1", handle: [30, 30] }));
+    expect(grabbed.document?.drags.d1?.tracked).toBeNull();
+    expect(grabbed.trails).toEqual({});
+  });
+
+  it("ignores news of another run", () => {
+    const room = after(dragging, points("older", 9, [99, 99]), {
+      type: "progress",
+      run: "older",
+      stage: "dragging",
+      step: 1,
+      steps: 2,
+      seconds: 1,
+      seconds_left: null,
+      loss: null,
+    });
+    expect(room).toEqual(dragging);
+  });
+
+  it("shows a stop from the press on, and no longer once it has ended", () => {
+    const pressed = request(dragging, { type: "stop", op_id: "s" });
+    expect(isStopping(pressed)).toBe(true);
+    const heard = after(pressed, { type: "stopping", seq: 6, op_id: "s", by: "u1" });
+    expect(isStopping(heard)).toBe(true);
+    const ended = after(heard, {
+      type: "ended",
+      seq: 7,
+      run: run("run1", "stopped", 12),
+      tracked: { d1: [20, 10] },
+      result: { sha256: "a".repeat(64), run: "run1" },
+    });
+    expect(isStopping(ended)).toBe(false);
+    expect(isRunning(ended.document)).toBe(false);
+    expect(lastEnd(ended.document)?.outcome).toBe("stopped");
+    expect(ended).toMatchObject({ iteration: 12, progress: null, document: { drags: { d1: { tracked: [20, 10] } } } });
+    expect(isStopping(after(ended, { type: "started", seq: 8, op_id: "r2", run: run("run2") }))).toBe(false);
+  });
+
+  it("is forgotten by a reset, with what it moved", () => {
+    const room = after(dragging, points("run1", 1, [12, 10]), { type: "was_reset", seq: 9, op_id: "z", by: "u1" });
+    expect(room.document).toMatchObject({ run: null, result: null, drags: { d1: { tracked: null } } });
+    expect(room).toMatchObject({ trails: {}, iteration: 0 });
+  });
+
+  it("that the machine stopped under is no longer running, and can be gone on with", () => {
+    const document = { ...blank, run: { ...run("run1"), interrupted: true } };
+    expect(isRunning(document)).toBe(false);
+    expect(lastEnd(document)?.interrupted).toBe(true);
+  });
+});
+
+describe("operations", () => {
+  it("replace what was painted when a mask is loaded, and clear it", () => {
+    const stroke = { type: "stroke", id: "s1", mode: "paint", radius: 8, points: [[5, 5]] } as const;
+    const raster = { type: "raster", id: "m1", sha256: "b".repeat(64) } as const;
+    const painted = apply(blank, { type: "add_stroke", stroke });
+    expect(apply(painted, raster).mask).toEqual([raster]);
+    expect(apply(painted, { type: "clear_mask" }).mask).toEqual([]);
+  });
+
+  it("set settings, and take them back with null", () => {
+    const set = apply(blank, { type: "set_settings", settings: { seed: 4, latent_lr: 0.02 } });
+    expect(apply(set, { type: "set_settings", settings: { seed: null } }).settings).toEqual({ latent_lr: 0.02 });
+  });
+
+  it("never change the document they are given", () => {
+    const frozen = Object.freeze({ ...blank, drags: Object.freeze({}), settings: Object.freeze({}), mask: Object.freeze([]) });
+    expect(() => apply(frozen, add("d1"))).not.toThrow();
+    expect(frozen.drags).toEqual({});
+  });
+});

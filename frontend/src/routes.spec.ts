@@ -1,0 +1,14 @@
+import { expect, it } from "vitest";
+import { address, parse } from "./routes.ts";
+
+it("reads a room's address and writes it again", () => {
+  const key = { room: "a1b2", secret: "s-3_x" };
+  expect(address(key)).toBe("/r/a1b2#s-3_x");
+  expect(parse("/r/a1b2", "#s-3_x")).toEqual({ page: "room", key });
+});
+
+it("takes a link without its secret as a room without its key, and anything else as the landing", () => {
+  expect(parse("/r/a1b2/", "")).toEqual({ page: "room", key: { room: "a1b2", secret: "" } });
+  expect(parse("/", "")).toEqual({ page: "landing" });
+  expect(parse("/r/", "#x")).toEqual({ page: "landing" });
+});

@@ -1,0 +1,185 @@
+import { decode, encode } from "@msgpack/msgpack";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { ServerMessage } from "./protocol.ts";
+import { backoff, connect } from "./socket.ts";
+import type { Connection, Socket } from "./socket.ts";
+
+class FakeWebSocket {
+  static readonly OPEN = 1;
+  static made: FakeWebSocket[] = [];
+  readyState = 0;
+  binaryType = "";
+  readonly sent: Record<string, unknown>[] = [];
+  onopen: (() => void) | null = null;
+  onmessage: ((event: { data: ArrayBuffer }) => void) | null = null;
+  onclose: ((event: { code: number; reason: string }) => void) | null = null;
+
+  constructor(readonly url: string) {
+    FakeWebSocket.made.push(this);
+  }
+
+  send(data: Uint8Array): void {
+    this.sent.push(decode(data) as Record<string, unknown>);
+  }
+
+  close(): void {
+    this.readyState = 3;
+  }
+
+  opens(): void {
+    this.readyState = 1;
+    this.onopen?.();
+  }
+
+  says(message: Record<string, unknown>): void {
+    const bytes = encode(message);
+    this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) });
+  }
+
+  closes(code: number, reason = ""): void {
+    this.readyState = 3;
+    this.onclose?.({ code, reason });
+  }
+}
+
+const welcome = {
+  type: "welcome",
+  version: "livedrag.v1",
+  room: "r",
+  you: "u1",
+  role: "owner",
+  model: { name: "m", kind: "builtin", settings: {}, presets: [] },
+  heartbeat: 3,
+  deadline: 8,
+  frame_credits: 2,
+};
+
+let socket: Socket;
+let states: Connection[];
+let messages: ServerMessage[];
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal("WebSocket", FakeWebSocket);
+  FakeWebSocket.made = [];
+  states = [];
+  messages = [];
+  socket = connect({
+    url: "ws://here/ws/r",
+    secret: "s3cret",
+    onMessage: (message) => messages.push(message),
+    onConnection: (connection) => states.push(connection),
+    random: () => 0,
+  });
+});
+
+afterEach(() => {
+  socket.close();
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+const newest = (): FakeWebSocket => {
+  const last = FakeWebSocket.made.at(-1);
+  if (last === undefined) throw new Error("no socket was made");
+  return last;
+};
+
+const enter = (): FakeWebSocket => {
+  const one = newest();
+  one.opens();
+  one.says(welcome);
+  return one;
+};
+
+describe("a connection", () => {
+  it("says hello first and counts as open once it is welcome", () => {
+    newest().opens();
+    expect(newest().sent).toEqual([{ type: "hello", version: "livedrag.v1", secret: "s3cret" }]);
+    expect(states.at(-1)).toEqual({ state: "connecting" });
+    expect(socket.send({ type: "stop", op_id: "o" })).toBe(false);
+    newest().says(welcome);
+    expect(states.at(-1)).toEqual({ state: "open" });
+    expect(socket.send({ type: "stop", op_id: "o" })).toBe(true);
+  });
+
+  it("pings at the server's heartbeat and gives a silent line up at its deadline", () => {
+    const first = enter();
+    vi.advanceTimersByTime(7_000);
+    expect(first.sent.filter(({ type }) => type === "ping")).toHaveLength(2);
+    vi.advanceTimersByTime(1_000);
+    expect(first.readyState).toBe(3);
+    expect(states.at(-1)).toMatchObject({ state: "lost" });
+  });
+
+  it("stays as long as the server shows life", () => {
+    const first = enter();
+    for (let i = 0; i < 10; i++) {
+      vi.advanceTimersByTime(5_000);
+      first.says({ type: "pong", time: 1 });
+    }
+    expect(states.at(-1)).toEqual({ state: "open" });
+    expect(FakeWebSocket.made).toHaveLength(1);
+  });
+
+  it("comes back by itself, waiting longer each time, and from the start after a welcome", () => {
+    enter().closes(1006);
+    for (const wait of [500, 1000, 2000]) {
+      const made = FakeWebSocket.made.length;
+      vi.advanceTimersByTime(wait - 1);
+      expect(FakeWebSocket.made).toHaveLength(made);
+      vi.advanceTimersByTime(1);
+      expect(FakeWebSocket.made).toHaveLength(made + 1);
+      newest().closes(1006);
+    }
+    vi.advanceTimersByTime(4_000);
+    enter().closes(1006);
+    vi.advanceTimersByTime(500);
+    expect(FakeWebSocket.made).toHaveLength(6);
+  });
+
+  it("tries at once when asked", () => {
+    enter().closes(1006);
+    socket.retry();
+    expect(FakeWebSocket.made).toHaveLength(2);
+    socket.retry();
+    vi.advanceTimersByTime(2_000);
+    expect(FakeWebSocket.made).toHaveLength(2);
+  });
+
+  it("does not try again where the answer would be the same, and says why", () => {
+    newest().opens();
+    newest().says({ type: "error", reason: "wrong_secret", message: "the secret does not open this room" });
+    newest().closes(4403, "wrong secret");
+    expect(states.at(-1)).toEqual({ state: "refused", code: 4403, message: "the secret does not open this room" });
+    vi.advanceTimersByTime(60_000);
+    expect(FakeWebSocket.made).toHaveLength(1);
+  });
+
+  it("passes over garbage and messages of a newer server", () => {
+    const quiet = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    const first = enter();
+    first.onmessage?.({ data: new Uint8Array([0xc1, 0xff]).buffer });
+    first.says({ type: "hologram", depth: 3 });
+    first.says({ type: "people", people: { u1: "Ada" } });
+    expect(messages.map(({ type }) => type)).toEqual(["welcome", "people"]);
+    expect(quiet).toHaveBeenCalledOnce();
+    quiet.mockRestore();
+  });
+
+  it("is quiet once closed", () => {
+    const first = enter();
+    const said = states.length;
+    socket.close();
+    first.closes(1000);
+    vi.advanceTimersByTime(60_000);
+    expect(states).toHaveLength(said);
+    expect(FakeWebSocket.made).toHaveLength(1);
+  });
+});
+
+it("waits between half and the whole of a doubling time, ten seconds at most", () => {
+  expect(backoff(0, () => 0)).toBe(500);
+  expect(backoff(2, () => 1)).toBe(1000);
+  expect(backoff(30, () => 0)).toBe(10_000);
+});
