@@ -20,7 +20,9 @@ def test_there_are_at_least_four_with_different_names() -> None:
 
 @pytest.mark.parametrize("sample", LISTED, ids=NAMES)
 class TestSample:
-    def test_picture_and_mask_are_composed(self, sample: dict[str, Any], samples: Path) -> None:
+    def test_picture_and_mask_lie_where_the_list_says(self, sample: dict[str, Any], samples: Path) -> None:
+        assert sample["picture"] == f"/samples/{sample['name']}.png"
+        assert sample["mask"] == f"/samples/{sample['name']}-mask.png"
         with Image.open(samples / f"{sample['name']}.png") as picture:
             assert (picture.mode, picture.size) == ("RGB", (256, 256))
         with Image.open(samples / f"{sample['name']}-mask.png") as mask:
