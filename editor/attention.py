@@ -1,9 +1,9 @@
-"""Reference-latent control: while denoising, self-attention looks at the unedited picture (MasaCtrl, Cao et al., arXiv 2304.08465).
+"""Reference-latent control: while denoising, self-attention looks at the unedited picture (MasaCtrl, arXiv 2304.08465).
 
-DragDiffusion's later code denoises the inverted latent beside the dragged one, and lets the self-attentions of the last two up blocks
-take their keys and values from it. The inverted latent's pass is the same for every edit of a picture, so what those layers saw is
-kept, step by step, and shown to them again. Kept is their input, which is half as large as keys and values; projecting it costs what
-projecting the layer's own input would have cost.
+DragDiffusion's later code denoises the inverted latent beside the dragged one, and lets the self-attentions of the last
+two up blocks take their keys and values from it. The inverted latent's pass is the same for every edit of a picture, so
+what those layers saw is kept, step by step, and shown to them again. Kept is their input, which is half as large as
+keys and values; projecting it costs what projecting the layer's own input would have cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Seen = dict[str, Tensor]
 
 @contextlib.contextmanager
 def recording(unet: UNet2DConditionModel) -> Iterator[Seen]:
-    """Within this block, one pass of the reference latent fills the yielded record of what the controlled layers saw."""
+    """Within this block, one pass of the reference latent fills the record of what the controlled layers saw."""
     seen: Seen = {}
     with _processors(unet, lambda name, inner: _Recorder(inner, name, seen)):
         yield seen

@@ -1,4 +1,5 @@
-"""DDIM (Song et al., arXiv 2010.02502) without noise: the pure step, and one step of inversion and of denoising with a model."""
+"""DDIM (Song et al., arXiv 2010.02502) without noise: the pure step, and one step of inversion and of denoising with a
+model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The picture's LoRA: a low-rank change to the UNet's attention that makes the model know this one picture (Hu et al., 2106.09685)."""
+"""The picture's LoRA: a low-rank change to the UNet's attention that makes the model know this one picture (Hu et al.,
+2106.09685)."""
 
 from __future__ import annotations
 
@@ -62,9 +63,7 @@ class Lora:
 
     def parameters(self) -> list[nn.Parameter]:
         """The adapter's weights, in the order of the UNet's modules."""
-        return [
-            part[self._name].weight for layer in self._layers for part in (layer.lora_A, layer.lora_B)
-        ]
+        return [part[self._name].weight for layer in self._layers for part in (layer.lora_A, layer.lora_B)]
 
     @contextlib.contextmanager
     def active(self, *, training: bool = False) -> Iterator[None]:
@@ -82,7 +81,8 @@ class Lora:
     ) -> float:
         """One step of fitting: predict the noise added to the picture's latent at random timesteps; returns the loss.
 
-        The encoder does not run here. Where the latent is not square, each row of the batch is a random square crop of it.
+        The encoder does not run here. Where the latent is not square, each row of the batch is a random square crop of
+        it.
 
         Args:
             latent: the picture's clean latent, ``(1, 4, H/8, W/8)``.
@@ -123,7 +123,5 @@ class Lora:
 
 
 def _random_crop(latent: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    top, left = (
-        int(torch.randint(length - side + 1, (1,), generator=generator)) for length in latent.shape[-2:]
-    )
+    top, left = (int(torch.randint(length - side + 1, (1,), generator=generator)) for length in latent.shape[-2:])
     return latent[..., top : top + side, left : left + side]

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from editor.errors import ModelError
 
@@ -25,9 +26,9 @@ DEFAULTS_FILE = "livedrag.json"
 """In a model's folder: the settings that suit it, by name; see `editor.settings.DragSettings`."""
 
 Setting = bool | int | float | str
-Autoencoder = AutoencoderDC | AutoencoderKL
-AUTOENCODERS: dict[str, type[Autoencoder]] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
-WHAT_WORKS = "Stable Diffusion 1.x and 2.x and their fine-tunes, as a diffusers folder with .safetensors weights, work"
+Autoencoder: TypeAlias = "AutoencoderDC | AutoencoderKL"
+AUTOENCODERS: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
+WHAT_WORKS = "Stable Diffusion 1.x and 2.x and their fine-tunes work, as a diffusers folder with .safetensors weights"
 
 
 @dataclass(frozen=True)
@@ -123,30 +124,27 @@ class Diffusion:
         """
         folder = BUILTIN if reference == "builtin" else Path(reference).expanduser()
         if not folder.is_dir():
-            raise ModelError(f"unknown model {reference!r}: use 'builtin' or the path of a diffusers folder; {WHAT_WORKS}")
+            raise ModelError(f"unknown model {reference!r}: 'builtin' works, or the path of a folder; {WHAT_WORKS}")
         index = _read_json(folder / "model_index.json", reference)
         _check_supported(index, folder, reference)
         chosen = torch.device(device or _best_device())
         dtype = _best_dtype(chosen)
+        weights = {"dtype": dtype, "use_safetensors": True}
         try:
-            defaults = _read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {}
-            return cls(
-                name="built-in" if reference == "builtin" else folder.resolve().name,
-                kind="builtin" if reference == "builtin" else "stable-diffusion",
-                unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True),
-                vae=AUTOENCODERS[index["vae"][1]].from_pretrained(
-                    folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True
-                ),
-                text_encoder=CLIPTextModel.from_pretrained(
-                    folder, subfolder="text_encoder", dtype=dtype, use_safetensors=True
-                ),
-                tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(folder, subfolder="scheduler")),
-                defaults=defaults,
-                device=chosen,
-                dtype=dtype,
-            )
-        except (OSError, ValueError, KeyError) as error:
+            with _without_progress_bars():
+                return cls(
+                    name="built-in" if reference == "builtin" else folder.resolve().name,
+                    kind="builtin" if reference == "builtin" else "stable-diffusion",
+                    unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **weights),
+                    vae=AUTOENCODERS[index["vae"][1]].from_pretrained(folder, subfolder="vae", **weights),
+                    text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights),
+                    tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+                    scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(folder, subfolder="scheduler")),
+                    defaults=_read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {},
+                    device=chosen,
+                    dtype=dtype,
+                )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"the model {reference!r} cannot be opened: {error}; {WHAT_WORKS}") from error
 
     def levels(self, ddim_steps: int) -> tuple[Level, ...]:
@@ -170,7 +168,8 @@ class Diffusion:
         """Working picture ``(1, 3, H, W)`` in [-1, 1] to its latent ``(1, 4, H/8, W/8)`` of about unit variance."""
         encoded = self.vae.encode(pixels.to(self.device, self.dtype))
         latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-        return (latent * self.vae.config.scaling_factor).to(self.latent_dtype)
+        scaled: Tensor = latent * self.vae.config.scaling_factor
+        return scaled.to(self.latent_dtype)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
@@ -179,7 +178,8 @@ class Diffusion:
         return pixels
 
     def decode_small(self, latent: Tensor, longest_side: int) -> Tensor:
-        """As `decode`, but a latent of at least twice the wanted size is averaged down first, at a fraction of the cost.
+        """As `decode`, but a latent of at least twice the wanted size is averaged down first, at a fraction of the
+        cost.
 
         Args:
             latent: ``(1, 4, H/8, W/8)``.
@@ -244,6 +244,18 @@ class Diffusion:
         return math.sqrt(alpha) * output + math.sqrt(1 - alpha) * latent
 
 
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Libraries draw bars even where standard error is a pipe; whoever loads a model shows progress itself."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def _vae_stride(vae: Autoencoder) -> int:
     blocks = vae.config.get("block_out_channels") or vae.config["encoder_block_out_channels"]
     return int(2 ** (len(blocks) - 1))
@@ -265,7 +277,8 @@ def _read_json(path: Path, reference: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{reference!r} is no diffusers model: {path.name} cannot be read ({error}); {WHAT_WORKS}") from None
+        fault = f"{reference!r} is no diffusers model: {path.name} cannot be read ({error})"
+        raise ModelError(f"{fault}; {WHAT_WORKS}") from None
     return content
 
 
@@ -281,10 +294,11 @@ def _check_supported(index: dict[str, Any], folder: Path, reference: str) -> Non
         raise ModelError(f"{reference!r} has the autoencoder {vae}: {' and '.join(AUTOENCODERS)} work")
     channels = _read_json(folder / "unet" / "config.json", reference).get("in_channels")
     if channels != 4:
-        raise ModelError(f"the UNet of {reference!r} takes {channels} channels (inpainting models take 9): 4 work; {WHAT_WORKS}")
+        raise ModelError(f"the UNet of {reference!r} takes {channels} channels (inpainting ones take 9); {WHAT_WORKS}")
     prediction = _read_json(folder / "scheduler" / "scheduler_config.json", reference).get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
         raise ModelError(f"{reference!r} predicts {prediction!r}: 'epsilon' and 'v_prediction' work")
     for part in ("unet", "vae", "text_encoder"):
         if not any((folder / part).glob("*.safetensors")):
-            raise ModelError(f"{reference!r} has no .safetensors weights in {part!r}: pickled weights are never opened; {WHAT_WORKS}")
+            fault = f"{reference!r} has no .safetensors weights in {part!r}: pickled weights are never opened"
+            raise ModelError(f"{fault}; {WHAT_WORKS}")

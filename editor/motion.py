@@ -1,4 +1,4 @@
-"""Motion supervision: pull the content at each handle one small step towards its target (DragDiffusion, section 3.3)."""
+"""Motion supervision: pull the content at each handle one small step towards its target (the paper's section 3.3)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def motion_supervision_loss(
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
 
-    The step is the unit vector from handle to target. Mean over channels, sum over the patch's cells, which is the scale of the
-    authors' code; cells outside the raster do not count.
+    The step is the unit vector from handle to target. Mean over channels, sum over the patch's cells, which is the
+    scale of the authors' code; cells outside the raster do not count.
 
     Args:
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.

@@ -23,12 +23,14 @@ GHOST_REACH = 5
 
 
 def working_size(picture: Size, native_side: int, stride: int) -> Size:
-    """The size of the working picture: the picture's aspect, about the model's native area, sides multiples of ``stride``.
+    """The size of the working picture: the picture's aspect, about the model's native area, sides multiples of
+    ``stride``.
 
     Raises:
         PictureError: the picture is longer than eight times its width, or has no pixels.
     """
-    if min(picture.width, picture.height) < 1 or max(picture.width, picture.height) > 8 * min(picture.width, picture.height):
+    short, long = sorted((picture.width, picture.height))
+    if short < 1 or long > 8 * short:
         raise PictureError(f"a picture of {picture} pixels is too long and narrow to edit: at most 8 to 1 works")
     scale = native_side / math.sqrt(picture.width * picture.height)
 
@@ -66,7 +68,7 @@ def check_mask(mask: NDArray[np.generic], picture: Size) -> NDArray[np.bool_]:
 
 
 def mask_to_latent(mask: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
-    """The mask at the latent's size, ``(1, 1, rows, columns)`` of 0 and 1: 1 where at least half the area may change."""
+    """The mask at the latent's size, ``(1, 1, rows, columns)`` of 0 and 1: 1 where half the area may change."""
     area = nn.functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None, None].float(), (rows, columns))
     return (area >= 0.5).float()
 
@@ -74,9 +76,9 @@ def mask_to_latent(mask: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
 def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArray[np.bool_] | None) -> Image.Image:
     """Bring an edit of the working picture back onto the uploaded picture.
 
-    Where the edit changed little, its *difference* is scaled up and added to the upload, which so keeps the sharpness and the very
-    pixels of what did not move. Where it changed much, the edited working picture itself shows, or else the upload's fine
-    edges would stay behind as ghosts. Outside the mask every pixel is the uploaded one.
+    Where the edit changed little, its *difference* is scaled up and added to the upload, which so keeps the sharpness
+    and the very pixels of what did not move. Where it changed much, the edited working picture itself shows, or else
+    the upload's fine edges would stay behind as ghosts. Outside the mask every pixel is the uploaded one.
 
     Args:
         uploaded: RGB picture, of any size.

@@ -115,9 +115,8 @@ class Rasters:
         self.check_point(drag.handle, "handle")
         self.check_point(drag.target, "target")
         if drag.handle == drag.target:
-            raise PointError(
-                f"handle and target are both at ({drag.handle.x:g}, {drag.handle.y:g}): put the target where the content should go"
-            )
+            place = f"({drag.handle.x:g}, {drag.handle.y:g})"
+            raise PointError(f"handle and target are both at {place}: put the target where the content should go")
 
 
 def distance(one: Point, other: Point) -> float:

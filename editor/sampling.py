@@ -8,7 +8,7 @@ from torch.nn.functional import grid_sample
 
 
 def patch_offsets(radius: int, like: Tensor) -> Tensor:
-    """Offsets of a square patch, ``((2 * radius + 1) ** 2, 2)``, (row, column), in row-major order; dtype and device of ``like``."""
+    """Offsets of a square patch, ``((2 * radius + 1) ** 2, 2)``, row-major; dtype and device of ``like``."""
     side = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
     return torch.cartesian_prod(side, side)
 
@@ -18,7 +18,8 @@ def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Te
 
     Args:
         features: ``(1, C, h, w)``.
-        cells: whole cells ``(n, k, 2)``, (row, column), in the features' dtype; beyond the border they take the border's value.
+        cells: whole cells ``(n, k, 2)``, (row, column), in the features' dtype; beyond the border they take the
+            border's value.
         raster: rows and columns of cells.
 
     Returns:
@@ -40,4 +41,5 @@ def sample_between_cells(features: Tensor, cells: Tensor, raster: tuple[int, int
     corners = cells.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
     around = sample_cells(features, (whole[:, :, None] + corners).flatten(1, 2), raster)
     weights = torch.stack([(1 - row) * (1 - column), (1 - row) * column, row * (1 - column), row * column], dim=-1)
-    return (around.unflatten(-1, (-1, 4)) * weights[:, None]).sum(-1)
+    blended: Tensor = (around.unflatten(-1, (-1, 4)) * weights[:, None]).sum(-1)
+    return blended

@@ -25,7 +25,7 @@ from editor.settings import LIVE_SETTINGS, DragSettings
 from editor.tracking import have_arrived, take_templates, track_points
 
 REFERENCE_BUDGET = 2 * 2**30
-"""Bytes of the unedited picture's attention inputs kept by one session; what does not fit is computed again at each render."""
+"""Bytes of the unedited picture's attention inputs kept by a session; the rest is computed again at each render."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DragStep:
         distances: from there to its target, in pixels of the picture.
         loss: motion supervision plus mask; 0 where no step was taken any more.
         arrived: all handles are at their targets; the loop ends here.
-        predicted_x0: the clean latent that this iteration's pass implies, ``(1, 4, H/8, W/8)``, where a preview was due.
+        predicted_x0: the clean latent that this pass implies, ``(1, 4, H/8, W/8)``, where a preview was due.
     """
 
     iteration: int
@@ -160,21 +160,23 @@ class DragSession:
         """Say what may change.
 
         Args:
-            mask: ``(H, W)`` of the picture's size, nonzero may change; None, or nothing but zeros, lets everything change.
+            mask: ``(H, W)`` of the picture's size, nonzero may change; None or all zeros: everything may.
 
         Raises:
             MaskError: it is of another size.
         """
         checked = None if mask is None else check_mask(mask, self._rasters.picture)
         self._mask = checked if checked is not None and checked.any() else None
-        self._latent_mask = None if self._mask is None else mask_to_latent(self._mask, *self._clean.shape[-2:]).to(self._clean)
+        rows, columns = self._clean.shape[-2:]
+        self._latent_mask = None if self._mask is None else mask_to_latent(self._mask, rows, columns).to(self._clean)
 
     def change(self, overrides: Mapping[str, Setting]) -> None:
         """Change settings that may change during a run. Raises `SettingsError`."""
         for name in overrides:
             if name in self.settings.as_dict() and name not in LIVE_SETTINGS:
                 raise SettingsError(
-                    f"{name} cannot change on a prepared picture: start anew with it, or change {', '.join(sorted(LIVE_SETTINGS))}"
+                    f"{name} cannot change on a prepared picture: start anew with it, "
+                    f"or change {', '.join(sorted(LIVE_SETTINGS))}"
                 )
         self.settings = self.settings.changed(overrides)
 
@@ -233,7 +235,9 @@ class DragSession:
         self._ready()
         for taken in itertools.count():
             if not self._handles:
-                raise PointError("there is nothing to drag: put a handle on what should move and a target where it should go")
+                raise PointError(
+                    "there is nothing to drag: put a handle on what should move, a target where it should go"
+                )
             last = taken >= self.settings.max_iterations
             step = self._iterate(last=last, preview=preview_every > 0 and self.iteration % preview_every == 0)
             yield step
@@ -251,9 +255,7 @@ class DragSession:
             if last or (mask is None and not preview):
                 features = self._model.predict_features(latent, level.timestep, self._prompt)
             else:
-                prediction = self._model.predict(
-                    latent, level.timestep, self._prompt, noise_gradient=mask is not None
-                )
+                prediction = self._model.predict(latent, level.timestep, self._prompt, noise_gradient=mask is not None)
                 features, noise = prediction.features, prediction.noise
 
             # 2. Where is the content now?
@@ -308,7 +310,7 @@ class DragSession:
                 self._handles[name] = replace(self._handles[name], template=template)
 
     def _cells(self) -> tuple[Tensor, Tensor]:
-        """Handles and targets as cells, ``(n, 2)`` each, on the CPU: whole cells, and targets shifted by the same fraction."""
+        """Handles, on whole cells, and targets, shifted by the same fraction; ``(n, 2)`` each, on the CPU."""
         handles = self._handles.values()
         targets = [self._rasters.to_cell(handle.target) - handle.offset for handle in handles]
         return (
@@ -317,7 +319,7 @@ class DragSession:
         )
 
     def _noise_of_unedited(self, noise: Tensor | None = None) -> Tensor:
-        """The noise predicted for the unedited latent; ``noise`` is that of the current one, the same while nothing has moved."""
+        """The noise predicted for the unedited latent; ``noise`` is the current one's, the same while nothing moved."""
         if self._unedited_noise is None:
             if self.iteration == 0 and noise is not None:
                 self._unedited_noise = noise.detach()
@@ -351,7 +353,7 @@ class DragSession:
         """
         latent = self._ready()[0].detach().clone()
         levels = self._levels[::-1]
-        steps = 2 * len(levels) - len(self._unedited)
+        steps = self.render_steps
         done = 0
         while len(self._unedited) < len(levels):
             self._unedited.append(self._denoise_unedited(len(self._unedited)))
@@ -364,6 +366,11 @@ class DragSession:
                 self._rendered = latent
             due = preview_every > 0 and (index + 1) % preview_every == 0
             yield RenderStep(done, steps, x0 if due else None)
+
+    @property
+    def render_steps(self) -> int:
+        """How many steps the next `render` takes."""
+        return 2 * len(self._levels) - len(self._unedited)
 
     def result(self) -> Image.Image:
         """The last rendered picture, RGB at the uploaded size. Raises `EditorError` where there is none."""
@@ -389,7 +396,7 @@ class DragSession:
         )
         small = self._picture.copy()
         small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size, Image.Resampling.NEAREST))
+        mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size))
         decode = self._model.decode_small
         return compose(small, decode(step.predicted_x0, longest_side), decode(unedited, longest_side), mask)
 
@@ -400,14 +407,14 @@ class DragSession:
             self._lora = None
 
     def _denoise_unedited(self, index: int) -> Tensor:
-        """The unedited latent below the level of this index (0 is the noisiest), remembering what attention saw if there is room."""
+        """The unedited latent below the level of this index (0: the noisiest); keeps what attention saw if it fits."""
         _, _, lora = self._ready()
         before = self._unedited[index - 1] if index else self._inverted
         level = self._levels[::-1][index]
         with lora.active(), recording(self._model.unet) as seen:
             below, _ = denoising_step(self._model, before, self._prompt, level)
-        kept = sum(tensor.nbytes for entry in self._reference.values() for tensor in entry.values())
-        if self.settings.reference_control and kept + sum(tensor.nbytes for tensor in seen.values()) <= REFERENCE_BUDGET:
+        kept = sum(tensor.nbytes for entry in (seen, *self._reference.values()) for tensor in entry.values())
+        if self.settings.reference_control and kept <= REFERENCE_BUDGET:
             self._reference[index] = seen
         return below
 

@@ -58,7 +58,8 @@ class DragSettings:
             _check_range(entry, getattr(self, entry.name))
         known = ("to_q", "to_k", "to_v", "to_out")
         if not self.lora_targets.split() or any(name not in known for name in self.lora_targets.split()):
-            raise SettingsError(f"lora_targets is {self.lora_targets!r}: one or more of {', '.join(known)}, separated by blanks, work")
+            choice = f"one or more of {', '.join(known)}, separated by blanks, work"
+            raise SettingsError(f"lora_targets is {self.lora_targets!r}: {choice}")
 
     @classmethod
     def resolve(
@@ -83,7 +84,7 @@ class DragSettings:
         for name in overrides:
             if name not in entries:
                 raise SettingsError(f"unknown setting {name!r}: {', '.join(entries)} work")
-        typed = {name: _typed(entries[name], value) for name, value in overrides.items()}
+        typed: dict[str, Any] = {name: _typed(entries[name], value) for name, value in overrides.items()}
         return dataclasses.replace(self, **typed)
 
     def as_dict(self) -> dict[str, Setting]:

@@ -1,4 +1,4 @@
-"""Point tracking: find where the content of each handle is now (DragDiffusion, section 3.4)."""
+"""Point tracking: find where the content of each handle is now (the paper's section 3.4)."""
 
 from __future__ import annotations
 
@@ -41,4 +41,5 @@ def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: i
 
 def have_arrived(handles: Tensor, targets: Tensor, arrival_distance: float) -> Tensor:
     """For each handle, whether it is closer than ``arrival_distance`` cells to its target; ``(n,)`` booleans."""
-    return (handles - targets).norm(dim=-1) < arrival_distance
+    distances: Tensor = (handles - targets).norm(dim=-1)
+    return distances < arrival_distance

@@ -1,0 +1,218 @@
+"""``livedrag edit``: the algorithm without the service."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
+from editor.model import Diffusion, Setting
+from editor.points import Drag, Point
+from editor.session import DragSession, DragStep, RenderStep
+from editor.settings import PRESETS, DragSettings
+
+Step = TypeVar("Step")
+
+EXAMPLE = "such as --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pixels of the picture)"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``livedrag edit``; returns the exit status: 0 done, 2 for input that cannot work (said on standard error)."""
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    options = _parser().parse_args(arguments)
+    try:
+        report = edit(options)
+    except EditorError as error:
+        sys.stderr.write(f"livedrag edit: {error}\n")
+        return 2
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    return 0
+
+
+def edit(options: argparse.Namespace) -> dict[str, Any]:
+    """Edit one picture as the command line says; returns what ``--json`` prints."""
+    clock = _Clock()
+    drags = [_parse_drag(text) for text in options.drag]
+    picture = _open_picture(options.picture, PictureError)
+    mask = None if options.mask is None else _open_mask(options.mask)
+    output = _writable(options.output)
+    frames = None if options.frames is None else _frames_folder(options.frames)
+    overrides = dict(_parse_setting(text) for text in options.set)
+
+    model = Diffusion.load(options.model, device=options.device)
+    settings = DragSettings.resolve(options.preset, model.defaults, overrides)
+    session = DragSession(model, picture, prompt=options.prompt, settings=settings, seed=options.seed)
+    names = [str(index) for index in range(len(drags))]
+    for name, drag in zip(names, drags, strict=True):
+        session.add_drag(name, drag)
+    session.set_mask(mask)
+    clock.lap("load")
+
+    preparation = session.prepare()
+    fitting = itertools.islice(preparation, settings.lora_steps)
+    for _ in _shown(fitting, "fitting", settings.lora_steps):
+        pass
+    clock.lap("lora")
+    for _ in _shown(preparation, "inverting", settings.levels_inverted):
+        pass
+    clock.lap("inversion")
+
+    preview_every = options.preview_every if frames else 0
+    numbers = itertools.count()
+    step: DragStep | None = None
+    for step in _shown(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
+        _save_frame(session, step, frames, numbers)
+    assert step is not None
+    clock.lap("drag")
+    for rendering in _shown(session.render(preview_every), "rendering", session.render_steps):
+        _save_frame(session, rendering, frames, numbers)
+    session.result().save(output, format="PNG")
+    clock.lap("render")
+
+    starts = [math.hypot(drag.target.x - drag.handle.x, drag.target.y - drag.handle.y) for drag in drags]
+    return {
+        "model": model.name,
+        "size": list(picture.size),
+        "iterations": step.iteration,
+        "outcome": "arrived" if step.arrived else "exhausted",
+        "handles": [[step.handles[name].x, step.handles[name].y] for name in names],
+        "distances": [{"start": start, "end": step.distances[name]} for start, name in zip(starts, names, strict=True)],
+        "seconds": {**clock.laps, "total": clock.total()},
+        "seconds_per_iteration": clock.laps["drag"] / max(1, step.iteration),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (2**20 if sys.platform == "darwin" else 2**10),
+    }
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="livedrag edit", description="Move what is at a handle point of a picture to its target point."
+    )
+    add = parser.add_argument
+    add("picture", type=Path, help="PNG, JPEG or WebP")
+    add(
+        "--drag",
+        action="append",
+        required=True,
+        metavar="X0,Y0:X1,Y1",
+        help=f"handle and target, {EXAMPLE}; repeatable",
+    )
+    add("--mask", type=Path, help="picture of the same size: white may change; without it everything may")
+    add("--prompt", default="", help="what the picture shows")
+    add("--model", default="builtin", metavar="REF", help="'builtin' or a diffusers folder (default: %(default)s)")
+    add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: what suits the model)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the method; repeatable")
+    add("--seed", type=int, default=0, help="same seed, same machine: same picture (default: %(default)s)")
+    add("--device", help="torch device such as cuda:1 (default: the best there is)")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the result goes")
+    add("--frames", type=Path, metavar="DIR", help="save previews there")
+    add("--preview-every", type=int, default=4, metavar="N", help="a frame every N iterations (default: %(default)s)")
+    add("--json", action="store_true", help="print one JSON object about the run")
+    return parser
+
+
+def _parse_drag(text: str) -> Drag:
+    try:
+        (x0, y0), (x1, y1) = (tuple(float(number) for number in end.split(",")) for end in text.split(":"))
+    except ValueError:
+        raise PointError(f"--drag {text!r} is not X0,Y0:X1,Y1: write it {EXAMPLE}") from None
+    return Drag(Point(x0, y0), Point(x1, y1))
+
+
+def _parse_setting(text: str) -> tuple[str, Setting]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {text!r} is not NAME=VALUE: write it such as --set max_iterations=40")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        parsed = value
+    return name, parsed
+
+
+def _open_picture(path: Path, fault: type[EditorError]) -> Image.Image:
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except FileNotFoundError:
+        raise fault(f"there is no file {str(path)!r}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        problem = f"{str(path)!r} cannot be read as a picture ({error})"
+        raise fault(f"{problem}: a whole PNG, JPEG or WebP file works") from None
+
+
+def _open_mask(path: Path) -> NDArray[np.bool_]:
+    mask = np.asarray(_open_picture(path, MaskError).convert("L")) >= 128
+    if not mask.any():
+        fault = f"the mask {str(path)!r} has no white, so nothing may change"
+        raise MaskError(f"{fault}: paint white what may, or leave --mask away")
+    return mask
+
+
+def _writable(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise PictureError(f"the result {str(path)!r} would not be a .png: a name that ends in .png works")
+    if not path.resolve().parent.is_dir():
+        raise PictureError(f"the folder of {str(path)!r} does not exist: make it first")
+    return path
+
+
+def _frames_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PictureError(
+            f"frames cannot be saved in {str(path)!r} ({error}): name a folder that can be written"
+        ) from None
+    return path
+
+
+def _save_frame(session: DragSession, step: DragStep | RenderStep, folder: Path | None, numbers: Iterator[int]) -> None:
+    preview = session.preview(step) if folder is not None else None
+    if folder is not None and preview is not None:
+        preview.save(folder / f"{next(numbers):04}.png")
+
+
+def _describe(step: Any) -> str:
+    return ", ".join(f"{distance:.0f} px" for distance in step.distances.values()) + " to go"
+
+
+def _shown(
+    steps: Iterable[Step], stage: str, total: int | None, describe: Callable[[Step], str] | None = None
+) -> Iterator[Step]:
+    """The steps, with a progress bar where standard error is a terminal."""
+    with tqdm(total=total, desc=f"{stage:<10}", unit="step", disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
+        for step in steps:
+            if describe is not None:
+                bar.set_postfix_str(describe(step), refresh=False)
+            bar.update()
+            yield step
