@@ -17,8 +17,8 @@ export interface Scene {
   /** A preview over the base, or null. Where a region is painted, it is shown there alone, as the result will be. */
   readonly preview: CanvasImageSource | null;
   readonly mask: MaskPicture | null;
-  /** How strongly the region is tinted, in [0, 1]; its outline with it. */
-  readonly tint: number;
+  /** How the mask shows: strengths in [0, 1] of the tint inside the region, the veil outside it and its outline. */
+  readonly shade: Shade;
   readonly drags: readonly ShownDrag[];
   readonly half: XY | null;
   /** From the half-made handle to the pointer. */
@@ -29,6 +29,13 @@ export interface Scene {
   /** The brush under the pointer, in pixels of the picture; null for the points tool. */
   readonly brush: { readonly at: XY; readonly radius: number } | null;
   readonly accent: string;
+  readonly ground: string;
+}
+
+export interface Shade {
+  readonly inside: number;
+  readonly outside: number;
+  readonly outline: number;
 }
 
 /** Dark enough for white numbers (4.5 : 1), told apart by people who see fewer colours as far as eight can be. */
@@ -58,7 +65,7 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
     const masked = scene.mask === null ? scene.preview : cut(scene.preview, scene.mask.region);
     context.drawImage(masked, ...area);
   }
-  if (scene.mask !== null && scene.tint > 0) drawMask(context, scene, scene.mask, area);
+  if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
   for (const drag of scene.drags) drawTrail(context, view, drag);
   for (const drag of scene.drags) drawArrow(context, view, drag);
   for (const drag of scene.drags) drawTarget(context, scene, drag);
@@ -83,22 +90,25 @@ function drawMask(
   mask: MaskPicture,
   area: readonly [number, number, number, number],
 ): void {
-  wash ??= window.document.createElement("canvas");
-  const fill = (shape: HTMLCanvasElement, canvas: HTMLCanvasElement) =>
-    compose(canvas, shape, (inner, width, height) => {
-      inner.drawImage(shape, 0, 0);
-      inner.globalCompositeOperation = "source-in";
-      inner.fillStyle = scene.accent;
-      inner.fillRect(0, 0, width, height);
-    });
+  const canvas = (wash ??= window.document.createElement("canvas"));
   context.save();
   context.beginPath();
   context.rect(...area);
   context.clip();
-  context.globalAlpha = scene.tint;
-  context.drawImage(fill(mask.region, wash), ...area);
-  context.globalAlpha = Math.min(1, scene.tint * 2.4);
-  context.drawImage(fill(mask.outline, wash), ...area);
+  const lay = (shape: HTMLCanvasElement, how: "source-in" | "source-out", colour: string, strength: number) => {
+    if (strength === 0) return;
+    compose(canvas, shape, (inner, width, height) => {
+      inner.drawImage(shape, 0, 0);
+      inner.globalCompositeOperation = how;
+      inner.fillStyle = colour;
+      inner.fillRect(0, 0, width, height);
+    });
+    context.globalAlpha = strength;
+    context.drawImage(canvas, ...area);
+  };
+  lay(mask.region, "source-out", scene.ground, scene.shade.outside);
+  lay(mask.region, "source-in", scene.accent, scene.shade.inside);
+  lay(mask.outline, "source-in", scene.accent, scene.shade.outline);
   context.restore();
 }
 

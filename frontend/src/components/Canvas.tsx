@@ -12,8 +12,13 @@ import * as store from "../store.ts";
 import * as tools from "../tools.ts";
 import { texts } from "../texts.ts";
 
-/** How strongly the region is tinted while it is painted, and while points are put. */
-const TINT = { painting: 0.42, points: 0.16, running: 0.1 } as const;
+/** While painting, the region is what one looks at; while putting points, the picture in it is. */
+const SHADES = {
+  none: { inside: 0, outside: 0, outline: 0 },
+  painting: { inside: 0.42, outside: 0, outline: 0.9 },
+  points: { inside: 0, outside: 0.36, outline: 0.8 },
+  running: { inside: 0, outside: 0, outline: 0.45 },
+} as const;
 
 export function Canvas() {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -177,7 +182,8 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
       scene = null;
     } else {
       if (store.brush.peek() === 0) store.brush.value = tools.BRUSH.first * Math.max(picture.width, picture.height);
-      scene = sceneOf(picture, bounds, density, getComputedStyle(canvas).getPropertyValue("--accent").trim());
+      const style = getComputedStyle(canvas);
+      scene = sceneOf(picture, bounds, density, (name) => style.getPropertyValue(name).trim());
     }
     // Read here, so that the mask's effect, which runs first, wakes this one too.
     store.document.value;
@@ -213,7 +219,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
   };
 }
 
-function sceneOf(picture: Size, canvas: Size, density: number, accent: string): Omit<Scene, "mask"> {
+function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: string) => string): Omit<Scene, "mask"> {
   const showing = store.showing.value;
   const comparing = store.comparing.value;
   const doing = store.gesture.value;
@@ -228,7 +234,9 @@ function sceneOf(picture: Size, canvas: Size, density: number, accent: string): 
     picture,
     base: showing === "result" ? store.result.value : store.original.value,
     preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : null,
-    tint: comparing ? 0 : tool !== "points" ? TINT.painting : store.running.value ? TINT.running : showing === "result" ? 0 : TINT.points,
+    shade: SHADES[
+      comparing ? "none" : tool !== "points" ? "painting" : store.running.value ? "running" : showing === "result" ? "none" : "points"
+    ],
     drags: comparing ? [] : store.drags.value,
     half: comparing ? null : half,
     reach: half === null ? null : reach,
@@ -236,6 +244,7 @@ function sceneOf(picture: Size, canvas: Size, density: number, accent: string): 
     hovered: store.hovered.value,
     crosshair: tool === "points" ? store.crosshair.value : null,
     brush: tool !== "points" && pointer !== null ? { at: pointer, radius: store.brush.value } : null,
-    accent,
+    accent: colour("--accent"),
+    ground: colour("--board"),
   };
 }

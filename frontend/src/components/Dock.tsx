@@ -80,7 +80,7 @@ function StageView() {
     <div class="stage-view">
       <p class="stage-words" data-testid="stage" data-stage={stage} data-outcome={store.document.value?.run?.outcome ?? ""}>
         <strong>{title}</strong>
-        {detail && <span>{detail}</span>}
+        {detail && <span title={detail}>{detail}</span>}
       </p>
       {store.running.value && <Bars />}
       <Spoken words={title} detail={store.running.value ? "" : detail} />

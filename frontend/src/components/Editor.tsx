@@ -41,11 +41,11 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
           <KeyboardIcon />
         </button>
       </header>
+      <Toolbar />
       <main class="work">
         <section class="stage">
           <ConnectionBanner />
           <Canvas />
-          <Toolbar />
         </section>
         <Panel />
         <Dock />

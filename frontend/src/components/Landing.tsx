@@ -75,10 +75,12 @@ function DropZone({ intake }: { readonly intake: Intake }) {
         <strong role="status">{landing.uploading}</strong>
       ) : (
         <>
-          <strong>{landing.drop}</strong>
-          <span>
+          <strong class="for-mouse">{landing.drop}</strong>
+          <span class="for-mouse">
             {landing.dropDetail} <span class="link">{landing.choose}</span>
           </span>
+          <strong class="for-touch">{landing.open}</strong>
+          <span class="for-touch">{landing.openDetail}</span>
           <small>{landing.limits}</small>
         </>
       )}

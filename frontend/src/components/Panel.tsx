@@ -109,9 +109,11 @@ function MaskSection() {
       <p class="empty">{painted ? texts.mask.some : texts.mask.all}</p>
       {store.editable.value && (
         <div class="row">
-          <button type="button" class="small-button" onClick={() => choose("paint")}>
-            {texts.mask.paint}
-          </button>
+          {!painted && (
+            <button type="button" class="small-button" onClick={() => choose("paint")}>
+              {texts.mask.paint}
+            </button>
+          )}
           <button type="button" class="small-button" onClick={() => file.current?.click()}>
             {texts.mask.load}
           </button>
