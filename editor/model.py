@@ -112,12 +112,15 @@ class Diffusion:
         unet.up_blocks[-2].register_forward_hook(self._keep_features)
 
     @classmethod
-    def load(cls, reference: str = "builtin", *, device: str | None = None) -> Diffusion:
+    def load(
+        cls, reference: str = "builtin", *, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> Diffusion:
         """Open a model.
 
         Args:
             reference: ``builtin``, or the path of a diffusers folder of Stable Diffusion 1.x.
             device: a torch device such as ``cuda:0``; by default the first CUDA device, else Apple's GPU, else the CPU.
+            dtype: of the weights; by default bfloat16 or float16 on CUDA, by capability, and float32 elsewhere.
 
         Raises:
             ModelError: there is no such model, or it is of a kind that cannot be dragged here.
@@ -128,7 +131,7 @@ class Diffusion:
         index = _read_json(folder / "model_index.json", reference)
         _check_supported(index, folder, reference)
         chosen = torch.device(device or _best_device())
-        dtype = _best_dtype(chosen)
+        dtype = dtype or _best_dtype(chosen)
         weights = {"dtype": dtype, "use_safetensors": True}
         try:
             with _without_progress_bars():

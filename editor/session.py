@@ -340,6 +340,11 @@ class DragSession:
             predicted_x0=x0,
         )
 
+    @property
+    def latent(self) -> Tensor:
+        """A copy of the latent as dragged so far, ``(1, 4, H/8, W/8)``. Raises `EditorError` before it is prepared."""
+        return self._ready()[0].detach().clone()
+
     # Rendering --------------------------------------------------------------------------------------------------------
 
     def render(self, preview_every: int = 4) -> Iterator[RenderStep]:
@@ -351,7 +356,7 @@ class DragSession:
         Raises:
             EditorError: the picture is not prepared yet.
         """
-        latent = self._ready()[0].detach().clone()
+        latent = self.latent
         levels = self._levels[::-1]
         steps = self.render_steps
         done = 0

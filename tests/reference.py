@@ -1,0 +1,148 @@
+"""The published method, transcribed slowly and literally: DragDiffusion (arXiv 2306.14435), sections 3.2 to 3.4.
+
+Whole feature maps are upsampled, one point is handled at a time, and the UNet is walked through by its own parts. Nothing is
+shared with the product's loop. ``(row, column)`` throughout, on the half-resolution raster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Place = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the loop went through: the latent after each step, and the handles as found before it."""
+
+    latents: list[Tensor]
+    handles: list[list[Place]]
+    arrived: bool
+
+
+def unet_pass(unet: UNet2DConditionModel, latent: Tensor, timestep: int, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and the penultimate up block's features of one pass."""
+    time = unet.time_embedding(unet.time_proj(torch.full((len(latent),), timestep)).to(latent))
+    hidden = unet.conv_in(latent)
+    skips = [hidden]
+    for block in unet.down_blocks:
+        if getattr(block, "has_cross_attention", False):
+            hidden, new = block(hidden, time, encoder_hidden_states=text)
+        else:
+            hidden, new = block(hidden, time)
+        skips += new
+    hidden = unet.mid_block(hidden, time, encoder_hidden_states=text)
+    features = hidden
+    for index, block in enumerate(unet.up_blocks):
+        here, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+        if getattr(block, "has_cross_attention", False):
+            hidden = block(hidden, tuple(here), time, encoder_hidden_states=text)
+        else:
+            hidden = block(hidden, tuple(here), time)
+        if index == len(unet.up_blocks) - 2:
+            features = hidden
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden))), features
+
+
+def one_step_down(latent: Tensor, output: Tensor, alpha: float, alpha_below: float, prediction_type: str) -> Tensor:
+    """The deterministic DDIM step."""
+    a, b = math.sqrt(alpha), math.sqrt(1 - alpha)
+    if prediction_type == "epsilon":
+        clean, noise = (latent - b * output) / a, output
+    else:
+        clean, noise = a * latent - b * output, a * output + b * latent
+    return math.sqrt(alpha_below) * clean + math.sqrt(1 - alpha_below) * noise
+
+
+def bilinear(image: Tensor, row: float, column: float) -> Tensor:
+    """Value of ``(C, H, W)`` at a fractional place; beyond the border, the border's."""
+    row, column = min(max(row, 0.0), image.shape[1] - 1.0), min(max(column, 0.0), image.shape[2] - 1.0)
+    top, left = math.floor(row), math.floor(column)
+    bottom, right = min(top + 1, image.shape[1] - 1), min(left + 1, image.shape[2] - 1)
+    down, along = row - top, column - left
+    return (
+        image[:, top, left] * (1 - down) * (1 - along)
+        + image[:, top, right] * (1 - down) * along
+        + image[:, bottom, left] * down * (1 - along)
+        + image[:, bottom, right] * down * along
+    )
+
+
+def drag(
+    unet: UNet2DConditionModel,
+    latent: Tensor,
+    text: Tensor,
+    handles: Sequence[Place],
+    targets: Sequence[Place],
+    mask: Tensor | None,
+    *,
+    timestep: int,
+    alpha: float,
+    alpha_below: float,
+    prediction_type: str,
+    raster: tuple[int, int],
+    iterations: int,
+    learning_rate: float = 0.01,
+    supervision_radius: int = 1,
+    tracking_radius: int = 3,
+    mask_weight: float = 0.1,
+    arrival_distance: float = 2.0,
+) -> Trace:
+    """Drag a latent for some iterations, or until all handles are there."""
+    rows, columns = raster
+    points = [tuple(handle) for handle in handles]
+    with torch.no_grad():
+        output, features = unet_pass(unet, latent, timestep, text)
+        start = interpolate(features, raster, mode="bilinear")[0]
+        below_start = one_step_down(latent, output, alpha, alpha_below, prediction_type)
+    templates = [start[:, int(row), int(column)] for row, column in points]
+
+    latent = latent.clone().requires_grad_()
+    optimizer = torch.optim.Adam([latent], lr=learning_rate)
+    trace = Trace([], [], arrived=False)
+    for iteration in range(iterations):
+        output, features = unet_pass(unet, latent, timestep, text)
+        below = one_step_down(latent, output, alpha, alpha_below, prediction_type)
+        current = interpolate(features, raster, mode="bilinear")[0]
+
+        if iteration > 0:
+            for index, (row, column) in enumerate(points):
+                best, place = math.inf, (row, column)
+                for r in range(int(row) - tracking_radius, int(row) + tracking_radius + 1):
+                    for c in range(int(column) - tracking_radius, int(column) + tracking_radius + 1):
+                        if 0 <= r < rows and 0 <= c < columns:
+                            difference = (current[:, r, c] - templates[index]).abs().sum().item()
+                            # Beyond the outermost feature's centre the upsampled map is constant: ties but for rounding.
+                            if difference < best * (1 - 1e-9):
+                                best, place = difference, (float(r), float(c))
+                points[index] = place
+        trace.handles.append(list(points))
+        left = [math.dist(point, target) for point, target in zip(points, targets, strict=True)]
+        if all(distance < arrival_distance for distance in left):
+            return Trace(trace.latents, trace.handles, arrived=True)
+
+        loss = latent.new_zeros(())
+        for (row, column), target, distance in zip(points, targets, left, strict=True):
+            if distance < arrival_distance:
+                continue
+            step = ((target[0] - row) / distance, (target[1] - column) / distance)
+            for r in range(int(row) - supervision_radius, int(row) + supervision_radius + 1):
+                for c in range(int(column) - supervision_radius, int(column) + supervision_radius + 1):
+                    if 0 <= r < rows and 0 <= c < columns:
+                        ahead = bilinear(current, r + step[0], c + step[1])
+                        loss = loss + (ahead - current[:, r, c].detach()).abs().mean()
+        if mask is not None:
+            loss = loss + mask_weight * ((below - below_start) * (1 - mask)).abs().sum()
+
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        trace.latents.append(latent.detach().clone())
+    return trace
