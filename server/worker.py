@@ -1,8 +1,8 @@
 """DeviceWorker: owns one device and the sessions on it, and shares its time among the rooms.
 
 It advances one session by one step at a time: of those that have work, the one with the least device time so far.
-Between two steps it looks for commands. Plain calls go in, records come out; it knows neither sockets nor an event loop, and no
-other module of the server imports the editor.
+Between two steps it looks for commands. Plain calls go in, records come out; it knows neither sockets nor an event
+loop, and no other module of the server imports the editor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from editor import PRESETS, Diffusion, Drag, DragSession, DragSettings, EditorError, FitStep, Point
+from editor import (
+    PRESETS,
+    Diffusion,
+    Drag,
+    DragSession,
+    DragSettings,
+    DragStep,
+    EditorError,
+    FitStep,
+    Point,
+    RenderStep,
+)
 from server.engine import (
     AnyCommand,
     AnyEvent,
@@ -247,7 +258,7 @@ class DeviceWorker:
                 )
                 most = self._settings(job.goal).max_iterations
                 self._report(job, watch.progress(job.run, job.iterations, max(most, job.iterations), step.loss))
-                self._show(job, "dragging", job.iterations, step.predicted_x0)
+                self._show(job, session, "dragging", step)
                 yield
                 if step.arrived:
                     outcome = "arrived"
@@ -267,7 +278,7 @@ class DeviceWorker:
         with closed(session.render(preview_every=_whole(job.goal, "preview_every"))) as steps:
             for step in steps:
                 self._report(job, watch.progress(job.run, step.step, step.steps))
-                self._show(job, "rendering", job.iterations, step.predicted_x0)
+                self._show(job, session, "rendering", step)
                 yield
                 if job.stopping and not already_stopping and job.has_picture:
                     self._finish(job, "stopped")
@@ -319,17 +330,17 @@ class DeviceWorker:
     def _report(self, job: Job, record: Progress | Points) -> None:
         self._tell(Reported(room=job.goal.room, record=record))
 
-    def _show(self, job: Job, stage: Stage, iteration: int, predicted: torch.Tensor | None) -> None:
+    def _show(self, job: Job, session: DragSession, stage: Stage, step: DragStep | RenderStep) -> None:
         """Send a preview where the step has one."""
-        if predicted is None:
+        picture = session.preview(step, longest_side=_whole(job.goal, "preview_side"))
+        if picture is None:
             return
-        picture = self._model.preview(predicted, longest_side=_whole(job.goal, "preview_side"))
         self._tell(
             Pictured(
                 room=job.goal.room,
                 run=job.run,
                 stage=stage,
-                iteration=iteration,
+                iteration=job.iterations,
                 format=job.goal.format,
                 width=picture.width,
                 height=picture.height,
