@@ -134,8 +134,8 @@ export const texts = {
     left: (seconds: number) => (seconds < 1 ? "nearly done" : seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
     interrupted: "Interrupted",
     interruptedHelp: "The machine stopped. Drag goes on where it was",
-    stages: "Stages",
     offline: "Not connected",
+    offlineRunning: "The run goes on without this page",
   },
 
   outcomes: {

@@ -176,6 +176,7 @@ export function pointByKey(): void {
     return;
   }
   store.selected.value = null;
+  store.hovered.value = null;
   store.crosshair.value = store.half.value ?? store.pointer.value ?? [(picture.width - 1) / 2, (picture.height - 1) / 2];
   say();
 }

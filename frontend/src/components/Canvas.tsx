@@ -41,10 +41,12 @@ export function Canvas() {
           event.currentTarget.setPointerCapture(event.pointerId);
           // Focus without the browser scrolling the page under a finger.
           event.currentTarget.focus({ preventScroll: true });
+          event.currentTarget.dataset.byPointer = "";
           event.preventDefault();
           follow(event);
           tools.press(store.view.value, placeOf(event), kindOf(event));
         }}
+        onKeyDown={(event) => delete event.currentTarget.dataset.byPointer}
         onPointerMove={(event) => {
           if (!event.isPrimary) return;
           follow(event);

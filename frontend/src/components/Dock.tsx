@@ -100,6 +100,9 @@ function Spoken({ words, detail }: { readonly words: string; readonly detail: st
 function wordsOf(): { readonly title: string; readonly detail: string } {
   const { stage, stages, outcomes, outcomeHelp } = texts;
   const now = store.document.value;
+  if (store.connection.value.state === "lost") {
+    return { title: stage.offline, detail: store.running.value ? stage.offlineRunning : "" };
+  }
   if (store.starting.value) return { title: stage.starting, detail: "" };
   const progress = store.room.value.progress;
   if (store.running.value) {
