@@ -49,9 +49,8 @@ export function colourOf(n: number): string {
 const HANDLE = 11;
 const TARGET = 9;
 
-/** Reused between drawings, as a preview is laid over the picture many times a second. */
-let layer: HTMLCanvasElement | null = null;
-let wash: HTMLCanvasElement | null = null;
+/** What was composed for the last drawings; most need the same again. */
+const kept = new Map<string, { readonly of: readonly unknown[]; readonly canvas: HTMLCanvasElement }>();
 
 export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   const { canvas, density, view, picture } = scene;
@@ -62,7 +61,7 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   const area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale] as const;
   if (scene.base) context.drawImage(scene.base, ...area);
   if (scene.preview) {
-    const masked = scene.mask === null ? scene.preview : cut(scene.preview, scene.mask.region);
+    const masked = scene.mask === null ? scene.preview : cut(scene.preview, scene.mask);
     context.drawImage(masked, ...area);
   }
   if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
@@ -75,12 +74,11 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   if (scene.crosshair !== null) drawCrosshair(context, toCanvas(view, scene.crosshair), scene.accent);
 }
 
-function cut(picture: CanvasImageSource, region: HTMLCanvasElement): HTMLCanvasElement {
-  layer ??= window.document.createElement("canvas");
-  return compose(layer, region, (context, width, height) => {
+function cut(picture: CanvasImageSource, mask: MaskPicture): HTMLCanvasElement {
+  return compose("cut", [picture, mask], mask.region, (context, width, height) => {
     context.drawImage(picture, 0, 0, width, height);
     context.globalCompositeOperation = "destination-in";
-    context.drawImage(region, 0, 0);
+    context.drawImage(mask.region, 0, 0);
   });
 }
 
@@ -90,37 +88,43 @@ function drawMask(
   mask: MaskPicture,
   area: readonly [number, number, number, number],
 ): void {
-  const canvas = (wash ??= window.document.createElement("canvas"));
   context.save();
   context.beginPath();
   context.rect(...area);
   context.clip();
-  const lay = (shape: HTMLCanvasElement, how: "source-in" | "source-out", colour: string, strength: number) => {
-    if (strength === 0) return;
-    compose(canvas, shape, (inner, width, height) => {
+  const lay = (name: keyof Shade, how: "source-in" | "source-out", colour: string) => {
+    const shape = name === "outline" ? mask.outline : mask.region;
+    if (scene.shade[name] === 0) return;
+    const wash = compose(name, [mask, colour], shape, (inner, width, height) => {
       inner.drawImage(shape, 0, 0);
       inner.globalCompositeOperation = how;
       inner.fillStyle = colour;
       inner.fillRect(0, 0, width, height);
     });
-    context.globalAlpha = strength;
-    context.drawImage(canvas, ...area);
+    context.globalAlpha = scene.shade[name];
+    context.drawImage(wash, ...area);
   };
-  lay(mask.region, "source-out", scene.ground, scene.shade.outside);
-  lay(mask.region, "source-in", scene.accent, scene.shade.inside);
-  lay(mask.outline, "source-in", scene.accent, scene.shade.outline);
+  lay("outside", "source-out", scene.ground);
+  lay("inside", "source-in", scene.accent);
+  lay("outline", "source-in", scene.accent);
   context.restore();
 }
 
+/** Paints on a canvas of its own, as large as `like`, unless it was last made `of` the same things. */
 function compose(
-  canvas: HTMLCanvasElement,
+  name: string,
+  of: readonly unknown[],
   like: Size,
   paint: (context: CanvasRenderingContext2D, width: number, height: number) => void,
 ): HTMLCanvasElement {
+  const before = kept.get(name);
+  if (before?.of.every((thing, index) => thing === of[index])) return before.canvas;
+  const canvas = before?.canvas ?? window.document.createElement("canvas");
   canvas.width = like.width;
   canvas.height = like.height;
   const context = canvas.getContext("2d");
   if (context !== null) paint(context, like.width, like.height);
+  kept.set(name, { of, canvas });
   return canvas;
 }
 

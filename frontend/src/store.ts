@@ -5,7 +5,7 @@ import type { Key } from "./api.ts";
 import type { Preview } from "./frames.ts";
 import { covered, distance, fit } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
-import type { XY } from "./protocol.ts";
+import type { MaskLayer, XY } from "./protocol.ts";
 import { EMPTY, current, isRunning, isStarting, isStopping, visible } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
@@ -91,6 +91,9 @@ export const view = computed<View>(() => {
   const size = picture.value;
   return size === null ? { scale: 1, x: 0, y: 0 } : fit(size, bounds, bounds.width < NARROW ? 14 : 28);
 });
+export const mask = computed<readonly MaskLayer[]>(() => document.value?.mask ?? NO_LAYERS);
+/** The stroke under the brush. */
+export const stroke = computed(() => (gesture.value?.kind === "stroke" ? gesture.value : null));
 export const running = computed(() => isRunning(document.value));
 export const starting = computed(() => isStarting(room.value));
 export const stopping = computed(() => isStopping(room.value));
@@ -128,6 +131,8 @@ export const showing = computed<"original" | "preview" | "result">(() => {
   if (live !== null && live.frame.run === document.value?.run?.id) return "preview";
   return result.value !== null && document.value?.result ? "result" : "original";
 });
+
+const NO_LAYERS: readonly MaskLayer[] = [];
 
 /** Canvases narrower than this, in CSS pixels, can't spare wide margins. */
 const NARROW = 560;

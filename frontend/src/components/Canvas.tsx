@@ -172,8 +172,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
 
   const stopMask = effect(() => {
     const picture = store.picture.value;
-    const doing = store.gesture.value;
-    mask = picture && painter.paint(picture, store.document.value?.mask ?? [], store.rasters.value, doing?.kind === "stroke" ? doing : null);
+    mask = picture && painter.paint(picture, store.mask.value, store.rasters.value, store.stroke.value);
   });
   const stopScene = effect(() => {
     theme.value;
@@ -187,8 +186,8 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
       const style = getComputedStyle(canvas);
       scene = sceneOf(picture, bounds, density, (name) => style.getPropertyValue(name).trim());
     }
-    // Read here, so that the mask's effect, which runs first, wakes this one too.
-    store.document.value;
+    // The mask's own effect makes it; what it is made of is read here, so that it is drawn too.
+    store.mask.value;
     store.rasters.value;
     marks = {
       iteration: String(store.room.value.iteration),
