@@ -135,7 +135,10 @@ class Editor:
         found = self.canvas.evaluate(
             """canvas => {
                 const { scale, offsetX, offsetY } = canvas.dataset;
-                const context = canvas.getContext("2d");
+                // A copy, as reading the canvas itself would make the browser draw it more slowly from then on.
+                const copy = new OffscreenCanvas(canvas.width, canvas.height);
+                const context = copy.getContext("2d", { willReadFrequently: true });
+                context.drawImage(canvas, 0, 0);
                 const density = canvas.width / canvas.clientWidth;
                 const colours = [];
                 for (let x = 128; x < 300; x += 9) for (let y = 20; y < 250; y += 9) {
