@@ -107,7 +107,9 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
   const progress = store.room.value.progress;
   if (store.running.value) {
     if (progress === null) return { title: store.stopping.value ? stage.stopping : stages.loading, detail: "" };
-    const title = store.stopping.value && progress.stage !== "rendering" ? stage.stopping : stages[progress.stage];
+    // What was left of the run says nothing about how soon it stops.
+    if (store.stopping.value && progress.stage !== "rendering") return { title: stage.stopping, detail: "" };
+    const title = stages[progress.stage];
     const parts: string[] = [];
     if (progress.stage === "queued") parts.push(stage.ahead(progress.step));
     else if (progress.stage === "dragging") parts.push(stage.iteration(Math.max(progress.step, store.room.value.iteration), progress.steps));
