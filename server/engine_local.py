@@ -163,8 +163,8 @@ class LocalEngine(Engine):
 
 def run_worker(worker: str, connection: Connection, options: WorkerOptions) -> None:
     """What the child process runs: import the worker by its name and let it serve."""
-    # OpenMP's threads otherwise spin while they wait for each other: beside any other busy process, which the web process
-    # and a browser are, steps then take more than ten times as long. It is read when torch is loaded.
+    # OpenMP's threads otherwise spin while they wait for each other: beside any other busy process, be it a browser,
+    # steps then take more than ten times as long. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, _, name = worker.partition(":")
     getattr(importlib.import_module(module), name)(connection, options)

@@ -76,10 +76,12 @@ class Stopwatch:
 
     stage: Stage
     began: float = field(default_factory=time.monotonic)
+    latest: float = 0.0
 
     def progress(self, run: str, step: int, steps: int, loss: float | None = None) -> Progress:
         """How far the stage is; ``step`` of ``steps`` are done."""
-        seconds = time.monotonic() - self.began
+        self.latest = time.monotonic()
+        seconds = self.latest - self.began
         left = seconds / step * (steps - step) if step else None
         return Progress(
             run=run, stage=self.stage, step=step, steps=steps, seconds=seconds, seconds_left=left, loss=loss
@@ -221,12 +223,11 @@ class DeviceWorker:
         yield
         session = job.session
         assert session is not None
-        watch = Stopwatch("loading")
         with closed(session.prepare()) as preparation:
             for step in preparation:
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch.stage != stage:
-                    watch = Stopwatch(stage)
+                    watch = Stopwatch(stage, watch.latest)
                 loss = step.loss if isinstance(step, FitStep) else None
                 self._report(job, watch.progress(job.run, step.step, step.steps, loss))
                 yield

@@ -1,0 +1,133 @@
+"""A server whose sessions do nothing, quickly: for tests in which only traffic matters. All else of it is real."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from server.app import Server, serve
+from server.engine import AnyCommand, AnyEvent, Change, Engine, Finished, Goal, Pictured, Start, Stop
+from server.protocol import ModelInfo
+from server.settings import Settings
+
+MODEL = ModelInfo(
+    name="quiet",
+    kind="builtin",
+    settings={
+        "lora_steps": 80,
+        "latent_lr": 0.01,
+        "max_iterations": 80,
+        "reference_control": False,
+        "preset": "",
+        "seed": 0,
+        "preview_every": 4,
+        "preview_side": 256,
+    },
+    presets=["official", "paper"],
+)
+
+
+def png(width: int = 64, height: int = 48, color: str = "teal", mode: str = "RGB") -> bytes:
+    """A small PNG of one colour."""
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class QuietEngine(Engine):
+    """Notes what it is asked; its runs do nothing until somebody presses Stop."""
+
+    def __init__(self) -> None:
+        self.commands: queue.Queue[AnyCommand] = queue.Queue()
+        self.goals: dict[str, Goal] = {}
+
+    async def start(self, tell: Callable[[AnyEvent], None]) -> ModelInfo:
+        self._loop, self._tell = asyncio.get_running_loop(), tell
+        self.state = "ready"
+        return MODEL
+
+    def submit(self, command: AnyCommand) -> None:
+        self.commands.put(command)
+        match command:
+            case Start(goal=goal) | Change(goal=goal):
+                self.goals[goal.room] = goal
+            case Stop(room=room, run=run):
+                goal = self.goals[room]
+                tracked = {id: grip.target for id, grip in goal.drags.items()}
+                self._tell(
+                    Finished(
+                        room=room,
+                        run=run,
+                        outcome="stopped",
+                        iterations=3,
+                        seq=goal.seq,
+                        tracked=tracked,
+                        picture=png(),
+                    )
+                )
+
+    async def close(self) -> None:
+        pass
+
+    def tell(self, event: AnyEvent) -> None:
+        """From any thread, as if a session had told it."""
+        self._loop.call_soon_threadsafe(self._tell, event)
+
+    def show(self, room: str, run: str, iteration: int, *, size: int = 5000) -> None:
+        """A preview."""
+        self.tell(
+            Pictured(
+                room=room,
+                run=run,
+                stage="dragging",
+                iteration=iteration,
+                format="webp",
+                width=8,
+                height=8,
+                time=time.time(),
+                data=bytes(size),
+            )
+        )
+
+    def expect(self, kind: type[Any], seconds: float = 5.0) -> Any:
+        """The next command of a kind."""
+        while True:
+            command = self.commands.get(timeout=seconds)
+            if isinstance(command, kind):
+                return command
+
+
+@contextmanager
+def quiet_server(data: Path, **settings: Any) -> Iterator[tuple[str, QuietEngine]]:
+    """Serve with a `QuietEngine` in a thread; gives the address and the engine."""
+    engine = QuietEngine()
+    started: queue.Queue[tuple[str, Server] | BaseException] = queue.Queue()
+
+    def run() -> None:
+        chosen = Settings(port=0, data_dir=data, **settings)
+        try:
+            asyncio.run(serve(chosen, engine, started=lambda address, server: started.put((address, server))))
+        except BaseException as error:
+            started.put(error)
+            raise
+
+    thread = threading.Thread(target=run, name="quiet-server")
+    thread.start()
+    answer = started.get(timeout=20)
+    if isinstance(answer, BaseException):
+        raise answer
+    address, server = answer
+    try:
+        yield address, engine
+    finally:
+        server.should_exit = True
+        thread.join(20)
