@@ -90,8 +90,8 @@ function handle(mine: Session, message: ServerMessage): void {
   if (message.type === "rejected") {
     const ours = rejectedRequest(store.room.value, message);
     const kind = ours?.type === "edit" ? ours.op.type : ours?.type;
-    // A stop that comes too late has what it wanted.
-    if (kind !== "stop" || store.running.value) store.toast("error", texts.rejected(kind, message.message));
+    // A stop that comes too late has what it wanted, and has been settled by the run's end.
+    if (kind !== undefined && (kind !== "stop" || store.running.value)) store.toast("error", texts.rejected(kind, message.message));
   }
   if (message.type === "error") store.toast("error", message.message);
   store.room.value = receive(store.room.value, message);

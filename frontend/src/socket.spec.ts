@@ -1,58 +1,8 @@
-import { decode, encode } from "@msgpack/msgpack";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { FakeWebSocket, newest, welcome } from "./fake-socket.ts";
 import type { ServerMessage } from "./protocol.ts";
 import { backoff, connect } from "./socket.ts";
 import type { Connection, Socket } from "./socket.ts";
-
-class FakeWebSocket {
-  static readonly OPEN = 1;
-  static made: FakeWebSocket[] = [];
-  readyState = 0;
-  binaryType = "";
-  readonly sent: Record<string, unknown>[] = [];
-  onopen: (() => void) | null = null;
-  onmessage: ((event: { data: ArrayBuffer }) => void) | null = null;
-  onclose: ((event: { code: number; reason: string }) => void) | null = null;
-
-  constructor(readonly url: string) {
-    FakeWebSocket.made.push(this);
-  }
-
-  send(data: Uint8Array): void {
-    this.sent.push(decode(data) as Record<string, unknown>);
-  }
-
-  close(): void {
-    this.readyState = 3;
-  }
-
-  opens(): void {
-    this.readyState = 1;
-    this.onopen?.();
-  }
-
-  says(message: Record<string, unknown>): void {
-    const bytes = encode(message);
-    this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) });
-  }
-
-  closes(code: number, reason = ""): void {
-    this.readyState = 3;
-    this.onclose?.({ code, reason });
-  }
-}
-
-const welcome = {
-  type: "welcome",
-  version: "livedrag.v1",
-  room: "r",
-  you: "u1",
-  role: "owner",
-  model: { name: "m", kind: "builtin", settings: {}, presets: [] },
-  heartbeat: 3,
-  deadline: 8,
-  frame_credits: 2,
-};
 
 let socket: Socket;
 let states: Connection[];
@@ -78,12 +28,6 @@ afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
 });
-
-const newest = (): FakeWebSocket => {
-  const last = FakeWebSocket.made.at(-1);
-  if (last === undefined) throw new Error("no socket was made");
-  return last;
-};
 
 const enter = (): FakeWebSocket => {
   const one = newest();

@@ -28,6 +28,8 @@ export const texts = {
   },
 
   editor: {
+    title: "livedrag: edit a picture",
+    home: "livedrag: start page",
     newPicture: "New picture",
     shortcuts: "Keyboard shortcuts",
     canvas: "Picture",
@@ -53,8 +55,10 @@ export const texts = {
 
   hints: {
     first: "Click on something you want to move",
-    second: "Now click where it should go. Esc cancels",
-    drag: "Press Drag to move it",
+    firstTouch: "Tap something you want to move",
+    second: "Now click where it should go",
+    secondTouch: "Now tap where it should go",
+    cancel: "Cancel",
     paint: "Paint over what may change; the rest stays as it is",
     erase: "Erase from the region that may change",
     crosshair: "Arrow keys move the crosshair, Enter puts the handle down",
@@ -155,6 +159,7 @@ export const texts = {
   connection: {
     connecting: "Connecting…",
     open: "Connected",
+    here: (people: number) => `${people} here`,
     lost: "Connection lost.",
     kept: "Go on: your changes are kept and sent when it is back.",
     trying: "Trying again…",
@@ -170,7 +175,7 @@ export const texts = {
     home: "Start with a new picture",
   },
 
-  rejected: (request: Request["type"] | Operation["type"] | undefined, message: string): string => {
+  rejected: (request: Request["type"] | Operation["type"], message: string): string => {
     const what: Partial<Record<Request["type"] | Operation["type"], string>> = {
       add_drag: "The point was not added",
       move_drag: "The point was not moved",
@@ -183,7 +188,7 @@ export const texts = {
       stop: "Not stopped",
       reset: "Not reset",
     };
-    return `${(request && what[request]) ?? "The server said no"}: ${message}`;
+    return `${what[request] ?? "The server said no"}: ${message}`;
   },
 
   errors: {

@@ -85,7 +85,18 @@ export function Canvas() {
 /** What to do next, while there is something to say. */
 function Hint() {
   const hint = hintOf();
-  return hint === null ? null : <p class="hint" data-testid="hint">{hint}</p>;
+  if (hint === null) return null;
+  const half = store.half.value !== null || store.crosshair.value !== null;
+  return (
+    <p class="hint">
+      <span data-testid="hint">{hint}</span>
+      {half && (
+        <button type="button" title="Esc" onClick={() => tools.cancel()}>
+          {texts.hints.cancel}
+        </button>
+      )}
+    </p>
+  );
 }
 
 function hintOf(): string | null {
@@ -96,8 +107,9 @@ function hintOf(): string | null {
     return store.document.value?.mask.length ? null : hints[store.tool.value];
   }
   if (store.crosshair.value !== null) return store.half.value === null ? hints.crosshair : hints.crosshairTarget;
-  if (store.half.value !== null) return hints.second;
-  return store.drags.value.length === 0 && store.gesture.value === null ? hints.first : null;
+  const touch = matchMedia("(hover: none)").matches;
+  if (store.half.value !== null) return touch ? hints.secondTouch : hints.second;
+  return store.drags.value.length === 0 && store.gesture.value === null ? (touch ? hints.firstTouch : hints.first) : null;
 }
 
 function Badge() {

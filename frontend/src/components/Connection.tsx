@@ -1,13 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { retry } from "../session.ts";
-import { connection, waitingEdits } from "../store.ts";
+import { connection, room, waitingEdits } from "../store.ts";
 import { texts } from "../texts.ts";
 
 const words = texts.connection;
 
 export function ConnectionDot() {
   const { state } = connection.value;
-  const label = state === "open" ? words.open : state === "connecting" ? words.connecting : words.lost;
+  const people = Object.keys(room.value.people).length;
+  const label = state === "open" ? (people > 1 ? words.here(people) : words.open) : state === "connecting" ? words.connecting : words.lost;
   return (
     <span class={`connection connection-${state}`} data-testid="connection" data-state={state} title={label}>
       <i />

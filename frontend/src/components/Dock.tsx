@@ -114,7 +114,8 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
     if (progress.stage === "queued") parts.push(stage.ahead(progress.step));
     else if (progress.stage === "dragging") parts.push(stage.iteration(Math.max(progress.step, store.room.value.iteration), progress.steps));
     else if (progress.steps > 1) parts.push(stage.steps(progress.step, progress.steps));
-    if (progress.seconds_left !== null) parts.push(stage.left(progress.seconds_left));
+    // One step is no pace to reckon by.
+    if (progress.seconds_left !== null && progress.step > 1) parts.push(stage.left(progress.seconds_left));
     return { title, detail: parts.join(" · ") };
   }
   const end = lastEnd(now);

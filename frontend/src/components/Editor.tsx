@@ -26,14 +26,22 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
   if (connection.state === "refused") return <Refused room={room} message={connection.message} />;
   return (
     <div class="editor" data-running={store.running.value}>
+      <h1 class="visually-hidden">{texts.editor.title}</h1>
       <header class="bar">
-        <button type="button" class="brand" onClick={() => goTo({ page: "landing" })} aria-label={`${texts.name}: ${texts.editor.newPicture}`}>
+        <button type="button" class="brand" onClick={() => goTo({ page: "landing" })} aria-label={texts.editor.home}>
           <Mark />
           <span>{texts.name}</span>
         </button>
         <ConnectionDot />
         <span class="spring" />
-        <button type="button" class="quiet-button" onClick={() => goTo({ page: "landing" })} disabled={intake.busy}>
+        <button
+          type="button"
+          class="quiet-button"
+          aria-label={texts.editor.newPicture}
+          title={texts.editor.newPicture}
+          disabled={intake.busy}
+          onClick={() => goTo({ page: "landing" })}
+        >
           <PictureIcon />
           <span class="wide-only">{texts.editor.newPicture}</span>
         </button>

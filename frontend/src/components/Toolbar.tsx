@@ -10,7 +10,7 @@ export function Toolbar() {
   if (size === null || !editable.value) return null;
   const longest = Math.max(size.width, size.height);
   return (
-    <div class="toolbar" role="toolbar" aria-label={texts.editor.tools}>
+    <div class="toolbar" role="group" aria-label={texts.editor.tools}>
       <ToolButton of="points" name={texts.editor.points} keys="V">
         <PointsIcon />
       </ToolButton>

@@ -1,0 +1,146 @@
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { FakeWebSocket, newest, welcome } from "./fake-socket.ts";
+import type { Document } from "./protocol.ts";
+import * as session from "./session.ts";
+import * as store from "./store.ts";
+
+const blank: Document = {
+  picture: { sha256: "0".repeat(64), width: 200, height: 100 },
+  drags: {},
+  mask: [],
+  prompt: "",
+  settings: {},
+  run: null,
+  result: null,
+};
+const snapshot = (seq: number, document: Document = blank) => ({ type: "snapshot", seq, document });
+const going = { ...blank, run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null } };
+
+let leave: () => void;
+let online: () => void;
+const asked: string[] = [];
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal("WebSocket", FakeWebSocket);
+  vi.stubGlobal("window", {
+    location: { protocol: "https:", host: "here" },
+    addEventListener: (_: string, listener: () => void) => (online = listener),
+    removeEventListener: () => undefined,
+  });
+  vi.stubGlobal("fetch", (path: string) => {
+    asked.push(path);
+    return new Promise(() => undefined);
+  });
+  vi.stubGlobal("createImageBitmap", () => new Promise(() => undefined));
+  FakeWebSocket.made = [];
+  asked.length = 0;
+  store.toasts.value = [];
+  leave = session.enter({ room: "r", secret: "s3cret" });
+});
+
+afterEach(() => {
+  leave();
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+function open(document: Document = blank, seq = 3): FakeWebSocket {
+  const socket = newest();
+  socket.opens();
+  socket.says(welcome);
+  socket.says(snapshot(seq, document));
+  return socket;
+}
+
+const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type === "edit");
+
+it("enters with the secret and fetches the picture with it", () => {
+  const socket = open();
+  expect(socket.url).toBe("wss://here/ws/r");
+  expect(socket.sent[0]).toMatchObject({ type: "hello", secret: "s3cret" });
+  expect(asked).toEqual(["/api/rooms/r/picture"]);
+  expect(store.picture.value).toMatchObject({ width: 200 });
+});
+
+it("sends an edit at once, with what it had seen, and shows it before the answer", () => {
+  const socket = open();
+  session.addDrag([10, 10], [40, 10]);
+  expect(edits(socket)).toMatchObject([{ base: 3, op: { type: "add_drag", handle: [10, 10], target: [40, 10] } }]);
+  expect(store.drags.value).toHaveLength(1);
+});
+
+it("keeps edits made without a connection and sends them, in order, after the snapshot", () => {
+  open().closes(1006);
+  expect(store.connection.value.state).toBe("lost");
+  session.addDrag([10, 10], [40, 10]);
+  const [drag] = store.drags.value;
+  session.moveDrag(drag?.id ?? "", "target", [60, 20]);
+  online();
+  const socket = newest();
+  socket.opens();
+  socket.says(welcome);
+  session.moveDrag(drag?.id ?? "", "target", [70, 20]);
+  expect(edits(socket)).toEqual([]);
+  socket.says(snapshot(9));
+  expect(edits(socket).map(({ op }) => (op as { type: string }).type)).toEqual(["add_drag", "move_drag", "move_drag"]);
+  expect(store.drags.value[0]?.target).toEqual([70, 20]);
+  expect(store.toasts.value.map(({ text }) => text)).toEqual(["Connected again"]);
+});
+
+it("re-sends under the same op_id what was sent and not answered", () => {
+  const first = open();
+  session.clearMask();
+  first.closes(1006);
+  vi.advanceTimersByTime(1_000);
+  const second = open();
+  expect(edits(second)).toEqual(edits(first));
+  second.says({ type: "edited", seq: 4, op_id: String(edits(second)[0]?.op_id), by: "u1", op: { type: "clear_mask" } });
+  expect(store.waitingEdits.value).toBe(0);
+});
+
+it("quotes what the server refuses, and takes it back", () => {
+  const socket = open();
+  session.addDrag([10, 10], [40, 10]);
+  socket.says({ type: "rejected", op_id: String(edits(socket)[0]?.op_id), reason: "too_many", message: "64 drags are enough" });
+  expect(store.drags.value).toEqual([]);
+  expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "The point was not added: 64 drags are enough" });
+});
+
+it("runs only with points and a connection, and stops only what runs", () => {
+  const socket = open();
+  session.startRun();
+  session.stopRun();
+  expect(socket.sent.filter(({ type }) => type === "run" || type === "stop")).toEqual([]);
+  session.addDrag([10, 10], [40, 10]);
+  session.startRun();
+  session.startRun();
+  expect(socket.sent.filter(({ type }) => type === "run")).toHaveLength(1);
+});
+
+it("says nothing of a stop that came too late", () => {
+  const socket = open(going);
+  session.stopRun();
+  session.stopRun();
+  const stops = socket.sent.filter(({ type }) => type === "stop");
+  expect(stops).toHaveLength(1);
+  expect(store.stopping.value).toBe(true);
+  socket.says({ type: "ended", seq: 5, run: { ...going.run, outcome: "arrived", iterations: 9 }, tracked: {}, result: null });
+  socket.says({ type: "rejected", op_id: String(stops[0]?.op_id), reason: "invalid", message: "nothing runs" });
+  expect(store.toasts.value).toEqual([]);
+  expect(store.stopping.value).toBe(false);
+});
+
+it("shows what went wrong with a run", () => {
+  const socket = open(going);
+  socket.says({ type: "ended", seq: 5, run: { ...going.run, outcome: "failed", message: "out of memory" }, tracked: {}, result: null });
+  expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "out of memory" });
+});
+
+it("does not even try without the secret", () => {
+  leave();
+  const made = FakeWebSocket.made.length;
+  leave = session.enter({ room: "r", secret: "" });
+  expect(FakeWebSocket.made).toHaveLength(made);
+  expect(store.connection.value.state).toBe("refused");
+});
