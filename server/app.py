@@ -56,7 +56,8 @@ log = logging.getLogger(__name__)
 BESIDE_THE_PICTURE = 5 * MIB
 """Bytes that a form may have beside its picture: mask, prompt, drags."""
 DRAINED = 64 * MIB
-"""Bytes of a refused upload that are read and dropped, so that the browser comes to read the answer."""
+DRAIN_SECONDS = 10.0
+"""How much of a refused upload is read and dropped, so that the browser comes to read the answer."""
 PUBLIC_FILES = ("icon.svg", "favicon.svg", "favicon.ico", "manifest.webmanifest", "robots.txt")
 HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
@@ -127,12 +128,12 @@ class Pages:
 
     async def create_room(self, request: Request) -> Response:
         """A form with a picture makes a room, once all of it has been checked."""
-        limited = limit_body(request, self._settings.max_upload_bytes + BESIDE_THE_PICTURE, "the upload")
+        body = Body(request, self._settings.max_upload_bytes + BESIDE_THE_PICTURE, "the upload")
         try:
-            async with limited.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
+            async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
                 document = await self._document(form)
         except (UploadFault, HTTPException):
-            await drain(request)
+            await body.drain()
             raise
         except ClientDisconnect:
             return Response(status_code=400)
@@ -207,11 +208,11 @@ class Pages:
             op_id = msgspec.convert(op_id, Id)
         except msgspec.ValidationError as error:
             raise Fault(422, "bad_op_id", f"Op-Id {op_id!r}: {error}") from None
-        limit = self._settings.max_upload_bytes
+        body = Body(request, self._settings.max_upload_bytes, "the mask")
         try:
-            data = await limit_body(request, limit, "the mask").body()
+            data = await body.request.body()
         except UploadFault:
-            await drain(request)
+            await body.drain()
             raise
         picture = hall.room.document.picture
         size = (picture.width, picture.height)
@@ -299,34 +300,43 @@ def list_samples(static_dir: Path) -> list[dict[str, object]]:
     ]
 
 
-def limit_body(request: Request, limit: int, what: str) -> Request:
-    """The same request, whose body raises `UploadFault` as soon as it is known to have too many bytes."""
-    announced = request.headers.get("content-length", "")
-    received = 0
+class Body:
+    """The body of a request, which raises `UploadFault` as soon as it is known to have too many bytes."""
 
-    async def receive() -> Message:
-        nonlocal received
-        if announced.isdecimal() and int(announced) > limit:
-            raise too_large(int(announced), limit, what)
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise UploadFault(413, "too_large", f"{what} has more than {limit / MIB:g} MiB, the most that works")
+    def __init__(self, request: Request, limit: int, what: str) -> None:
+        self._request = request
+        self._limit = limit
+        self._what = what
+        self._received = 0
+        self._ended = False
+
+    @property
+    def request(self) -> Request:
+        """The same request, with this body."""
+        return Request(self._request.scope, self._receive)
+
+    async def _receive(self) -> Message:
+        announced = self._request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._limit:
+            raise too_large(int(announced), self._limit, self._what)
+        message = await self._next()
+        if self._received > self._limit:
+            text = f"{self._what} has more than {self._limit / MIB:g} MiB, the most that works"
+            raise UploadFault(413, "too_large", text)
         return message
 
-    return Request(request.scope, receive)
+    async def _next(self) -> Message:
+        message = await self._request.receive()
+        self._received += len(message.get("body", b""))
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
 
-
-async def drain(request: Request) -> None:
-    """Read on and drop what a refused client still sends: most cannot read an answer before they have sent all."""
-    dropped = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            while dropped < DRAINED:
-                message = await request.receive()
-                dropped += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
+    async def drain(self) -> None:
+        """Read on and drop what is still sent: most clients cannot read an answer before they have sent all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._ended and self._received < DRAINED:
+                    await self._next()
 
 
 def _folders(static_dir: Path) -> list[BaseRoute]:

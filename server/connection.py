@@ -88,15 +88,20 @@ class Outbox:
 
     async def get(self) -> bytes:
         """Wait for what is to be sent next."""
-        while True:
-            for key in self._waiting:
-                if key is Frame and len(self._unacknowledged) >= FRAME_CREDITS:
-                    continue
-                if key is Frame and self._frame is not None:
-                    self._unacknowledged.add(self._frame)
-                return self._waiting.pop(key)
+        while (packed := self.take()) is None:
             self._changed.clear()
             await self._changed.wait()
+        return packed
+
+    def take(self) -> bytes | None:
+        """What is to be sent next, if anything may be sent now."""
+        for key in self._waiting:
+            if key is Frame and len(self._unacknowledged) >= FRAME_CREDITS:
+                continue
+            if key is Frame and self._frame is not None:
+                self._unacknowledged.add(self._frame)
+            return self._waiting.pop(key)
+        return None
 
 
 class Seat(Protocol):

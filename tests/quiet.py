@@ -98,11 +98,12 @@ class QuietEngine(Engine):
             )
         )
 
-    def expect(self, kind: type[Any], seconds: float = 5.0) -> Any:
-        """The next command of a kind."""
+    def expect(self, kind: type[Any], room: str, seconds: float = 5.0) -> Any:
+        """The next command of a kind for a room."""
         while True:
             command = self.commands.get(timeout=seconds)
-            if isinstance(command, kind):
+            about = command.goal.room if isinstance(command, Start | Change) else command.room
+            if isinstance(command, kind) and about == room:
                 return command
 
 

@@ -1,0 +1,46 @@
+"""Settings: flags over environment over defaults, and what is refused quotes itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.settings import SettingsFault, resolve
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_defaults() -> None:
+    environment = {"LIVEDRAG_PORT": "9000", "LIVEDRAG_DATA_DIR": "rooms", "LIVEDRAG_HEARTBEAT": "1.5", "OTHER": "x"}
+    settings = resolve(environment, {"port": 9001, "data_dir": None, "command": "serve"})
+    assert (settings.port, settings.data_dir, settings.heartbeat, settings.model) == (
+        9001,
+        Path("rooms"),
+        1.5,
+        "builtin",
+    )
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert resolve({"LIVEDRAG_ALLOWED_HOSTS": "a.example, b.example"}, {}).hosts == ("a.example", "b.example")
+
+
+def test_a_server_for_this_machine_alone_answers_to_its_own_names() -> None:
+    assert "localhost" in resolve({}, {"host": "127.0.0.1"}).hosts
+    assert resolve({}, {"host": "0.0.0.0"}).hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "quoted"),
+    [
+        ({"LIVEDRAG_PORT": "http"}, "LIVEDRAG_PORT='http'"),
+        ({"LIVEDRAG_PORT": "70000"}, "70000"),
+        ({"LIVEDRAG_LOG_LEVEL": "loud"}, "'loud' is none of debug, info"),
+        ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels 0"),
+        ({"LIVEDRAG_DEADLINE": "1"}, "deadline 1 s"),
+        ({"LIVEDRAG_THREADS": "-1"}, "threads -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(environment: dict[str, str], quoted: str) -> None:
+    with pytest.raises(SettingsFault) as caught:
+        resolve(environment, {})
+    assert quoted in str(caught.value)
