@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests, server, worker and browser share few cores: threads of one must not spin while others wait for theirs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import json
 import socket
