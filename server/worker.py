@@ -132,6 +132,12 @@ class DeviceWorker:
         """Whether any session has work."""
         return any(job.steps is not None for job in self._jobs.values())
 
+    def close(self) -> None:
+        """Forget all sessions; the model is as it was."""
+        for job in self._jobs.values():
+            self._forget(job)
+        self._jobs.clear()
+
     def obey(self, command: AnyCommand) -> None:
         """Take a command; most of what it causes happens in `advance`."""
         room = command.goal.room if isinstance(command, Start | Change) else command.room

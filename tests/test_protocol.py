@@ -1,7 +1,7 @@
 """The messages: they round-trip, what is malformed is refused with its value, and the recorded ones have not drifted.
 
-``python -m tests.test_protocol`` records ``tests/messages.json`` anew: one message of every record, which the front end's tests
-read too.
+``python -m tests.test_protocol`` records ``tests/messages.json`` anew: one message of every record, for the front end's
+tests too.
 """
 
 from __future__ import annotations

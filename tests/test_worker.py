@@ -1,0 +1,248 @@
+"""DeviceWorker with the real built-in model and short settings: stages, stopping, going on, edits, sharing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from server.engine import AnyEvent, Change, Complained, Finished, Goal, Grip, Pictured, Reported, Rewind, Start, Stop
+from server.protocol import Points, Progress, Setting
+from server.uploads import read_picture
+from tests.quiet import png
+
+if TYPE_CHECKING:
+    from editor import Diffusion
+    from server.worker import DeviceWorker
+
+T = TypeVar("T")
+
+PICTURE = png(96, 64)
+SHORT: dict[str, Setting] = {
+    "lora_steps": 2,
+    "ddim_steps": 4,
+    "max_iterations": 3,
+    "preview_every": 2,
+    "preview_side": 64,
+}
+GOAL = Goal(room="a", seq=1, prompt="", settings=SHORT, drags={"d1": Grip(handle=(30, 30), target=(70, 40))})
+
+
+class Told(list[AnyEvent]):
+    """What a worker has told."""
+
+    def records(self, kind: type[T]) -> list[T]:
+        return [event.record for event in self if isinstance(event, Reported) and isinstance(event.record, kind)]
+
+    def events(self, kind: type[T], room: str = "a") -> list[T]:
+        return [event for event in self if isinstance(event, kind) and getattr(event, "room", None) == room]
+
+    def stages(self) -> list[str]:
+        """In order, without repetitions."""
+        return list(dict.fromkeys(record.stage for record in self.records(Progress)))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def worker(model: Diffusion, told: Told) -> Iterator[DeviceWorker]:
+    from server.worker import DeviceWorker
+
+    worker = DeviceWorker(model, told.append, sessions=2)
+    yield worker
+    worker.close()
+
+
+def start(worker: DeviceWorker, goal: Goal = GOAL, run: str = "r1") -> None:
+    worker.obey(Start(run=run, picture=PICTURE, goal=goal))
+
+
+def finish(worker: DeviceWorker, told: Told) -> Finished:
+    while worker.busy:
+        worker.advance()
+    return [event for event in told if isinstance(event, Finished)][-1]
+
+
+def advance_to(worker: DeviceWorker, told: Told, stage: str) -> None:
+    while worker.busy and stage not in told.stages():
+        worker.advance()
+    assert stage in told.stages()
+
+
+def later(**changes: Any) -> Goal:
+    return replace(GOAL, **{"seq": 9, **changes})
+
+
+def test_people_are_told_of_all_settings(worker: DeviceWorker) -> None:
+    assert worker.info.kind == "builtin"
+    assert {"official", "paper"} <= set(worker.info.presets)
+    assert {"preset", "seed", "preview_every", "preview_side", "lora_steps", "latent_lr"} <= set(worker.info.settings)
+
+
+def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    ended = finish(worker, told)
+    assert told.stages() == ["loading", "fitting", "inverting", "dragging", "rendering"]
+    assert (ended.outcome, ended.iterations, ended.run, ended.seq, ended.message) == ("exhausted", 3, "r1", 1, None)
+    assert told[-1] is ended
+    assert ended.picture is not None
+    assert read_picture(ended.picture, "result", 10**6).size == (96, 64)
+    points = told.records(Points)
+    assert points[0].handles["d1"] == pytest.approx((30, 30), abs=1)
+    assert ended.tracked == {"d1": points[-1].handles["d1"]}
+    assert [record.step for record in told.records(Progress) if record.stage == "fitting"] == [1, 2]
+    frames = told.events(Pictured)
+    assert {frame.stage for frame in frames} == {"dragging", "rendering"}
+    assert {(frame.format, frame.width, frame.height) for frame in frames} == {("webp", 64, 43)}
+    assert frames[0].data[8:12] == b"WEBP"
+
+
+def test_a_stop_while_fitting_keeps_what_was_fitted(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_to(worker, told, "fitting")
+    worker.obey(Stop(room="a", run="r1"))
+    worker.advance()
+    assert not worker.busy
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.picture, ended.iterations) == ("stopped", None, 0)
+    start(worker, run="r2")
+    assert finish(worker, told).outcome == "exhausted"
+    assert [record.step for record in told.records(Progress) if record.stage == "fitting"] == [1, 2]
+
+
+def test_a_stop_while_dragging_renders_what_there_is_and_the_next_run_goes_on(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_to(worker, told, "dragging")
+    worker.obey(Stop(room="a", run="r1"))
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.iterations) == ("stopped", 1)
+    assert ended.picture is not None
+    told.clear()
+    start(worker, run="r2")
+    assert finish(worker, told).iterations == 3
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert told.records(Points)[0].iteration == 1
+
+
+def test_a_stop_while_rendering_keeps_the_last_picture_if_there_is_one(worker: DeviceWorker, told: Told) -> None:
+    for run, expected in (("r1", True), ("r2", False)):
+        told.clear()
+        start(worker, run=run)
+        advance_to(worker, told, "rendering")
+        worker.obey(Stop(room="a", run=run))
+        assert (finish(worker, told).picture is not None) is expected
+
+
+def test_a_stop_of_another_run_is_no_stop(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    worker.obey(Stop(room="a", run="r0"))
+    assert finish(worker, told).outcome == "exhausted"
+
+
+def test_targets_handles_and_masks_change_during_a_run(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_to(worker, told, "dragging")
+    before = told.records(Points)[-1].distances["d1"]
+    drags = {"d1": Grip(handle=(30, 30), target=(90, 60)), "d2": Grip(handle=(50, 20), target=(60, 20), grabbed=8)}
+    worker.obey(Change(goal=later(drags=drags, mask=png(96, 64, "white", "L"))))
+    worker.advance()
+    latest = told.records(Points)[-1]
+    assert latest.distances["d1"] > before + 15
+    assert set(latest.handles) == {"d1", "d2"}
+    drags = {"d2": Grip(handle=(20, 50), target=(60, 20), grabbed=9)}
+    worker.obey(Change(goal=later(seq=10, drags=drags)))
+    worker.advance()
+    assert told.records(Points)[-1].handles["d2"] == pytest.approx((20, 50), abs=6)
+    ended = finish(worker, told)
+    assert (set(ended.tracked), ended.seq) == ({"d2"}, 10)
+    assert told.events(Complained) == []
+
+
+def test_a_change_that_cannot_be_followed_is_complained_of_and_the_run_goes_on(
+    worker: DeviceWorker, told: Told
+) -> None:
+    start(worker)
+    advance_to(worker, told, "dragging")
+    worker.obey(Change(goal=later(settings={**SHORT, "latent_lr": 99.0})))
+    worker.obey(Change(goal=later(seq=10, mask=png(9, 9, "white", "L"))))
+    assert ["99.0" in complaint.message for complaint in told.events(Complained)] == [True, False]
+    assert "9 x 9" in told.events(Complained)[1].message
+    assert finish(worker, told).outcome == "exhausted"
+
+
+def test_without_drags_a_run_stops(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_to(worker, told, "dragging")
+    worker.obey(Change(goal=later(drags={})))
+    assert finish(worker, told).outcome == "stopped"
+
+
+def test_settings_that_cannot_be_fail_the_run_and_quote_themselves(worker: DeviceWorker, told: Told) -> None:
+    start(worker, later(settings={"lora_rank": 100_000}))
+    ended = finish(worker, told)
+    assert ended.outcome == "failed"
+    assert "lora_rank is 100000" in (ended.message or "")
+    start(worker, later(seq=10), "r2")
+    assert finish(worker, told).outcome == "exhausted"
+
+
+def test_another_prompt_prepares_the_picture_anew(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    finish(worker, told)
+    told.clear()
+    start(worker, later(prompt="a field"), "r2")
+    finish(worker, told)
+    assert "fitting" in told.stages()
+
+
+def test_rewinding_puts_the_content_back(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    finish(worker, told)
+    worker.obey(Rewind(room="a"))
+    told.clear()
+    start(worker, later(drags={"d1": Grip(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+    finish(worker, told)
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
+
+
+def test_rooms_share_the_device_step_by_step(worker: DeviceWorker, told: Told) -> None:
+    for room in ("a", "b"):
+        start(worker, later(room=room), f"run-{room}")
+    finish(worker, told)
+    ends = [index for index, event in enumerate(told) if isinstance(event, Finished)]
+    assert len(ends) == 2
+    first = {event.room: index for index, event in reversed(list(enumerate(told))) if isinstance(event, Pictured)}
+    assert max(first.values()) < min(ends), "both show something before either has ended"
+
+
+def test_the_session_idle_for_longest_is_forgotten(worker: DeviceWorker, told: Told) -> None:
+    for room in ("a", "b", "c"):
+        start(worker, later(room=room))
+        finish(worker, told)
+    told.clear()
+    start(worker, later(room="c"), "r2")
+    finish(worker, told)
+    assert "fitting" not in told.stages()
+    start(worker, later(room="a"), "r2")
+    finish(worker, told)
+    assert "fitting" in told.stages()
+
+
+def test_jpeg_for_those_who_cannot_show_webp(worker: DeviceWorker, told: Told) -> None:
+    start(worker, later(format="jpeg"))
+    finish(worker, told)
+    assert {frame.data[:2] for frame in told.events(Pictured)} == {b"\xff\xd8"}
+
+
+def test_the_model_is_left_as_it_was(model: Diffusion, worker: DeviceWorker, told: Told) -> None:
+    before = {name for name, _ in model.unet.named_parameters()}
+    start(worker)
+    finish(worker, told)
+    worker.close()
+    assert {name for name, _ in model.unet.named_parameters()} == before
