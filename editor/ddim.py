@@ -44,7 +44,7 @@ def inversion_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Leve
         latent: ``(1, 4, H/8, W/8)`` just below ``level``.
         prompt: text embedding, ``(1, L, D)``.
     """
-    noise = model.predict(latent, level.timestep, prompt).noise
+    noise = model.predict(latent, level.timestep, prompt, alpha=level.alpha_below).noise
     return ddim_step(latent, noise, level.alpha_below, level.alpha)
 
 

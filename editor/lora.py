@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,9 @@ class Lora:
         config = LoraConfig(
             r=rank, lora_alpha=rank, target_modules=["to_out.0" if name == "to_out" else name for name in targets]
         )
-        self._unet.add_adapter(config, self._name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+            self._unet.add_adapter(config, self._name)
         self._layers = [
             module
             for module in self._unet.modules()

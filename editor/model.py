@@ -191,13 +191,22 @@ class Diffusion:
         factor = max(1, max(latent.shape[-2:]) * self.latent_stride // longest_side)
         return self.decode(nn.functional.avg_pool2d(latent, factor, ceil_mode=True) if factor > 1 else latent)
 
-    def predict(self, latent: Tensor, timestep: int, prompt: Tensor, *, noise_gradient: bool = True) -> Prediction:
+    def predict(
+        self,
+        latent: Tensor,
+        timestep: int,
+        prompt: Tensor,
+        *,
+        noise_gradient: bool = True,
+        alpha: float | None = None,
+    ) -> Prediction:
         """One pass of the UNet.
 
         Args:
             latent: ``(B, 4, H/8, W/8)``.
             timestep: 0 to 999.
             prompt: text embedding, ``(1, L, D)``.
+            alpha: the latent's cumulative alpha, where that is not the timestep's own, as in inversion.
             noise_gradient: False ends the graph at the features, so that going back costs no more than they do.
 
         Returns:
@@ -205,7 +214,8 @@ class Diffusion:
         """
         with self._pass("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
-        return Prediction(self._to_noise(output, latent, timestep), self._take_features(latent))
+            noise = self._to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
+        return Prediction(noise, self._take_features(latent))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
         """The features of `predict` alone, ``(B, C, h, w)``; the last up block does not run."""
@@ -240,10 +250,9 @@ class Diffusion:
         assert features is not None
         return features.to(latent.dtype)
 
-    def _to_noise(self, output: Tensor, latent: Tensor, timestep: int) -> Tensor:
+    def _to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
         if self.prediction_type == "epsilon":
             return output
-        alpha = self.alphas_cumprod[timestep]
         return math.sqrt(alpha) * output + math.sqrt(1 - alpha) * latent
 
 

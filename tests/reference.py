@@ -1,7 +1,7 @@
 """The published method, transcribed slowly and literally: DragDiffusion (arXiv 2306.14435), sections 3.2 to 3.4.
 
-Whole feature maps are upsampled, one point is handled at a time, and the UNet is walked through by its own parts. Nothing is
-shared with the product's loop. ``(row, column)`` throughout, on the half-resolution raster.
+Whole feature maps are upsampled, one point is handled at a time, and the UNet is walked through by its own parts.
+Nothing is shared with the product's loop. ``(row, column)`` throughout, on the half-resolution raster.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def drag(
 ) -> Trace:
     """Drag a latent for some iterations, or until all handles are there."""
     rows, columns = raster
-    points = [tuple(handle) for handle in handles]
+    points = list(handles)
     with torch.no_grad():
         output, features = unet_pass(unet, latent, timestep, text)
         start = interpolate(features, raster, mode="bilinear")[0]
@@ -119,7 +119,7 @@ def drag(
                     for c in range(int(column) - tracking_radius, int(column) + tracking_radius + 1):
                         if 0 <= r < rows and 0 <= c < columns:
                             difference = (current[:, r, c] - templates[index]).abs().sum().item()
-                            # Beyond the outermost feature's centre the upsampled map is constant: ties but for rounding.
+                            # Beyond the outermost feature's centre the map is constant: ties but for rounding.
                             if difference < best * (1 - 1e-9):
                                 best, place = difference, (float(r), float(c))
                 points[index] = place

@@ -51,7 +51,9 @@ def both(
     ]
     latent_mask = None
     if mask is not None:
-        area = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None, None].double(), start.shape[-2:])
+        area = torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(mask)[None, None].double(), (latent_height, latent_width)
+        )
         latent_mask = (area >= 0.5).to(start)
     with session._lora.active():
         trace = reference.drag(
@@ -96,8 +98,7 @@ def assert_agrees(
     assert np.allclose(handles[:steps], trace.handles[:steps], atol=1e-6)
     assert len(latents) == len(trace.latents) > 0
     worst = max(
-        (mine - theirs).abs().max().item()
-        for mine, theirs in zip(latents[:steps], trace.latents[:steps], strict=True)
+        (mine - theirs).abs().max().item() for mine, theirs in zip(latents[:steps], trace.latents[:steps], strict=True)
     )
     assert worst <= tolerance
     moved = (latents[-1] - latents[0]).abs().max().item()
@@ -106,7 +107,11 @@ def assert_agrees(
 
 
 ONE = [Drag(Point(30.3, 40), Point(70, 52))]
-SEVERAL = [Drag(Point(30, 40), Point(50, 52)), Drag(Point(90, 20.4), Point(60, 24)), Drag(Point(64, 64), Point(66, 100))]
+SEVERAL = [
+    Drag(Point(30, 40), Point(50, 52)),
+    Drag(Point(90, 20.4), Point(60, 24)),
+    Drag(Point(64, 64), Point(66, 100)),
+]
 BORDER = [Drag(Point(0, 0), Point(40, 0)), Drag(Point(127, 90), Point(127, 127))]
 
 

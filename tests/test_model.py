@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from editor import Diffusion, ModelError
+from tests.pipelines import write_pipeline
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(
+        tmp_path_factory.mktemp("tiny") / "little-diffusion", version=2, prediction_type="v_prediction"
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(folder: Path) -> Diffusion:
+    return Diffusion.load(str(folder), device="cpu")
+
+
+def test_a_folder_says_what_it_is(tiny: Diffusion) -> None:
+    assert (tiny.name, tiny.kind) == ("little-diffusion", "stable-diffusion")
+    assert (tiny.native_side, tiny.stride, tiny.latent_stride) == (128, 64, 8)
+    assert tiny.prediction_type == "v_prediction"
+
+
+def test_the_built_in_model_brings_its_defaults(model: Diffusion) -> None:
+    assert (model.name, model.kind, model.native_side, model.stride) == ("built-in", "builtin", 256, 32)
+    assert model.defaults["lora_lr"] == 0.001
+
+
+def test_weights_never_require_grad(tiny: Diffusion) -> None:
+    for part in (tiny.unet, tiny.vae, tiny.text_encoder):
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+        assert not part.training
+
+
+def test_latents_have_about_unit_variance_and_come_back(model: Diffusion, samples: Path) -> None:
+    from PIL import Image
+
+    from editor.picture import to_tensor
+    from editor.points import Size
+
+    pixels = to_tensor(Image.open(samples / "llama.png"), Size(256, 256))
+    latent = model.encode(pixels)
+    assert latent.shape == (1, 4, 32, 32)
+    error = (model.decode(latent) - pixels).pow(2).mean()
+    assert 10 * torch.log10(4 / error) > 25  # PSNR in dB over the range of 2
+
+
+def test_small_previews_cost_less_and_show_the_same(model: Diffusion, samples: Path) -> None:
+    from PIL import Image
+
+    from editor.picture import to_tensor
+    from editor.points import Size
+
+    latent = model.encode(to_tensor(Image.open(samples / "llama.png"), Size(256, 256)))
+    small, full = model.decode_small(latent, 128), model.decode(latent)
+    assert small.shape[-2:] == (128, 128)
+    shrunk = torch.nn.functional.avg_pool2d(full, 2)
+    assert (small - shrunk).abs().mean() < 0.1
+
+
+def test_velocity_becomes_noise(tiny: Diffusion) -> None:
+    """v = sqrt(alpha) noise - sqrt(1 - alpha) clean, so the prediction and the latent give both (Salimans and Ho)."""
+    latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
+    alpha = tiny.alphas_cumprod[500]
+    with torch.no_grad():
+        noise = tiny.predict(latent, 500, text).noise
+        velocity = tiny.run_unet(latent, 500, text)
+    clean = (latent - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+    assert torch.allclose(velocity, alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean, atol=1e-4)
+
+
+def test_features_alone_are_the_features_of_the_whole_pass(tiny: Diffusion) -> None:
+    latent, text = torch.randn(1, 4, 16, 16, requires_grad=True), tiny.embed_prompt("")
+    whole = tiny.predict(latent, 300, text)
+    alone = tiny.predict_features(latent, 300, text)
+    assert alone.shape[-2:] == (16, 16)
+    assert torch.equal(whole.features, alone)
+    assert alone.requires_grad
+
+
+def test_the_graph_can_end_at_the_features(tiny: Diffusion) -> None:
+    latent, text = torch.randn(1, 4, 16, 16, requires_grad=True), tiny.embed_prompt("")
+    ended = tiny.predict(latent, 300, text, noise_gradient=False)
+    assert ended.features.requires_grad
+    assert not ended.noise.requires_grad
+    assert torch.is_grad_enabled()
+    whole = tiny.predict(latent, 300, text)
+    assert whole.noise.requires_grad
+    assert torch.equal(whole.noise, ended.noise)
+
+
+def test_an_early_exit_leaves_nothing_behind(tiny: Diffusion) -> None:
+    latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("")
+    with torch.no_grad():
+        before = tiny.predict(latent, 300, text).noise
+        tiny.predict_features(latent, 300, text)
+        assert torch.equal(tiny.predict(latent, 300, text).noise, before)
+
+
+def test_long_prompts_are_cut_to_the_encoders_length(tiny: Diffusion) -> None:
+    assert tiny.embed_prompt("cat " * 500).shape == tiny.embed_prompt("").shape == (1, 16, 32)
+
+
+def broken(source: Path, target: Path, part: str, **changes: object) -> str:
+    shutil.copytree(source, target)
+    path = target / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return str(target)
+
+
+def test_what_cannot_be_dragged_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folder, pickled)
+    weights = next((pickled / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    headless = tmp_path / "headless"
+    shutil.copytree(folder, headless)
+    shutil.rmtree(headless / "text_encoder")
+    (tmp_path / "empty").mkdir()
+    cut = tmp_path / "cut"
+    shutil.copytree(folder, cut)
+    weights = next((cut / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    xl = broken(folder, tmp_path / "xl", "model_index.json", _class_name="StableDiffusionXLPipeline")
+    cases = {
+        "no/such/model": "unknown model 'no/such/model'",
+        str(tmp_path / "empty"): "model_index.json cannot be read",
+        xl: "StableDiffusionXLPipeline",
+        broken(folder, tmp_path / "inpaint", "unet/config.json", in_channels=9): "9 channels",
+        broken(folder, tmp_path / "x0", "scheduler/scheduler_config.json", prediction_type="sample"): "'sample'",
+        str(pickled): "pickled",
+        str(headless): "no 'text_encoder' folder",
+        str(cut): "cannot be opened",
+    }
+    for reference, words in cases.items():
+        with pytest.raises(ModelError) as refused:
+            Diffusion.load(reference)
+        assert words in str(refused.value)
+        assert "work" in str(refused.value)

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editor import (
+    Diffusion,
+    Drag,
+    DragSession,
+    DragSettings,
+    EditorError,
+    FitStep,
+    InversionStep,
+    MaskError,
+    NumericalError,
+    PictureError,
+    Point,
+    PointError,
+    SettingsError,
+)
+from tests.pipelines import write_pipeline
+
+SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
+DRAG = Drag(Point(30, 40), Point(90, 60))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
+    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
+
+
+def picture(width: int = 128, height: int = 128) -> Image.Image:
+    levels = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(levels).resize((width, height))
+
+
+def make_session(model: Diffusion, seed: int = 0, drag: Drag | None = DRAG, **overrides: object) -> DragSession:
+    settings = DragSettings.resolve(None, {}, {**SHORT, **overrides})  # type: ignore[dict-item]
+    session = DragSession(model, picture(), prompt="a cat", settings=settings, seed=seed)
+    if drag is not None:
+        session.add_drag("a", drag)
+    return session
+
+
+@pytest.fixture
+def session(tiny: Diffusion) -> Iterator[DragSession]:
+    made = make_session(tiny)
+    finish(made.prepare())
+    yield made
+    made.close()
+
+
+def finish(steps: Iterator[object]) -> list[object]:
+    return list(steps)
+
+
+def test_preparing_fits_then_inverts_and_goes_on_where_it_was_left(tiny: Diffusion) -> None:
+    straight, stopped = make_session(tiny), make_session(tiny)
+    steps = finish(straight.prepare())
+    assert [type(step) for step in steps] == [FitStep] * 2 + [InversionStep] * 4
+    assert [(step.step, step.steps) for step in steps[2:]] == [(i, 4) for i in (1, 2, 3, 4)]  # type: ignore[attr-defined]
+    for part in (1, 2, 1, 10):
+        preparation = stopped.prepare()
+        list(itertools.islice(preparation, part))
+        preparation.close()  # type: ignore[attr-defined]
+    assert stopped.prepared
+    assert torch.equal(stopped.latent, straight.latent)
+    assert not finish(stopped.prepare())
+    straight.close()
+    stopped.close()
+
+
+def test_nothing_can_be_dragged_before_it_is_prepared(tiny: Diffusion) -> None:
+    session = make_session(tiny)
+    for call in (lambda: next(session.drag()), lambda: next(session.render()), session.result):
+        with pytest.raises(EditorError, match=r"prepare|render"):
+            call()
+
+
+def test_no_weight_requires_grad_at_any_step(tiny: Diffusion, session: DragSession) -> None:
+    """Nor does anything else a session puts on the model outlive the step."""
+    parts = (tiny.unet, tiny.vae, tiny.text_encoder)
+    processors = dict(tiny.unet.attn_processors)
+    session.set_mask(np.eye(128, dtype=bool))
+    for _ in itertools.chain(session.drag(2), session.render()):
+        assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+        assert tiny.unet.attn_processors == processors
+        assert torch.is_grad_enabled()
+
+
+def test_steps_say_where_the_content_is(session: DragSession) -> None:
+    steps = list(session.drag(preview_every=2))
+    assert [step.iteration for step in steps] == [1, 2, 3, 4, 5, 6, 6]  # the budget's end is looked at once more
+    assert [step.predicted_x0 is not None for step in steps] == [True, False, True, False, True, False, False]
+    assert steps[0].handles == {"a": Point(30, 40)}
+    assert steps[0].distances["a"] == pytest.approx(np.hypot(60, 20))
+    assert all(step.loss > 0 for step in steps[:-1])
+    assert session.drags["a"].handle == steps[-1].handles["a"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny: Diffusion) -> None:
+    def run(seed: int) -> tuple[torch.Tensor, bytes]:
+        session = make_session(tiny, seed)
+        finish(itertools.chain(session.prepare(), session.drag(), session.render()))
+        latent, result = session.latent, session.result().tobytes()
+        session.close()
+        return latent, result
+
+    (latent, result), (again, result_again), (other, _) = run(1), run(1), run(2)
+    assert torch.equal(latent, again)
+    assert result == result_again
+    assert not torch.equal(latent, other)
+
+
+def test_two_sessions_interleaved_give_what_each_gives_alone(tiny: Diffusion) -> None:
+    def whole(session: DragSession) -> Iterator[object]:
+        return itertools.chain(session.prepare(), session.drag(2), session.render())
+
+    kinds = [{"seed": 1}, {"seed": 2, "reference_control": True, "lora_targets": "to_q to_v", "latent_lr": 0.02}]
+    alone = []
+    for kind in kinds:
+        session = make_session(tiny, **kind)  # type: ignore[arg-type]
+        finish(whole(session))
+        alone.append((session.latent, session.result().tobytes()))
+        session.close()
+    sessions = [make_session(tiny, **kind) for kind in kinds]  # type: ignore[arg-type]
+    for _ in itertools.zip_longest(*map(whole, sessions)):
+        pass
+    for session, (latent, result) in zip(sessions, alone, strict=True):
+        assert torch.equal(session.latent, latent)
+        assert session.result().tobytes() == result
+        session.close()
+
+
+def test_a_new_target_counts_from_the_next_iteration(tiny: Diffusion) -> None:
+    """The re-aimed run equals the other up to the re-aiming and differs right after it."""
+    runs = []
+    for redirect in (False, True):
+        session = make_session(tiny)
+        finish(session.prepare())
+        latents = []
+        for step in session.drag():
+            latents.append(session.latent)
+            if redirect and step.iteration == 3:
+                session.aim("a", Point(30, 120))
+        runs.append(latents)
+        session.close()
+    equal = [torch.equal(one, other) for one, other in zip(*runs, strict=True)]
+    assert equal[:4] == [True, True, True, False]
+
+
+def test_everything_else_may_change_between_two_iterations(session: DragSession) -> None:
+    for step in session.drag():
+        if step.iteration == 1:
+            session.add_drag("b", Drag(Point(100, 100), Point(60, 100)))
+        if step.iteration == 2:
+            assert set(step.handles) == {"a", "b"}
+            session.set_mask(np.eye(128, dtype=bool))
+            session.grab("a", Point(64, 64))
+        if step.iteration == 3:
+            assert step.handles["a"] == Point(64, 64)  # put down, not tracked yet
+            session.remove_drag("b")
+            session.change({"latent_lr": 0.5, "max_iterations": 5, "tracking_radius": 1})
+        if step.iteration == 4:
+            assert set(step.handles) == {"a"}
+    assert session.iteration == 5
+
+
+def test_a_bigger_learning_rate_moves_more_from_the_next_iteration(session: DragSession) -> None:
+    steps = session.drag()
+    before = session.latent
+    next(steps)
+    small = (session.latent - before).abs().max()
+    session.change({"latent_lr": 0.5})
+    before = session.latent
+    next(steps)
+    assert (session.latent - before).abs().max() > 10 * small
+
+
+def test_stopping_and_going_on_is_the_run_without_the_stop(tiny: Diffusion) -> None:
+    straight, stopped = make_session(tiny), make_session(tiny)
+    finish(itertools.chain(straight.prepare(), straight.drag()))
+    finish(stopped.prepare())
+    run = stopped.drag()
+    list(itertools.islice(run, 2))
+    run.close()  # type: ignore[attr-defined]
+    finish(stopped.render())
+    assert stopped.result().size == (128, 128)
+    stopped.change({"max_iterations": 4})
+    finish(stopped.drag())
+    assert torch.equal(stopped.latent, straight.latent)
+    straight.close()
+    stopped.close()
+
+
+def test_reset_is_the_beginning(session: DragSession) -> None:
+    start = session.latent
+    first = [session.latent for _ in session.drag()]
+    finish(session.render())
+    session.aim("a", Point(10, 10))
+    session.reset()
+    assert torch.equal(session.latent, start)
+    assert session.drags["a"] == DRAG
+    assert session.iteration == 0
+    with pytest.raises(EditorError, match="no result"):
+        session.result()
+    assert all(torch.equal(a, b) for a, b in zip(first, [session.latent for _ in session.drag()], strict=True))
+
+
+def test_arriving_ends_the_run_and_a_new_drag_goes_on_from_there(session: DragSession) -> None:
+    session.aim("a", Point(31, 40))
+    (step,) = session.drag()
+    assert step.arrived
+    assert step.loss == 0
+    before = session.latent
+    session.add_drag("b", Drag(Point(100, 100), Point(40, 100)))
+    assert len(list(session.drag())) == 7
+    assert not torch.equal(session.latent, before)
+
+
+def test_without_an_edit_the_result_is_the_upload(session: DragSession) -> None:
+    finish(session.render())
+    assert session.result().tobytes() == picture().tobytes()
+
+
+def test_outside_the_mask_the_result_is_the_upload(session: DragSession) -> None:
+    mask = np.zeros((128, 128), dtype=np.uint8)
+    mask[20:100, 20:100] = 255
+    session.set_mask(mask)
+    session.change({"latent_lr": 0.2})
+    finish(itertools.chain(session.drag(), session.render()))
+    changed = (np.asarray(session.result()) != np.asarray(picture())).any(-1)
+    assert changed.any()
+    assert not changed[mask == 0].any()
+
+
+def test_an_all_black_mask_is_no_mask(tiny: Diffusion) -> None:
+    latents = []
+    for mask in (None, np.zeros((128, 128))):
+        session = make_session(tiny)
+        session.set_mask(mask)
+        finish(itertools.chain(session.prepare(), session.drag()))
+        latents.append(session.latent)
+        session.close()
+    assert torch.equal(*latents)
+
+
+def test_a_mask_holds_back_what_may_not_change(tiny: Diffusion) -> None:
+    moved = []
+    for weight in (0.0, 100.0):
+        session = make_session(tiny, mask_weight=weight)
+        session.set_mask(np.pad(np.ones((128, 64), dtype=bool), ((0, 0), (0, 64))))
+        finish(session.prepare())
+        start = session.latent
+        finish(session.drag())
+        moved.append((session.latent - start)[..., 8:].abs().mean().item())
+        session.close()
+    assert moved[1] < moved[0]
+
+
+def test_reference_control_is_used_and_the_second_render_is_shorter(tiny: Diffusion) -> None:
+    results = []
+    for control in (False, True):
+        session = make_session(tiny, reference_control=control, latent_lr=0.1)
+        finish(itertools.chain(session.prepare(), session.drag()))
+        assert session.render_steps == 8
+        first = finish(session.render())
+        once = session.result().tobytes()
+        assert session.render_steps == 4
+        assert len(finish(session.render())) == len(first) - 4
+        assert session.result().tobytes() == once
+        results.append(once)
+        session.close()
+    assert results[0] != results[1]
+
+
+def test_control_without_room_to_keep_gives_the_same(tiny: Diffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for budget in (2**30, 0):
+        monkeypatch.setattr("editor.session.REFERENCE_BUDGET", budget)
+        session = make_session(tiny, reference_control=True)
+        finish(itertools.chain(session.prepare(), session.drag(), session.render()))
+        results.append(session.result().tobytes())
+        session.close()
+    assert results[0] == results[1]
+
+
+def test_previews_are_small_pictures_in_both_stages(session: DragSession) -> None:
+    for step in itertools.chain(session.drag(1), session.render(1)):
+        preview = session.preview(step, longest_side=64)
+        assert (preview is None) == (step.predicted_x0 is None)
+        if preview is not None:
+            assert preview.size == (64, 64)
+
+
+def test_previews_do_not_change_the_run(tiny: Diffusion) -> None:
+    latents = []
+    for every in (0, 1):
+        session = make_session(tiny)
+        finish(session.prepare())
+        for step in session.drag(every):
+            session.preview(step)
+        latents.append(session.latent)
+        session.close()
+    assert torch.equal(*latents)
+
+
+def test_numbers_that_are_not_finite_end_the_run_with_the_last_good_latent(
+    tiny: Diffusion, session: DragSession
+) -> None:
+    steps = session.drag()
+    next(steps)
+    good = session.latent
+    weight = tiny.unet.conv_in.weight
+    kept = weight.clone()
+    try:
+        weight.data.fill_(torch.nan)
+        with pytest.raises(NumericalError, match="nan"):
+            next(steps)
+    finally:
+        weight.data.copy_(kept)
+    assert torch.equal(session.latent, good)
+    next(session.drag())
+    assert torch.isfinite(session.latent).all()
+
+
+def test_bad_input_is_said_and_changes_nothing(tiny: Diffusion, session: DragSession) -> None:
+    before = session.drags
+    faults = [
+        (lambda: session.add_drag("b", Drag(Point(500, 1), Point(1, 1))), PointError, "500"),
+        (lambda: session.aim("zork", Point(1, 1)), PointError, "'zork'"),
+        (lambda: session.grab("a", DRAG.target), PointError, "both at"),
+        (lambda: session.remove_drag("zork"), PointError, "'zork'"),
+        (lambda: session.set_mask(np.zeros((5, 7))), MaskError, "7 x 5"),
+        (lambda: session.change({"lora_rank": 4}), SettingsError, "lora_rank cannot change"),
+        (lambda: session.change({"zork": 4}), SettingsError, "'zork'"),
+        (lambda: DragSession(tiny, Image.new("RGB", (900, 10))), PictureError, "900 x 10"),
+    ]
+    for call, kind, words in faults:
+        with pytest.raises(kind, match=words):
+            call()  # type: ignore[no-untyped-call]
+    assert session.drags == before
+    session.remove_drag("a")
+    with pytest.raises(PointError, match="nothing to drag"):
+        next(session.drag())
+
+
+@pytest.mark.parametrize("size", [(300, 100), (70, 200)], ids=str)
+def test_any_aspect_ratio_comes_back_at_its_size(tiny: Diffusion, size: tuple[int, int]) -> None:
+    session = DragSession(tiny, picture(*size), settings=DragSettings.resolve(None, {}, {**SHORT, "latent_lr": 0.1}))
+    session.add_drag("a", Drag(Point(10, 20), Point(50, 60)))
+    finish(itertools.chain(session.prepare(), session.drag(), session.render()))
+    assert session.result().size == picture(*size).size
+    session.close()
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_over_500_iterations(tiny: Diffusion) -> None:
+    import psutil
+
+    session = make_session(tiny, max_iterations=500, arrival_distance=0.5)
+    finish(session.prepare())
+    process = psutil.Process()
+    sizes = []
+    for step in session.drag():
+        session.preview(step)
+        if step.iteration % 50 == 0:
+            sizes.append(process.memory_info().rss / 2**20)
+    assert session.iteration == 500 or len(sizes) > 5
+    assert sizes[-1] - sizes[1] < 30, sizes
+
+
+def test_the_built_in_model_moves_an_arm(model: Diffusion, samples: Path) -> None:
+    """The tracked handle gets to its target on a picture and drag from the gallery."""
+    session = DragSession(model, Image.open(samples / "teddy-bear.png"), prompt="a teddy bear")
+    session.add_drag("arm", Drag(Point(62, 150), Point(40, 110)))
+    session.set_mask(np.asarray(Image.open(samples / "teddy-bear-mask.png").convert("L")))
+    finish(session.prepare())
+    steps = list(session.drag(preview_every=0))
+    assert steps[-1].distances["arm"] < 0.5 * steps[0].distances["arm"]
+    session.close()
