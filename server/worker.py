@@ -135,6 +135,7 @@ class DeviceWorker:
     def close(self) -> None:
         """Forget all sessions; the model is as it was."""
         for job in self._jobs.values():
+            job.steps = None
             self._forget(job)
         self._jobs.clear()
 

@@ -55,7 +55,8 @@ def test_the_worker_runs_elsewhere_and_comes_back_when_it_dies() -> None:
             assert engine.pid is not None
             os.kill(engine.pid, signal.SIGKILL)
             assert "exit code -9" in (await ear.expect(Lost)).message
-            assert engine.state == "restarting"
+            state: str = engine.state
+            assert state == "restarting"
             engine.submit(Start(run="r2", picture=PICTURE, goal=GOAL))  # waits for the next worker
             ended = await ear.expect(Finished)
             assert (ended.run, ended.outcome) == ("r2", "exhausted")
