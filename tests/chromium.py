@@ -21,8 +21,10 @@ def find() -> Path | None:
     """The executable to start, or None where there is none."""
     from playwright.sync_api import sync_playwright
 
+    # Debian's package puts it into /usr/bin, which a test's bare PATH may lack.
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/bin"])
     for name in NAMES:
-        if found := shutil.which(name):
+        if found := shutil.which(name, path=places):
             return Path(found)
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
@@ -46,4 +48,7 @@ if __name__ == "__main__":
     if find() is None:
         log.info("no Chromium here yet: installing one")
         install()
-    log.info("browser tests use %s", find())
+    found = find()
+    if found is None:
+        raise SystemExit(f"no Chromium, and none could be installed: put one of {', '.join(NAMES)} on PATH")
+    log.info("browser tests use %s", found)
