@@ -23,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    if arguments[:1] and arguments[0] in ("edit", "bench"):  # they parse their own
-        module = importlib.import_module("editor.cli")
-        code: int = module.main(arguments[1:] if arguments[0] == "edit" else arguments)
+    if arguments[:1] == ["edit"]:  # it reads its own arguments
+        code: int = importlib.import_module("editor.cli").main(arguments[1:])
         return code
     chosen = parser.parse_args(arguments)
     if chosen.version:
