@@ -266,7 +266,7 @@ def test_everything_works_from_the_keyboard(open_page: Callable[..., Page]) -> N
 
 def test_it_works_with_fingers(open_page: Callable[..., Page]) -> None:
     page = open_page(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
-    page.get_by_role("button", name=re.compile("sample.*llama", re.IGNORECASE)).tap()
+    page.get_by_role("button", name=re.compile("sample.*koala", re.IGNORECASE)).tap()
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)
     points = page.get_by_test_id("points").get_by_role("listitem")
