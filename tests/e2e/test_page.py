@@ -328,7 +328,7 @@ def test_renew_the_screenshot_of_the_readme(open_page: Callable[..., Page]) -> N
     editor = Editor(page)
     editor.button("Drag").click()
     page.wait_for_function(
-        "Number(document.querySelector('[data-testid=point-1]').dataset.distance) < 18", timeout=A_RUN
+        "() => Number(document.querySelector('[data-testid=point-1]').dataset.distance) < 18", timeout=A_RUN
     )
     page.screenshot(path=ROOT / "static" / "screenshot.png")
 
