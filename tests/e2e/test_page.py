@@ -321,6 +321,7 @@ def test_what_is_no_picture_is_refused_in_words(browser: Browser, live_server: s
 @pytest.mark.skipif(README_SCREENSHOT not in os.environ, reason=f"{README_SCREENSHOT}=1 renews the README's picture")
 def test_renew_the_screenshot_of_the_readme(open_page: Callable[..., Page]) -> None:
     page = open_page(color_scheme="light")
+    page.wait_for_load_state("networkidle")
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / "landing.png")
     page.get_by_role("button", name=re.compile("sample.*teddy", re.IGNORECASE)).click()
