@@ -20,8 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
-from editor.model import Diffusion, Setting
+from editor.model import Diffusion
 from editor.points import Drag, Point
+from editor.references import Setting
 from editor.session import DragSession, DragStep, RenderStep
 from editor.settings import PRESETS, DragSettings
 

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +113,29 @@ class Lora:
             self.optimizer.step()
         self.optimizer.zero_grad()
         return value
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and AdamW's moments by name, to `load_state` into another one of the same shape."""
+        parameters = self.parameters()
+        weights = {f"{index}.weight": parameter for index, parameter in enumerate(parameters)}
+        moments = {
+            f"{index}.{name}": value
+            for index, parameter in enumerate(parameters)
+            for name, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        return {**weights, **moments}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, bit for bit."""
+        parameters = self.parameters()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            index, _, kind = name.partition(".")
+            if kind == "weight":
+                parameters[int(index)].data.copy_(value)
+            else:
+                moments.setdefault(int(index), {})[kind] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def remove(self) -> None:
         """Take the adapter off the UNet and free it."""

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from editor.errors import ModelError
+from editor.errors import ModelError, SettingsError
+from editor.references import WHAT_WORKS, Setting, find_model, find_tiny
 
 log = logging.getLogger(__name__)
 
-BUILTIN = Path(__file__).parent / "weights"
-DEFAULTS_FILE = "livedrag.json"
-"""In a model's folder: the settings that suit it, by name; see `editor.settings.DragSettings`."""
-
-Setting = bool | int | float | str
 Autoencoder: TypeAlias = "AutoencoderDC | AutoencoderKL"
-AUTOENCODERS: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
-WHAT_WORKS = "Stable Diffusion 1.x and 2.x and their fine-tunes work, as a diffusers folder with .safetensors weights"
+_AUTOENCODERS: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,7 @@ class Diffusion:
         kind: ``builtin`` or ``stable-diffusion``.
         defaults: the settings that suit this model, by name.
         device, dtype: of the weights.
+        loss_scale: what a loss is multiplied by before going back through the network, and its gradient divided by.
         latent_dtype: float32, or float64 where the weights are.
         native_side: side in pixels of the square picture it was trained on.
         stride: sides of the working picture are multiples of this.
@@ -90,15 +85,16 @@ class Diffusion:
         defaults: Mapping[str, Setting],
         device: torch.device,
         dtype: torch.dtype,
+        tiny: AutoencoderTiny | None = None,
     ) -> None:
         self.name, self.kind, self.defaults = name, kind, dict(defaults)
         self.device, self.dtype = device, dtype
-        for part in (unet, vae, text_encoder):
+        for part in filter(None, (unet, vae, text_encoder, tiny)):
             part.to(device).eval().requires_grad_(False)
         if device.type == "cuda":
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)
-        self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
+        self.unet, self.vae, self.text_encoder, self.tokenizer, self.tiny = unet, vae, text_encoder, tokenizer, tiny
         self.prediction_type: str = scheduler.config.prediction_type
         self.train_timesteps: int = scheduler.config.num_train_timesteps
         self.alphas_cumprod: list[float] = scheduler.alphas_cumprod.tolist()
@@ -107,45 +103,51 @@ class Diffusion:
         self.stride = self.latent_stride * 2**downsamplings
         self.native_side: int = unet.config.sample_size * self.latent_stride
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
+        self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
         self._features: Tensor | None = None
         self._beyond_features = "gradient"
         unet.up_blocks[-2].register_forward_hook(self._keep_features)
 
     @classmethod
     def load(
-        cls, reference: str = "builtin", *, device: str | None = None, dtype: torch.dtype | None = None
+        cls,
+        reference: str = "builtin",
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        tiny: str | None = None,
     ) -> Diffusion:
-        """Open a model.
+        """Open a model, component by component, from safetensors alone.
 
         Args:
-            reference: ``builtin``, or the path of a diffusers folder of Stable Diffusion 1.x.
+            reference: ``builtin``, a diffusers folder, or a hub id with a pinned revision; see `editor.references`.
             device: a torch device such as ``cuda:0``; by default the first CUDA device, else Apple's GPU, else the CPU.
             dtype: of the weights; by default bfloat16 or float16 on CUDA, by capability, and float32 elsewhere.
+            tiny: folder or hub id of an `AutoencoderTiny` for previews; by default the model's ``tiny`` folder, if any.
 
         Raises:
             ModelError: there is no such model, or it is of a kind that cannot be dragged here.
         """
-        folder = BUILTIN if reference == "builtin" else Path(reference).expanduser()
-        if not folder.is_dir():
-            raise ModelError(f"unknown model {reference!r}: 'builtin' works, or the path of a folder; {WHAT_WORKS}")
-        index = _read_json(folder / "model_index.json", reference)
-        _check_supported(index, folder, reference)
+        source = find_model(reference)
+        tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
         chosen = torch.device(device or _best_device())
         dtype = dtype or _best_dtype(chosen)
         weights = {"dtype": dtype, "use_safetensors": True}
+        folder = source.folder
         try:
             with _without_progress_bars():
                 return cls(
-                    name="built-in" if reference == "builtin" else folder.resolve().name,
-                    kind="builtin" if reference == "builtin" else "stable-diffusion",
+                    name=source.name,
+                    kind=source.kind,
                     unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **weights),
-                    vae=AUTOENCODERS[index["vae"][1]].from_pretrained(folder, subfolder="vae", **weights),
+                    vae=_AUTOENCODERS[source.autoencoder].from_pretrained(folder, subfolder="vae", **weights),
                     text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights),
                     tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
                     scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(folder, subfolder="scheduler")),
-                    defaults=_read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {},
+                    defaults=source.defaults,
                     device=chosen,
                     dtype=dtype,
+                    tiny=None if tiny_folder is None else AutoencoderTiny.from_pretrained(tiny_folder, **weights),
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"the model {reference!r} cannot be opened: {error}; {WHAT_WORKS}") from error
@@ -180,16 +182,28 @@ class Diffusion:
         pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.dtype)).sample
         return pixels
 
-    def decode_small(self, latent: Tensor, longest_side: int) -> Tensor:
-        """As `decode`, but a latent of at least twice the wanted size is averaged down first, at a fraction of the
-        cost.
+    @torch.no_grad()
+    def decode_tiny(self, latent: Tensor) -> Tensor:
+        """As `decode`, by the tiny autoencoder. Raises `SettingsError` where the model has none."""
+        if self.tiny is None:
+            raise SettingsError("preview quality 'tiny' needs a tiny autoencoder and this model has none: 'full' works")
+        pixels: Tensor = self.tiny.decode(latent.to(self.dtype)).sample
+        return pixels
 
-        Args:
-            latent: ``(1, 4, H/8, W/8)``.
-            longest_side: that the picture should have at least, in pixels.
+    @cached_property
+    def latent_colours(self) -> Tensor:
+        """The linear map from latent (and a one) to colour, ``(5, 3)``.
+
+        Least squares over what the decoder makes of smooth random latents, a pixel of the latent at a time.
         """
-        factor = max(1, max(latent.shape[-2:]) * self.latent_stride // longest_side)
-        return self.decode(nn.functional.avg_pool2d(latent, factor, ceil_mode=True) if factor > 1 else latent)
+        generator = torch.Generator().manual_seed(0)
+        coarse = 1.5 * torch.randn(8, 4, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device)
+        latents = nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
+        pixels = torch.cat([self.decode(latent[None]) for latent in latents]).to(latents).clamp(-1, 1)
+        colours = nn.functional.avg_pool2d(pixels, self.latent_stride).movedim(1, -1).flatten(0, 2)
+        known = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, 2)
+        solution: Tensor = torch.linalg.lstsq(known, colours).solution
+        return solution
 
     def predict(
         self,
@@ -283,34 +297,3 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-
-
-def _read_json(path: Path, reference: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fault = f"{reference!r} is no diffusers model: {path.name} cannot be read ({error})"
-        raise ModelError(f"{fault}; {WHAT_WORKS}") from None
-    return content
-
-
-def _check_supported(index: dict[str, Any], folder: Path, reference: str) -> None:
-    pipeline = index.get("_class_name", "of an unnamed class")
-    if pipeline != "StableDiffusionPipeline":
-        raise ModelError(f"{reference!r} is a {pipeline}: it cannot be dragged here; {WHAT_WORKS}")
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        if part not in index or not (folder / part).is_dir():
-            raise ModelError(f"{reference!r} has no {part!r} folder; {WHAT_WORKS}")
-    vae = index["vae"][1]
-    if vae not in AUTOENCODERS:
-        raise ModelError(f"{reference!r} has the autoencoder {vae}: {' and '.join(AUTOENCODERS)} work")
-    channels = _read_json(folder / "unet" / "config.json", reference).get("in_channels")
-    if channels != 4:
-        raise ModelError(f"the UNet of {reference!r} takes {channels} channels (inpainting ones take 9); {WHAT_WORKS}")
-    prediction = _read_json(folder / "scheduler" / "scheduler_config.json", reference).get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise ModelError(f"{reference!r} predicts {prediction!r}: 'epsilon' and 'v_prediction' work")
-    for part in ("unet", "vae", "text_encoder"):
-        if not any((folder / part).glob("*.safetensors")):
-            fault = f"{reference!r} has no .safetensors weights in {part!r}: pickled weights are never opened"
-            raise ModelError(f"{fault}; {WHAT_WORKS}")

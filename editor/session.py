@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +17,23 @@ from torch import Tensor
 from editor.attention import Seen, controlled, recording
 from editor.ddim import ddim_step, denoising_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
+from editor.handles import Handle, cells_and_targets, follow, place, put_down
 from editor.lora import FitStep, Lora
-from editor.model import Diffusion, Level, Setting
+from editor.model import Diffusion, Level
 from editor.motion import mask_loss, motion_supervision_loss
 from editor.picture import check_mask, compose, mask_to_latent, to_tensor, working_size
-from editor.points import Cell, Drag, Point, Rasters, Size, distance
+from editor.points import Drag, Point, Rasters, Size, distance
+from editor.preview import Quality, affordable, decode_preview
+from editor.references import Setting
 from editor.settings import LIVE_SETTINGS, DragSettings
-from editor.tracking import have_arrived, take_templates, track_points
+from editor.snapshot import Snapshot
+from editor.timeline import Moment, Timeline
+from editor.tracking import have_arrived
 
 REFERENCE_BUDGET = 2 * 2**30
 """Bytes of the unedited picture's attention inputs kept by a session; the rest is computed again at each render."""
+TIMELINE_BUDGET = 64 * 2**20
+"""Bytes of latents and thumbnails on one session's timeline."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +74,6 @@ class RenderStep:
     predicted_x0: Tensor | None
 
 
-@dataclass(frozen=True)
-class _Handle:
-    """A drag under way. The exact place is ``cell + offset``; ``template`` is None until the next features are read."""
-
-    start: Drag
-    target: Point
-    cell: Cell
-    offset: Cell
-    template: Tensor | None = None
-
-
 class DragSession:
     """One picture being edited: its LoRA, inverted latent, optimiser, handles and random generator.
 
@@ -102,15 +99,32 @@ class DragSession:
         settings: DragSettings | None = None,
         seed: int = 0,
     ) -> None:
-        self.settings = settings or DragSettings.resolve(model_defaults=model.defaults)
-        self.iteration = 0
-        self._model = model
-        self._picture = picture.convert("RGB")
+        working = working_size(Size(*picture.size), model.native_side, model.stride)
+        self._set_up(
+            model,
+            picture,
+            settings or DragSettings.resolve(model_defaults=model.defaults),
+            prompt=model.embed_prompt(prompt),
+            clean=model.encode(to_tensor(picture, working)),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def _set_up(
+        self,
+        model: Diffusion,
+        picture: Image.Image,
+        settings: DragSettings,
+        *,
+        prompt: Tensor,
+        clean: Tensor,
+        generator: torch.Generator,
+    ) -> None:
         size = Size(*picture.size)
+        self.settings = settings
+        self.iteration = 0
+        self._model, self._picture = model, picture.convert("RGB")
         self._rasters = Rasters(size, working_size(size, model.native_side, model.stride))
-        self._generator = torch.Generator().manual_seed(seed)
-        self._prompt = model.embed_prompt(prompt)
-        self._clean = model.encode(to_tensor(self._picture, self._rasters.working))
+        self._prompt, self._clean, self._generator = prompt, clean, generator
         self._levels = model.levels(self.settings.ddim_steps)[: self.settings.levels_inverted]
         self._lora: Lora | None = None
         self._fitted = 0
@@ -118,26 +132,30 @@ class DragSession:
         self._inverted = self._clean
         self._latent: Tensor | None = None
         self._optimizer: torch.optim.Adam | None = None
-        self._handles: dict[str, _Handle] = {}
+        self._handles: dict[str, Handle] = {}
         self._latent_moved = False
+        self.timeline = Timeline(TIMELINE_BUDGET)
         self._mask: NDArray[np.bool_] | None = None
         self._latent_mask: Tensor | None = None
         self._unedited_noise: Tensor | None = None
         self._unedited: list[Tensor] = []  # the inverted latent on its way down, noisiest first
         self._reference: dict[int, Seen] = {}  # what attention saw on that way, by index
         self._rendered: Tensor | None = None
+        self._iteration_seconds = math.inf  # of the last iteration, and of the last preview: what is worth showing?
+        self._decoder_seconds = 0.0
+        self._preview_every = 1
 
     # What people may change at any time between two yields ------------------------------------------------------------
 
     @property
     def drags(self) -> dict[str, Drag]:
         """By id: where the content is now, and where it should go."""
-        return {name: Drag(self._point(handle), handle.target) for name, handle in self._handles.items()}
+        return {name: Drag(place(handle, self._rasters), handle.target) for name, handle in self._handles.items()}
 
     def add_drag(self, name: str, drag: Drag) -> None:
         """Put down a handle and its target. Its template is the feature there now. Raises `PointError`."""
         self._rasters.check_drag(drag)
-        self._handles[name] = self._put_down(drag, drag)
+        self._handles[name] = put_down(drag, self._rasters)
 
     def aim(self, name: str, target: Point) -> None:
         """Give a drag another target. Raises `PointError`."""
@@ -149,7 +167,7 @@ class DragSession:
         before = self._handle(name)
         drag = Drag(handle, before.target)
         self._rasters.check_drag(drag)
-        self._handles[name] = self._put_down(drag, drag if self.iteration == 0 else before.start)
+        self._handles[name] = put_down(drag, self._rasters, start=None if self.iteration == 0 else before.start)
 
     def remove_drag(self, name: str) -> None:
         """Forget a drag. Raises `PointError` where there is none."""
@@ -181,13 +199,32 @@ class DragSession:
         self.settings = self.settings.changed(overrides)
 
     def reset(self) -> None:
-        """Back to the unedited latent, with the handles as they were put down."""
-        self._handles = {name: self._put_down(handle.start, handle.start) for name, handle in self._handles.items()}
-        self.iteration = 0
-        self._latent_moved = False
+        """Back to the unedited latent, with the handles as they were put down; the timeline keeps what was reached."""
+        self._handles = {name: put_down(handle.start, self._rasters) for name, handle in self._handles.items()}
         self._rendered = None
         if self.prepared:
-            self._start_from(self._inverted)
+            self._go_on_from(self._inverted, iteration=0)
+            self.timeline.current = next(iter(self.timeline)).index
+
+    def seek(self, index: int) -> None:
+        """Back (or forth) to a kept iteration; the next one branches from there.
+
+        Its latent was kept in half precision and Adam starts afresh: going on is not bit for bit the run of then.
+
+        Args:
+            index: of a `Moment` on the `timeline`.
+
+        Raises:
+            EditorError: it is not kept.
+        """
+        moment = self.timeline[index]
+        if moment.parent is None:
+            self.reset()
+            return
+        self._handles = dict(moment.handles)
+        self._go_on_from(moment.latent.to(self._clean), iteration=moment.iteration)
+        self._latent_moved = True
+        self.timeline.current = index
 
     # Preparing --------------------------------------------------------------------------------------------------------
 
@@ -196,17 +233,11 @@ class DragSession:
         """Whether the LoRA is fitted and the picture inverted."""
         return self._latent is not None
 
-    def prepare(self) -> Iterator[FitStep | InversionStep]:
+    def prepare(self) -> Generator[FitStep | InversionStep, None, None]:
         """Fit the picture's LoRA, then invert the picture; goes on from where it was left."""
         settings = self.settings
         if self._lora is None:
-            self._lora = Lora(
-                self._model,
-                rank=settings.lora_rank,
-                targets=tuple(settings.lora_targets.split()),
-                learning_rate=settings.lora_lr,
-                generator=self._generator,
-            )
+            self._lora = self._make_lora(self._generator)
         while self._fitted < settings.lora_steps:
             loss = self._lora.fit_step(self._model, self._clean, self._prompt, settings.lora_batch, self._generator)
             self._fitted += 1
@@ -216,12 +247,13 @@ class DragSession:
                 self._inverted = inversion_step(self._model, self._inverted, self._prompt, self._levels[self._climbed])
             self._climbed += 1
             if self._climbed == len(self._levels):
-                self._start_from(self._inverted)
+                self._go_on_from(self._inverted, iteration=0)
+                self.timeline.add(0, self._handles, self._inverted)
             yield InversionStep(self._climbed, len(self._levels))
 
     # Dragging ---------------------------------------------------------------------------------------------------------
 
-    def drag(self, preview_every: int = 4) -> Iterator[DragStep]:
+    def drag(self, preview_every: int = 4) -> Generator[DragStep, None, None]:
         """Move the content until all handles have arrived or ``max_iterations`` steps have been taken.
 
         Args:
@@ -239,7 +271,10 @@ class DragSession:
                     "there is nothing to drag: put a handle on what should move, a target where it should go"
                 )
             last = taken >= self.settings.max_iterations
+            began = time.perf_counter()
             step = self._iterate(last=last, preview=preview_every > 0 and self.iteration % preview_every == 0)
+            self._iteration_seconds = time.perf_counter() - began
+            self._preview_every = preview_every
             yield step
             if last or step.arrived:
                 return
@@ -259,24 +294,29 @@ class DragSession:
                 features, noise = prediction.features, prediction.noise
 
             # 2. Where is the content now?
-            self._track(features.detach())
+            self._handles = follow(
+                self._handles, features.detach(), settings.tracking_radius, self._rasters, moved=self._latent_moved
+            )
+            self._latent_moved = False
 
             # 3. All there, or out of iterations?
-            handles, targets = self._cells()
+            handles, targets = cells_and_targets(self._handles, self._rasters, self._clean.dtype)
             moving = ~have_arrived(handles, targets, settings.arrival_distance)
             if last or not moving.any():
                 return self._step(loss=0.0, arrived=not moving.any(), x0=None)
 
             # 4. and 5. Motion supervision, and keeping what may not change.
             handles, targets = handles[moving].to(latent.device), targets[moving].to(latent.device)
-            loss = motion_supervision_loss(features, handles, targets, settings.supervision_radius, self._raster)
+            raster = (self._rasters.rows, self._rasters.columns)
+            loss = motion_supervision_loss(features, handles, targets, settings.supervision_radius, raster)
             if mask is not None and noise is not None:
                 below = ddim_step(latent, noise, level.alpha, level.alpha_below)
                 unedited = ddim_step(self._inverted, self._noise_of_unedited(noise), level.alpha, level.alpha_below)
                 loss = loss + mask_loss(below, unedited, mask, settings.mask_weight)
 
             # 6. One step of Adam on the latent alone.
-            (gradient,) = torch.autograd.grad(loss, latent)
+            (gradient,) = torch.autograd.grad(loss * self._model.loss_scale, latent)
+            gradient = gradient / self._model.loss_scale
             value, largest = torch.stack([loss.detach(), gradient.abs().max()]).tolist()
             if not (math.isfinite(value) and math.isfinite(largest)):
                 raise NumericalError(
@@ -291,32 +331,8 @@ class DragSession:
             optimizer.zero_grad()
         self.iteration += 1
         self._latent_moved = True
+        self.timeline.add(self.iteration, self._handles, latent)
         return self._step(loss=value, arrived=False, x0=x0)
-
-    def _track(self, features: Tensor) -> None:
-        """Move the handles to where these features show their templates; new handles take theirs."""
-        known = [name for name, handle in self._handles.items() if handle.template is not None]
-        if known and self._latent_moved:
-            cells = torch.tensor([_pair(self._handles[name].cell) for name in known]).to(features)
-            templates = torch.stack([self._template(name) for name in known])
-            found = track_points(features, templates, cells, self.settings.tracking_radius, self._raster).tolist()
-            for name, (row, column) in zip(known, found, strict=True):
-                self._handles[name] = replace(self._handles[name], cell=Cell(row, column))
-        self._latent_moved = False
-        new = [name for name in self._handles if name not in known]
-        if new:
-            cells = torch.tensor([_pair(self._handles[name].cell) for name in new]).to(features)
-            for name, template in zip(new, take_templates(features, cells, self._raster), strict=True):
-                self._handles[name] = replace(self._handles[name], template=template)
-
-    def _cells(self) -> tuple[Tensor, Tensor]:
-        """Handles, on whole cells, and targets, shifted by the same fraction; ``(n, 2)`` each, on the CPU."""
-        handles = self._handles.values()
-        targets = [self._rasters.to_cell(handle.target) - handle.offset for handle in handles]
-        return (
-            torch.tensor([_pair(handle.cell) for handle in handles], dtype=self._clean.dtype),
-            torch.tensor([_pair(target) for target in targets], dtype=self._clean.dtype),
-        )
 
     def _noise_of_unedited(self, noise: Tensor | None = None) -> Tensor:
         """The noise predicted for the unedited latent; ``noise`` is the current one's, the same while nothing moved."""
@@ -347,7 +363,7 @@ class DragSession:
 
     # Rendering --------------------------------------------------------------------------------------------------------
 
-    def render(self, preview_every: int = 4) -> Iterator[RenderStep]:
+    def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:
         """Denoise the latent as it is now; the first time, the unedited one before it. Then `result` is the picture.
 
         Args:
@@ -384,26 +400,130 @@ class DragSession:
         edited, unedited = self._model.decode(self._rendered), self._model.decode(self._unedited[-1])
         return compose(self._picture, edited, unedited, self._mask)
 
-    def preview(self, step: DragStep | RenderStep, longest_side: int = 256) -> Image.Image | None:
-        """A small RGB picture of what a step predicts, decoded by the model; None where the step carries no prediction.
+    def preview(
+        self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None
+    ) -> Image.Image | None:
+        """A small RGB picture of what a step predicts; None where the step carries no prediction.
 
         Args:
             step: of this session's `drag` or `render`, the latest one.
             longest_side: of the preview, in pixels.
+            quality: see `editor.preview`; by default a decoder's, unless that would hold the iterations up.
         """
         if step.predicted_x0 is None:
             return None
-        level = self._levels[-1]
-        unedited = (
-            predict_x0(self._inverted, self._noise_of_unedited(), level.alpha)
-            if isinstance(step, DragStep)
-            else self._unedited[-1]
-        )
+        every = max(1, self._preview_every)
+        chosen = quality or affordable(self._model, self._decoder_seconds, self._iteration_seconds, every)
+        began = time.perf_counter()
+        if isinstance(step, DragStep):
+            unedited = predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
+        else:
+            unedited = self._unedited[-1]
         small = self._picture.copy()
         small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size))
-        decode = self._model.decode_small
-        return compose(small, decode(step.predicted_x0, longest_side), decode(unedited, longest_side), mask)
+        edited, before = (
+            decode_preview(self._model, latent, chosen, longest_side) for latent in (step.predicted_x0, unedited)
+        )
+        picture = compose(small, edited, before, mask)
+        if chosen != "latent":
+            self._decoder_seconds = time.perf_counter() - began
+        if isinstance(step, DragStep):
+            self.timeline.show(picture)
+        return picture
+
+    # Leaving and coming back ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """All that the session is, but for thumbnails and what can be computed again; see `restore`."""
+        taken = Snapshot()
+        named = {
+            "clean": self._clean,
+            "prompt": self._prompt,
+            "generator": self._generator.get_state(),
+            "inverted": self._inverted,
+            "latent": self._latent,
+            "unedited_noise": self._unedited_noise,
+            "rendered": self._rendered,
+            "mask": None if self._mask is None else torch.from_numpy(self._mask.copy()),
+        }
+        taken.put("session", {name: tensor for name, tensor in named.items() if tensor is not None})
+        taken.put("unedited", {str(index): latent for index, latent in enumerate(self._unedited)})
+        taken.put("moment", {str(moment.index): moment.latent for moment in self.timeline})
+        if self._lora is not None:
+            taken.put("lora", self._lora.state())
+        if self._optimizer is not None and self._latent is not None:
+            taken.put("adam", self._optimizer.state.get(self._latent, {}))
+        taken.facts = {
+            "model": self._model.name,
+            "picture": [self._rasters.picture.width, self._rasters.picture.height],
+            "settings": self.settings.as_dict(),
+            "iteration": self.iteration,
+            "fitted": self._fitted,
+            "climbed": self._climbed,
+            "latent_moved": self._latent_moved,
+            "handles": taken.put_handles(self._handles),
+            "current": self.timeline.current,
+            "timeline": [
+                [moment.index, moment.parent, moment.iteration, taken.put_handles(moment.handles)]
+                for moment in self.timeline
+            ],
+        }
+        return taken.to_bytes()
+
+    @classmethod
+    def restore(cls, model: Diffusion, picture: Image.Image, snapshot: bytes) -> DragSession:
+        """A session that goes on, bit for bit, as the one that `snapshot` was taken of.
+
+        Args:
+            model: the same model, on the same kind of device.
+            picture: the same picture.
+            snapshot: what `snapshot` gave, in this process or another.
+
+        Raises:
+            EditorError: it is no snapshot, or one of another picture or model.
+        """
+        taken = Snapshot.from_bytes(snapshot)
+        facts, named = taken.facts, taken.get("session")
+        if facts["picture"] != list(picture.size) or facts["model"] != model.name:
+            was = f"a picture of {facts['picture']} pixels with the model {facts['model']!r}"
+            raise EditorError(f"the snapshot is of {was}, not of {list(picture.size)} pixels with {model.name!r}")
+        session = cls.__new__(cls)
+        session._set_up(
+            model,
+            picture,
+            DragSettings().changed(facts["settings"]),
+            prompt=named["prompt"].to(model.device),
+            clean=named["clean"].to(model.device),
+            generator=torch.Generator(),
+        )
+        session._take_up(taken)
+        return session
+
+    def _take_up(self, taken: Snapshot) -> None:
+        facts, named = taken.facts, taken.get("session")
+        self._generator.set_state(named["generator"])
+        self._fitted, self._climbed = facts["fitted"], facts["climbed"]
+        self._inverted = named["inverted"].to(self._clean)
+        if lora := taken.get("lora"):
+            self._lora = self._make_lora(torch.Generator())
+            self._lora.load_state(lora)
+        if "latent" in named:
+            self._go_on_from(named["latent"].to(self._clean), facts["iteration"])
+            _, optimizer, _ = self._ready()
+            if adam := taken.get("adam"):
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: adam}})
+        self._latent_moved = facts["latent_moved"]
+        self._handles = taken.get_handles(facts["handles"], self._clean)
+        self.set_mask(named["mask"].numpy() if "mask" in named else None)
+        self._unedited = [latent.to(self._clean) for latent in taken.get("unedited").values()]
+        self._unedited_noise = named["unedited_noise"].to(self._clean) if "unedited_noise" in named else None
+        self._rendered = named["rendered"].to(self._clean) if "rendered" in named else None
+        latents = taken.get("moment")
+        for index, parent, iteration, handles in facts["timeline"]:
+            latent = latents[str(index)].to(self._clean.device)
+            self.timeline.put(Moment(index, parent, iteration, taken.get_handles(handles, self._clean), latent))
+        self.timeline.current = facts["current"]
 
     def close(self) -> None:
         """Give back what the session holds on the model."""
@@ -446,31 +566,22 @@ class DragSession:
             raise EditorError("the picture is not prepared yet: run prepare() to its end first")
         return self._latent, self._optimizer, self._lora
 
-    def _start_from(self, latent: Tensor) -> None:
+    def _make_lora(self, generator: torch.Generator) -> Lora:
+        return Lora(
+            self._model,
+            rank=self.settings.lora_rank,
+            targets=tuple(self.settings.lora_targets.split()),
+            learning_rate=self.settings.lora_lr,
+            generator=generator,
+        )
+
+    def _go_on_from(self, latent: Tensor, iteration: int) -> None:
+        self.iteration = iteration
+        self._latent_moved = False
         self._latent = latent.detach().clone().requires_grad_()
         self._optimizer = torch.optim.Adam([self._latent], lr=self.settings.latent_lr)
 
-    @property
-    def _raster(self) -> tuple[int, int]:
-        return self._rasters.rows, self._rasters.columns
-
-    def _put_down(self, drag: Drag, start: Drag) -> _Handle:
-        cell = self._rasters.nearest_cell(drag.handle)
-        return _Handle(start=start, target=drag.target, cell=cell, offset=self._rasters.to_cell(drag.handle) - cell)
-
-    def _handle(self, name: str) -> _Handle:
+    def _handle(self, name: str) -> Handle:
         if name not in self._handles:
             raise PointError(f"there is no drag {name!r}: {', '.join(map(repr, self._handles)) or 'none'} are there")
         return self._handles[name]
-
-    def _template(self, name: str) -> Tensor:
-        template = self._handles[name].template
-        assert template is not None
-        return template
-
-    def _point(self, handle: _Handle) -> Point:
-        return self._rasters.to_point(handle.cell + handle.offset)
-
-
-def _pair(cell: Cell) -> tuple[float, float]:
-    return cell.row, cell.column

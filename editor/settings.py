@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from editor.errors import SettingsError
-from editor.model import Setting
+from editor.references import Setting
 
 
 def _setting(default: Setting, low: float, high: float, *, live: bool = False) -> Any:

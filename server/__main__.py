@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see `engine_local.run_worker`
     if arguments[:1] == ["edit"]:  # it reads its own arguments
         code: int = importlib.import_module("editor.cli").main(arguments[1:])
         return code

@@ -167,8 +167,11 @@ async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hel
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_write(websocket, outbox), name="writer")
             tasks.create_task(_read(websocket, seat, outbox), name="reader")
-    except* (Farewell, WebSocketDisconnect, WebSocketDisconnected) as ends:
-        raise _first(ends) from None
+    except ExceptionGroup as ends:  # not `except*`, which may wrap again what is raised inside it
+        expected, unexpected = ends.split((Farewell, WebSocketDisconnect, WebSocketDisconnected))
+        if unexpected is not None or expected is None:
+            raise
+        raise _first(expected) from None
     finally:
         house.leave(seat)
 
@@ -221,7 +224,7 @@ def _decoded(data: bytes | str) -> ClientMessage:
     return decode_client(data)
 
 
-def _first(ends: BaseExceptionGroup[Exception]) -> Exception:
+def _first(ends: ExceptionGroup[Exception]) -> Exception:
     """Of several ends at once, the one that says most."""
     exceptions = [end for end in ends.exceptions if isinstance(end, Exception)]
     return next((end for end in exceptions if isinstance(end, Farewell)), exceptions[0])

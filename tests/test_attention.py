@@ -28,7 +28,8 @@ class TwoRows:
         key = heads(attention.to_k(hidden_states[:1])).expand(2, -1, -1, -1)
         value = heads(attention.to_v(hidden_states[:1])).expand(2, -1, -1, -1)
         weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-        return attention.to_out[0]((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        output: Tensor = attention.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
+        return output
 
 
 def test_kept_inputs_agree_with_the_two_row_computation(tiny: Diffusion) -> None:

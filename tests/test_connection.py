@@ -363,3 +363,22 @@ def test_two_rooms_do_not_hear_each_other(address: str, room: NewRoom) -> None:
             assert not any(isinstance(message, Started) for message in there.received)
 
     asyncio.run(story())
+
+
+def test_people_who_leave_are_no_fault(address: str, room: NewRoom, caplog: pytest.LogCaptureFixture) -> None:
+    """A browser says 1001 when its page is left; others just go, in the middle of what they are sent."""
+
+    async def story() -> None:
+        hello = encode(Hello(version=VERSION, secret=room.secret))
+        for code in (1001, 1000, 1001, 4999):
+            async with connect(
+                address.replace("http", "ws") + f"/ws/{room.id}", compression=None, proxy=None
+            ) as socket:
+                await socket.send(hello)
+                await socket.recv()
+                await socket.close(code)
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(D1)
+
+    asyncio.run(story())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

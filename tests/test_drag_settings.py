@@ -42,5 +42,5 @@ def test_what_cannot_be_set_is_said(overrides: dict[str, object], words: list[st
 
 
 def test_an_unknown_preset_is_said() -> None:
-    with pytest.raises(SettingsError, match="'fast'.*official, paper"):
+    with pytest.raises(SettingsError, match=r"'fast'.*official, paper"):
         DragSettings.resolve("fast")

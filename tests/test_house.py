@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module may import what stands on a lower floor. `__init__` is the door and belongs to no floor.
 EDITOR = [
     {"errors"},
-    {"points", "sampling"},
+    {"points", "sampling", "references"},
     {"picture"},
     {"model"},
     {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
+    {"handles"},
+    {"timeline", "snapshot"},
     {"session"},
     {"cli"},
 ]

@@ -53,19 +53,6 @@ def test_latents_have_about_unit_variance_and_come_back(model: Diffusion, sample
     assert 10 * torch.log10(4 / error) > 25  # PSNR in dB over the range of 2
 
 
-def test_small_previews_cost_less_and_show_the_same(model: Diffusion, samples: Path) -> None:
-    from PIL import Image
-
-    from editor.picture import to_tensor
-    from editor.points import Size
-
-    latent = model.encode(to_tensor(Image.open(samples / "llama.png"), Size(256, 256)))
-    small, full = model.decode_small(latent, 128), model.decode(latent)
-    assert small.shape[-2:] == (128, 128)
-    shrunk = torch.nn.functional.avg_pool2d(full, 2)
-    assert (small - shrunk).abs().mean() < 0.1
-
-
 def test_velocity_becomes_noise(tiny: Diffusion) -> None:
     """v = sqrt(alpha) noise - sqrt(1 - alpha) clean, so the prediction and the latent give both (Salimans and Ho)."""
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")

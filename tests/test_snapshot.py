@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
+from tests.pipelines import write_pipeline
+
+SHORT = {"lora_steps": 4, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6, "reference_control": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def tiny(folder: Path) -> Diffusion:
+    return Diffusion.load(str(folder), device="cpu")
+
+
+def picture() -> Image.Image:
+    levels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    return Image.fromarray(levels).resize((150, 100))
+
+
+def begin(model: Diffusion) -> DragSession:
+    session = DragSession(model, picture(), prompt="a cat", settings=DragSettings.resolve(None, {}, SHORT), seed=3)
+    session.add_drag("a", Drag(Point(30, 40), Point(90, 60)))
+    session.set_mask(np.pad(np.ones((100, 100), dtype=bool), ((0, 0), (0, 50))))
+    return session
+
+
+def whole(session: DragSession) -> Iterator[object]:
+    """A run to its end; however much of it is done already, what is left comes."""
+    yield from session.prepare()
+    session.change({"max_iterations": 6 - session.iteration})
+    yield from session.drag(2)
+    yield from session.render()
+
+
+def end_of(session: DragSession) -> tuple[torch.Tensor, bytes, object]:
+    for _ in whole(session):
+        pass
+    ended = (session.latent, session.result().tobytes(), session.drags)
+    session.close()
+    return ended
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny: Diffusion) -> tuple[torch.Tensor, bytes, object]:
+    return end_of(begin(tiny))
+
+
+@pytest.mark.parametrize("steps", [0, 2, 4, 6, 8, 9, 13])
+def test_the_run_after_a_restore_is_the_run_without_it(
+    tiny: Diffusion, uninterrupted: tuple[torch.Tensor, bytes, object], steps: int
+) -> None:
+    """Bit for bit: in the middle of fitting (2), of inverting (6), before and while dragging (8, 9, 13)."""
+    session = begin(tiny)
+    for _ in itertools.islice(whole(session), steps):
+        pass
+    taken = session.snapshot()
+    session.close()
+    latent, result, drags = end_of(DragSession.restore(tiny, picture(), taken))
+    assert torch.equal(latent, uninterrupted[0])
+    assert result == uninterrupted[1]
+    assert drags == uninterrupted[2]
+
+
+def test_in_another_process_too(
+    tiny: Diffusion, folder: Path, uninterrupted: tuple[torch.Tensor, bytes, object], tmp_path: Path
+) -> None:
+    session = begin(tiny)
+    for _ in itertools.islice(whole(session), 10):
+        pass
+    (tmp_path / "snapshot").write_bytes(session.snapshot())
+    session.close()
+    code = (
+        "import sys; from pathlib import Path; import torch\n"
+        "from editor import Diffusion, DragSession\n"
+        "from tests.test_snapshot import end_of, picture\n"
+        "torch.set_num_threads(int(sys.argv[4]))\n"
+        "model = Diffusion.load(sys.argv[1], device='cpu')\n"
+        "session = DragSession.restore(model, picture(), Path(sys.argv[2]).read_bytes())\n"
+        "latent, result, _ = end_of(session)\n"
+        "Path(sys.argv[3]).write_bytes(latent.numpy().tobytes() + result)\n"
+    )
+    arguments = [folder, tmp_path / "snapshot", tmp_path / "ended", torch.get_num_threads()]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=Path(__file__).parent.parent)
+    latent, result, _ = uninterrupted
+    assert (tmp_path / "ended").read_bytes() == latent.numpy().tobytes() + result
+
+
+def test_the_timeline_comes_along(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    for _ in itertools.islice(whole(session), 12):
+        pass
+    session.seek(2)
+    list(itertools.islice(session.drag(), 2))
+    restored = DragSession.restore(tiny, picture(), session.snapshot())
+    before, after = list(session.timeline), list(restored.timeline)
+    assert [(m.index, m.parent, m.iteration) for m in before] == [(m.index, m.parent, m.iteration) for m in after]
+    assert all(torch.equal(one.latent, other.latent) for one, other in zip(before, after, strict=True))
+    assert [list(m.handles) for m in before] == [list(m.handles) for m in after]
+    assert restored.timeline.current == session.timeline.current
+    session.close()
+    restored.close()
+
+
+def test_what_is_no_snapshot_of_this_is_refused(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    taken = session.snapshot()
+    session.close()
+    cases = [(b"zork", picture()), (taken[:-9], picture()), (b"", picture()), (taken, picture().resize((80, 80)))]
+    for data, shown in cases:
+        with pytest.raises(EditorError, match="snapshot"):
+            DragSession.restore(tiny, shown, data)
