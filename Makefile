@@ -12,7 +12,7 @@ PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-.PHONY: install run test test-long check bench wheel clean
+.PHONY: install run test test-long check bench bench-full wheel clean
 
 install: .venv/installed
 	$(PY) static/build.py
@@ -42,6 +42,10 @@ test-long: install
 
 bench: install
 	$(PY) -m tests.bench
+
+# Stable Diffusion 1.5's shape: needs 12 GiB of memory and 20 minutes.
+bench-full: install
+	$(PY) -m tests.bench --full
 
 wheel: install
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .

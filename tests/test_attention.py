@@ -22,7 +22,8 @@ class TwoRows:
 
     def __call__(self, attention: Attention, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         def heads(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            split: Tensor = tensor.unflatten(-1, (attention.heads, -1))
+            return split.transpose(1, 2)
 
         query = heads(attention.to_q(hidden_states))
         key = heads(attention.to_k(hidden_states[:1])).expand(2, -1, -1, -1)

@@ -371,9 +371,7 @@ def test_people_who_leave_are_no_fault(address: str, room: NewRoom, caplog: pyte
     async def story() -> None:
         hello = encode(Hello(version=VERSION, secret=room.secret))
         for code in (1001, 1000, 1001, 4999):
-            async with connect(
-                address.replace("http", "ws") + f"/ws/{room.id}", compression=None, proxy=None
-            ) as socket:
+            async with connect(f"{url}/ws/{room.id}", compression=None, proxy=None) as socket:
                 await socket.send(hello)
                 await socket.recv()
                 await socket.close(code)

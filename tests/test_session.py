@@ -71,7 +71,7 @@ def test_preparing_fits_then_inverts_and_goes_on_where_it_was_left(tiny: Diffusi
     for part in (1, 2, 1, 10):
         preparation = stopped.prepare()
         list(itertools.islice(preparation, part))
-        preparation.close()  # type: ignore[attr-defined]
+        preparation.close()
     assert stopped.prepared
     assert torch.equal(stopped.latent, straight.latent)
     assert not finish(stopped.prepare())
@@ -192,7 +192,7 @@ def test_stopping_and_going_on_is_the_run_without_the_stop(tiny: Diffusion) -> N
     finish(stopped.prepare())
     run = stopped.drag()
     list(itertools.islice(run, 2))
-    run.close()  # type: ignore[attr-defined]
+    run.close()
     finish(stopped.render())
     assert stopped.result().size == (128, 128)
     stopped.change({"max_iterations": 4})
