@@ -369,7 +369,7 @@ def test_people_who_leave_are_no_fault(address: str, room: NewRoom, caplog: pyte
     """A browser says 1001 when its page is left; others just go, in the middle of what they are sent."""
 
     async def story() -> None:
-        hello = encode(Hello(version=VERSION, secret=room.secret))
+        hello, url = encode(Hello(version=VERSION, secret=room.secret)), address.replace("http", "ws")
         for code in (1001, 1000, 1001, 4999):
             async with connect(f"{url}/ws/{room.id}", compression=None, proxy=None) as socket:
                 await socket.send(hello)
