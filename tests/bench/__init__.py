@@ -1,0 +1,1 @@
+"""How fast the product is, side by side with what it is measured against: ``python -m tests.bench``."""

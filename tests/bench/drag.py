@@ -1,0 +1,158 @@
+"""The drag loop against the literal reference loop and a bare pass; what previews add (measurements 1 to 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from editor import Diffusion, Drag, DragSession, Point
+from tests import reference
+from tests.bench.clock import Clock
+from tests.bench.model import Bench, new_lora, picture_for, settings_for
+from tests.bench.table import Row
+
+CADENCE = 4
+"""By default, every how many iterations a preview is shown."""
+
+STILL = 1e-6
+"""Learning rate of the latent: nothing ever arrives, so every iteration does all of its work."""
+
+WITHOUT, WITH = "without a mask", "with a mask"
+
+
+class Scene:
+    """A prepared picture with one drag across it, to be dragged by the product and by what it is measured against."""
+
+    def __init__(self, model: Diffusion, clock: Clock) -> None:
+        self._model, self._clock = model, clock
+        side = model.native_side
+        settings = settings_for(model, lora_steps=0, ddim_steps=2, latent_lr=STILL, max_iterations=10_000)
+        self.session = DragSession(model, picture_for(model), settings=settings)
+        for _ in self.session.prepare():
+            pass
+        self.session.add_drag("a", Drag(Point(side / 4, side / 2), Point(side * 3 / 4, side / 2)))
+        self._mask = np.zeros((side, side), dtype=bool)
+        self._mask[:, : side // 2] = True
+        self._start = self.session.latent.to(model.dtype)
+        self._prompt = model.embed_prompt("")
+        self._level = model.levels(2)[0]
+        self._lora = new_lora(model)
+
+    def ours(self, iterations: int, *, masked: bool, preview_every: int) -> None:
+        """The product's loop, as its worker runs it: previews are decoded and compressed at once."""
+        self.session.set_mask(self._mask if masked else None)
+        steps = self.session.drag(preview_every)
+        for _ in range(iterations):
+            began = self._clock.now()
+            step = next(steps)
+            preview = self.session.preview(step)
+            if preview is not None:
+                preview.save(io.BytesIO(), "WEBP", quality=70, method=0)
+            assert not step.arrived
+            self._clock.times[ours(masked, previewed=preview is not None)].append(self._clock.now() - began)
+
+    def close(self) -> None:
+        """Take both LoRAs off the model."""
+        self.session.close()
+        self._lora.remove()
+
+    def reference(self, iterations: int, *, masked: bool, weights_require_grad: bool) -> None:
+        """The literal loop. An iteration lasts from one pass's first layer to the next one's; its look at the unedited
+        picture, before the first, does not count."""
+        raster = (self._model.native_side // 2,) * 2
+        rows, columns = raster
+        side = self._model.native_side // self._model.latent_stride
+        mask = torch.zeros(1, 1, side, side, dtype=self._model.dtype, device=self._model.device)
+        mask[..., : side // 2] = 1
+        passes: list[float] = []
+        with self._lora.active(), _weights(self._model, require_grad=weights_require_grad):
+            watch = self._model.unet.conv_in.register_forward_pre_hook(lambda *_: passes.append(self._clock.now()))
+            try:
+                trace = reference.drag(
+                    self._model.unet,
+                    self._start,
+                    self._prompt,
+                    [(rows // 2, columns // 4)],
+                    [(rows // 2, columns * 3 // 4)],
+                    mask if masked else None,
+                    timestep=self._level.timestep,
+                    alpha=self._level.alpha,
+                    alpha_below=self._level.alpha_below,
+                    prediction_type=self._model.prediction_type,
+                    raster=raster,
+                    iterations=iterations,
+                    learning_rate=STILL,
+                )
+                passes.append(self._clock.now())
+            finally:
+                watch.remove()
+        assert not trace.arrived
+        assert len(passes) == iterations + 2
+        times = self._clock.times[theirs(masked, weights_require_grad)]
+        times += [after - before for before, after in itertools.pairwise(passes[1:])]
+
+    def bare(self, passes: int) -> None:
+        """The UNet forward, and backward to its input."""
+        for _ in range(passes):
+            latent = self._start.clone().requires_grad_()
+            with self._lora.active(), self._clock.timing("bare pass"):
+                output = self._model.unet(latent, self._level.timestep, self._prompt, return_dict=False)[0]
+                torch.autograd.grad(output, latent, torch.ones_like(output))
+
+
+@contextlib.contextmanager
+def _weights(model: Diffusion, *, require_grad: bool) -> Iterator[None]:
+    """Within this block all weights of the UNet require grad, or none does; their gradients are dropped after it."""
+    model.unet.requires_grad_(require_grad)
+    try:
+        yield
+    finally:
+        model.unet.requires_grad_(False)
+        model.unet.zero_grad(set_to_none=True)
+
+
+def ours(masked: bool, *, previewed: bool) -> str:
+    return f"ours {WITH if masked else WITHOUT}{', iteration with a preview' if previewed else ''}"
+
+
+def theirs(masked: bool, weights_require_grad: bool) -> str:
+    weights = "weights requiring grad" if weights_require_grad else "weights frozen"
+    return f"reference {WITH if masked else WITHOUT}, {weights}"
+
+
+def measure(model: Diffusion, bench: Bench, clock: Clock) -> list[Row]:
+    """Seconds per iteration: rows of measurements 1 to 3."""
+    scene = Scene(model, clock)
+    # What a session computes once, at its first iteration and its first preview, is no part of an iteration.
+    scene.ours(1, masked=True, preview_every=1)
+    clock.times.clear()
+    visits = [
+        partial(scene.reference, bench.visit, masked=False, weights_require_grad=True),
+        partial(scene.ours, 2 * bench.visit, masked=False, preview_every=2),
+        partial(scene.reference, bench.visit, masked=False, weights_require_grad=False),
+        partial(scene.bare, bench.visit),
+        partial(scene.reference, bench.visit, masked=True, weights_require_grad=True),
+        partial(scene.ours, 2 * bench.visit, masked=True, preview_every=2),
+        partial(scene.reference, bench.visit, masked=True, weights_require_grad=False),
+    ]
+    clock.take_turns(visits, rounds=bench.rounds, warm_up=bench.warm_up)
+    scene.close()
+
+    against_reference, against_bare, added = [], [], []
+    for masked, aims in ((False, (0.40, 0.63)), (True, (0.53, 1.03))):
+        kind = WITH if masked else WITHOUT
+        plain, previewed = (clock.median(ours(masked, previewed=previewed)) for previewed in (False, True))
+        usual = ((CADENCE - 1) * plain + previewed) / CADENCE
+        for grad, aim in ((True, aims[0]), (False, None)):
+            case = theirs(masked, grad)
+            against_reference.append(Row(1, f"iteration {kind}", plain, case, clock.median(case), aim))
+        bare = clock.median("bare pass")
+        against_bare.append(Row(2, f"iteration {kind}, previews included", usual, "bare pass", bare, aims[1]))
+        added.append(Row(3, f"iteration {kind}, previews included", usual, "without previews", plain, 1.05))
+    return against_reference + against_bare + added

@@ -1,0 +1,30 @@
+"""The benchmark runs to its end on a tiny model and reports all that it should. Speeds are not judged here."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def test_it_measures_everything(tmp_path: Path) -> None:
+    numbers = tmp_path / "bench.json"
+    command = [sys.executable, "-m", "tests.bench", "--tiny", "--json", str(numbers)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+    assert ran.returncode == 0, ran.stderr
+
+    report = json.loads(numbers.read_text())
+    rows = report["rows"]
+    counts = {number: sum(row["measurement"] == number for row in rows) for number in range(1, 6)}
+    assert counts == {1: 4, 2: 2, 3: 2, 4: 3, 5: 8}
+    for row in rows:
+        for field in ("value", "baseline", "ratio"):
+            assert math.isfinite(row[field]), row
+            assert row[field] > 0, row
+    assert all(math.isfinite(seconds) and seconds > 0 for case in report["times"].values() for seconds in case)
+    assert {"model", "device", "software", "times", "memory"} <= report["facts"].keys()
+    assert ran.stdout.count("\n| ") == len(rows) + 1
