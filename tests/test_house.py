@@ -18,7 +18,7 @@ EDITOR = [
     {"errors"},
     {"points", "sampling", "references"},
     {"picture"},
-    {"model"},
+    {"model", "warp"},
     {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
     {"handles"},
     {"timeline", "snapshot"},
