@@ -58,6 +58,8 @@ class Lora:
             if isinstance(module, BaseTunerLayer) and self._name in module.lora_A
         ]
         for layer in self._layers:
+            for part in (layer.lora_A, layer.lora_B):  # in full precision, also where the network is not
+                part[self._name].to(model.latent_dtype)
             down = layer.lora_A[self._name].weight
             fresh = nn.init.kaiming_uniform_(torch.empty(down.shape), a=math.sqrt(5), generator=generator)
             down.data.copy_(fresh)

@@ -46,9 +46,10 @@ def hub_names(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Te
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     named = {}
     for name, tensor in weights.items():
+        older = name
         for new, before in old.items():
-            name = name.replace(f".{new}.", f".{before}.") if ".attentions." in name else name
-        named[name] = tensor
+            older = older.replace(f".{new}.", f".{before}.") if ".attentions." in name else older
+        named[older] = tensor
     return named
 
 

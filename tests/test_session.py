@@ -27,6 +27,7 @@ from editor import (
     RenderStep,
     SettingsError,
 )
+from editor.snapshot import Snapshot
 from tests.pipelines import write_pipeline
 
 SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
@@ -361,6 +362,28 @@ def test_any_aspect_ratio_comes_back_at_its_size(tiny: Diffusion, size: tuple[in
     session.add_drag("a", Drag(Point(10, 20), Point(50, 60)))
     finish(itertools.chain(session.prepare(), session.drag(), session.render()))
     assert session.result().size == picture(*size).size
+    session.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_weights_with_full_precision_latents(
+    tmp_path_factory: pytest.TempPathFactory, dtype: torch.dtype
+) -> None:
+    """What runs on CUDA, here on the CPU: latents, LoRA and optimisers stay in float32."""
+    folder = write_pipeline(tmp_path_factory.mktemp("half") / "model", version=2)
+    model = Diffusion.load(str(folder), device="cpu", dtype=dtype)
+    session = make_session(model, reference_control=True)
+    session.set_mask(np.pad(np.ones((128, 64), dtype=bool), ((0, 0), (0, 64))))
+    finish(session.prepare())
+    start = session.latent
+    previews = [session.preview(step) for step in session.drag(2)]
+    finish(session.render())
+    assert session.latent.dtype == start.dtype == torch.float32
+    assert not torch.equal(session.latent, start)
+    assert torch.isfinite(session.latent).all()
+    assert any(previews)
+    assert session.result().size == (128, 128)
+    assert all(value.dtype != dtype for value in Snapshot.from_bytes(session.snapshot()).get("lora").values())
     session.close()
 
 
