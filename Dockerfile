@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 #
-#   docker build -t livedrag --build-arg TORCH_INDEX=... .          CPU
+#   docker build -t livedrag .                                      CPU, with whatever torch pip takes by default
+#   docker build -t livedrag --build-arg TORCH_INDEX=... .          CPU, the small torch
 #   docker build -t livedrag --build-arg DEVICE=cuda .              CUDA, gigabytes larger; run it with --gpus all
 #   docker run -p 8000:8000 -v livedrag:/data livedrag
 #
@@ -23,7 +24,7 @@ COPY constraints.txt /source/
 ARG DEVICE=cpu
 ARG TORCH_INDEX=
 RUN if [ "$DEVICE" = cpu ] && [ -z "$TORCH_INDEX" ]; then \
-        echo "give --build-arg TORCH_INDEX=<PyTorch's CPU wheel index>, or --build-arg DEVICE=cuda" >&2; exit 1; \
+        echo "no TORCH_INDEX: on x86-64 this takes the CUDA build of torch, which runs on the CPU but is gigabytes larger" >&2; \
     fi; \
     /livedrag/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         "$(grep '^torch==' /source/constraints.txt)"
