@@ -16,6 +16,8 @@ export interface Scene {
   readonly base: CanvasImageSource | null;
   /** A preview over the base, or null. Where a region is painted, it is shown there alone, as the result will be. */
   readonly preview: CanvasImageSource | null;
+  /** A guess over the base, transparent where it says nothing; shown like a preview. */
+  readonly guess: Guessed | null;
   readonly mask: MaskPicture | null;
   /** How the mask shows: strengths in [0, 1] of the tint inside the region, the veil outside it and its outline. */
   readonly shade: Shade;
@@ -30,6 +32,11 @@ export interface Scene {
   readonly brush: { readonly at: XY; readonly radius: number } | null;
   readonly accent: string;
   readonly ground: string;
+}
+
+/** A new one for every guess, though they may share the canvas. */
+export interface Guessed {
+  readonly canvas: HTMLCanvasElement;
 }
 
 export interface Shade {
@@ -60,8 +67,9 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   context.imageSmoothingQuality = "high";
   const area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale] as const;
   if (scene.base) context.drawImage(scene.base, ...area);
-  if (scene.preview) {
-    const masked = scene.mask === null ? scene.preview : cut(scene.preview, scene.mask);
+  const over = scene.preview ?? scene.guess?.canvas;
+  if (over) {
+    const masked = scene.mask === null ? over : cut(over, scene.mask, scene.preview ?? scene.guess);
     context.drawImage(masked, ...area);
   }
   if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
@@ -74,8 +82,8 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   if (scene.crosshair !== null) drawCrosshair(context, toCanvas(view, scene.crosshair), scene.accent);
 }
 
-function cut(picture: CanvasImageSource, mask: MaskPicture): HTMLCanvasElement {
-  return compose("cut", [picture, mask], mask.region, (context, width, height) => {
+function cut(picture: CanvasImageSource, mask: MaskPicture, of: unknown): HTMLCanvasElement {
+  return compose("cut", [of, mask], mask.region, (context, width, height) => {
     context.drawImage(picture, 0, 0, width, height);
     context.globalCompositeOperation = "destination-in";
     context.drawImage(mask.region, 0, 0);

@@ -9,7 +9,7 @@ import { clampToPicture, distance, round } from "./geometry.ts";
 import type { End } from "./geometry.ts";
 import { asAlpha, asPng } from "./mask.ts";
 import { makeId } from "./protocol.ts";
-import type { Operation, Request, ServerMessage, Setting, XY } from "./protocol.ts";
+import type { Operation, Raster, Request, ServerMessage, Setting, XY } from "./protocol.ts";
 import { receive, rejectedRequest, request } from "./room.ts";
 import { remember } from "./recent.ts";
 import { connect } from "./socket.ts";
@@ -105,12 +105,15 @@ function handle(mine: Session, message: ServerMessage): void {
       break;
     case "edited":
       if (message.op.type === "raster") void loadRasters(mine);
+      noteAim(message.op);
       break;
     case "ended":
+      store.aimed.value = new Set();
       if (message.run.outcome === "failed" && message.run.message) store.toast("error", message.run.message);
       void showResult(mine);
       break;
     case "was_reset":
+      store.aimed.value = new Set();
       void showResult(mine);
       break;
     default:
@@ -234,7 +237,15 @@ export async function download(): Promise<void> {
   }
 }
 
+/** What has a new way to go is guessed again, until the next run has shown it. */
+function noteAim(op: Operation | Raster): void {
+  if (op.type === "add_drag" || (op.type === "move_drag" && op.target)) {
+    store.aimed.value = new Set(store.aimed.value).add(op.id);
+  }
+}
+
 function edit(op: Operation): void {
+  noteAim(op);
   send({ type: "edit", op_id: makeId(), base: store.room.value.seq, op });
 }
 

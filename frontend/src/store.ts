@@ -9,6 +9,7 @@ import type { MaskLayer, XY } from "./protocol.ts";
 import { EMPTY, current, isRunning, isStarting, isStopping, visible } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
+import type { Ends } from "./warp.ts";
 
 export type Tool = "points" | "paint" | "erase";
 
@@ -48,6 +49,12 @@ export interface ShownDrag {
   readonly moving: boolean;
 }
 
+/** What to warp for the instant guess, and how: places in pixels of the picture. */
+export interface Guess {
+  readonly of: "original" | "result";
+  readonly drags: readonly Ends[];
+}
+
 // From the server
 export const key = signal<Key | null>(null);
 export const room = signal<Room>(EMPTY);
@@ -73,6 +80,9 @@ export const announcement = signal("");
 
 /** The canvas's size in CSS pixels; 0 while there is none. */
 export const canvasSize = signal<Size>({ width: 0, height: 0 });
+
+/** Drags put down or re-aimed since the last run ended: what the result does not show yet. */
+export const aimed = signal<ReadonlySet<string>>(new Set());
 
 // Pictures
 export const original = signal<ImageBitmap | null>(null);
@@ -132,6 +142,37 @@ export const showing = computed<"original" | "preview" | "result">(() => {
   return result.value !== null && document.value?.result ? "result" : "original";
 });
 
+/**
+ * What the canvas guesses until a run shows better: null while there is nothing to guess, and while somebody looks for
+ * a place on the picture as it is: for a handle or for the brush.
+ */
+export const guess = computed<Guess | null>(() => {
+  const of = showing.value;
+  const now = document.value;
+  const doing = gesture.value;
+  if (comparing.value || of === "preview" || now === null || original.value === null) return null;
+  if (tool.value !== "points" || half.value !== null || crosshair.value !== null) return null;
+  if (doing?.kind === "move" && (doing.end === "handle" || running.value)) return null;
+  const found: Ends[] = [];
+  let moves = false;
+  for (const drag of drags.value) {
+    const ahead = now.drags[drag.id]?.tracked == null || aimed.value.has(drag.id) || drag.moving;
+    const handle = of === "original" ? drag.start : drag.handle;
+    // Of a picture that no run has changed yet, all that the run is about to do can be guessed.
+    const moved = ahead || (of === "original" && running.value);
+    // What a run has brought to its place stays there.
+    if (moved) moves = true;
+    else if (of === "original") continue;
+    found.push({ handle, target: moved ? drag.target : handle });
+  }
+  if (doing?.kind === "pull") {
+    if (doing.target === null || running.value) return null;
+    found.push({ handle: doing.handle, target: doing.target });
+    moves = true;
+  }
+  return moves ? { of, drags: found } : null;
+});
+
 const NO_LAYERS: readonly MaskLayer[] = [];
 
 /** Canvases narrower than this, in CSS pixels, can't spare wide margins. */
@@ -168,6 +209,7 @@ export function clear(): void {
   selected.value = null;
   comparing.value = false;
   announcement.value = "";
+  aimed.value = new Set();
   original.value = null;
   result.value = null;
   preview.value = null;

@@ -67,6 +67,9 @@ export const texts = {
     original: "Original",
     preview: "Live preview",
     result: "Result",
+    guess: "Guess – press Drag for the real thing",
+    guessRunning: "Guess – the real thing is on its way",
+    guessViewer: "Guess – nothing has been dragged yet",
   },
 
   points: {

@@ -5,6 +5,7 @@ import { draw } from "../draw.ts";
 import type { Scene } from "../draw.ts";
 import { hit, isInside, toPicture } from "../geometry.ts";
 import type { Size } from "../geometry.ts";
+import { Guesser } from "../guess.ts";
 import { MaskPainter } from "../mask.ts";
 import type { MaskPicture } from "../mask.ts";
 import type { XY } from "../protocol.ts";
@@ -114,6 +115,14 @@ function hintOf(): string | null {
 
 function Badge() {
   const showing = store.showing.value;
+  if (store.guess.value !== null) {
+    const { guess, guessRunning, guessViewer } = texts.hints;
+    return (
+      <p class="badge badge-guess" data-testid="guess">
+        {store.running.value || store.starting.value ? guessRunning : store.editable.value ? guess : guessViewer}
+      </p>
+    );
+  }
   if (showing === "original" && !store.comparing.value) return null;
   return (
     <p class={`badge badge-${showing}`} data-testid="showing">
@@ -177,9 +186,11 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
   const context = canvas?.getContext("2d");
   if (!canvas || !context) return undefined;
   const painter = new MaskPainter();
+  const guesser = new Guesser();
   let mask: MaskPicture | null = null;
   let due = 0;
-  let scene: Omit<Scene, "mask"> | null = null;
+  let scene: Omit<Scene, "mask" | "guess"> | null = null;
+  let plan: store.Guess | null = null;
   let marks: Readonly<Record<string, string>> = {};
 
   const stopMask = effect(() => {
@@ -198,6 +209,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
       const style = getComputedStyle(canvas);
       scene = sceneOf(picture, bounds, density, (name) => style.getPropertyValue(name).trim());
     }
+    plan = store.guess.value;
     // The mask's own effect makes it; what it is made of is read here, so that it is drawn too.
     store.mask.value;
     store.rasters.value;
@@ -222,7 +234,19 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
     if (canvas.width !== pixels.width) canvas.width = pixels.width;
     if (canvas.height !== pixels.height) canvas.height = pixels.height;
     if (scene === null) context.clearRect(0, 0, canvas.width, canvas.height);
-    else draw(context, { ...scene, mask });
+    else draw(context, { ...scene, mask, guess: guessed(scene.picture) });
+  }
+
+  function guessed(picture: Size): Scene["guess"] {
+    const bitmap = plan && store[plan.of].peek();
+    if (plan === null || bitmap === null) {
+      delete canvas?.dataset.guess;
+      return null;
+    }
+    const guess = guesser.guess(bitmap, picture, plan.drags, mask);
+    // In milliseconds, for whoever measures.
+    if (canvas) canvas.dataset.guess = guesser.milliseconds.toFixed(1);
+    return guess;
   }
 
   return () => {
@@ -232,7 +256,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
   };
 }
 
-function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: string) => string): Omit<Scene, "mask"> {
+function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: string) => string): Omit<Scene, "mask" | "guess"> {
   const showing = store.showing.value;
   const comparing = store.comparing.value;
   const doing = store.gesture.value;
