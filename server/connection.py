@@ -226,8 +226,7 @@ def _decoded(data: bytes | str) -> ClientMessage:
 
 def _first(ends: ExceptionGroup[Exception]) -> Exception:
     """Of several ends at once, the one that says most."""
-    exceptions = [end for end in ends.exceptions if isinstance(end, Exception)]
-    return next((end for end in exceptions if isinstance(end, Farewell)), exceptions[0])
+    return next((end for end in ends.exceptions if isinstance(end, Farewell)), ends.exceptions[0])
 
 
 def _name(message: ClientMessage) -> str:

@@ -151,8 +151,12 @@ class Editor:
         return str(found)
 
     def screenshot(self, name: str) -> None:
-        OUTPUT.mkdir(exist_ok=True)
-        self.page.screenshot(path=OUTPUT / f"{name}.png")
+        take_picture(self.page, name)
+
+
+def take_picture(page: Page, name: str) -> None:
+    OUTPUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUTPUT / f"{name}.png")
 
 
 def choose(page: Page, picture: Path) -> Editor:
@@ -163,7 +167,13 @@ def choose(page: Page, picture: Path) -> Editor:
 
 def test_a_drag_from_upload_to_download(open_page: Callable[..., Page], upload: Path) -> None:
     page = open_page()
-    expect(page.get_by_role("button", name=re.compile("sample"))).to_have_count(len(listed_samples()))
+    gallery = page.get_by_role("button", name=re.compile("sample"))
+    expect(gallery).to_have_count(len(listed_samples()))
+    for picture in gallery.locator("img").all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("naturalWidth", 256)
+    page.mouse.wheel(0, -10_000)
+    take_picture(page, "landing")
     editor = choose(page, upload)
     editor.click(HANDLE)
     editor.click(TARGET)
@@ -321,9 +331,6 @@ def test_what_is_no_picture_is_refused_in_words(browser: Browser, live_server: s
 @pytest.mark.skipif(README_SCREENSHOT not in os.environ, reason=f"{README_SCREENSHOT}=1 renews the README's picture")
 def test_renew_the_screenshot_of_the_readme(open_page: Callable[..., Page]) -> None:
     page = open_page(color_scheme="light")
-    page.wait_for_load_state("networkidle")
-    OUTPUT.mkdir(exist_ok=True)
-    page.screenshot(path=OUTPUT / "landing.png")
     page.get_by_role("button", name=re.compile("sample.*teddy", re.IGNORECASE)).click()
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)
