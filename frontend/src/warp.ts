@@ -187,9 +187,11 @@ export function depthsOf(open: Uint8Array, grid: Size, picture: Size): Depths | 
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
       let least = Infinity;
-      for (let other = 0; other < columns; other++) {
-        const squared = ((column - other) * wide) ** 2 + (vertical[row * columns + other] ?? 0) ** 2;
-        if (squared < least) least = squared;
+      // Outwards, until what is further aside cannot be nearer.
+      for (let aside = 0; aside < columns && (aside * wide) ** 2 < least; aside++) {
+        const left = column >= aside ? (vertical[row * columns + column - aside] ?? 0) : Infinity;
+        const right = column + aside < columns ? (vertical[row * columns + column + aside] ?? 0) : Infinity;
+        least = Math.min(least, (aside * wide) ** 2 + Math.min(left, right) ** 2);
       }
       values[row * columns + column] = Math.sqrt(least) - diagonal;
     }
@@ -253,21 +255,22 @@ export function warpPixels(source: Pixels, field: WarpField, into: Pixels): void
         for (let x = left, at = (y * width + left) * 4; x < right; x++, at += 4, sx += stepX, sy += stepY) {
           const cx = sx < 0 ? 0 : sx > width - 1 ? width - 1 : sx;
           const cy = sy < 0 ? 0 : sy > height - 1 ? height - 1 : sy;
-          const ix = Math.floor(cx);
-          const iy = Math.floor(cy);
+          const ix = cx | 0;
+          const iy = cy | 0;
           const h = cx - ix;
           const v = cy - iy;
           const a = (iy * width + ix) * 4;
           const b = ix + 1 < width ? a + 4 : a;
-          const down4 = iy + 1 < height ? width * 4 : 0;
-          const [wa, wb, wc, wd] = [(1 - h) * (1 - v), h * (1 - v), (1 - h) * v, h * v];
-          for (let channel = 0; channel < 3; channel++) {
-            to[at + channel] =
-              wa * (from[a + channel] ?? 0) +
-              wb * (from[b + channel] ?? 0) +
-              wc * (from[a + down4 + channel] ?? 0) +
-              wd * (from[b + down4 + channel] ?? 0);
-          }
+          const c = iy + 1 < height ? a + width * 4 : a;
+          const d = b + c - a;
+          // A channel at a time and without checks: this runs for every pixel that moves.
+          const wd = h * v;
+          const wb = h - wd;
+          const wc = v - wd;
+          const wa = 1 - h - wc;
+          to[at] = wa * from[a]! + wb * from[b]! + wc * from[c]! + wd * from[d]!;
+          to[at + 1] = wa * from[a + 1]! + wb * from[b + 1]! + wc * from[c + 1]! + wd * from[d + 1]!;
+          to[at + 2] = wa * from[a + 2]! + wb * from[b + 2]! + wc * from[c + 2]! + wd * from[d + 2]!;
           to[at + 3] = 255;
         }
       }
