@@ -62,16 +62,17 @@ class Scene:
         self.session.close()
         self._lora.remove()
 
-    def reference(self, iterations: int, *, masked: bool, weights_require_grad: bool) -> None:
+    def reference(self, iterations: int, *, masked: bool, weights_require_grad: bool, settled: bool = True) -> None:
         """The literal loop. An iteration lasts from one pass's first layer to the next one's; its look at the unedited
-        picture, before the first, does not count."""
+        picture, before the first, does not count. ``settled``: as one that has run before, so that gradients of weights
+        are added to those that are there, as nothing ever clears them."""
         raster = (self._model.native_side // 2,) * 2
         rows, columns = raster
         side = self._model.native_side // self._model.latent_stride
         mask = torch.zeros(1, 1, side, side, dtype=self._model.dtype, device=self._model.device)
         mask[..., : side // 2] = 1
         passes: list[float] = []
-        with self._lora.active(), _weights(self._model, require_grad=weights_require_grad):
+        with self._lora.active(), _weights(self._model, weights_require_grad, settled):
             watch = self._model.unet.conv_in.register_forward_pre_hook(lambda *_: passes.append(self._clock.now()))
             try:
                 trace = reference.drag(
@@ -107,9 +108,12 @@ class Scene:
 
 
 @contextlib.contextmanager
-def _weights(model: Diffusion, *, require_grad: bool) -> Iterator[None]:
+def _weights(model: Diffusion, require_grad: bool, with_gradients: bool) -> Iterator[None]:
     """Within this block all weights of the UNet require grad, or none does; their gradients are dropped after it."""
     model.unet.requires_grad_(require_grad)
+    if require_grad and with_gradients:
+        for weight in model.unet.parameters():
+            weight.grad = torch.zeros_like(weight)
     try:
         yield
     finally:
