@@ -26,7 +26,7 @@ export class Guesser {
   /** How long the last one took, in milliseconds. */
   milliseconds = 0;
 
-  /** The `bitmap`, which shows the whole `picture`, warped; transparent where nothing moves. */
+  /** The `bitmap`, which shows the whole `picture`, warped; transparent where nothing moves; null where nothing does. */
   guess(bitmap: ImageBitmap, picture: Size, drags: readonly Ends[], mask: MaskPicture | null): Guessed | null {
     const began = performance.now();
     const size = `${picture.width} ${picture.height}`;
@@ -43,11 +43,13 @@ export class Guesser {
     this.#made = made;
     const target = this.#target;
     if (target === null) return null;
-    warpPixels(this.#source, new WarpField(drags, this.#depths, picture), target);
-    this.#canvas.width = target.width;
-    this.#canvas.height = target.height;
-    this.#canvas.getContext("2d")?.putImageData(target, 0, 0);
-    this.#guessed = { canvas: this.#canvas };
+    const moves = warpPixels(this.#source, new WarpField(drags, this.#depths, picture), target);
+    if (moves) {
+      this.#canvas.width = target.width;
+      this.#canvas.height = target.height;
+      this.#canvas.getContext("2d")?.putImageData(target, 0, 0);
+    }
+    this.#guessed = moves ? { canvas: this.#canvas } : null;
     this.milliseconds = performance.now() - began;
     return this.#guessed;
   }

@@ -88,6 +88,8 @@ export const aimed = signal<ReadonlySet<string>>(new Set());
 export const original = signal<ImageBitmap | null>(null);
 export const result = signal<ImageBitmap | null>(null);
 export const preview = signal<Preview | null>(null);
+/** Whether the canvas shows a guess: one that moves anything. */
+export const guessing = signal(false);
 /** Previews shown since the room was opened. */
 export const previews = signal(0);
 /** Loaded masks by digest: white became opaque. */
@@ -214,5 +216,6 @@ export function clear(): void {
   result.value = null;
   preview.value = null;
   previews.value = 0;
+  guessing.value = false;
   rasters.value = new Map();
 }

@@ -72,7 +72,7 @@ describe("the warped picture", () => {
     warpPixels(ramp, fieldOf({ picture: [width, height], mask: [[0, 0, 60, 90]], drags: [[[30, 40], [40, 40]]] }), into);
     expect(pixel(into, 40, 40)[3]).toBe(255);
     for (let y = 0; y < height; y++) expect(pixel(into, 75, y)[3]).toBe(0);
-    warpPixels(ramp, fieldOf({ picture: [width, height], mask: null, drags: [] }), into);
+    expect(warpPixels(ramp, fieldOf({ picture: [width, height], mask: null, drags: [] }), into)).toBe(false);
     expect(into.data.every((level) => level === 0)).toBe(true);
   });
 });

@@ -219,11 +219,12 @@ export interface Pixels extends Size {
 
 /**
  * Writes the warped picture over `into`, of the same size as `source`, which may be a smaller copy of the field's
- * picture. Transparent where nothing moves, so that the picture itself shows through, as sharp as it is.
+ * picture. Transparent where nothing moves, so that the picture itself shows through, as sharp as it is. Returns whether anything moves.
  */
-export function warpPixels(source: Pixels, field: WarpField, into: Pixels): void {
+export function warpPixels(source: Pixels, field: WarpField, into: Pixels): boolean {
   const { width, height, data: from } = source;
   const to = into.data;
+  let moves = false;
   to.fill(0);
   const scale = field.size.width / width;
   const block = Math.ceil(Math.max(width, height) / BLOCKS);
@@ -244,6 +245,7 @@ export function warpPixels(source: Pixels, field: WarpField, into: Pixels): void
       const [x0, x1, x2, x3] = cornersOf(dx, corner, columns);
       const [y0, y1, y2, y3] = cornersOf(dy, corner, columns);
       if (x0 === 0 && x1 === 0 && x2 === 0 && x3 === 0 && y0 === 0 && y1 === 0 && y2 === 0 && y3 === 0) continue;
+      moves = true;
       const left = column * block;
       const right = Math.min(left + block, width);
       for (let y = row * block; y < Math.min((row + 1) * block, height); y++) {
@@ -276,6 +278,7 @@ export function warpPixels(source: Pixels, field: WarpField, into: Pixels): void
       }
     }
   }
+  return moves;
 }
 
 function cornersOf(values: Float64Array, corner: number, columns: number): readonly [number, number, number, number] {

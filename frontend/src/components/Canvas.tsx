@@ -115,7 +115,7 @@ function hintOf(): string | null {
 
 function Badge() {
   const showing = store.showing.value;
-  if (store.guess.value !== null) {
+  if (store.guess.value !== null && store.guessing.value) {
     const { guess, guessRunning, guessViewer } = texts.hints;
     return (
       <p class="badge badge-guess" data-testid="guess">
@@ -233,19 +233,18 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
     const pixels = { width: Math.round(width * density), height: Math.round(height * density) };
     if (canvas.width !== pixels.width) canvas.width = pixels.width;
     if (canvas.height !== pixels.height) canvas.height = pixels.height;
+    const guess = scene && guessed(scene.picture);
+    store.guessing.value = guess !== null;
     if (scene === null) context.clearRect(0, 0, canvas.width, canvas.height);
-    else draw(context, { ...scene, mask, guess: guessed(scene.picture) });
+    else draw(context, { ...scene, mask, guess });
   }
 
   function guessed(picture: Size): Scene["guess"] {
     const bitmap = plan && store[plan.of].peek();
-    if (plan === null || bitmap === null) {
-      delete canvas?.dataset.guess;
-      return null;
-    }
-    const guess = guesser.guess(bitmap, picture, plan.drags, mask);
+    const guess = plan && bitmap && guesser.guess(bitmap, picture, plan.drags, mask);
     // In milliseconds, for whoever measures.
-    if (canvas) canvas.dataset.guess = guesser.milliseconds.toFixed(1);
+    if (canvas && guess !== null) canvas.dataset.guess = guesser.milliseconds.toFixed(1);
+    else delete canvas?.dataset.guess;
     return guess;
   }
 

@@ -25,7 +25,7 @@ export function Dock() {
       <RunButton />
       <StageView />
       <div class="dock-actions">
-        <CompareButton disabled={store.showing.value === "original" && store.guess.value === null && !store.comparing.value} />
+        <CompareButton disabled={store.showing.value === "original" && !store.guessing.value && !store.comparing.value} />
         <DockButton name={texts.editor.reset} help={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
           <ResetIcon />
         </DockButton>
