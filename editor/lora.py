@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig
@@ -16,9 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from editor.errors import NumericalError
-from editor.model import Diffusion
-
-_names = itertools.count()
+from editor.model import Adapter, Diffusion
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,50 @@ class FitStep:
     loss: float
 
 
+class _Slot:
+    """Where LoRAs of one rank and set of targets go on a UNet, one at a time.
+
+    PEFT puts the layers in once. Switching its adapters on and off walks through all of them, which costs a tenth of a
+    small model's iteration, so pictures take turns by exchanging the weights, which costs next to nothing.
+    """
+
+    def __init__(self, model: Diffusion, rank: int, targets: tuple[str, ...]) -> None:
+        self._unet = model.unet
+        self._name = f"rank {rank} {' '.join(targets)}".replace(".", "_")
+        self.users = 0
+        config = LoraConfig(
+            r=rank, lora_alpha=rank, target_modules=["to_out.0" if name == "to_out" else name for name in targets]
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+            self._unet.add_adapter(config, self._name)
+        self._layers = [
+            module
+            for module in self._unet.modules()
+            if isinstance(module, BaseTunerLayer) and self._name in module.lora_A
+        ]
+        self.down = [layer.lora_A[self._name] for layer in self._layers]
+        self.up = [layer.lora_B[self._name] for layer in self._layers]
+        self.disable()
+
+    def enable(self) -> None:
+        for layer in self._layers:
+            layer.enable_adapters(True)
+            layer.set_adapter(self._name, inference_mode=True)
+
+    def disable(self) -> None:
+        for layer in self._layers:
+            layer.enable_adapters(False)
+
+    def remove(self) -> None:
+        self._unet.delete_adapters(self._name)
+
+
+_slots: WeakKeyDictionary[Diffusion, dict[tuple[int, tuple[str, ...]], _Slot]] = WeakKeyDictionary()
+
+
 class Lora:
-    """One picture's LoRA on a shared UNet: an adapter of its own, switched on only inside `active`.
+    """One picture's LoRA on a shared UNet: weights of its own, which take part only inside `active`.
 
     Args:
         model: the model it belongs to.
@@ -44,42 +84,50 @@ class Lora:
     def __init__(
         self, model: Diffusion, *, rank: int, targets: tuple[str, ...], learning_rate: float, generator: torch.Generator
     ) -> None:
-        self._unet = model.unet
-        self._name = f"picture-{next(_names)}"
-        config = LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=["to_out.0" if name == "to_out" else name for name in targets]
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
-            self._unet.add_adapter(config, self._name)
-        self._layers = [
-            module
-            for module in self._unet.modules()
-            if isinstance(module, BaseTunerLayer) and self._name in module.lora_A
+        model.wear(None)
+        self._model = model
+        self._key = (rank, targets)
+        slots = _slots.setdefault(model, {})
+        if self._key not in slots:
+            slots[self._key] = _Slot(model, rank, targets)
+        self._slot = slots[self._key]
+        self._slot.users += 1
+        place, dtype = model.device, model.latent_dtype  # full precision, also where the network has less
+        self._down = [nn.Parameter(_initial(part, generator).to(place, dtype), False) for part in self._slot.down]
+        self._up = [
+            nn.Parameter(torch.zeros(part.weight.shape, dtype=dtype, device=place), False) for part in self._slot.up
         ]
-        for layer in self._layers:
-            for part in (layer.lora_A, layer.lora_B):  # in full precision, also where the network is not
-                part[self._name].to(model.latent_dtype)
-            down = layer.lora_A[self._name].weight
-            fresh = nn.init.kaiming_uniform_(torch.empty(down.shape), a=math.sqrt(5), generator=generator)
-            down.data.copy_(fresh)
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
-        self._leave()
 
     def parameters(self) -> list[nn.Parameter]:
-        """The adapter's weights, in the order of the UNet's modules."""
-        return [part[self._name].weight for layer in self._layers for part in (layer.lora_A, layer.lora_B)]
+        """Its weights: those of all layers that map down, then those that map up."""
+        return [*self._down, *self._up]
 
     @contextlib.contextmanager
     def active(self, *, training: bool = False) -> Iterator[None]:
         """Within this block the UNet has this LoRA; its weights require grad only when ``training``."""
-        for layer in self._layers:
-            layer.enable_adapters(True)
-            layer.set_adapter(self._name, inference_mode=not training)
-        try:
-            yield
-        finally:
-            self._leave()
+        parameters = self.parameters()
+        with self._model.wearing(self):
+            for parameter in parameters if training else ():
+                parameter.requires_grad_(True)
+            try:
+                yield
+            finally:
+                for parameter in parameters if training else ():
+                    parameter.requires_grad_(False)
+
+    def put_on(self, before: Adapter | None) -> None:
+        """Called by the model: take the place of the adapter that was on ``before``, if any."""
+        if not (isinstance(before, Lora) and before._slot is self._slot):
+            if before is not None:
+                before.take_off()
+            self._slot.enable()
+        for part, weight in zip((*self._slot.down, *self._slot.up), self.parameters(), strict=True):
+            part.weight = weight
+
+    def take_off(self) -> None:
+        """Called by the model: the UNet is the base model again."""
+        self._slot.disable()
 
     def fit_step(
         self, model: Diffusion, latent: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
@@ -140,14 +188,17 @@ class Lora:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def remove(self) -> None:
-        """Take the adapter off the UNet and free it."""
-        self._unet.delete_adapters(self._name)
+        """Take it off the UNet for good."""
+        self._model.wear(None)
+        self._slot.users -= 1
+        if self._slot.users == 0:
+            del _slots[self._model][self._key]
+            self._slot.remove()
 
-    def _leave(self) -> None:
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        for layer in self._layers:
-            layer.enable_adapters(False)
+
+def _initial(part: nn.Linear, generator: torch.Generator) -> Tensor:
+    """PEFT's own initial weights, from a generator of ours."""
+    return nn.init.kaiming_uniform_(torch.empty(part.weight.shape), a=math.sqrt(5), generator=generator)
 
 
 def _random_crop(latent: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
@@ -51,6 +51,16 @@ class Prediction:
 
     noise: Tensor
     features: Tensor
+
+
+class Adapter(Protocol):
+    """Something that changes what the UNet computes while it is on, such as a picture's LoRA."""
+
+    def put_on(self, before: Adapter | None) -> None:
+        """Take the place of the adapter that is on, if any."""
+
+    def take_off(self) -> None:
+        """Leave the UNet as it was."""
 
 
 class _FeaturesReached(Exception):
@@ -104,6 +114,8 @@ class Diffusion:
         self.native_side: int = unet.config.sample_size * self.latent_stride
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
+        self._wanted: Adapter | None = None
+        self._worn: Adapter | None = None
         self._features: Tensor | None = None
         self._beyond_features = "gradient"
         unet.up_blocks[-2].register_forward_hook(self._keep_features)
@@ -237,8 +249,29 @@ class Diffusion:
             self.run_unet(latent, timestep, prompt)
         return self._take_features(latent)
 
+    @contextlib.contextmanager
+    def wearing(self, adapter: Adapter) -> Iterator[None]:
+        """Within this block, and only there, the UNet has the adapter."""
+        before, self._wanted = self._wanted, adapter
+        self.wear(adapter)
+        try:
+            yield
+        finally:
+            self._wanted = before
+
+    def wear(self, adapter: Adapter | None) -> None:
+        """Put an adapter on, if it is not; it comes off when a pass wants another or none, as that costs less often."""
+        before, self._worn = self._worn, adapter
+        if adapter is before:
+            return
+        if adapter is not None:
+            adapter.put_on(before)
+        elif before is not None:
+            before.take_off()
+
     def run_unet(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
         """What the network itself says, noise or velocity, in the latent's dtype; arguments as in `predict`."""
+        self.wear(self._wanted)
         text = prompt.expand(len(latent), -1, -1)
         output: Tensor = self.unet(latent.to(self.dtype), timestep, text, return_dict=False)[0]
         return output.to(latent.dtype)

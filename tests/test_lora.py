@@ -91,13 +91,14 @@ def test_nothing_requires_grad_but_the_adapter_in_training(tiny: Diffusion, lora
     assert requiring() == 0
 
 
-def test_two_pictures_on_one_model_do_not_mix(tiny: Diffusion, lora: Lora) -> None:
+@pytest.mark.parametrize("targets", [("to_q",), ("to_q", "to_k", "to_v", "to_out")], ids=["others", "the same"])
+def test_two_pictures_on_one_model_do_not_mix(tiny: Diffusion, lora: Lora, targets: tuple[str, ...]) -> None:
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
     lora.fit_step(tiny, latent, text, 2, torch.Generator().manual_seed(1))
     lora.fit_step(tiny, latent, text, 2, torch.Generator().manual_seed(2))
     with lora.active():
         alone = noise_of(tiny)
-    other = make_lora(tiny, seed=9, targets=("to_q",))
+    other = make_lora(tiny, seed=9, targets=targets)
     try:
         other.fit_step(tiny, -latent, text, 2, torch.Generator().manual_seed(4))
         with lora.active():
