@@ -59,13 +59,13 @@ def _facts(model: Diffusion, bench: Bench) -> dict[str, str]:
 
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else str(model.device)
     side = model.native_side
-    repeats = bench.rounds * bench.visit
+    theirs, ours = bench.rounds * bench.visit, bench.rounds * bench.ours
     return {
         "model": f"{model.name}, {side} x {side}, {str(model.dtype).removeprefix('torch.')}",
         "device": f"{device}; {_processor()}, {torch.get_num_threads()} threads",
         "software": f"torch {torch.__version__}, Python {platform.python_version()}, "
         f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']} on both sides",
-        "times": f"seconds, medians of {repeats} for each kind of iteration, the cases taking turns; "
+        "times": f"seconds, medians, the cases taking turns, {theirs} iterations of each reference and {ours} of ours; "
         "ours in row 1 without previews, elsewhere one in 4 with its preview decoded and compressed",
         "memory": "torch's allocations on the device"
         if model.device.type == "cuda"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -27,40 +27,60 @@ WITHOUT, WITH = "without a mask", "with a mask"
 
 
 class Scene:
-    """A prepared picture with one drag across it, to be dragged by the product and by what it is measured against."""
+    """A prepared picture with one drag across it, to be dragged by the product and by what it is measured against.
 
-    def __init__(self, model: Diffusion, clock: Clock) -> None:
+    Attributes:
+        previews, decoded: how many previews were shown, and how many of them the decoder made.
+        masks: of the product's sessions, whether they have a mask; one each.
+    """
+
+    def __init__(self, model: Diffusion, clock: Clock, masks: Sequence[bool] = (False, True)) -> None:
         self._model, self._clock = model, clock
         side = model.native_side
         settings = settings_for(model, lora_steps=0, ddim_steps=2, latent_lr=STILL, max_iterations=10_000)
-        self.session = DragSession(model, picture_for(model), settings=settings)
-        for _ in self.session.prepare():
-            pass
-        self.session.add_drag("a", Drag(Point(side / 4, side / 2), Point(side * 3 / 4, side / 2)))
-        self._mask = np.zeros((side, side), dtype=bool)
-        self._mask[:, : side // 2] = True
-        self._start = self.session.latent.to(model.dtype)
+        left_half = np.zeros((side, side), dtype=bool)
+        left_half[:, : side // 2] = True
+        self.sessions: dict[bool, DragSession] = {}
+        for masked in masks:
+            self.sessions[masked] = session = DragSession(model, picture_for(model), settings=settings)
+            for _ in session.prepare():
+                pass
+            session.add_drag("a", Drag(Point(side / 4, side / 2), Point(side * 3 / 4, side / 2)))
+            session.set_mask(left_half if masked else None)
+        self.previews = self.decoded = 0
+        self._decoder_ran = False
+        model.vae.decoder.register_forward_pre_hook(self._notice_decoder)
+        self._start = self.sessions[masks[0]].latent.to(model.dtype)
         self._prompt = model.embed_prompt("")
         self._level = model.levels(2)[0]
         self._lora = new_lora(model)
 
-    def ours(self, iterations: int, *, masked: bool, preview_every: int) -> None:
+    def ours(self, iterations: int, *, masked: bool, preview_every: int = CADENCE) -> None:
         """The product's loop, as its worker runs it: previews are decoded and compressed at once."""
-        self.session.set_mask(self._mask if masked else None)
-        steps = self.session.drag(preview_every)
+        session = self.sessions[masked]
+        if session.iteration % CADENCE:
+            session.reset()
+        steps = session.drag(preview_every)
         for _ in range(iterations):
+            self._decoder_ran = False
             began = self._clock.now()
             step = next(steps)
-            preview = self.session.preview(step)
+            preview = session.preview(step)
             if preview is not None:
                 preview.save(io.BytesIO(), "WEBP", quality=70, method=0)
             assert not step.arrived
             self._clock.times[ours(masked, previewed=preview is not None)].append(self._clock.now() - began)
+            self.previews += preview is not None
+            self.decoded += self._decoder_ran
 
     def close(self) -> None:
-        """Take both LoRAs off the model."""
-        self.session.close()
+        """Take the LoRAs off the model."""
+        for session in self.sessions.values():
+            session.close()
         self._lora.remove()
+
+    def _notice_decoder(self, *_: object) -> None:
+        self._decoder_ran = True
 
     def reference(self, iterations: int, *, masked: bool, weights_require_grad: bool, settled: bool = True) -> None:
         """The literal loop. An iteration lasts from one pass's first layer to the next one's; its look at the unedited
@@ -134,20 +154,24 @@ def measure(model: Diffusion, bench: Bench, clock: Clock) -> list[Row]:
     """Seconds per iteration: rows of measurements 1 to 3."""
     scene = Scene(model, clock)
     # What a session computes once, at its first iteration and its first preview, is no part of an iteration.
-    scene.ours(1, masked=True, preview_every=1)
+    _ = model.latent_colours
+    for masked in (False, True):
+        scene.ours(1, masked=masked)
     clock.times.clear()
+    scene.previews = scene.decoded = 0
     visits = [
         partial(scene.reference, bench.visit, masked=False, weights_require_grad=True),
-        partial(scene.ours, 2 * bench.visit, masked=False, preview_every=2),
+        partial(scene.ours, bench.ours, masked=False),
         partial(scene.reference, bench.visit, masked=False, weights_require_grad=False),
         partial(scene.bare, bench.visit),
         partial(scene.reference, bench.visit, masked=True, weights_require_grad=True),
-        partial(scene.ours, 2 * bench.visit, masked=True, preview_every=2),
+        partial(scene.ours, bench.ours, masked=True),
         partial(scene.reference, bench.visit, masked=True, weights_require_grad=False),
     ]
     clock.take_turns(visits, rounds=bench.rounds, warm_up=bench.warm_up)
     scene.close()
 
+    shown = f"with previews ({scene.decoded} of {scene.previews} by a decoder)"
     against_reference, against_bare, added = [], [], []
     for masked, aims in ((False, (0.40, 0.63)), (True, (0.53, 1.03))):
         kind = WITH if masked else WITHOUT
@@ -157,6 +181,6 @@ def measure(model: Diffusion, bench: Bench, clock: Clock) -> list[Row]:
             case = theirs(masked, grad)
             against_reference.append(Row(1, f"iteration {kind}", plain, case, clock.median(case), aim))
         bare = clock.median("bare pass")
-        against_bare.append(Row(2, f"iteration {kind}, previews included", usual, "bare pass", bare, aims[1]))
-        added.append(Row(3, f"iteration {kind}, previews included", usual, "without previews", plain, 1.05))
+        against_bare.append(Row(2, f"iteration {kind}, {shown}", usual, "bare pass", bare, aims[1]))
+        added.append(Row(3, f"iteration {kind}, {shown}", usual, "without previews", plain, 1.05))
     return against_reference + against_bare + added

@@ -59,14 +59,15 @@ def peak(name: str, case: str) -> tuple[float, float]:
     empty = _held()
     model = build(BENCHES[name])
     clock = Clock(model.device)
-    scene = Scene(model, clock)
+    masked = WITH in case
+    scene = Scene(model, clock, [masked])
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
     held = _held(model.device)
     _forget_peak(model.device)
     if case.startswith("ours"):
-        scene.ours(1, masked=WITH in case, preview_every=1)
+        scene.ours(1, masked=masked)
     elif case.startswith("reference"):
         # Where weights require grad, their gradients stay: the second iteration has both them and its own graph.
         grad = case == REFERENCE

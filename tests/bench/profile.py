@@ -13,10 +13,10 @@ from tests.bench.drag import WITH, WITHOUT, Scene
 def profile(model: Diffusion) -> str:
     """The costliest operations of an iteration of ours without previews, without and with a mask."""
     scene = Scene(model, Clock(model.device))
-    scene.ours(1, masked=True, preview_every=1)
     cuda = model.device.type == "cuda"
     tables = []
     for masked in (False, True):
+        scene.ours(1, masked=masked)
         with torch.profiler.profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]) as profiler:
             scene.ours(1, masked=masked, preview_every=0)
         order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
