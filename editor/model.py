@@ -209,7 +209,7 @@ class Diffusion:
         Least squares over what the decoder makes of smooth random latents, a pixel of the latent at a time.
         """
         generator = torch.Generator().manual_seed(0)
-        coarse = 1.5 * torch.randn(8, 4, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device)
+        coarse = 1.5 * torch.randn(3, 4, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device)
         latents = nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
         pixels = torch.cat([self.decode(latent[None]) for latent in latents]).to(latents).clamp(-1, 1)
         colours = nn.functional.avg_pool2d(pixels, self.latent_stride).movedim(1, -1).flatten(0, 2)

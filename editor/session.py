@@ -141,8 +141,9 @@ class DragSession:
         self._unedited: list[Tensor] = []  # the inverted latent on its way down, noisiest first
         self._reference: dict[int, Seen] = {}  # what attention saw on that way, by index
         self._rendered: Tensor | None = None
-        self._iteration_seconds = math.inf  # of the last iteration, and of the last preview: what is worth showing?
-        self._decoder_seconds = 0.0
+        self._iteration_seconds = math.inf  # of the last iteration; with the decoder's, what is worth showing
+        self._decoder_seconds: list[float] = []
+        self._unedited_previews: dict[tuple[type, Quality, int], Tensor] = {}
         self._preview_every = 1
 
     # What people may change at any time between two yields ------------------------------------------------------------
@@ -292,6 +293,8 @@ class DragSession:
             else:
                 prediction = self._model.predict(latent, level.timestep, self._prompt, noise_gradient=mask is not None)
                 features, noise = prediction.features, prediction.noise
+                if self.iteration == 0:
+                    self._unedited_noise = noise.detach()
 
             # 2. Where is the content now?
             self._handles = follow(
@@ -311,7 +314,7 @@ class DragSession:
             loss = motion_supervision_loss(features, handles, targets, settings.supervision_radius, raster)
             if mask is not None and noise is not None:
                 below = ddim_step(latent, noise, level.alpha, level.alpha_below)
-                unedited = ddim_step(self._inverted, self._noise_of_unedited(noise), level.alpha, level.alpha_below)
+                unedited = ddim_step(self._inverted, self._noise_of_unedited(), level.alpha, level.alpha_below)
                 loss = loss + mask_loss(below, unedited, mask, settings.mask_weight)
 
             # 6. One step of Adam on the latent alone.
@@ -334,15 +337,13 @@ class DragSession:
         self.timeline.add(self.iteration, self._handles, latent)
         return self._step(loss=value, arrived=False, x0=x0)
 
-    def _noise_of_unedited(self, noise: Tensor | None = None) -> Tensor:
-        """The noise predicted for the unedited latent; ``noise`` is the current one's, the same while nothing moved."""
+    def _noise_of_unedited(self) -> Tensor:
+        """The noise predicted for the unedited latent at the level of dragging."""
         if self._unedited_noise is None:
-            if self.iteration == 0 and noise is not None:
-                self._unedited_noise = noise.detach()
-            else:
-                with torch.no_grad(), self._ready()[2].active():
-                    timestep = self._levels[-1].timestep
-                    self._unedited_noise = self._model.predict(self._inverted, timestep, self._prompt).noise
+            with torch.no_grad(), self._ready()[2].active():
+                self._unedited_noise = self._model.predict(
+                    self._inverted, self._levels[-1].timestep, self._prompt
+                ).noise
         return self._unedited_noise
 
     def _step(self, *, loss: float, arrived: bool, x0: Tensor | None) -> DragStep:
@@ -412,22 +413,15 @@ class DragSession:
         """
         if step.predicted_x0 is None:
             return None
-        every = max(1, self._preview_every)
-        chosen = quality or affordable(self._model, self._decoder_seconds, self._iteration_seconds, every)
-        began = time.perf_counter()
-        if isinstance(step, DragStep):
-            unedited = predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
-        else:
-            unedited = self._unedited[-1]
+        chosen = quality or self._affordable_quality()
+        unedited = self._decoded_unedited(step, chosen, longest_side)
         small = self._picture.copy()
         small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size))
-        edited, before = (
-            decode_preview(self._model, latent, chosen, longest_side) for latent in (step.predicted_x0, unedited)
-        )
-        picture = compose(small, edited, before, mask)
+        began = time.perf_counter()
+        picture = compose(small, decode_preview(self._model, step.predicted_x0, chosen, longest_side), unedited, mask)
         if chosen != "latent":
-            self._decoder_seconds = time.perf_counter() - began
+            self._decoder_seconds.append(time.perf_counter() - began)
         if isinstance(step, DragStep):
             self.timeline.show(picture)
         return picture
@@ -524,6 +518,22 @@ class DragSession:
             latent = latents[str(index)].to(self._clean.device)
             self.timeline.put(Moment(index, parent, iteration, taken.get_handles(handles, self._clean), latent))
         self.timeline.current = facts["current"]
+
+    def _affordable_quality(self) -> Quality:
+        seconds = self._decoder_seconds if len(self._decoder_seconds) > 1 else [0.0]  # the first one warms up
+        return affordable(self._model, min(seconds), self._iteration_seconds, max(1, self._preview_every))
+
+    def _decoded_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
+        """What the preview of a step would be without the edit; the same for all steps of a stage."""
+        key = (type(step), quality, longest_side)
+        if key not in self._unedited_previews:
+            clean = (
+                self._unedited[-1]
+                if isinstance(step, RenderStep)
+                else predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
+            )
+            self._unedited_previews[key] = decode_preview(self._model, clean, quality, longest_side)
+        return self._unedited_previews[key]
 
     def close(self) -> None:
         """Give back what the session holds on the model."""

@@ -98,7 +98,7 @@ def test_the_same_command_gives_the_same_bytes(samples: Path, tmp_path: Path) ->
     outputs = []
     for name, seed in (("one.png", 3), ("two.png", 3), ("other.png", 4)):
         done = livedrag(
-            samples / "cactus.png", "--drag", "128,60:128,35", "--seed", seed, *QUICK, "-o", tmp_path / name
+            samples / "koala.png", "--drag", "62,84:44,66", "--seed", seed, *QUICK, "-o", tmp_path / name
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
@@ -109,7 +109,7 @@ def test_the_same_command_gives_the_same_bytes(samples: Path, tmp_path: Path) ->
 def test_progress_bars_on_a_terminal(samples: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "-m", "server", "edit", str(samples / "cactus.png"), "--drag", "128,60:128,35", *QUICK]
+    command = [sys.executable, "-m", "server", "edit", str(samples / "koala.png"), "--drag", "62,84:44,66", *QUICK]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "out.png")], cwd=ROOT, stderr=theirs, stdout=subprocess.PIPE, check=False
     )
@@ -126,8 +126,8 @@ def test_progress_bars_on_a_terminal(samples: Path, tmp_path: Path) -> None:
 
 
 def test_bad_input_is_said_with_its_value(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = samples / "cactus.png"
-    good = ["--drag", "128,60:128,35"]
+    picture = samples / "koala.png"
+    good = ["--drag", "62,84:44,66"]
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:3000])
     Image.new("L", (9, 7), 255).save(tmp_path / "small-mask.png")

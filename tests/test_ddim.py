@@ -73,8 +73,8 @@ def test_inverting_and_denoising_returns(model: Diffusion, samples: Path) -> Non
     from editor.picture import to_tensor
     from editor.points import Size
 
-    clean = model.encode(to_tensor(Image.open(samples / "cactus.png"), Size(256, 256)))
-    text, levels = model.embed_prompt("a cactus"), model.levels(50)[:35]
+    clean = model.encode(to_tensor(Image.open(samples / "koala.png"), Size(256, 256)))
+    text, levels = model.embed_prompt("a koala"), model.levels(50)[:35]
     latent = clean
     for level in levels:
         latent = inversion_step(model, latent, text, level)

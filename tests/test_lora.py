@@ -43,8 +43,8 @@ def test_fitting_makes_the_model_know_the_picture(model: Diffusion, samples: Pat
 
     lora = make_lora(model)
     try:
-        latent = model.encode(to_tensor(Image.open(samples / "cactus.png"), Size(256, 256)).flip(-2))
-        text = model.embed_prompt("a cactus")
+        latent = model.encode(to_tensor(Image.open(samples / "koala.png"), Size(256, 256)).flip(-2))
+        text = model.embed_prompt("a koala")
 
         def loss() -> float:
             total = 0.0

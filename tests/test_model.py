@@ -44,7 +44,7 @@ def test_latents_have_about_unit_variance_and_come_back(model: Diffusion, sample
     from editor.picture import to_tensor
     from editor.points import Size
 
-    pixels = to_tensor(Image.open(samples / "llama.png"), Size(256, 256))
+    pixels = to_tensor(Image.open(samples / "t-rex.png"), Size(256, 256))
     latent = model.encode(pixels)
     assert latent.shape == (1, 4, 32, 32)
     error = (model.decode(latent) - pixels).pow(2).mean()

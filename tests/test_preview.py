@@ -16,7 +16,7 @@ from tests.pipelines import write_pipeline
 
 @pytest.fixture(scope="module")
 def latent(model: Diffusion, samples: Path) -> torch.Tensor:
-    return model.encode(to_tensor(Image.open(samples / "llama.png"), Size(256, 256)))
+    return model.encode(to_tensor(Image.open(samples / "t-rex.png"), Size(256, 256)))
 
 
 def test_a_smaller_preview_shows_the_same(model: Diffusion, latent: torch.Tensor) -> None:
