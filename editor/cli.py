@@ -7,12 +7,13 @@ import itertools
 import json
 import logging
 import math
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,11 @@ from tqdm.auto import tqdm
 
 from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
 from editor.model import Diffusion
+from editor.picture import to_rgb
 from editor.points import Drag, Point
+from editor.preview import Quality
 from editor.references import Setting
-from editor.session import DragSession, DragStep, RenderStep
+from editor.session import DragSession, DragStep
 from editor.settings import PRESETS, DragSettings
 
 Step = TypeVar("Step")
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         report = edit(options)
-    except EditorError as error:
+    except (EditorError, OSError) as error:
         sys.stderr.write(f"livedrag edit: {error}\n")
         return 2
     if options.json:
@@ -49,13 +52,13 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     """Edit one picture as the command line says; returns what ``--json`` prints."""
     clock = _Clock()
     drags = [_parse_drag(text) for text in options.drag]
-    picture = _open_picture(options.picture, PictureError)
+    picture = to_rgb(_open_picture(options.picture, PictureError))
     mask = None if options.mask is None else _open_mask(options.mask)
     output = _writable(options.output)
     frames = None if options.frames is None else _frames_folder(options.frames)
     overrides = dict(_parse_setting(text) for text in options.set)
 
-    model = Diffusion.load(options.model, device=options.device)
+    model = Diffusion.load(options.model, device=options.device, tiny=options.tiny)
     settings = DragSettings.resolve(options.preset, model.defaults, overrides)
     session = DragSession(model, picture, prompt=options.prompt, settings=settings, seed=options.seed)
     names = [str(index) for index in range(len(drags))]
@@ -77,11 +80,11 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     numbers = itertools.count()
     step: DragStep | None = None
     for step in _shown(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
-        _save_frame(session, step, frames, numbers)
+        _save_frame(session.preview(step, quality=options.preview) if frames else None, frames, numbers)
     assert step is not None
     clock.lap("drag")
     for rendering in _shown(session.render(preview_every), "rendering", session.render_steps):
-        _save_frame(session, rendering, frames, numbers)
+        _save_frame(session.preview(rendering, quality=options.preview) if frames else None, frames, numbers)
     session.result().save(output, format="PNG")
     clock.lap("render")
 
@@ -128,12 +131,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--mask", type=Path, help="picture of the same size: white may change; without it everything may")
     add("--prompt", default="", help="what the picture shows")
-    add("--model", default="builtin", metavar="REF", help="'builtin' or a diffusers folder (default: %(default)s)")
+    add(
+        "--model",
+        default="builtin",
+        metavar="REF",
+        help="built-in, folder or owner/name@<commit> (default: %(default)s)",
+    )
     add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: what suits the model)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the method; repeatable")
     add("--seed", type=int, default=0, help="same seed, same machine: same picture (default: %(default)s)")
     add("--device", help="torch device such as cuda:1 (default: the best there is)")
     add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the result goes")
+    add("--tiny", metavar="REF", help="an AutoencoderTiny, folder or owner/name@<commit>, for quicker previews")
+    add(
+        "--preview",
+        choices=get_args(Quality),
+        help="quality of previews (default: a decoder, if quick enough)",
+    )
     add("--frames", type=Path, metavar="DIR", help="save previews there")
     add("--preview-every", type=int, default=4, metavar="N", help="a frame every N iterations (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object about the run")
@@ -182,8 +196,11 @@ def _open_mask(path: Path) -> NDArray[np.bool_]:
 def _writable(path: Path) -> Path:
     if path.suffix.lower() != ".png":
         raise PictureError(f"the result {str(path)!r} would not be a .png: a name that ends in .png works")
-    if not path.resolve().parent.is_dir():
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise PictureError(f"the folder of {str(path)!r} does not exist: make it first")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise PictureError(f"the result cannot be written to {str(path)!r}: name a file that can be")
     return path
 
 
@@ -197,8 +214,7 @@ def _frames_folder(path: Path) -> Path:
     return path
 
 
-def _save_frame(session: DragSession, step: DragStep | RenderStep, folder: Path | None, numbers: Iterator[int]) -> None:
-    preview = session.preview(step) if folder is not None else None
+def _save_frame(preview: Image.Image | None, folder: Path | None, numbers: Iterator[int]) -> None:
     if folder is not None and preview is not None:
         preview.save(folder / f"{next(numbers):04}.png")
 

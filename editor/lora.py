@@ -155,12 +155,14 @@ class Lora:
         wanted = noise if model.prediction_type == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
         with self.active(training=True):
             loss = nn.functional.mse_loss(model.run_unet(noisy, timesteps.to(latent.device), prompt), wanted)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NumericalError(f"fitting the picture diverged (loss {value}): a smaller lora_lr would work")
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            gradients = torch.autograd.grad(loss * model.loss_scale, self.parameters())
+        measured: list[float] = torch.stack([loss.detach(), nn.utils.get_total_norm(gradients)]).tolist()
+        value, norm = measured
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise NumericalError(f"fitting the picture diverged (loss {value}, gradient {norm}): try a smaller lora_lr")
+        for parameter, gradient in zip(self.parameters(), gradients, strict=True):
+            parameter.grad = gradient / model.loss_scale
+        self.optimizer.step()
         self.optimizer.zero_grad()
         return value
 

@@ -134,7 +134,7 @@ class Diffusion:
         Args:
             reference: ``builtin``, a diffusers folder, or a hub id with a pinned revision; see `editor.references`.
             device: a torch device such as ``cuda:0``; by default the first CUDA device, else Apple's GPU, else the CPU.
-            dtype: of the weights; by default bfloat16 or float16 on CUDA, by capability, and float32 elsewhere.
+            dtype: of the weights; by default float32, on CUDA float16, or bfloat16 where the model needs its range.
             tiny: folder or hub id of an `AutoencoderTiny` for previews; by default the model's ``tiny`` folder, if any.
 
         Raises:
@@ -142,8 +142,8 @@ class Diffusion:
         """
         source = find_model(reference)
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
-        chosen = torch.device(device or _best_device())
-        dtype = dtype or _best_dtype(chosen)
+        chosen = _device(device)
+        dtype = dtype or _best_dtype(chosen, wide_range=source.needs_wide_range)
         weights = {"dtype": dtype, "use_safetensors": True}
         folder = source.folder
         try:
@@ -320,13 +320,22 @@ def _vae_stride(vae: Autoencoder) -> int:
     return int(2 ** (len(blocks) - 1))
 
 
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda:0"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(name: str | None) -> torch.device:
+    """The device of this name, by default the best there is. Raises `ModelError`."""
+    if name is None:
+        name = "cuda:0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the device {name!r} cannot be used ({reason}): 'cpu' works") from None
+    return device
 
 
-def _best_dtype(device: torch.device) -> torch.dtype:
+def _best_dtype(device: torch.device, *, wide_range: bool) -> torch.dtype:
+    """Steps of 0.01 on latents of 1 to 4 are below bfloat16's spacing there and above float16's."""
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    capable = torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if wide_range and capable else torch.float16

@@ -40,6 +40,18 @@ def working_size(picture: Size, native_side: int, stride: int) -> Size:
     return Size(side(picture.width), side(picture.height))
 
 
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any picture as RGB: what is transparent lies on white, 16 bits become 8."""
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture, dtype=np.float64)
+        return Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        above = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, above).convert("RGB")
+    return picture.convert("RGB")
+
+
 def to_tensor(picture: Image.Image, size: Size) -> Tensor:
     """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1] at ``size``."""
     resized = picture.convert("RGB").resize((size.width, size.height), Image.Resampling.LANCZOS)
@@ -59,11 +71,13 @@ def check_mask(mask: NDArray[np.generic], picture: Size) -> NDArray[np.bool_]:
         mask: ``(H, W)``, any type; nonzero may change.
 
     Raises:
-        MaskError: its size is not the picture's.
+        MaskError: its size is not the picture's, or nothing may change.
     """
     if mask.ndim != 2 or mask.shape != (picture.height, picture.width):
         shape = " x ".join(str(side) for side in mask.shape[1::-1])
         raise MaskError(f"the mask is {shape} pixels but the picture is {picture}: they must be the same size")
+    if not mask.any():
+        raise MaskError("the mask lets nothing change: paint what may, or go without a mask to let everything change")
     return mask.astype(bool)
 
 

@@ -36,6 +36,8 @@ _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
 _FILES = [
     f"{part}/*{ending}" for part in (*PARTS, "vae", "scheduler", "tiny") for ending in (".json", ".txt", ".safetensors")
 ]
+_VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
+"""Other versions of the same weights, which need not be fetched."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ModelSource:
         autoencoder: class name of its ``vae``.
         defaults: the settings that suit it, by name.
         tiny: folder of its own tiny autoencoder, if it has one.
+        needs_wide_range: its attention overflows float16.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModelSource:
     autoencoder: str
     defaults: Mapping[str, Setting]
     tiny: Path | None
+    needs_wide_range: bool
 
 
 def find_model(reference: str) -> ModelSource:
@@ -73,6 +77,7 @@ def find_model(reference: str) -> ModelSource:
         autoencoder=index["vae"][1],
         defaults=_read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {},
         tiny=folder / "tiny" if (folder / "tiny").is_dir() else None,
+        needs_wide_range=bool(_read_json(folder / "unet" / "config.json", reference).get("upcast_attention")),
     )
 
 
@@ -107,7 +112,7 @@ def _find_folder(reference: str, wanted: list[str]) -> Path:
             f"so that it always means the same weights; {WHAT_WORKS}"
         )
     try:
-        return Path(snapshot_download(hub["repo"], revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(hub["repo"], revision=revision, allow_patterns=wanted, ignore_patterns=_VARIANTS))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(f"the model {reference!r} cannot be fetched: {error}; {WHAT_WORKS}") from error
 

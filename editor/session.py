@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import math
 import time
 from collections.abc import Generator, Mapping
@@ -21,7 +21,7 @@ from editor.handles import Handle, cells_and_targets, follow, place, put_down
 from editor.lora import FitStep, Lora
 from editor.model import Diffusion, Level
 from editor.motion import mask_loss, motion_supervision_loss
-from editor.picture import check_mask, compose, mask_to_latent, to_tensor, working_size
+from editor.picture import check_mask, compose, mask_to_latent, to_rgb, to_tensor, working_size
 from editor.points import Drag, Point, Rasters, Size, distance
 from editor.preview import Quality, affordable, decode_preview
 from editor.references import Setting
@@ -32,6 +32,8 @@ from editor.tracking import have_arrived
 
 REFERENCE_BUDGET = 2 * 2**30
 """Bytes of the unedited picture's attention inputs kept by a session; the rest is computed again at each render."""
+MEASURE_AGAIN = 16
+"""Every how many previews the decoder is tried again where it had been too slow."""
 TIMELINE_BUDGET = 64 * 2**20
 """Bytes of latents and thumbnails on one session's timeline."""
 
@@ -77,7 +79,8 @@ class RenderStep:
 class DragSession:
     """One picture being edited: its LoRA, inverted latent, optimiser, handles and random generator.
 
-    Sessions share a model and never disturb each other: what one puts on the model it takes off before each yield.
+    Sessions share a model and never disturb each other: each of their passes says which LoRA it wants, and attention
+    processors and grad modes are left before each yield.
 
     Args:
         model: shared by all sessions of a device.
@@ -88,6 +91,7 @@ class DragSession:
 
     Raises:
         PictureError: the picture's shape cannot be edited.
+        SettingsError: the seed is out of range.
     """
 
     def __init__(
@@ -99,6 +103,9 @@ class DragSession:
         settings: DragSettings | None = None,
         seed: int = 0,
     ) -> None:
+        if not 0 <= seed < 2**63:
+            raise SettingsError(f"the seed is {seed}: 0 to {2**63 - 1} works")
+        picture = to_rgb(picture)
         working = working_size(Size(*picture.size), model.native_side, model.stride)
         self._set_up(
             model,
@@ -122,7 +129,7 @@ class DragSession:
         size = Size(*picture.size)
         self.settings = settings
         self.iteration = 0
-        self._model, self._picture = model, picture.convert("RGB")
+        self._model, self._picture = model, to_rgb(picture)
         self._rasters = Rasters(size, working_size(size, model.native_side, model.stride))
         self._prompt, self._clean, self._generator = prompt, clean, generator
         self._levels = model.levels(self.settings.ddim_steps)[: self.settings.levels_inverted]
@@ -134,6 +141,7 @@ class DragSession:
         self._optimizer: torch.optim.Adam | None = None
         self._handles: dict[str, Handle] = {}
         self._latent_moved = False
+        self._taken = 0  # iterations of the run that is going on
         self.timeline = Timeline(TIMELINE_BUDGET)
         self._mask: NDArray[np.bool_] | None = None
         self._latent_mask: Tensor | None = None
@@ -143,7 +151,8 @@ class DragSession:
         self._rendered: Tensor | None = None
         self._iteration_seconds = math.inf  # of the last iteration; with the decoder's, what is worth showing
         self._decoder_seconds: list[float] = []
-        self._unedited_previews: dict[tuple[type, Quality, int], Tensor] = {}
+        self._previews = 0
+        self._unedited_previews: dict[type, tuple[tuple[Quality, int], Tensor]] = {}
         self._preview_every = 1
 
     # What people may change at any time between two yields ------------------------------------------------------------
@@ -179,13 +188,12 @@ class DragSession:
         """Say what may change.
 
         Args:
-            mask: ``(H, W)`` of the picture's size, nonzero may change; None or all zeros: everything may.
+            mask: ``(H, W)`` of the picture's size, nonzero may change; None: everything may.
 
         Raises:
-            MaskError: it is of another size.
+            MaskError: it is of another size, or lets nothing change.
         """
-        checked = None if mask is None else check_mask(mask, self._rasters.picture)
-        self._mask = checked if checked is not None and checked.any() else None
+        self._mask = None if mask is None else check_mask(mask, self._rasters.picture)
         rows, columns = self._clean.shape[-2:]
         self._latent_mask = None if self._mask is None else mask_to_latent(self._mask, rows, columns).to(self._clean)
 
@@ -200,8 +208,11 @@ class DragSession:
         self.settings = self.settings.changed(overrides)
 
     def reset(self) -> None:
-        """Back to the unedited latent, with the handles as they were put down; the timeline keeps what was reached."""
-        self._handles = {name: put_down(handle.start, self._rasters) for name, handle in self._handles.items()}
+        """Back to the unedited latent, the handles where they were put down; the timeline keeps what was reached."""
+        self._handles = {
+            name: put_down(Drag(handle.start.handle, handle.target), self._rasters)
+            for name, handle in self._handles.items()
+        }
         self._rendered = None
         if self.prepared:
             self._go_on_from(self._inverted, iteration=0)
@@ -245,7 +256,8 @@ class DragSession:
             yield FitStep(self._fitted, settings.lora_steps, loss)
         while self._climbed < len(self._levels):
             with self._lora.active():
-                self._inverted = inversion_step(self._model, self._inverted, self._prompt, self._levels[self._climbed])
+                climbed = inversion_step(self._model, self._inverted, self._prompt, self._levels[self._climbed])
+            self._inverted = _finite(climbed, f"step {self._climbed + 1} of the inversion")
             self._climbed += 1
             if self._climbed == len(self._levels):
                 self._go_on_from(self._inverted, iteration=0)
@@ -266,18 +278,26 @@ class DragSession:
             NumericalError: the loss is not finite; the last good latent is kept.
         """
         self._ready()
-        for taken in itertools.count():
+        try:
+            yield from self._run(preview_every)
+        finally:
+            self._taken = 0
+
+    def _run(self, preview_every: int) -> Generator[DragStep, None, None]:
+        while True:
             if not self._handles:
                 raise PointError(
                     "there is nothing to drag: put a handle on what should move, a target where it should go"
                 )
-            last = taken >= self.settings.max_iterations
+            last = self._taken >= self.settings.max_iterations
             began = time.perf_counter()
             step = self._iterate(last=last, preview=preview_every > 0 and self.iteration % preview_every == 0)
             self._iteration_seconds = time.perf_counter() - began
             self._preview_every = preview_every
+            ends = last or step.arrived
+            self._taken = 0 if ends else self._taken + 1
             yield step
-            if last or step.arrived:
+            if ends:
                 return
 
     def _iterate(self, *, last: bool, preview: bool) -> DragStep:
@@ -297,15 +317,16 @@ class DragSession:
                     self._unedited_noise = noise.detach()
 
             # 2. Where is the content now?
-            self._handles = follow(
+            found = follow(
                 self._handles, features.detach(), settings.tracking_radius, self._rasters, moved=self._latent_moved
             )
-            self._latent_moved = False
 
             # 3. All there, or out of iterations?
-            handles, targets = cells_and_targets(self._handles, self._rasters, self._clean.dtype)
+            handles, targets = cells_and_targets(found, self._rasters, self._clean.dtype)
             moving = ~have_arrived(handles, targets, settings.arrival_distance)
             if last or not moving.any():
+                _finite(features, f"the pass after iteration {self.iteration}")
+                self._handles, self._latent_moved = found, False
                 return self._step(loss=0.0, arrived=not moving.any(), x0=None)
 
             # 4. and 5. Motion supervision, and keeping what may not change.
@@ -328,6 +349,7 @@ class DragSession:
                 )
             if preview and noise is not None:
                 x0 = predict_x0(latent, noise, level.alpha).detach()
+            self._handles = found
             optimizer.param_groups[0]["lr"] = settings.latent_lr
             latent.grad = gradient
             optimizer.step()
@@ -383,6 +405,7 @@ class DragSession:
             yield RenderStep(done, steps, None)
         for index, level in enumerate(levels):
             latent, x0 = self._denoise_edited(latent, index, level)
+            _finite(latent, f"rendering step {index + 1}")
             done += 1
             if index == len(levels) - 1:
                 self._rendered = latent
@@ -426,6 +449,58 @@ class DragSession:
             self.timeline.show(picture)
         return picture
 
+    def _affordable_quality(self) -> Quality:
+        self._previews += 1
+        if len(self._decoder_seconds) < 2 or self._previews % MEASURE_AGAIN == 0:  # the first one warms up
+            return affordable(self._model, 0.0, self._iteration_seconds, 1)
+        recent = min(self._decoder_seconds[-2:])
+        return affordable(self._model, recent, self._iteration_seconds, max(1, self._preview_every))
+
+    def _decoded_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
+        """What the preview of a step would be without the edit; the same for all steps of a stage."""
+        wanted = (quality, longest_side)
+        kept = self._unedited_previews.get(type(step))
+        if kept is None or kept[0] != wanted:
+            if isinstance(step, RenderStep):
+                clean = self._unedited[-1]
+            else:
+                clean = predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
+            kept = wanted, decode_preview(self._model, clean, quality, longest_side)
+            self._unedited_previews[type(step)] = kept
+        return kept[1]
+
+    def _denoise_unedited(self, index: int) -> Tensor:
+        """The unedited latent below the level of this index (0: the noisiest); keeps what attention saw if it fits."""
+        _, _, lora = self._ready()
+        before = self._unedited[index - 1] if index else self._inverted
+        level = self._levels[::-1][index]
+        with lora.active(), recording(self._model.unet) as seen:
+            below, _ = denoising_step(self._model, before, self._prompt, level)
+        self._keep(index, seen)
+        return _finite(below, f"rendering step {index + 1} of the unedited picture")
+
+    def _keep(self, index: int, seen: Seen) -> None:
+        held = sum(tensor.nbytes for entry in (seen, *self._reference.values()) for tensor in entry.values())
+        if self.settings.reference_control and held <= REFERENCE_BUDGET:
+            self._reference[index] = seen
+
+    def _denoise_edited(self, latent: Tensor, index: int, level: Level) -> tuple[Tensor, Tensor]:
+        _, _, lora = self._ready()
+        if not self.settings.reference_control:
+            with lora.active():
+                return denoising_step(self._model, latent, self._prompt, level)
+        with lora.active(), controlled(self._model.unet, self._reference_at(index, level)):
+            return denoising_step(self._model, latent, self._prompt, level)
+
+    def _reference_at(self, index: int, level: Level) -> Seen:
+        if index in self._reference:
+            return self._reference[index]
+        before = self._unedited[index - 1] if index else self._inverted
+        with recording(self._model.unet) as seen:
+            denoising_step(self._model, before, self._prompt, level)
+        self._keep(index, seen)
+        return seen
+
     # Leaving and coming back ------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -450,7 +525,8 @@ class DragSession:
             taken.put("adam", self._optimizer.state.get(self._latent, {}))
         taken.facts = {
             "model": self._model.name,
-            "picture": [self._rasters.picture.width, self._rasters.picture.height],
+            "picture": self._picture_hash(),
+            "taken": self._taken,
             "settings": self.settings.as_dict(),
             "iteration": self.iteration,
             "fitted": self._fitted,
@@ -475,13 +551,12 @@ class DragSession:
             snapshot: what `snapshot` gave, in this process or another.
 
         Raises:
-            EditorError: it is no snapshot, or one of another picture or model.
+            EditorError: it is no snapshot, or one of another picture or of a model of another name.
         """
         taken = Snapshot.from_bytes(snapshot)
         facts, named = taken.facts, taken.get("session")
-        if facts["picture"] != list(picture.size) or facts["model"] != model.name:
-            was = f"a picture of {facts['picture']} pixels with the model {facts['model']!r}"
-            raise EditorError(f"the snapshot is of {was}, not of {list(picture.size)} pixels with {model.name!r}")
+        if facts["model"] != model.name:
+            raise EditorError(f"the snapshot is of the model {facts['model']!r}, not of {model.name!r}: start anew")
         session = cls.__new__(cls)
         session._set_up(
             model,
@@ -491,13 +566,20 @@ class DragSession:
             clean=named["clean"].to(model.device),
             generator=torch.Generator(),
         )
+        if facts["picture"] != session._picture_hash():
+            raise EditorError(f"the snapshot is of another picture than this one of {session._rasters.picture} pixels")
         session._take_up(taken)
         return session
+
+    def _picture_hash(self) -> str:
+        digest = hashlib.sha256(str(self._rasters.picture).encode())
+        digest.update(self._picture.tobytes())
+        return digest.hexdigest()
 
     def _take_up(self, taken: Snapshot) -> None:
         facts, named = taken.facts, taken.get("session")
         self._generator.set_state(named["generator"])
-        self._fitted, self._climbed = facts["fitted"], facts["climbed"]
+        self._fitted, self._climbed, self._taken = facts["fitted"], facts["climbed"], facts["taken"]
         self._inverted = named["inverted"].to(self._clean)
         if lora := taken.get("lora"):
             self._lora = self._make_lora(torch.Generator())
@@ -519,55 +601,11 @@ class DragSession:
             self.timeline.put(Moment(index, parent, iteration, taken.get_handles(handles, self._clean), latent))
         self.timeline.current = facts["current"]
 
-    def _affordable_quality(self) -> Quality:
-        seconds = self._decoder_seconds if len(self._decoder_seconds) > 1 else [0.0]  # the first one warms up
-        return affordable(self._model, min(seconds), self._iteration_seconds, max(1, self._preview_every))
-
-    def _decoded_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
-        """What the preview of a step would be without the edit; the same for all steps of a stage."""
-        key = (type(step), quality, longest_side)
-        if key not in self._unedited_previews:
-            clean = (
-                self._unedited[-1]
-                if isinstance(step, RenderStep)
-                else predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
-            )
-            self._unedited_previews[key] = decode_preview(self._model, clean, quality, longest_side)
-        return self._unedited_previews[key]
-
     def close(self) -> None:
         """Give back what the session holds on the model."""
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
-
-    def _denoise_unedited(self, index: int) -> Tensor:
-        """The unedited latent below the level of this index (0: the noisiest); keeps what attention saw if it fits."""
-        _, _, lora = self._ready()
-        before = self._unedited[index - 1] if index else self._inverted
-        level = self._levels[::-1][index]
-        with lora.active(), recording(self._model.unet) as seen:
-            below, _ = denoising_step(self._model, before, self._prompt, level)
-        kept = sum(tensor.nbytes for entry in (seen, *self._reference.values()) for tensor in entry.values())
-        if self.settings.reference_control and kept <= REFERENCE_BUDGET:
-            self._reference[index] = seen
-        return below
-
-    def _denoise_edited(self, latent: Tensor, index: int, level: Level) -> tuple[Tensor, Tensor]:
-        _, _, lora = self._ready()
-        if not self.settings.reference_control:
-            with lora.active():
-                return denoising_step(self._model, latent, self._prompt, level)
-        with lora.active(), controlled(self._model.unet, self._reference_at(index, level)):
-            return denoising_step(self._model, latent, self._prompt, level)
-
-    def _reference_at(self, index: int, level: Level) -> Seen:
-        if index in self._reference:
-            return self._reference[index]
-        before = self._unedited[index - 1] if index else self._inverted
-        with recording(self._model.unet) as seen:
-            denoising_step(self._model, before, self._prompt, level)
-        return seen
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -595,3 +633,9 @@ class DragSession:
         if name not in self._handles:
             raise PointError(f"there is no drag {name!r}: {', '.join(map(repr, self._handles)) or 'none'} are there")
         return self._handles[name]
+
+
+def _finite(tensor: Tensor, what: str) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise NumericalError(f"{what} gave numbers that are not finite; the state before it is kept")
+    return tensor

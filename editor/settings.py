@@ -43,7 +43,7 @@ class DragSettings:
     lora_steps: int = _setting(80, 0, 10_000)
     lora_batch: int = _setting(4, 1, 64)
     lora_targets: str = field(default="to_q to_k to_v to_out", metadata={"live": False})
-    ddim_steps: int = _setting(50, 2, 1000)
+    ddim_steps: int = _setting(50, 2, 999)
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
     supervision_radius: int = _setting(1, 0, 32, live=True)

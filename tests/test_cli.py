@@ -97,9 +97,7 @@ def test_frames_show_the_way(story: tuple[dict[str, object], Path]) -> None:
 def test_the_same_command_gives_the_same_bytes(samples: Path, tmp_path: Path) -> None:
     outputs = []
     for name, seed in (("one.png", 3), ("two.png", 3), ("other.png", 4)):
-        done = livedrag(
-            samples / "koala.png", "--drag", "62,84:44,66", "--seed", seed, *QUICK, "-o", tmp_path / name
-        )
+        done = livedrag(samples / "koala.png", "--drag", "62,84:44,66", "--seed", seed, *QUICK, "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
         outputs.append((tmp_path / name).read_bytes())
@@ -132,6 +130,7 @@ def test_bad_input_is_said_with_its_value(samples: Path, tmp_path: Path, capsys:
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:3000])
     Image.new("L", (9, 7), 255).save(tmp_path / "small-mask.png")
     Image.new("L", (256, 256), 0).save(tmp_path / "black-mask.png")
+    (tmp_path / "folder.png").mkdir()
     out = tmp_path / "out.png"
     cases = [
         ([tmp_path / "none.png", *good, "-o", out], "none.png"),
@@ -148,6 +147,10 @@ def test_bad_input_is_said_with_its_value(samples: Path, tmp_path: Path, capsys:
         ([picture, *good, "--set", "lora_rank", "-o", out], "'lora_rank'"),
         ([picture, *good, "-o", tmp_path / "no" / "out.png"], "does not exist"),
         ([picture, *good, "-o", tmp_path / "out.jpg"], ".png works"),
+        ([picture, *good, "-o", tmp_path / "folder.png"], "folder.png"),
+        ([picture, *good, "--device", "zork", "-o", out], "'zork'"),
+        ([picture, *good, "--device", "cuda:77", "-o", out], "'cuda:77'"),
+        ([picture, *good, "--seed", 10**30, "-o", out], "seed is 1000"),
     ]
     for arguments, words in cases:
         assert main([str(argument) for argument in arguments]) == 2

@@ -139,7 +139,9 @@ def test_other_shapes_and_scales(tmp_path: Path, size: tuple[int, int]) -> None:
     folder = write_pipeline(tmp_path / "model")
     model = Diffusion.load(str(folder), device="cpu", dtype=torch.float64)
     drags = [Drag(Point(width * 0.2, height * 0.3), Point(width * 0.7, height * 0.4))]
-    assert_agrees(*both(model, noise_picture(width, height), drags, half_mask(width, height), 10), 1e-6, 10)
+    assert_agrees(
+        *both(model, noise_picture(width, height), drags, half_mask(width, height), ITERATIONS), 1e-6, ITERATIONS
+    )
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])

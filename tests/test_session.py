@@ -210,8 +210,9 @@ def test_reset_is_the_beginning(session: DragSession) -> None:
     session.aim("a", Point(10, 10))
     session.reset()
     assert torch.equal(session.latent, start)
-    assert session.drags["a"] == DRAG
+    assert session.drags["a"] == Drag(DRAG.handle, Point(10, 10))
     assert session.iteration == 0
+    session.aim("a", DRAG.target)
     with pytest.raises(EditorError, match="no result"):
         session.result()
     assert all(torch.equal(a, b) for a, b in zip(first, [session.latent for _ in session.drag()], strict=True))
@@ -242,17 +243,6 @@ def test_outside_the_mask_the_result_is_the_upload(session: DragSession) -> None
     changed = (np.asarray(session.result()) != np.asarray(picture())).any(-1)
     assert changed.any()
     assert not changed[mask == 0].any()
-
-
-def test_an_all_black_mask_is_no_mask(tiny: Diffusion) -> None:
-    latents = []
-    for mask in (None, np.zeros((128, 128))):
-        session = make_session(tiny)
-        session.set_mask(mask)
-        finish(itertools.chain(session.prepare(), session.drag()))
-        latents.append(session.latent)
-        session.close()
-    assert torch.equal(*latents)
 
 
 def test_a_mask_holds_back_what_may_not_change(tiny: Diffusion) -> None:
@@ -321,7 +311,8 @@ def test_numbers_that_are_not_finite_end_the_run_with_the_last_good_latent(
 ) -> None:
     steps = session.drag()
     next(steps)
-    good = session.latent
+    good, drags = session.latent, session.drags
+    session.add_drag("b", Drag(Point(100, 100), Point(40, 100)))
     weight = tiny.unet.conv_in.weight
     kept = weight.clone()
     try:
@@ -331,8 +322,32 @@ def test_numbers_that_are_not_finite_end_the_run_with_the_last_good_latent(
     finally:
         weight.data.copy_(kept)
     assert torch.equal(session.latent, good)
-    next(session.drag())
+    assert session.drags["a"] == drags["a"]
+    finish(session.drag())
     assert torch.isfinite(session.latent).all()
+    for name in ("a", "b"):
+        template = session._handles[name].template
+        assert template is not None
+        assert torch.isfinite(template).all()
+
+
+@pytest.mark.parametrize("done", [3, 6, 16], ids=["inverting", "rendering the unedited", "rendering"])
+def test_numbers_that_are_not_finite_end_the_other_stages_too(tiny: Diffusion, done: int) -> None:
+    session = make_session(tiny)
+    steps = itertools.chain(session.prepare(), session.drag(0), session.render())
+    list(itertools.islice(steps, done))
+    weight = tiny.unet.conv_out.weight
+    kept = weight.clone()
+    try:
+        weight.data.fill_(torch.nan)
+        with pytest.raises(NumericalError, match=r"not finite|nan"):
+            finish(steps)
+    finally:
+        weight.data.copy_(kept)
+    finish(itertools.chain(session.prepare(), session.drag(0), session.render()))
+    assert torch.isfinite(session.latent).all()
+    assert np.asarray(session.result()).any()
+    session.close()
 
 
 def test_bad_input_is_said_and_changes_nothing(tiny: Diffusion, session: DragSession) -> None:
@@ -343,6 +358,8 @@ def test_bad_input_is_said_and_changes_nothing(tiny: Diffusion, session: DragSes
         (lambda: session.grab("a", DRAG.target), PointError, "both at"),
         (lambda: session.remove_drag("zork"), PointError, "'zork'"),
         (lambda: session.set_mask(np.zeros((5, 7))), MaskError, "7 x 5"),
+        (lambda: session.set_mask(np.zeros((128, 128))), MaskError, "lets nothing change"),
+        (lambda: make_session(tiny, seed=-1), SettingsError, "seed is -1"),
         (lambda: session.change({"lora_rank": 4}), SettingsError, "lora_rank cannot change"),
         (lambda: session.change({"zork": 4}), SettingsError, "'zork'"),
         (lambda: DragSession(tiny, Image.new("RGB", (900, 10))), PictureError, "900 x 10"),
@@ -407,7 +424,8 @@ def test_memory_does_not_grow_over_500_iterations(tiny: Diffusion) -> None:
 
 def test_the_built_in_model_moves_an_arm(model: Diffusion, samples: Path) -> None:
     """The tracked handle gets to its target on a picture and drag from the gallery."""
-    session = DragSession(model, Image.open(samples / "teddy-bear.png"), prompt="a teddy bear")
+    settings = DragSettings.resolve(None, model.defaults, {"lora_steps": 20})
+    session = DragSession(model, Image.open(samples / "teddy-bear.png"), prompt="a teddy bear", settings=settings)
     session.add_drag("arm", Drag(Point(62, 150), Point(40, 110)))
     session.set_mask(np.asarray(Image.open(samples / "teddy-bear-mask.png").convert("L")))
     finish(session.prepare())
