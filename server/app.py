@@ -128,7 +128,7 @@ class Pages:
 
     async def create_room(self, request: Request) -> Response:
         """A form with a picture makes a room, once all of it has been checked."""
-        body = Body(request, self._settings.max_upload_bytes + BESIDE_THE_PICTURE, "the upload")
+        body = Body(request, self._settings.max_upload_bytes, "the upload", beside=BESIDE_THE_PICTURE)
         try:
             async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
                 document = await self._document(form)
@@ -301,11 +301,15 @@ def list_samples(static_dir: Path) -> list[dict[str, object]]:
 
 
 class Body:
-    """The body of a request, which raises `UploadFault` as soon as it is known to have too many bytes."""
+    """The body of a request, which raises `UploadFault` as soon as it is known to have too many bytes.
 
-    def __init__(self, request: Request, limit: int, what: str) -> None:
+    ``limit`` counts for the file in it, and is what people are told; ``beside`` it there may be some bytes more.
+    """
+
+    def __init__(self, request: Request, limit: int, what: str, *, beside: int = 0) -> None:
         self._request = request
         self._limit = limit
+        self._most = limit + beside
         self._what = what
         self._received = 0
         self._ended = False
@@ -317,10 +321,10 @@ class Body:
 
     async def _receive(self) -> Message:
         announced = self._request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._limit:
+        if announced.isdecimal() and int(announced) > self._most:
             raise too_large(int(announced), self._limit, self._what)
         message = await self._next()
-        if self._received > self._limit:
+        if self._received > self._most:
             text = f"{self._what} has more than {self._limit / MIB:g} MiB, the most that works"
             raise UploadFault(413, "too_large", text)
         return message

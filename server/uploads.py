@@ -7,10 +7,14 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from server.mask import threshold, to_png
+from server.mask import THRESHOLD, lets_nothing_change, threshold, to_png
 from server.settings import MIB
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+LEAST_SIDE = 16
+"""Of a picture that is to be edited, in pixels."""
+MOST_ASPECT = 8
+"""Length of such a picture by its width, at most."""
 
 
 class UploadFault(Exception):
@@ -36,9 +40,18 @@ def read_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
         It in RGB, turned as its EXIF orientation says, without any metadata; what is transparent has become white.
 
     Raises:
-        UploadFault: no picture, a truncated one, too many pixels, several frames.
+        UploadFault: no picture, a truncated one, too many pixels, several frames; too small or too narrow to edit.
     """
     picture = ImageOps.exif_transpose(_decoded(data, name, max_pixels))
+    short, long = sorted(picture.size)
+    if short < LEAST_SIDE:
+        text = f"{name!r} has {_size(picture.size)} pixels: at least {LEAST_SIDE} on each side work"
+        raise UploadFault(422, "too_small", text)
+    if long > MOST_ASPECT * short:
+        text = (
+            f"{name!r} has {_size(picture.size)} pixels, too long and narrow to edit: at most {MOST_ASPECT} to 1 works"
+        )
+        raise UploadFault(422, "too_narrow", text)
     if picture.mode.startswith("I"):  # 16 bits a pixel
         picture = picture.convert("I").point(lambda value: value / 256).convert("L")
     if picture.has_transparency_data:
@@ -53,7 +66,7 @@ def read_mask(data: bytes, name: str, size: tuple[int, int], max_pixels: int) ->
     """Decode a mask; returns it as a black and white PNG, white may change.
 
     Raises:
-        UploadFault: as `read_picture`, and where it has another size than the picture.
+        UploadFault: no picture, as for `read_picture`; another size than the picture's; no white.
     """
     mask = ImageOps.exif_transpose(_decoded(data, name, max_pixels))
     if mask.size != size:
@@ -62,7 +75,16 @@ def read_mask(data: bytes, name: str, size: tuple[int, int], max_pixels: int) ->
             "mask_size",
             f"the mask has {_size(mask.size)} pixels, the picture {_size(size)}: they must be of the same size",
         )
-    return to_png(threshold(mask))
+    drawn = threshold(mask)
+    if lets_nothing_change(drawn):
+        brightest = mask.convert("L").getextrema()[1]
+        raise UploadFault(
+            422,
+            "mask_empty",
+            f"the mask has no white (its brightest grey is {brightest} of 255), so nothing may change: "
+            f"make white, or at least {THRESHOLD}, what may, or leave the mask out",
+        )
+    return to_png(drawn)
 
 
 def _decoded(data: bytes, name: str, max_pixels: int) -> Image.Image:
