@@ -36,7 +36,7 @@ from server.engine import (
     Start,
     Stop,
 )
-from server.mask import rasterise, to_png
+from server.mask import lets_nothing_change, rasterise, to_png
 from server.protocol import (
     FRAME_CREDITS,
     VERSION,
@@ -85,6 +85,15 @@ class WrongSecret(Exception):
     """The secret opens nothing here."""
 
 
+@dataclass(frozen=True)
+class DrawnMask:
+    """Layers and what they look like: a PNG, or None if everything may change; ``frozen`` if nothing may."""
+
+    layers: tuple[MaskLayer, ...] = ()
+    png: bytes | None = None
+    frozen: bool = False
+
+
 @dataclass(eq=False)
 class Seat:
     """One connected person in one room."""
@@ -114,7 +123,7 @@ class Hall:
     edited: asyncio.Event = field(default_factory=asyncio.Event)  # the engine has not heard of it yet
     stopping: bool = False
     started: bool = False  # the engine has heard of the run
-    mask: tuple[tuple[MaskLayer, ...], bytes | None] = ((), None)  # layers and what they look like
+    mask: DrawnMask = field(default_factory=DrawnMask)
     steering: asyncio.Task[None] | None = None
 
 
@@ -183,13 +192,20 @@ class Hub:
 
     async def mask_png(self, hall: Hall) -> bytes | None:
         """The mask as a PNG, white may change; None if everything may."""
-        layers = hall.room.document.mask
-        if hall.mask[0] is not layers:
-            picture = hall.room.document.picture
-            size = (picture.width, picture.height)
-            png = await asyncio.to_thread(lambda: to_png(rasterise(layers, size, self._mask))) if layers else None
-            hall.mask = (layers, png)
-        return hall.mask[1]
+        return (await self._drawn_mask(hall)).png
+
+    async def _drawn_mask(self, hall: Hall) -> DrawnMask:
+        """The mask as the room has it when this returns."""
+        while hall.mask.layers is not hall.room.document.mask:  # and again, if somebody has painted meanwhile
+            layers, picture = hall.room.document.mask, hall.room.document.picture
+            hall.mask = await asyncio.to_thread(self._draw_mask, layers, (picture.width, picture.height))
+        return hall.mask
+
+    def _draw_mask(self, layers: tuple[MaskLayer, ...], size: tuple[int, int]) -> DrawnMask:
+        if not layers:
+            return DrawnMask(layers)
+        mask = rasterise(layers, size, self._mask)
+        return DrawnMask(layers, to_png(mask), frozen=lets_nothing_change(mask))
 
     def _mask(self, sha256: str) -> Image.Image:
         return Image.open(io.BytesIO(self.store.get_picture(sha256)))
@@ -247,6 +263,8 @@ class Hub:
         match message:
             case Edit():
                 self._operate(seat, message.op_id, lambda: room.edit(by, message))
+            case StartRun() if room.document.mask and seat.role != "viewer":
+                self._keep(self._start(seat, message))
             case StartRun():
                 self._operate(seat, message.op_id, lambda: room.start(by, message, secrets.token_urlsafe(6)))
             case StopRun():
@@ -255,6 +273,16 @@ class Hub:
                 self._operate(seat, message.op_id, lambda: room.reset(by, message))
             case Hello() | AckFrame() | Ping():
                 pass  # between the connection and its client
+
+    async def _start(self, seat: Seat, message: StartRun) -> None:
+        """Press Drag in a room with a mask, which has to be drawn to know whether it lets anything change."""
+        hall = seat.hall
+        try:
+            frozen = (await self._drawn_mask(hall)).frozen
+        except (OSError, StoreError, ValueError):
+            frozen = False  # the run will meet the same fault, and say so to everybody
+        run = secrets.token_urlsafe(6)
+        self._operate(seat, message.op_id, lambda: hall.room.start(seat.id, message, run, frozen=frozen))
 
     async def load_mask(self, hall: Hall, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by a loaded one; returns the record when it is on disk. Raises `StoreError`."""
@@ -361,11 +389,8 @@ class Hub:
             self.engine.submit(Change(goal=await self._goal(hall)))
 
     async def _goal(self, hall: Hall) -> Goal:
-        while True:
-            mask = await self.mask_png(hall)
-            room, document = hall.room, hall.room.document
-            if hall.mask[0] is document.mask:  # else somebody has painted meanwhile
-                break
+        mask = await self.mask_png(hall)
+        room, document = hall.room, hall.room.document
         return Goal(
             room=room.id,
             seq=room.seq,

@@ -24,7 +24,7 @@ def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable
     Returns:
         A picture in mode ``L`` of that size: 255 may change, 0 may not.
     """
-    mask = Image.new("L", size, 0 if layers else 255)
+    mask = Image.new("L", size, 255 if begins_white(layers) else 0)
     for layer in layers:
         match layer:
             case Raster(sha256=sha256):
@@ -32,6 +32,16 @@ def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable
             case Stroke():
                 _draw(ImageDraw.Draw(mask), layer.points, layer.radius, 255 if layer.mode == "paint" else 0)
     return mask
+
+
+def begins_white(layers: Sequence[MaskLayer]) -> bool:
+    """Whether the layers are drawn on white: without any, and where the first takes something away."""
+    return not layers or (isinstance(layers[0], Stroke) and layers[0].mode == "erase")
+
+
+def lets_nothing_change(mask: Image.Image) -> bool:
+    """Whether a mask in mode ``L`` is black all over."""
+    return mask.getbbox() is None
 
 
 def threshold(picture: Image.Image) -> Image.Image:

@@ -87,7 +87,10 @@ class Drag(Struct, frozen=True, kw_only=True):
 
 
 class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
-    """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets it change, ``erase`` keeps it."""
+    """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets it change, ``erase`` keeps it.
+
+    A mask whose first layer is an ``erase`` begins all white: everything may change but what was erased.
+    """
 
     id: Id
     mode: Literal["paint", "erase"]
@@ -219,7 +222,10 @@ class Edit(Record, frozen=True, kw_only=True, tag="edit"):
 
 
 class StartRun(Record, frozen=True, kw_only=True, tag="run"):
-    """doc: press Drag; goes on from where the last run stopped."""
+    """doc: press Drag; goes on from where the last run stopped, as long as the server has not restarted since.
+
+    Refused where the mask is black all over.
+    """
 
     op_id: Id
 

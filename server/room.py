@@ -132,12 +132,19 @@ class Room:
         """Replace the mask by a loaded one, whose size has been checked."""
         return self._accept(Edited(seq=self.seq + 1, op_id=op_id, by=by, op=raster))
 
-    def start(self, by: str, message: StartRun, run: str) -> Started:
-        """Press Drag; ``run`` is the id of a new run, not used where an interrupted one goes on."""
+    def start(self, by: str, message: StartRun, run: str, *, frozen: bool = False) -> Started:
+        """Press Drag.
+
+        Args:
+            run: id of a new run, not used where an interrupted one is begun again.
+            frozen: the mask is black all over.
+        """
         if self.running:
             raise Refused("busy", "a run is under way already: press Stop first")
         if not self.document.drags:
             raise Refused("invalid", "there is nothing to drag: put down a handle and its target first")
+        if frozen:
+            raise Refused("invalid", "the mask lets nothing change: paint a region or clear the mask")
         last = self.document.run
         begun = replace(last, by=by, interrupted=False) if last and last.interrupted else Run(id=run, by=by)
         return self._accept(Started(seq=self.seq + 1, op_id=message.op_id, run=begun))
@@ -262,7 +269,11 @@ def check(document: Document, op: Operation, model: ModelInfo, *, running: bool)
             drag = _drag(document, op.id)
             if op.handle is None and op.target is None:
                 raise Refused("invalid", f"moving drag {op.id!r} needs a handle, a target, or both")
-            check_drag(document.picture, op.handle or drag.handle, op.target or drag.target)
+            content = op.handle or drag.tracked or drag.handle
+            for what, place in (("handle", op.handle), ("target", op.target)):
+                if place is not None:
+                    check_place(document.picture, what, place)
+            check_apart(content, op.target or drag.target)
         case RemoveDrag():
             _drag(document, op.id)
         case AddStroke():
@@ -287,13 +298,24 @@ def check(document: Document, op: Operation, model: ModelInfo, *, running: bool)
 
 def check_drag(picture: Picture, handle: XY, target: XY) -> None:
     """Raise `Refused` unless both ends lie in the picture, apart from each other."""
-    for what, (x, y) in (("handle", handle), ("target", target)):
-        if not (0 <= x <= picture.width - 1 and 0 <= y <= picture.height - 1):
-            raise Refused(
-                "invalid",
-                f"the {what} ({x:g}, {y:g}) lies outside the picture of {picture.width} x {picture.height} pixels: "
-                f"x goes from 0 to {picture.width - 1}, y from 0 to {picture.height - 1}",
-            )
+    check_place(picture, "handle", handle)
+    check_place(picture, "target", target)
+    check_apart(handle, target)
+
+
+def check_place(picture: Picture, what: str, place: XY) -> None:
+    """Raise `Refused` unless the place lies in the picture."""
+    x, y = place
+    if not (0 <= x <= picture.width - 1 and 0 <= y <= picture.height - 1):
+        raise Refused(
+            "invalid",
+            f"the {what} ({x:g}, {y:g}) lies outside the picture of {picture.width} x {picture.height} pixels: "
+            f"x goes from 0 to {picture.width - 1}, y from 0 to {picture.height - 1}",
+        )
+
+
+def check_apart(handle: XY, target: XY) -> None:
+    """Raise `Refused` unless there is some way from the handle, where the content is now, to its target."""
     if math.dist(handle, target) < LEAST_DISTANCE:
         raise Refused(
             "invalid",

@@ -35,6 +35,7 @@ from editor import (
     DragStep,
     EditorError,
     FitStep,
+    MaskError,
     Point,
     RenderStep,
 )
@@ -295,6 +296,7 @@ class DeviceWorker:
 
     def _open(self, job: Job, picture: bytes, goal: Goal) -> None:
         """Give the job a session that fits the goal: the one it has, if that was prepared in the same way."""
+        _mask(goal.mask)
         settings = self._settings(goal)
         fixed = {name: value for name, value in settings.as_dict().items() if name not in LIVE_SETTINGS}
         built_of = (picture, goal.prompt, _whole(goal, "seed"), fixed)
@@ -384,7 +386,7 @@ def changes(
     for id, grip in goal.drags.items():
         yield from _drag_changes(session, id, before.drags.get(id), grip)
     if goal.mask != before.mask:
-        yield partial(session.set_mask, _mask(goal.mask))
+        yield lambda: session.set_mask(_mask(goal.mask))
     if settings:
         yield partial(session.change, settings)
 
@@ -416,7 +418,11 @@ def closed(steps: Iterator[T]) -> Iterator[Iterator[T]]:
 
 
 def _mask(png: bytes | None) -> np.ndarray | None:
-    return None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    """``(H, W)``, nonzero may change. Raises `MaskError` where nothing may: to a session, that means everything."""
+    mask = None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    if mask is not None and not mask.any():
+        raise MaskError("the mask lets nothing change: paint a region or clear the mask")
+    return mask
 
 
 def _whole(goal: Goal, name: str) -> int:

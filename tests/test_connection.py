@@ -271,6 +271,23 @@ def test_a_refused_or_malformed_operation_is_answered_and_the_connection_goes_on
     asyncio.run(story())
 
 
+def test_a_mask_that_lets_nothing_change_is_no_mask_to_drag_with(
+    address: str, engine: QuietEngine, room: NewRoom
+) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(D1)
+            await client.edit(AddStroke(stroke=Stroke(id="s1", mode="erase", radius=200, points=[(32, 24)])))
+            with pytest.raises(OperationRejected, match="lets nothing change: paint a region or clear the mask"):
+                await client.run()
+            await client.edit(AddStroke(stroke=Stroke(id="s2", mode="paint", radius=5, points=[(32, 24)])))
+            await client.run()
+            await client.wait(Started)
+
+    asyncio.run(story())
+    assert engine.expect(Start, room.id).goal.mask is not None
+
+
 async def closed_with(address: str, path: str, *messages: bytes | str) -> tuple[Fault, int]:
     """Send messages; returns the error that comes back, and the close code."""
     url = address.replace("http", "ws") + path

@@ -158,6 +158,23 @@ def test_a_run_needs_something_to_drag() -> None:
         a_room().start("p1", StartRun(op_id="go"), "r1")
 
 
+def test_a_run_needs_something_that_may_change() -> None:
+    room = a_room()
+    do(room, D1)
+    with pytest.raises(Refused, match="the mask lets nothing change: paint a region or clear the mask") as caught:
+        room.start("p1", StartRun(op_id="go"), "r1", frozen=True)
+    assert caught.value.reason == "invalid"
+
+
+def test_a_target_may_be_where_content_was_but_not_where_it_is() -> None:
+    room = running_room()
+    room.end("stopped", tracked={"d1": (20, 15)})
+    with pytest.raises(Refused, match=r"\(20, 15\) lies on its target"):
+        do(room, MoveDrag(id="d1", target=(20, 15)))
+    do(room, MoveDrag(id="d1", target=D1.handle))
+    assert room.document.drags["d1"].target == D1.handle
+
+
 def test_a_run_without_a_picture_keeps_the_last_one() -> None:
     room = running_room()
     room.end("arrived", sha256="a" * 64)
@@ -243,6 +260,12 @@ def test_strokes_are_round_paint_adds_and_erase_removes() -> None:
     white = {place for place in ((10, 20), (7, 20), (25, 23), (53, 20)) if mask.getpixel(place) == 255}
     black = {place for place in ((30, 20), (10, 26), (4, 20), (57, 20), (6, 16)) if mask.getpixel(place) == 0}
     assert (len(white), len(black)) == (4, 5)
+
+
+def test_a_first_stroke_that_erases_takes_away_from_everything() -> None:
+    hole = Stroke(id="a", mode="erase", radius=4, points=[(10, 20)])
+    mask = rasterise((hole,), (64, 48), no_rasters)
+    assert (mask.getpixel((10, 20)), mask.getpixel((40, 20))) == (0, 255)
 
 
 def test_a_raster_replaces_and_is_made_black_and_white() -> None:

@@ -187,9 +187,18 @@ def test_a_change_that_cannot_be_followed_is_complained_of_and_the_run_goes_on(
     advance_to(worker, told, "dragging")
     worker.obey(Change(goal=later(settings={**SHORT, "latent_lr": 99.0})))
     worker.obey(Change(goal=later(seq=10, mask=png(9, 9, "white", "L"))))
-    assert ["99.0" in complaint.message for complaint in told.events(Complained)] == [True, False]
+    worker.obey(Change(goal=later(seq=11, mask=png(96, 64, "black", "L"))))
+    assert ["99.0" in complaint.message for complaint in told.events(Complained)] == [True, False, False]
     assert "9 x 9" in told.events(Complained)[1].message
+    assert "lets nothing change" in told.events(Complained)[2].message
     assert finish(worker, told).outcome == "exhausted"
+
+
+def test_a_run_with_a_mask_that_lets_nothing_change_fails(worker: DeviceWorker, told: Told) -> None:
+    start(worker, later(mask=png(96, 64, "black", "L")))
+    ended = finish(worker, told)
+    assert (ended.outcome, told.stages()) == ("failed", ["loading"])
+    assert "paint a region or clear the mask" in (ended.message or "")
 
 
 def test_without_drags_a_run_stops(worker: DeviceWorker, told: Told) -> None:

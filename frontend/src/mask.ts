@@ -38,7 +38,7 @@ export class MaskPainter {
       this.#drawn = [];
       return null;
     }
-    this.#settle(picture, layers, rasters);
+    this.#settle(picture, layers, rasters, doing);
     const { width, height } = this.#settled;
     const region = contextOf(this.#region, width, height);
     region.drawImage(this.#settled, 0, 0);
@@ -50,7 +50,12 @@ export class MaskPainter {
     return { region: this.#region, outline: this.#outline };
   }
 
-  #settle(picture: Size, layers: readonly MaskLayer[], rasters: ReadonlyMap<string, CanvasImageSource>): void {
+  #settle(
+    picture: Size,
+    layers: readonly MaskLayer[],
+    rasters: ReadonlyMap<string, CanvasImageSource>,
+    doing: Omit<Stroke, "id" | "type"> | null,
+  ): void {
     const scale = SIDE / Math.max(picture.width, picture.height);
     const width = Math.max(1, Math.round(picture.width * scale));
     const height = Math.max(1, Math.round(picture.height * scale));
@@ -63,6 +68,10 @@ export class MaskPainter {
       this.#drawn.every((layer, index) => layers[index]?.id === layer.id);
     const context = grows ? this.#settled.getContext("2d") : contextOf(this.#settled, width, height);
     if (context === null) return;
+    if (!grows && beginsWhite(layers, doing)) {
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, width, height);
+    }
     for (const layer of layers.slice(grows ? this.#drawn.length : 0)) {
       if (layer.type === "stroke") drawStroke(context, layer, scale);
       else {
@@ -76,6 +85,12 @@ export class MaskPainter {
     this.#scale = scale;
     this.#rasters = rasters;
   }
+}
+
+/** Whether the layers are drawn on white: where the first thing ever done takes something away. */
+export function beginsWhite(layers: readonly MaskLayer[], doing: Pick<Stroke, "mode"> | null): boolean {
+  const [first] = layers;
+  return first === undefined ? doing?.mode === "erase" : first.type === "stroke" && first.mode === "erase";
 }
 
 const AROUND = [0, 1, 2, 3, 4, 5, 6, 7].map((eighth) => {
