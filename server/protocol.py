@@ -261,12 +261,16 @@ ClientMessage = Hello | Edit | StartRun | StopRun | Reset | AckFrame | Ping
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """The model in use; ``settings`` are its defaults by name, ``kind`` is ``builtin`` or ``stable-diffusion``."""
+    """The model in use; ``settings`` are its defaults by name, ``kind`` is ``builtin`` or ``stable-diffusion``.
+
+    ``ranges`` are the least and the largest value of each setting that is a number, both included.
+    """
 
     name: str
     kind: str
     settings: dict[str, Setting]
     presets: list[str]
+    ranges: dict[str, tuple[float, float]] = {}
 
 
 class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):

@@ -55,8 +55,8 @@ MAX_MASK_POINTS = 100_000
 """Of all strokes of a room together."""
 LEAST_DISTANCE = 1.0
 """Between a handle and its target, in pixels."""
-SIDES = (32, 1024)
-"""Allowed ``preview_side``."""
+ANY_NUMBER = (0, 2**31 - 1)
+"""Range of a setting of which the model names none."""
 
 
 class Refused(Exception):
@@ -325,7 +325,7 @@ def check_apart(handle: XY, target: XY) -> None:
 
 
 def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
-    """Raise `Refused` unless there is such a setting, with such values. Its range is the editor's to judge."""
+    """Raise `Refused` unless there is such a setting, with such values."""
     if name not in model.settings:
         raise Refused("invalid", f"there is no setting {name!r}: there are {', '.join(sorted(model.settings))}")
     if value is None:
@@ -339,14 +339,12 @@ def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
         raise Refused("invalid", f"{name} is a whole number, not {value!r}")
     if kind is float and (isinstance(value, bool | str) or not math.isfinite(value)):
         raise Refused("invalid", f"{name} is a number, not {value!r}")
-    if isinstance(value, int | float) and not 0 <= value < 2**31:
-        raise Refused("invalid", f"{name} is at least 0 and below {2**31}, not {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = model.ranges.get(name, ANY_NUMBER)
+        if not low <= value <= high:
+            raise Refused("invalid", f"{name} is {value!r}: {low:.10g} to {high:.10g} works")
     if name == "preset" and value not in ("", *model.presets):
         raise Refused("invalid", f"there is no preset {value!r}: there are {', '.join(model.presets)}")
-    if name == "preview_every" and value == 0:
-        raise Refused("invalid", "preview_every is at least 1, not 0")
-    if name == "preview_side" and not SIDES[0] <= float(value) <= SIDES[1]:
-        raise Refused("invalid", f"preview_side is between {SIDES[0]} and {SIDES[1]} pixels, not {value!r}")
 
 
 def _drag(document: Document, id: str) -> Drag:

@@ -8,6 +8,7 @@ loop, and no other module of the server imports the editor.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -65,6 +66,12 @@ T = TypeVar("T")
 
 OWN_SETTINGS: Mapping[str, Setting] = {"preset": "", "seed": 0, "preview_every": 4, "preview_side": 256}
 """Settings of the service beside those of `DragSettings`; an empty preset stands for the model's own defaults."""
+OWN_RANGES: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
+    "preview_every": (1, 10_000),
+    "preview_side": (32, 1024),
+}
+"""The least and the largest value of those of them that are numbers."""
 NICENESS = 5
 """How far the worker steps back for the web process."""
 QUALITY = 80
@@ -124,8 +131,17 @@ class DeviceWorker:
     def info(self) -> ModelInfo:
         """What people should know of the model."""
         defaults = DragSettings.resolve(None, self._model.defaults, {}).as_dict()
+        ranges = {
+            entry.name: (float(entry.metadata["low"]), float(entry.metadata["high"]))
+            for entry in dataclasses.fields(DragSettings)
+            if "low" in entry.metadata
+        }
         return ModelInfo(
-            name=self._model.name, kind=self._model.kind, settings={**defaults, **OWN_SETTINGS}, presets=list(PRESETS)
+            name=self._model.name,
+            kind=self._model.kind,
+            settings={**defaults, **OWN_SETTINGS},
+            presets=list(PRESETS),
+            ranges={**ranges, **OWN_RANGES},
         )
 
     @property

@@ -33,6 +33,12 @@ MODEL = ModelInfo(
         "preview_side": 256,
     },
     presets=["official", "paper"],
+    ranges={
+        "lora_steps": (0, 10_000),
+        "latent_lr": (1e-6, 10),
+        "max_iterations": (1, 10_000),
+        "preview_every": (1, 99),
+    },
 )
 
 

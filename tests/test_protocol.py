@@ -53,7 +53,11 @@ SERVER: list[p.ServerMessage] = [
         you="p1",
         role="owner",
         model=p.ModelInfo(
-            name="built-in", kind="builtin", settings={"lora_steps": 80, "preset": ""}, presets=["paper"]
+            name="built-in",
+            kind="builtin",
+            settings={"lora_steps": 80, "preset": ""},
+            presets=["paper"],
+            ranges={"lora_steps": (0.0, 10_000.0)},
         ),
         heartbeat=3.0,
         deadline=10.0,

@@ -94,8 +94,9 @@ def test_an_operation_is_known_when_it_comes_again() -> None:
         (SetSettings(settings={"reference_control": 1}), "invalid", "true or false"),
         (SetSettings(settings={"latent_lr": "fast"}), "invalid", "'fast'"),
         (SetSettings(settings={"preset": "magic"}), "invalid", "'magic': there are official, paper"),
-        (SetSettings(settings={"preview_side": 5000}), "invalid", "5000"),
-        (SetSettings(settings={"preview_every": 0}), "invalid", "0"),
+        (SetSettings(settings={"preview_every": 0}), "invalid", "preview_every is 0: 1 to 99 works"),
+        (SetSettings(settings={"latent_lr": 11.5}), "invalid", "latent_lr is 11.5: 1e-06 to 10 works"),
+        (SetSettings(settings={"seed": 2**31}), "invalid", "seed is 2147483648: 0 to 2147483647 works"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_value(op: Operation, reason: str, quoted: str) -> None:

@@ -97,6 +97,10 @@ def test_people_are_told_of_all_settings(worker: DeviceWorker) -> None:
     assert worker.info.kind == "builtin"
     assert {"official", "paper"} <= set(worker.info.presets)
     assert {"preset", "seed", "preview_every", "preview_side", "lora_steps", "latent_lr"} <= set(worker.info.settings)
+    assert worker.info.ranges["arrival_distance"] == (0.5, 256)
+    assert worker.info.ranges["preview_side"] == (32, 1024)
+    numbers = {name for name, value in worker.info.settings.items() if type(value) in (int, float)}
+    assert set(worker.info.ranges) == numbers
 
 
 def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWorker, told: Told) -> None:

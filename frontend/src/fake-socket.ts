@@ -46,7 +46,7 @@ export const welcome = {
   room: "r",
   you: "u1",
   role: "owner",
-  model: { name: "m", kind: "builtin", settings: {}, presets: [] },
+  model: { name: "m", kind: "builtin", settings: {}, presets: [], ranges: {} },
   heartbeat: 3,
   deadline: 8,
   frame_credits: 2,

@@ -123,6 +123,8 @@ export interface ModelInfo {
   readonly kind: string;
   readonly settings: Readonly<Record<string, Setting>>;
   readonly presets: readonly string[];
+  /** The least and the largest value of each setting that is a number, both included. */
+  readonly ranges: Readonly<Record<string, readonly [low: number, high: number]>>;
 }
 
 export interface Welcome {

@@ -187,16 +187,15 @@ function PromptSection() {
 interface NumberSetting {
   readonly name: "max_iterations" | "latent_lr" | "mask_weight" | "seed";
   readonly step: string;
-  readonly least: number;
   /** Whether it may change while a run goes on. */
   readonly live: boolean;
 }
 
 const NUMBERS: readonly NumberSetting[] = [
-  { name: "max_iterations", step: "1", least: 1, live: true },
-  { name: "latent_lr", step: "any", least: 0, live: true },
-  { name: "mask_weight", step: "any", least: 0, live: true },
-  { name: "seed", step: "1", least: 0, live: false },
+  { name: "max_iterations", step: "1", live: true },
+  { name: "latent_lr", step: "any", live: true },
+  { name: "mask_weight", step: "any", live: true },
+  { name: "seed", step: "1", live: false },
 ];
 
 function SettingsSection() {
@@ -240,7 +239,8 @@ function SettingsSection() {
             type="number"
             inputMode="decimal"
             step={setting.step}
-            min={setting.least}
+            min={model.ranges[setting.name]?.[0]}
+            max={model.ranges[setting.name]?.[1]}
             disabled={setting.live ? !store.editable.value : still}
             value={Number(value(setting.name))}
             onChange={(event) => {
