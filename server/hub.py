@@ -76,6 +76,9 @@ from server.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
+LINGER = 60.0
+"""Seconds after which a room that was opened without anybody sitting down in it is closed again."""
+
 
 class UnknownRoom(Exception):
     """There is no room by that id."""
@@ -168,8 +171,18 @@ class Hub:
             async with self._opening:
                 if room not in self._halls:
                     opened = await self._load(room)
-                    self._halls[room] = Hall(opened, opened.document, opened.seq)
+                    hall = self._halls[room] = Hall(opened, opened.document, opened.seq)
+                    asyncio.get_running_loop().call_later(LINGER, self._close_if_empty, hall)
         return self._halls[room]
+
+    def _close_if_empty(self, hall: Hall) -> None:
+        """Forget a room in which nobody sits and nothing runs; all of it is on disk, or on its way there."""
+        if not hall.seats and not hall.room.running and self._is_open(hall):
+            del self._halls[hall.room.id]
+
+    def _is_open(self, hall: Hall) -> bool:
+        """Whether this is the room's hall still: one that was closed while something waited must change nothing."""
+        return self._halls.get(hall.room.id) is hall
 
     async def _load(self, room: str) -> Room:
         saved = await asyncio.wrap_future(self.store.load(room))
@@ -246,6 +259,7 @@ class Hub:
         """Somebody has gone."""
         if seat.hall.seats.pop(seat.id, None) is not None:
             self._announce(seat.hall)
+            self._close_if_empty(seat.hall)
 
     def _announce(self, hall: Hall) -> None:
         self._broadcast(hall, People(people={seat.id: seat.name for seat in hall.seats.values()}))
@@ -281,11 +295,14 @@ class Hub:
             frozen = (await self._drawn_mask(hall)).frozen
         except (OSError, StoreError, ValueError):
             frozen = False  # the run will meet the same fault, and say so to everybody
+        if not self._is_open(hall):
+            return  # everybody has left; whoever pressed sends it again when they are back
         run = secrets.token_urlsafe(6)
         self._operate(seat, message.op_id, lambda: hall.room.start(seat.id, message, run, frozen=frozen))
 
     async def load_mask(self, hall: Hall, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by a loaded one; returns the record when it is on disk. Raises `StoreError`."""
+        hall = await self.open(hall.room.id)  # it may have been closed while the mask was on its way
         known = hall.room.known(op_id)
         if known is not None:
             await asyncio.wrap_future(self.store.barrier())
@@ -351,19 +368,21 @@ class Hub:
                 hall.latest.clear()
                 hall.stopping, hall.started = False, False
                 hall.edited.clear()
-                hall.steering = self._keep(self._steer(hall, run.id))
+                if hall.room.runs(run.id):  # else the worker was lost meanwhile, which has ended the run already
+                    hall.steering = self._keep(self._steer(hall, run.id))
             case Edited():
                 hall.edited.set()
             case Stopping():
                 hall.stopping = True
-                if hall.started and hall.room.document.run is not None:
-                    self.engine.submit(Stop(room=hall.room.id, run=hall.room.document.run.id))
+                if hall.started and hall.document.run is not None:
+                    self.engine.submit(Stop(room=hall.room.id, run=hall.document.run.id))
             case WasReset():
                 self.engine.submit(Rewind(room=hall.room.id))
             case Ended():
                 hall.latest.clear()
                 if hall.steering is not None:
                     hall.steering.cancel()
+                self._close_if_empty(hall)
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
@@ -373,20 +392,26 @@ class Hub:
             await self._follow(hall, run)
         except (OSError, StoreError, ValueError) as error:
             log.exception("run %s in room %s cannot be steered", run, hall.room.id)
-            if hall.room.running:
+            if hall.room.runs(run):
                 self._commit(hall, hall.room.end("failed", message=f"the room's pictures cannot be read: {error}"))
 
     async def _follow(self, hall: Hall, run: str) -> None:
         room = hall.room
         picture = await asyncio.to_thread(self.store.get_picture, room.document.picture.sha256)
-        self.engine.submit(Start(run=run, picture=picture, goal=await self._goal(hall)))
+        goal = await self._goal(hall)
+        if not hall.room.runs(run):
+            return  # over before it began: the worker was lost
+        self.engine.submit(Start(run=run, picture=picture, goal=goal))
         hall.started = True
         if hall.stopping:
             self.engine.submit(Stop(room=room.id, run=run))
         while True:
             await hall.edited.wait()
             hall.edited.clear()
-            self.engine.submit(Change(goal=await self._goal(hall)))
+            goal = await self._goal(hall)
+            if not hall.room.runs(run):
+                return
+            self.engine.submit(Change(goal=goal))
 
     async def _goal(self, hall: Hall) -> Goal:
         mask = await self.mask_png(hall)
@@ -407,19 +432,19 @@ class Hub:
     def _hear(self, event: AnyEvent) -> None:
         """The engine tells something."""
         if isinstance(event, Lost):
-            for hall in self._halls.values():
-                if hall.room.running:
-                    self._lost(hall, event.message)
+            for running in [hall for hall in self._halls.values() if hall.room.running]:
+                self._lost(running, event.message)
             return
         if not isinstance(event, Reported | Pictured | Complained | Finished):
             return
-        hall = self._halls[event.room]
-        run = hall.room.document.run
+        hall = self._halls.get(event.room)
+        if hall is None:
+            return  # nobody is there any more
         if isinstance(event, Complained):
             self._broadcast(hall, Fault(reason="editor", message=event.message))
             return
         about = event.record.run if isinstance(event, Reported) else event.run
-        if run is None or run.id != about or not hall.room.running:
+        if not hall.room.runs(about):
             return  # of a run that is over for this room
         match event:
             case Reported(record=record):
@@ -455,8 +480,8 @@ class Hub:
                 sha256 = await asyncio.to_thread(self.store.put_picture, event.picture)
             except StoreError as error:
                 outcome, message = "failed", f"the result could not be saved: {error}"
-        if not hall.room.running:
-            return  # the worker died meanwhile, which has ended the run already
+        if not hall.room.runs(event.run):
+            return  # the worker died meanwhile, which has ended this run already; another may have begun
         record = hall.room.end(
             outcome,
             iterations=event.iterations,

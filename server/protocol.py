@@ -121,7 +121,10 @@ Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """A press on Drag. ``outcome`` is None while it goes on; ``interrupted`` says that the machine stopped under it."""
+    """A press on Drag. ``outcome`` is None while it goes on; ``interrupted`` says that the machine stopped under it.
+
+    Pressing Drag then begins it anew from the uploaded picture, under the same id.
+    """
 
     id: str
     by: str
@@ -231,7 +234,7 @@ class StartRun(Record, frozen=True, kw_only=True, tag="run"):
 
 
 class StopRun(Record, frozen=True, kw_only=True, tag="stop"):
-    """doc: stop within one step. The picture reached is rendered; ``run`` goes on from it."""
+    """doc: stop within one step. The picture reached is rendered; the next ``run`` goes on from it."""
 
     op_id: Id
 
@@ -311,7 +314,7 @@ class Rejected(Record, frozen=True, kw_only=True, tag="rejected"):
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):
-    """doc: a run has begun (or goes on)."""
+    """doc: a run has begun (or an interrupted one begins anew)."""
 
     seq: Count
     op_id: str

@@ -104,12 +104,18 @@ class Room:
         self.seq = seq
         self._known = dict(known or {})
         self._grabbed: dict[str, int] = {}
+        for record in self._known.values():
+            self._note_grab(record)
 
     @property
     def running(self) -> bool:
         """Whether a run is under way."""
         run = self.document.run
         return run is not None and run.outcome is None and not run.interrupted
+
+    def runs(self, run: str) -> bool:
+        """Whether it is this run that is under way."""
+        return self.running and self.document.run is not None and self.document.run.id == run
 
     def role(self, secret: str) -> Role | None:
         """What this secret allows; None if it is not one of this room's."""
@@ -120,7 +126,7 @@ class Room:
         return self._known.get(op_id)
 
     def grabbed(self, drag: str) -> int:
-        """``seq`` at which a drag's handle was last put down, 0 if that was before the room was opened."""
+        """``seq`` at which a drag's handle was last put down, 0 if no known operation did."""
         return self._grabbed.get(drag, 0)
 
     def edit(self, by: str, edit: Edit) -> Edited:
@@ -201,10 +207,13 @@ class Room:
         self.seq = record.seq
         if not isinstance(record, Ended):
             self._known[record.op_id] = record
+        self._note_grab(record)
+        return record
+
+    def _note_grab(self, record: DocRecord) -> None:
         match record:
             case Edited(op=AddDrag(id=id)) | Edited(op=MoveDrag(id=id, handle=(_, _))):
                 self._grabbed[id] = record.seq
-        return record
 
 
 def fold(document: Document, record: DocRecord) -> Document:

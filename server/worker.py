@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import logging
 import os
 import queue
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 import numpy as np
@@ -72,6 +74,8 @@ OWN_RANGES: Mapping[str, tuple[float, float]] = {
     "preview_side": (32, 1024),
 }
 """The least and the largest value of those of them that are numbers."""
+MOST_ASLEEP = 64
+"""Sessions kept on disk beside those on the device."""
 NICENESS = 5
 """How far the worker steps back for the web process."""
 QUALITY = 80
@@ -97,11 +101,21 @@ class Stopwatch:
 
 
 @dataclass
+class Asleep:
+    """A session that has left the device: its snapshot, the goal it had followed, and whether it is to be rewound."""
+
+    snapshot: IO[bytes]
+    goal: Goal
+    rewind: bool = False
+
+
+@dataclass
 class Job:
     """One room's session and what it is doing; ``spent`` in seconds of device time."""
 
     goal: Goal
     session: DragSession | None = None
+    asleep: Asleep | None = None
     built_of: object = None
     run: str = ""
     steps: Iterator[None] | None = None
@@ -118,7 +132,8 @@ class DeviceWorker:
     Args:
         model: loaded on the device.
         tell: takes every event; called from the thread that calls `advance`.
-        sessions: most sessions kept; the one that has been idle for longest is forgotten first.
+        sessions: most sessions on the device; the one that has been idle for longest is put to sleep on disk first,
+            and goes on from there when its room presses Drag again.
     """
 
     def __init__(self, model: Diffusion, tell: Callable[[AnyEvent], None], *, sessions: int = 16) -> None:
@@ -185,6 +200,8 @@ class DeviceWorker:
                 job = self._jobs.get(room)
                 if job is not None and job.session is not None:
                     self._rewind(job, job.session)
+                elif job is not None and job.asleep is not None:
+                    job.asleep.rewind = True
 
     def _rewind(self, job: Job, session: DragSession) -> None:
         session.reset()
@@ -223,19 +240,61 @@ class DeviceWorker:
         job.run, job.stopping, job.iterations = start.run, False, 0
         job.steps = self._work(job, start, goal)
         job.used = time.monotonic()
-        self._forget_idle()
+        self._make_room()
 
-    def _forget_idle(self) -> None:
-        """Make room on the device."""
-        idle = sorted((job.used, room) for room, job in self._jobs.items() if job.steps is None)
-        for _, room in idle[: max(0, len(self._jobs) - self._sessions)]:
-            log.info("forgetting the idle session of room %s", room)
-            self._forget(self._jobs.pop(room))
+    def _make_room(self) -> None:
+        """Keep no more sessions on the device, and on disk, than there may be."""
+        on_device = [job for job in self._jobs.values() if job.session is not None or job.steps is not None]
+        idle = sorted((job for job in on_device if job.steps is None), key=lambda job: job.used)
+        for job in idle[: max(0, len(on_device) - self._sessions)]:
+            self._put_to_sleep(job)
+        gone = sorted(
+            (job for job in self._jobs.values() if job.session is None and job.steps is None), key=lambda job: job.used
+        )
+        for job in gone[: max(0, len(gone) - MOST_ASLEEP)]:
+            log.info("forgetting the session of room %s", job.goal.room)
+            self._forget(job)
+            del self._jobs[job.goal.room]
+
+    def _put_to_sleep(self, job: Job) -> None:
+        """Move a session from the device to disk; where that cannot be, it is forgotten."""
+        assert job.session is not None
+        log.info("the idle session of room %s leaves the device", job.goal.room)
+        asleep = None
+        try:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(
+                    tempfile.TemporaryFile()
+                )  # nameless: gone with this process, however it ends
+                file.write(job.session.snapshot())
+                stack.pop_all()
+                asleep = Asleep(file, job.goal)
+        except (OSError, EditorError) as error:
+            log.warning("the session of room %s could not be kept: %s", job.goal.room, error)
+        self._forget(job)
+        job.asleep = asleep
+
+    def _wake(self, job: Job, picture: Image.Image) -> None:
+        """Bring a session back from disk; where that cannot be, there is none."""
+        asleep, job.asleep = job.asleep, None
+        assert asleep is not None
+        try:
+            with asleep.snapshot as file:
+                file.seek(0)
+                job.session = DragSession.restore(self._model, picture, file.read())
+        except (OSError, EditorError) as error:
+            log.warning("the session of room %s did not come back: %s", job.goal.room, error)
+            return
+        job.goal = asleep.goal
+        if asleep.rewind:
+            self._rewind(job, job.session)
 
     def _forget(self, job: Job) -> None:
         if job.session is not None:
             job.session.close()
-        job.session = None
+        if job.asleep is not None:
+            job.asleep.snapshot.close()
+        job.session = job.asleep = None
 
     def _work(self, job: Job, start: Start, goal: Goal) -> Generator[None, None, None]:
         """One run, step by step."""
@@ -315,12 +374,15 @@ class DeviceWorker:
         _mask(goal.mask)
         settings = self._settings(goal)
         fixed = {name: value for name, value in settings.as_dict().items() if name not in LIVE_SETTINGS}
-        built_of = (picture, goal.prompt, _whole(goal, "seed"), fixed)
+        built_of = (hashlib.sha256(picture).digest(), goal.prompt, _whole(goal, "seed"), fixed)
+        opened = Image.open(io.BytesIO(picture)).convert("RGB")
+        if job.asleep is not None and job.built_of == built_of:
+            self._wake(job, opened)
         if job.session is None or job.built_of != built_of:
             self._forget(job)
             job.session = DragSession(
                 self._model,
-                Image.open(io.BytesIO(picture)).convert("RGB"),
+                opened,
                 prompt=goal.prompt,
                 settings=settings,
                 seed=_whole(goal, "seed"),

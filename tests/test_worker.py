@@ -247,10 +247,51 @@ def test_rooms_share_the_device_step_by_step(worker: DeviceWorker, told: Told) -
     assert min(shares) >= 4
 
 
-def test_the_session_idle_for_longest_is_forgotten(worker: DeviceWorker, told: Told) -> None:
+def test_the_session_idle_for_longest_leaves_the_device_and_goes_on_when_it_is_back(
+    worker: DeviceWorker, told: Told
+) -> None:
     for room in ("a", "b", "c", "c", "a"):
         fit_a_step(worker, told, later(room=room))
-    assert fitted(told) == [1, 1, 1, 2, 1], "the third of two sessions has gone on, the first was forgotten"
+    assert fitted(told) == [1, 1, 1, 2, 2]
+
+
+def places_after(model: Diffusion, *others: str) -> list[tuple[float, float]]:
+    """Where the second run of room a finds its content, on a device for one session that others have used between."""
+    from server.worker import DeviceWorker
+
+    told = Told()
+    worker = DeviceWorker(model, told.append, sessions=1)
+    start(worker)
+    finish(worker, told)
+    for room in others:
+        start(worker, later(room=room))
+        finish(worker, told)
+    told.clear()
+    start(worker, later(drags={"d1": Grip(handle=(30, 30), target=(60, 50))}), "r2")
+    finish(worker, told)
+    worker.close()
+    assert told.stages() == ["loading", "dragging", "rendering"], "it was prepared already"
+    return [points.handles["d1"] for points in told.records(Points)]
+
+
+def test_a_run_goes_on_as_if_nobody_had_used_the_device_meanwhile(model: Diffusion) -> None:
+    assert places_after(model, "b", "c") == places_after(model)
+
+
+def test_a_rewind_reaches_a_session_that_has_left_the_device(model: Diffusion, told: Told) -> None:
+    from server.worker import DeviceWorker
+
+    worker = DeviceWorker(model, told.append, sessions=1)
+    for room in ("a", "b"):
+        start(worker, later(room=room))
+        finish(worker, told)
+    worker.obey(Rewind(room="a"))
+    told.clear()
+    start(worker, later(seq=10, drags={"d1": Grip(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+    finish(worker, told)
+    worker.close()
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
 
 
 def test_jpeg_for_those_who_cannot_show_webp(worker: DeviceWorker, told: Told) -> None:

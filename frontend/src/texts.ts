@@ -4,6 +4,9 @@ import type { Operation, Outcome, Request, Stage } from "./protocol.ts";
 
 const px = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
 
+/** The edit itself is in the server's memory: a restart leaves its picture and its points, but not what led there. */
+const GOES_ON = "Drag goes on from here, or from the upload if the server has restarted";
+
 export const texts = {
   name: "livedrag",
   px: (value: number) => `${px(value)} px`,
@@ -140,7 +143,7 @@ export const texts = {
     ahead: (rooms: number) => (rooms === 1 ? "one picture ahead" : `${rooms} pictures ahead`),
     left: (seconds: number) => (seconds < 1 ? "nearly done" : seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
     interrupted: "Interrupted",
-    interruptedHelp: "The machine stopped. Drag goes on where it was",
+    interruptedHelp: "The server stopped. Drag starts anew from the uploaded picture",
     offline: "Not connected",
     offlineRunning: "The run goes on without this page",
   },
@@ -154,8 +157,8 @@ export const texts = {
 
   outcomeHelp: {
     arrived: (iterations: number) => `after ${iterations} iterations`,
-    stopped: () => "Drag goes on from here",
-    exhausted: () => "Drag goes on from here",
+    stopped: () => GOES_ON,
+    exhausted: () => GOES_ON,
     failed: (_: number, message: string | null) => message ?? "",
   } satisfies Record<Outcome, (iterations: number, message: string | null) => string>,
 
