@@ -5,7 +5,7 @@ import type { Operation, Outcome, Request, Stage } from "./protocol.ts";
 const px = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
 
 /** The edit itself is in the server's memory: a restart leaves its picture and its points, but not what led there. */
-const GOES_ON = "Drag goes on from here, or from the upload if the server has restarted";
+const GOES_ON = "Drag goes on; after a server restart, from the upload";
 
 export const texts = {
   name: "livedrag",
