@@ -96,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     option = serving.add_argument
     option("--host", help="address to listen at (127.0.0.1)")
     option("--port", type=int, help="port to listen at; 0 takes any free one (8000)")
-    option("--model", help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (builtin)")
+    option(
+        "--model",
+        help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (builtin)",
+    )
     option("--device", help="torch device such as cuda:0 or cpu (the best there is)")
     option("--threads", type=int, help="threads of the device worker (as many as there are cores)")
     option("--data-dir", dest="data_dir", type=_path, help="where rooms are kept (the user's data directory)")
