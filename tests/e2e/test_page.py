@@ -179,6 +179,9 @@ def test_a_drag_from_upload_to_download(open_page: Callable[..., Page], upload: 
     editor.click(TARGET)
     editor.expect_place("handle", HANDLE)
     editor.expect_place("target", TARGET)
+    # The guess is there at once, and says that it is one.
+    expect(editor.canvas).to_have_attribute("data-guess", re.compile(r"^[0-9.]+$"))
+    expect(page.get_by_test_id("guess")).to_have_text(re.compile("^Guess"))
     editor.screenshot("points")
 
     friend = Editor(open_page(page.url))
@@ -188,6 +191,8 @@ def test_a_drag_from_upload_to_download(open_page: Callable[..., Page], upload: 
     editor.button("Drag").click()
     expect(friend.stage).to_have_attribute("data-stage", re.compile("loading|fitting|inverting|dragging"))
     editor.expect_preview()
+    expect(page.get_by_test_id("guess")).to_have_count(0)
+    expect(editor.canvas).not_to_have_attribute("data-guess", re.compile("."))
     seen, places = {editor.pixels()}, {editor.place("handle")}
     while len(seen) < 3 or len(places) < 3:
         shown = editor.number("frame")
