@@ -496,7 +496,7 @@ def closed(steps: Iterator[T]) -> Iterator[Iterator[T]]:
 
 
 def _mask(png: bytes | None) -> np.ndarray | None:
-    """``(H, W)``, nonzero may change. Raises `MaskError` where nothing may: to a session, that means everything."""
+    """``(H, W)``, nonzero may change. Raises `MaskError` where nothing may, in words for somebody in a room."""
     mask = None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     if mask is not None and not mask.any():
         raise MaskError("the mask lets nothing change: paint a region or clear the mask")
