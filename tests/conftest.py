@@ -114,9 +114,9 @@ def chromium() -> Path:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Browser]:
-    """A headless Chromium, driven by Playwright."""
+    """A headless Chromium, driven by Playwright, whose event loop must be gone before other tests run theirs."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
