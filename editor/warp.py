@@ -118,9 +118,10 @@ class WarpField:
         length = math.hypot(dx, dy)
         least = LEAST_REACH * max(self._size.width, self._size.height)
         side = max(SIDE * length, least)
-        # What holds its place does so alike in every direction.
-        ux, uy = (dx / length, dy / length) if length > 0 else (1.0, 0.0)
-        room = self._room(x, y, ux, uy, max(BACK * length, least)) if length > 0 else least
+        # What holds its place, but for rounding, does so alike in every direction.
+        moves = length > 1e-6
+        ux, uy = (dx / length, dy / length) if moves else (1.0, 0.0)
+        room = self._room(x, y, ux, uy, max(BACK * length, least)) if moves else least
         depth = side if self._depths is None else min(self._one_depth(x, y), side)
         return _Pull(
             x=x,

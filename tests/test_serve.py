@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -43,18 +44,15 @@ def server(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 def descendants(pid: int) -> set[int]:
     """Processes that a process has started, and those that these have."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
-        found |= more
-    return found
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process is still there, and not only waiting for somebody to ask how it ended."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def drag_stop_and_go_on(address: str, room: NewRoom) -> None:
