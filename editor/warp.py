@@ -64,7 +64,7 @@ class WarpField:
         drags: what is at each handle shows at its target. A drag that goes nowhere holds its place.
         mask: ``(H, W)`` at the size of the picture, nonzero may change; None means everything may. The field is zero
             outside and falls to zero towards its edge. A target must lie about two cells (of `GRID`) inside to be
-            reached.
+            reached, and three times as far inside as its drag is long for the picture surely not to fold.
         size: the picture's.
 
     Raises:
