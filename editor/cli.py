@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 
 from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
 from editor.model import Diffusion
-from editor.picture import to_rgb
 from editor.points import Drag, Point
 from editor.preview import Quality
 from editor.references import Setting
@@ -52,7 +51,7 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     """Edit one picture as the command line says; returns what ``--json`` prints."""
     clock = _Clock()
     drags = [_parse_drag(text) for text in options.drag]
-    picture = to_rgb(_open_picture(options.picture, PictureError))
+    picture = _open_picture(options.picture, PictureError)
     mask = None if options.mask is None else _open_mask(options.mask)
     output = _writable(options.output)
     frames = None if options.frames is None else _frames_folder(options.frames)
