@@ -19,6 +19,15 @@ Quality = Literal["latent", "tiny", "full"]
 DECODER_SHARE = 0.2
 """A decoder that takes more than this share of the time between two previews gives way to ``latent``."""
 
+UNNOTICED_SHARE = 0.05
+"""A decoder that takes more than this share makes smaller previews."""
+
+UNNOTICED_SECONDS = 0.1
+"""Unless it is done within this time anyway: people do not notice."""
+
+LEAST_SIDE = 128
+"""No decoded preview is made smaller than this for the sake of speed, in pixels."""
+
 
 def decode_preview(model: Diffusion, latent: Tensor, quality: Quality, longest_side: int) -> Tensor:
     """Clean latent to the pixels of a preview.
@@ -45,8 +54,23 @@ def decode_preview(model: Diffusion, latent: Tensor, quality: Quality, longest_s
     return model.decode(small) if quality == "full" else model.decode_tiny(small)
 
 
-def affordable(model: Diffusion, decode_seconds: float, iteration_seconds: float, every: int) -> Quality:
-    """The quality to show by default: a decoder, unless it takes over `DECODER_SHARE` of ``every`` iterations."""
-    if decode_seconds > DECODER_SHARE * iteration_seconds * every:
-        return "latent"
-    return "full" if model.tiny is None else "tiny"
+def affordable(
+    model: Diffusion, longest_side: int, decode_seconds: float, iteration_seconds: float, every: int
+) -> tuple[Quality, int]:
+    """The quality to show by default, and the longest side to decode at.
+
+    A decoder at the wanted side where nobody notices what it takes, else at half of it; no decoder where even that
+    takes over `DECODER_SHARE` of the time between two previews.
+
+    Args:
+        model: that is to decode.
+        longest_side: that is wanted, in pixels.
+        decode_seconds: what decoding at that side takes.
+        iteration_seconds: what an iteration takes.
+        every: iterations between two previews.
+    """
+    decoder: Quality = "full" if model.tiny is None else "tiny"
+    between = iteration_seconds * every
+    if decode_seconds > max(UNNOTICED_SHARE * between, UNNOTICED_SECONDS) and longest_side >= 2 * LEAST_SIDE:
+        longest_side, decode_seconds = longest_side // 2, decode_seconds / 4
+    return ("latent" if decode_seconds > DECODER_SHARE * between else decoder), longest_side

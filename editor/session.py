@@ -436,25 +436,26 @@ class DragSession:
         """
         if step.predicted_x0 is None:
             return None
-        chosen = quality or self._affordable_quality()
-        unedited = self._decoded_unedited(step, chosen, longest_side)
+        chosen, decoded_side = (quality, longest_side) if quality else self._affordable(longest_side)
+        unedited = self._decoded_unedited(step, chosen, decoded_side)
         small = self._picture.copy()
         small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size))
         began = time.perf_counter()
-        picture = compose(small, decode_preview(self._model, step.predicted_x0, chosen, longest_side), unedited, mask)
+        picture = compose(small, decode_preview(self._model, step.predicted_x0, chosen, decoded_side), unedited, mask)
         if chosen != "latent":
-            self._decoder_seconds.append(time.perf_counter() - began)
+            self._decoder_seconds.append((time.perf_counter() - began) / decoded_side**2)
         if isinstance(step, DragStep):
             self.timeline.show(picture)
         return picture
 
-    def _affordable_quality(self) -> Quality:
+    def _affordable(self, longest_side: int) -> tuple[Quality, int]:
+        """The quality of the next preview and the side to decode it at, by what decoding has taken so far."""
         self._previews += 1
-        if len(self._decoder_seconds) < 2 or self._previews % MEASURE_AGAIN == 0:  # the first one warms up
-            return affordable(self._model, 0.0, self._iteration_seconds, 1)
-        recent = min(self._decoder_seconds[-2:])
-        return affordable(self._model, recent, self._iteration_seconds, max(1, self._preview_every))
+        recent = 0.0  # the first one warms up
+        if len(self._decoder_seconds) >= 2 and self._previews % MEASURE_AGAIN:
+            recent = min(self._decoder_seconds[-2:]) * longest_side**2
+        return affordable(self._model, longest_side, recent, self._iteration_seconds, max(1, self._preview_every))
 
     def _decoded_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
         """What the preview of a step would be without the edit; the same for all steps of a stage."""

@@ -35,9 +35,11 @@ def test_the_linear_map_shows_the_colours(model: Diffusion, latent: torch.Tensor
 
 
 def test_decoders_give_way_where_they_would_hold_up_the_iterations(model: Diffusion) -> None:
-    assert affordable(model, decode_seconds=0.1, iteration_seconds=0.2, every=4) == "full"
-    assert affordable(model, decode_seconds=0.3, iteration_seconds=0.2, every=4) == "latent"
-    assert affordable(model, decode_seconds=0.3, iteration_seconds=0.2, every=16) == "full"
+    assert affordable(model, 256, decode_seconds=0.09, iteration_seconds=0.12, every=4) == ("full", 256)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=0.1, every=4) == ("full", 128)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=1.0, every=8) == ("full", 256)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=0.01, every=4) == ("latent", 128)
+    assert affordable(model, 128, decode_seconds=0.3, iteration_seconds=0.4, every=4) == ("full", 128)
 
 
 def test_a_tiny_autoencoder_is_used_where_one_is_named(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_a_tiny_autoencoder_is_used_where_one_is_named(tmp_path: Path) -> None:
         decode_preview(plain, torch.zeros(1, 4, 16, 16), "tiny", 128)
     named = Diffusion.load(str(folder), device="cpu", tiny=str(tmp_path / "tiny"))
     assert decode_preview(named, torch.zeros(1, 4, 16, 16), "tiny", 128).shape == (1, 3, 128, 128)
-    assert affordable(named, 0.0, 1.0, 4) == "tiny"
+    assert affordable(named, 256, 0.0, 1.0, 4) == ("tiny", 256)
     tiny.save_pretrained(folder / "tiny")
     assert Diffusion.load(str(folder), device="cpu").tiny is not None
     with pytest.raises(ModelError, match="an AutoencoderTiny works"):
