@@ -41,16 +41,34 @@ class Goal(Struct, frozen=True, kw_only=True):
     format: FrameFormat = "webp"
 
 
+class MomentInfo(Struct, frozen=True, kw_only=True):
+    """A kept iteration of a room's timeline. ``parent`` is the one it came from; ``time`` in seconds since the epoch.
+
+    ``id`` is never used again in its room, unless the picture is prepared anew: then the timeline begins anew too.
+    """
+
+    id: int
+    parent: int | None
+    iteration: int
+    time: float
+    thumbnail: bool = False
+
+
 class Command(Struct, frozen=True, kw_only=True, tag=True):
     """What is asked of a worker."""
 
 
 class Start(Command, frozen=True, kw_only=True):
-    """Begin a run, or go on from where the room's last one stopped. ``picture`` is a PNG."""
+    """Begin a run, or go on from where the room's last one stopped. ``picture`` is a PNG.
+
+    ``resume`` says that this very run was begun before and was interrupted: its iterations go on being counted from the
+    room's last checkpoint, or from none where there is no checkpoint yet.
+    """
 
     run: str
     picture: bytes
     goal: Goal
+    resume: bool = False
 
 
 class Change(Command, frozen=True, kw_only=True):
@@ -72,14 +90,66 @@ class Rewind(Command, frozen=True, kw_only=True):
     room: str
 
 
+class Prepare(Command, frozen=True, kw_only=True):
+    """Fit and invert the picture in the background, so that a run finds it done; needs no drags.
+
+    Nothing happens where a run is under way, or where a run has moved the content already.
+    """
+
+    picture: bytes
+    goal: Goal
+
+
+class Seek(Command, frozen=True, kw_only=True):
+    """Back (or forth) to a moment of the timeline; a run that is under way goes on from there.
+
+    Answered by `Sought`, or by `Complained` where the moment is not kept. ``goal`` is the room's as it stands.
+    """
+
+    moment: int
+    goal: Goal
+
+
+class Forget(Command, frozen=True, kw_only=True):
+    """The room is closed: drop its session, end what it does without a word; with ``wipe`` its checkpoints go too."""
+
+    room: str
+    wipe: bool = False
+
+
+class DeviceStats(Struct, frozen=True, kw_only=True):
+    """What one device has done and holds. Steps and seconds of device time are counted by stage since its worker began.
+
+    ``rooms`` has the seconds of device time of each room that is on it; ``memory_bytes`` is what their sessions hold.
+    """
+
+    device: str = ""
+    state: EngineState = "starting"
+    restarts: int = 0
+    sessions: int = 0
+    running: int = 0
+    queued: int = 0
+    steps: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    rooms: dict[str, float] = {}
+    memory_bytes: int = 0
+
+
+class EngineStats(Struct, frozen=True, kw_only=True):
+    """The devices of an engine, for whoever watches it."""
+
+    devices: tuple[DeviceStats, ...] = ()
+
+
 class Event(Struct, frozen=True, kw_only=True, tag=True):
     """What a worker tells."""
 
 
 class Ready(Event, frozen=True, kw_only=True):
-    """The model is loaded."""
+    """The model is loaded on this device."""
 
     model: ModelInfo
+    device: str = ""
 
 
 class LoadFailed(Event, frozen=True, kw_only=True):
@@ -129,14 +199,98 @@ class Finished(Event, frozen=True, kw_only=True):
     message: str | None = None
 
 
+class Preparing(Event, frozen=True, kw_only=True):
+    """How far the preparation of a picture without a run is; ``ready`` ends it. ``seconds_left`` None: not known yet."""
+
+    room: str
+    stage: Literal["fitting", "inverting", "ready"]
+    step: int
+    steps: int
+    seconds_left: float | None = None
+
+
+class Kept(Event, frozen=True, kw_only=True):
+    """The timeline of a room, whole, at most twice a second and at the end of every run.
+
+    ``thumbnails`` are WebP pictures by moment: those alone that have not been told before. ``current`` is the moment
+    that the content has just reached or gone back to.
+    """
+
+    room: str
+    moments: list[MomentInfo]
+    current: int | None
+    thumbnails: dict[int, bytes] = {}
+
+
+class Sought(Event, frozen=True, kw_only=True):
+    """A room is at another moment now; ``tracked`` is where the content of each of its drags is there."""
+
+    room: str
+    moment: int
+    tracked: dict[str, XY]
+
+
+class Stepping(Event, frozen=True, kw_only=True):
+    """The worker begins a step of this run ("" for a preparation): its sign of life, and whom to blame if it dies."""
+
+    room: str
+    run: str
+
+
+class Left(Event, frozen=True, kw_only=True):
+    """The session of a room has left the device; its next one may be on another."""
+
+    room: str
+
+
+class Timed(Event, frozen=True, kw_only=True):
+    """What a worker counts, at most once a second."""
+
+    stats: DeviceStats
+
+
+class Restarting(Event, frozen=True, kw_only=True):
+    """A worker has died or hung and is started again; what it did goes on by itself from the last checkpoints.
+
+    ``rooms`` are those that have something on its device.
+    """
+
+    message: str
+    device: str = ""
+    rooms: tuple[str, ...] = ()
+
+
+class Restarted(Event, frozen=True, kw_only=True):
+    """The worker of this device is there again."""
+
+    device: str = ""
+    rooms: tuple[str, ...] = ()
+
+
 class Lost(Event, frozen=True, kw_only=True):
     """The worker died and is started again; all of its sessions are gone, runs under way are over."""
 
     message: str
 
 
-AnyCommand = Start | Change | Stop | Rewind
-AnyEvent = Ready | LoadFailed | Reported | Pictured | Complained | Finished | Lost
+AnyCommand = Start | Change | Stop | Rewind | Prepare | Seek | Forget
+AnyEvent = (
+    Ready
+    | LoadFailed
+    | Reported
+    | Pictured
+    | Complained
+    | Finished
+    | Preparing
+    | Kept
+    | Sought
+    | Stepping
+    | Left
+    | Timed
+    | Restarting
+    | Restarted
+    | Lost
+)
 
 
 class Engine(ABC):
@@ -155,6 +309,10 @@ class Engine(ABC):
     @abstractmethod
     def submit(self, command: AnyCommand) -> None:
         """Ask for something; what comes of it is told as events."""
+
+    def stats(self) -> EngineStats:
+        """What its devices have done so far, a second old at most; an engine without devices has none."""
+        return EngineStats()
 
     @abstractmethod
     async def close(self) -> None:
