@@ -4,7 +4,7 @@ import { arrow, toCanvas } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
 import type { MaskPicture } from "./mask.ts";
 import type { XY } from "./protocol.ts";
-import type { Selection, ShownDrag } from "./store.ts";
+import type { Selection, ShownDrag, ShownPerson } from "./store.ts";
 
 export interface Scene {
   /** In CSS pixels. */
@@ -18,6 +18,8 @@ export interface Scene {
   readonly preview: CanvasImageSource | null;
   /** A guess over the base, transparent where it says nothing; shown like a preview. */
   readonly guess: Guessed | null;
+  /** Beside the split lies the picture as it was uploaded; `at` is in [0, 1] of the picture's width. */
+  readonly split: { readonly at: number; readonly original: CanvasImageSource } | null;
   readonly mask: MaskPicture | null;
   /** How the mask shows: strengths in [0, 1] of the tint inside the region, the veil outside it and its outline. */
   readonly shade: Shade;
@@ -28,8 +30,9 @@ export interface Scene {
   readonly selected: Selection | null;
   readonly hovered: Selection | null;
   readonly crosshair: XY | null;
-  /** The brush under the pointer, in pixels of the picture; null for the points tool. */
-  readonly brush: { readonly at: XY; readonly radius: number } | null;
+  /** The brush under the pointer, in pixels of the picture; null for the other tools. */
+  readonly brush: { readonly at: XY; readonly radius: number; readonly softness: number } | null;
+  readonly people: readonly ShownPerson[];
   readonly accent: string;
   readonly ground: string;
 }
@@ -52,6 +55,9 @@ export function colourOf(n: number): string {
   return COLOURS[(n - 1) % COLOURS.length] ?? COLOURS[0];
 }
 
+/** Enlarged this many times and more, pixels are shown as squares. */
+const PIXELS = 9;
+
 /** Radii in CSS pixels. */
 const HANDLE = 11;
 const TARGET = 9;
@@ -63,7 +69,8 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
   const { canvas, density, view, picture } = scene;
   context.setTransform(density, 0, 0, density, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingEnabled = true;
+  // From here on one looks at the pixels themselves.
+  context.imageSmoothingEnabled = view.scale < PIXELS;
   context.imageSmoothingQuality = "high";
   const area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale] as const;
   if (scene.base) context.drawImage(scene.base, ...area);
@@ -72,12 +79,14 @@ export function draw(context: CanvasRenderingContext2D, scene: Scene): void {
     const masked = scene.mask === null ? over : cut(over, scene.mask, scene.preview ?? scene.guess);
     context.drawImage(masked, ...area);
   }
+  if (scene.split !== null) drawSplit(context, scene.split, area);
   if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
   for (const drag of scene.drags) drawTrail(context, view, drag);
   for (const drag of scene.drags) drawArrow(context, view, drag);
   for (const drag of scene.drags) drawTarget(context, scene, drag);
   for (const drag of scene.drags) drawHandle(context, scene, drag);
   if (scene.half !== null) drawHalf(context, scene, scene.half);
+  for (const person of scene.people) drawPerson(context, scene, person);
   if (scene.brush !== null) drawBrush(context, view, scene.brush);
   if (scene.crosshair !== null) drawCrosshair(context, toCanvas(view, scene.crosshair), scene.accent);
 }
@@ -88,6 +97,19 @@ function cut(picture: CanvasImageSource, mask: MaskPicture, of: unknown): HTMLCa
     context.globalCompositeOperation = "destination-in";
     context.drawImage(mask.region, 0, 0);
   });
+}
+
+function drawSplit(
+  context: CanvasRenderingContext2D,
+  split: NonNullable<Scene["split"]>,
+  [x, y, width, height]: readonly [number, number, number, number],
+): void {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, width * split.at, height);
+  context.clip();
+  context.drawImage(split.original, x, y, width, height);
+  context.restore();
 }
 
 function drawMask(
@@ -190,6 +212,13 @@ function drawHandle(context: CanvasRenderingContext2D, scene: Scene, drag: Shown
   const emphasis = emphasisOf(scene, drag.id, "handle");
   if (emphasis) ring(context, ...at, HANDLE + 6, scene.accent, 2.5);
   knob(context, at, HANDLE + (emphasis ? 1 : 0), colourOf(drag.n), String(drag.n));
+  if (!drag.waiting) return;
+  // Not sent yet: the others do not see it so.
+  context.save();
+  context.setLineDash([4, 3]);
+  ring(context, ...at, HANDLE + 4, "#fff", 3);
+  ring(context, ...at, HANDLE + 4, "#8a5a00", 1.75);
+  context.restore();
 }
 
 function drawHalf(context: CanvasRenderingContext2D, scene: Scene, half: XY): void {
@@ -237,8 +266,54 @@ function knob(context: CanvasRenderingContext2D, [x, y]: XY, radius: number, col
 
 function drawBrush(context: CanvasRenderingContext2D, view: View, brush: NonNullable<Scene["brush"]>): void {
   const [x, y] = toCanvas(view, brush.at);
-  ring(context, x, y, brush.radius * view.scale, "rgb(0 0 0 / 0.55)", 3);
-  ring(context, x, y, brush.radius * view.scale, "#fff", 1.5);
+  const radius = brush.radius * view.scale;
+  ring(context, x, y, radius, "rgb(0 0 0 / 0.55)", 3);
+  ring(context, x, y, radius, "#fff", 1.5);
+  if (brush.softness === 0) return;
+  context.save();
+  context.setLineDash([3, 4]);
+  ring(context, x, y, radius * (1 - brush.softness), "rgb(0 0 0 / 0.55)", 2.5);
+  ring(context, x, y, radius * (1 - brush.softness), "#fff", 1);
+  context.restore();
+}
+
+/** Somebody else: what they have selected, and their cursor with their name. */
+function drawPerson(context: CanvasRenderingContext2D, scene: Scene, person: ShownPerson): void {
+  const taken = scene.drags.find((drag) => drag.id === person.selected);
+  if (taken !== undefined) {
+    for (const end of ["handle", "target"] as const) {
+      const [x, y] = toCanvas(scene.view, taken[end]);
+      ring(context, x, y, (end === "handle" ? HANDLE : TARGET) + 6, "#fff", 4.5);
+      ring(context, x, y, (end === "handle" ? HANDLE : TARGET) + 6, person.colour, 2.5);
+    }
+  }
+  if (person.cursor === null) return;
+  const [x, y] = toCanvas(scene.view, person.cursor);
+  context.save();
+  context.lineJoin = "round";
+  path(context, [
+    [x, y],
+    [x + 4.5, y + 15],
+    [x + 8, y + 8],
+    [x + 15, y + 4.5],
+  ]);
+  context.closePath();
+  context.fillStyle = person.colour;
+  context.strokeStyle = "#fff";
+  context.lineWidth = 2.5;
+  context.stroke();
+  context.fill();
+  if (person.busy) ring(context, x, y, 5, person.colour, 2);
+  context.font = "600 11px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  context.textAlign = "left";
+  const width = Math.min(context.measureText(person.label).width, 150);
+  context.beginPath();
+  context.roundRect(x + 12, y + 14, width + 12, 19, 9.5);
+  context.fill();
+  context.fillStyle = "#fff";
+  context.fillText(person.label, x + 18, y + 24, 150);
+  context.restore();
 }
 
 function drawCrosshair(context: CanvasRenderingContext2D, [x, y]: XY, accent: string): void {

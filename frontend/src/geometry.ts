@@ -49,6 +49,62 @@ export function fit(picture: Size, canvas: Size, margin: number, most = 4): View
   };
 }
 
+/** Smallest and largest enlargement, in CSS pixels to a pixel of the picture. */
+export const ZOOM = { least: 0.02, most: 32 } as const;
+
+/** The view after zooming by `factor`, with what is at the canvas point `at` staying there. */
+export function zoomAt(view: View, at: XY, factor: number, picture: Size, canvas: Size): View {
+  // What fits may be smaller than any zoom: then out goes no further than that.
+  const least = Math.min(ZOOM.least, view.scale);
+  const scale = clamp(view.scale * factor, least, Math.max(ZOOM.most, view.scale));
+  const by = scale / view.scale;
+  return keepInSight({ scale, x: at[0] - (at[0] - view.x) * by, y: at[1] - (at[1] - view.y) * by }, picture, canvas);
+}
+
+export function panBy(view: View, [dx, dy]: XY, picture: Size, canvas: Size): View {
+  return keepInSight({ ...view, x: view.x + dx, y: view.y + dy }, picture, canvas);
+}
+
+/** The view moved so that at least `SIGHT` CSS pixels of the picture stay on the canvas each way. */
+export function keepInSight(view: View, picture: Size, canvas: Size): View {
+  const along = (offset: number, length: number, room: number) => {
+    const least = Math.min(SIGHT, length, room);
+    return clamp(offset, least - length, room - least);
+  };
+  return {
+    scale: view.scale,
+    x: along(view.x, picture.width * view.scale, canvas.width),
+    y: along(view.y, picture.height * view.scale, canvas.height),
+  };
+}
+
+const SIGHT = 64;
+
+/** Two fingers: what was between them stays between them, and grows as they part. */
+export function pinch(view: View, before: readonly [XY, XY], now: readonly [XY, XY], picture: Size, canvas: Size): View {
+  const from = middle(...before);
+  const to = middle(...now);
+  const apart = distance(...before);
+  const zoomed = zoomAt(view, from, apart < 1 ? 1 : distance(...now) / apart, picture, canvas);
+  return panBy(zoomed, [to[0] - from[0], to[1] - from[1]], picture, canvas);
+}
+
+export function middle([ax, ay]: XY, [bx, by]: XY): XY {
+  return [(ax + bx) / 2, (ay + by) / 2];
+}
+
+/** What a turn of the wheel asks for: a notched wheel and a pinch on a touchpad zoom, two fingers on a touchpad pan. */
+export function wheelAsks(event: Pick<WheelEvent, "ctrlKey" | "metaKey" | "shiftKey" | "deltaX" | "deltaY" | "deltaMode">):
+  | { readonly kind: "zoom"; readonly factor: number }
+  | { readonly kind: "pan"; readonly by: XY } {
+  const unit = event.deltaMode === 0 ? 1 : event.deltaMode === 1 ? 16 : 240;
+  const [dx, dy] = [event.deltaX * unit, event.deltaY * unit];
+  if (event.ctrlKey || event.metaKey) return { kind: "zoom", factor: Math.exp(-clamp(dy, -120, 120) / 100) };
+  if (event.shiftKey) return { kind: "pan", by: [-(dx || dy), 0] };
+  const notched = dx === 0 && (event.deltaMode !== 0 || (Math.abs(dy) >= 50 && Number.isInteger(dy)));
+  return notched ? { kind: "zoom", factor: Math.exp(-clamp(dy, -240, 240) / 500) } : { kind: "pan", by: [-dx, -dy] };
+}
+
 /** The nearest place inside the picture: from the centre of its first pixel to the centre of its last. */
 export function clampToPicture(picture: Size, [x, y]: XY): XY {
   return [clamp(x, 0, picture.width - 1), clamp(y, 0, picture.height - 1)];

@@ -9,6 +9,7 @@ import type {
   MaskLayer,
   ModelInfo,
   Operation,
+  Points,
   Progress,
   Raster,
   Rejected,
@@ -20,6 +21,8 @@ import type {
 
 /** Longest trail kept of a handle, in places. */
 const TRAIL = 400;
+/** Most measurements kept for the chart. */
+const MEASURED = 400;
 
 export interface Room {
   readonly you: string;
@@ -36,6 +39,13 @@ export interface Room {
   readonly iteration: number;
   /** By drag: the places its handle went through in this page's sight. */
   readonly trails: Readonly<Record<string, readonly XY[]>>;
+  /** How far each drag still had to go, by iteration, in this page's sight. */
+  readonly chart: readonly Measured[];
+}
+
+export interface Measured {
+  readonly iteration: number;
+  readonly distances: Readonly<Record<string, number>>;
 }
 
 export const EMPTY: Room = {
@@ -50,6 +60,7 @@ export const EMPTY: Room = {
   progress: null,
   iteration: 0,
   trails: {},
+  chart: [],
 };
 
 /** The room after a message of the server. Frames are not the room's business. */
@@ -77,6 +88,8 @@ export function receive(room: Room, message: ServerMessage): Room {
         stopping: false,
         progress: null,
         iteration: message.run.iterations,
+        // An interrupted run goes on as the same one.
+        chart: message.run.id === room.document.run?.id ? room.chart : [],
       };
     }
     case "stopping": {
@@ -105,7 +118,7 @@ export function receive(room: Room, message: ServerMessage): Room {
       const next = answered(room, message.op_id);
       if (room.document === null || message.seq < room.seq) return next;
       const document = { ...room.document, run: null, result: null, drags: asPutDown(room.document.drags) };
-      return { ...next, seq: message.seq, document, trails: {}, progress: null, iteration: 0, stopping: false };
+      return { ...next, seq: message.seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
     }
     case "people":
       return { ...room, people: message.people };
@@ -118,6 +131,7 @@ export function receive(room: Room, message: ServerMessage): Room {
         iteration: message.iteration,
         document: { ...room.document, drags: withTracked(room.document.drags, message.handles) },
         trails: longer(room.trails, room.document.drags, message.handles),
+        chart: measured(room.chart, message),
       };
     }
     case "frame":
@@ -139,6 +153,11 @@ export function visible(room: Room): Document | null {
     (document, ours) => (ours.type === "edit" ? apply(document, ours.op) : ours.type === "reset" ? afterReset(document) : document),
     room.document,
   );
+}
+
+/** The drags that requests of ours which still wait are about. */
+export function touchedDrags(room: Room): readonly string[] {
+  return room.pending.flatMap((ours) => (ours.type === "edit" && "id" in ours.op && ours.op.type !== "remove_drag" ? [ours.op.id] : []));
 }
 
 /** The request that a rejection answers, while it is still under way. */
@@ -220,6 +239,7 @@ function afterSnapshot(room: Room, seq: number, document: Document): Room {
     progress: same ? room.progress : null,
     iteration: Math.max(document.run?.iterations ?? 0, same ? room.iteration : 0),
     trails: same ? room.trails : {},
+    chart: same ? room.chart : [],
   };
 }
 
@@ -251,6 +271,13 @@ function longer(
     next[id] = place === undefined ? trail : [...trail, place].slice(-TRAIL);
   }
   return next;
+}
+
+/** Longer by one measurement; what is at or after its iteration is another branch's. Every other old one goes when there are many. */
+function measured(chart: Room["chart"], { iteration, distances }: Pick<Points, "iteration" | "distances">): Room["chart"] {
+  const before = (chart.at(-1)?.iteration ?? -1) < iteration ? chart : chart.filter((one) => one.iteration < iteration);
+  const kept = before.length < MEASURED ? before : before.filter((_, index) => index % 2 === 0);
+  return [...kept, { iteration, distances }];
 }
 
 function startsAnew(op: Operation | Raster): op is Operation & { readonly id: string } {

@@ -11,6 +11,7 @@ import { asAlpha, asPng } from "./mask.ts";
 import { makeId } from "./protocol.ts";
 import type { Operation, Raster, Request, ServerMessage, Setting, XY } from "./protocol.ts";
 import { receive, rejectedRequest, request } from "./room.ts";
+import { isPhotograph } from "./photograph.ts";
 import { remember } from "./recent.ts";
 import { connect } from "./socket.ts";
 import type { Socket } from "./socket.ts";
@@ -266,6 +267,7 @@ async function showPicture(mine: Session): Promise<void> {
     mine.picture = sha256;
     store.original.value?.close();
     store.original.value = bitmap;
+    store.photograph.value = isPhotograph(bitmap);
     if (store.result.value === null) remember(mine.key, thumbnail(bitmap));
   } catch (error) {
     if (session === mine) store.toast("error", texts.errors.pictureFailed(messageOf(error)));

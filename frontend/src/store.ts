@@ -3,15 +3,15 @@
 import { computed, signal } from "@preact/signals";
 import type { Key } from "./api.ts";
 import type { Preview } from "./frames.ts";
-import { covered, distance, fit } from "./geometry.ts";
+import { covered, distance, fit, keepInSight } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
-import { EMPTY, current, isRunning, isStarting, isStopping, visible } from "./room.ts";
+import { EMPTY, current, isRunning, isStarting, isStopping, touchedDrags, visible } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
 import type { Ends } from "./warp.ts";
 
-export type Tool = "points" | "paint" | "erase";
+export type Tool = "points" | "paint" | "erase" | "hand";
 
 /** What the pointer or the keys are in the middle of; nobody else knows of it yet. */
 export type Gesture =
@@ -19,6 +19,8 @@ export type Gesture =
   | { readonly kind: "move"; readonly id: string; readonly end: End; readonly at: XY }
   /** Pulling a target out of a handle that was just put down. */
   | { readonly kind: "pull"; readonly handle: XY; readonly target: XY | null }
+  /** Moving the picture about. */
+  | { readonly kind: "pan" }
   | { readonly kind: "stroke"; readonly mode: "paint" | "erase"; readonly radius: number; readonly points: readonly XY[] };
 
 export interface Selection {
@@ -47,6 +49,20 @@ export interface ShownDrag {
   readonly covered: number;
   readonly trail: readonly XY[];
   readonly moving: boolean;
+  /** Changed here while the connection was lost, and not sent yet. */
+  readonly waiting: boolean;
+}
+
+/** Somebody else in the room, as the canvas shows them. */
+export interface ShownPerson {
+  readonly id: string;
+  /** Their name, and what they are doing. */
+  readonly label: string;
+  readonly colour: string;
+  readonly cursor: XY | null;
+  /** The drag that they have selected. */
+  readonly selected: string | null;
+  readonly busy: boolean;
 }
 
 /** What to warp for the instant guess, and how: places in pixels of the picture. */
@@ -75,9 +91,19 @@ export const hovered = signal<Selection | null>(null);
 export const selected = signal<Selection | null>(null);
 export const comparing = signal(false);
 export const toasts = signal<readonly Toast[]>([]);
+/** Where the split between original (before it) and result lies, in [0, 1] of the picture's width; null while there is none. */
+export const split = signal<number | null>(null);
+/** From 0, a hard edge, to 1. */
+export const softness = signal(0);
+/** Whether the mask is drawn. */
+export const maskShown = signal(true);
+/** Held down, the space bar turns every tool into the hand. */
+export const spaceHeld = signal(false);
 /** Said to screen readers, not shown. */
 export const announcement = signal("");
 
+/** Where the person has put the picture; null while it fits the canvas by itself. */
+export const camera = signal<View | null>(null);
 /** The canvas's size in CSS pixels; 0 while there is none. */
 export const canvasSize = signal<Size>({ width: 0, height: 0 });
 
@@ -86,6 +112,8 @@ export const aimed = signal<ReadonlySet<string>>(new Set());
 
 // Pictures
 export const original = signal<ImageBitmap | null>(null);
+/** Whether the uploaded picture seems to be a photograph. */
+export const photograph = signal(false);
 export const result = signal<ImageBitmap | null>(null);
 export const preview = signal<Preview | null>(null);
 /** Whether the canvas shows a guess: one that moves anything. */
@@ -101,8 +129,13 @@ export const picture = computed(() => document.value?.picture ?? null);
 export const view = computed<View>(() => {
   const bounds = canvasSize.value;
   const size = picture.value;
-  return size === null ? { scale: 1, x: 0, y: 0 } : fit(size, bounds, bounds.width < NARROW ? 14 : 28);
+  if (size === null) return { scale: 1, x: 0, y: 0 };
+  return camera.value === null ? fit(size, bounds, bounds.width < NARROW ? 14 : 28) : keepInSight(camera.value, size, bounds);
 });
+/** The tool that a press would use. */
+export const inHand = computed<Tool>(() => (spaceHeld.value || !editable.value ? "hand" : tool.value));
+/** The brush in hand, or null. */
+export const brushing = computed(() => (inHand.value === "paint" || inHand.value === "erase" ? inHand.value : null));
 export const mask = computed<readonly MaskLayer[]>(() => document.value?.mask ?? NO_LAYERS);
 /** The stroke under the brush. */
 export const stroke = computed(() => (gesture.value?.kind === "stroke" ? gesture.value : null));
@@ -117,6 +150,7 @@ export const drags = computed<readonly ShownDrag[]>(() => {
   const now = document.value;
   if (now === null) return [];
   const doing = gesture.value;
+  const waiting = new Set(connected.value ? [] : touchedDrags(room.value));
   return Object.entries(now.drags).map(([id, drag], index) => {
     const moving = doing?.kind === "move" && doing.id === id ? doing : null;
     const start = moving?.end === "handle" ? moving.at : drag.handle;
@@ -132,6 +166,7 @@ export const drags = computed<readonly ShownDrag[]>(() => {
       covered: covered(start, handle, target),
       trail: moving?.end === "handle" ? [] : (room.value.trails[id] ?? []),
       moving: moving !== null,
+      waiting: waiting.has(id),
     };
   });
 });
@@ -144,6 +179,12 @@ export const showing = computed<"original" | "preview" | "result">(() => {
   return result.value !== null && document.value?.result ? "result" : "original";
 });
 
+/** The split, where there is something to compare. */
+export const splitShown = computed(() => (showing.value === "original" && !guessing.value ? null : split.value));
+
+/** Who else is here. */
+export const others = computed<readonly ShownPerson[]>(() => []);
+
 /**
  * What the canvas guesses until a run shows better: null while there is nothing to guess, and while somebody looks for
  * a place on the picture as it is: for a handle or for the brush.
@@ -153,7 +194,7 @@ export const guess = computed<Guess | null>(() => {
   const now = document.value;
   const doing = gesture.value;
   if (comparing.value || of === "preview" || now === null || original.value === null) return null;
-  if (tool.value !== "points" || half.value !== null || crosshair.value !== null) return null;
+  if (tool.value === "paint" || tool.value === "erase" || half.value !== null || crosshair.value !== null) return null;
   if (doing?.kind === "move" && (doing.end === "handle" || running.value)) return null;
   const found: Ends[] = [];
   let moves = false;
@@ -210,9 +251,15 @@ export function clear(): void {
   hovered.value = null;
   selected.value = null;
   comparing.value = false;
+  split.value = null;
+  maskShown.value = true;
+  softness.value = 0;
+  spaceHeld.value = false;
+  camera.value = null;
   announcement.value = "";
   aimed.value = new Set();
   original.value = null;
+  photograph.value = false;
   result.value = null;
   preview.value = null;
   previews.value = 0;

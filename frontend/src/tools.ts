@@ -3,7 +3,20 @@
  * places, not events, so that the mouse, a finger, a pen and the specs drive it alike.
  */
 
-import { clamp, clampToPicture, distance, extend, hit, isInside, keyStep, toCanvas, toPicture } from "./geometry.ts";
+import {
+  clamp,
+  clampToPicture,
+  distance,
+  extend,
+  hit,
+  isInside,
+  keyStep,
+  panBy,
+  pinch,
+  toCanvas,
+  toPicture,
+  zoomAt,
+} from "./geometry.ts";
 import type { Place, View } from "./geometry.ts";
 import { MAX_STROKE_POINTS } from "./protocol.ts";
 import type { XY } from "./protocol.ts";
@@ -22,6 +35,9 @@ const RE_AIM = 120;
 /** Milliseconds after the last arrow key until a nudge is sent. */
 const NUDGED = 350;
 
+/** How far a copy lies from what it copies, each way, as a part of the picture's longest side. */
+const COPIED = 0.06;
+
 /** Brush radius as a part of the picture's longest side. */
 export const BRUSH = { least: 0.01, most: 0.25, first: 0.06 } as const;
 
@@ -32,6 +48,8 @@ interface Press {
   /** From the pointer to the place taken hold of, so that it does not jump. */
   readonly offset: XY;
   moved: boolean;
+  /** Where the picture lay as it began. */
+  readonly view: View;
   /** Whether the handle had been there before this press. */
   readonly second: boolean;
 }
@@ -47,28 +65,34 @@ export function places(view: View): readonly Place[] {
   return [...ends("target"), ...ends("handle")];
 }
 
-export function press(view: View, at: XY, kind: PointerKind): void {
+/** `hand` is the tool that presses. */
+export function press(view: View, at: XY, kind: PointerKind, hand: store.Tool = store.inHand.value): void {
   const picture = store.picture.value;
-  if (picture === null || !store.editable.value) return;
+  if (picture === null) return;
   settleNudge();
   store.crosshair.value = null;
   const here = toPicture(view, at);
-  const tool = store.tool.value;
-  if (tool !== "points") {
-    pressing = { kind, at, offset: [0, 0], moved: false, second: false };
-    store.gesture.value = { kind: "stroke", mode: tool, radius: store.brush.value, points: [here] };
+  const begun = { kind, at, offset: [0, 0], moved: false, second: false, view } as const;
+  if (hand === "hand") {
+    pressing = { ...begun };
+    store.gesture.value = { kind: "pan" };
+    return;
+  }
+  if (hand !== "points") {
+    pressing = { ...begun };
+    store.gesture.value = { kind: "stroke", mode: hand, radius: store.brush.value, points: [here] };
     return;
   }
   const half = store.half.value;
   const found = hit(places(view), at, REACH[kind]);
   if (found !== null && half === null) {
-    pressing = { kind, at, offset: [found.at[0] - at[0], found.at[1] - at[1]], moved: false, second: false };
+    pressing = { ...begun, offset: [found.at[0] - at[0], found.at[1] - at[1]] };
     store.selected.value = { id: found.id, end: found.end };
     return;
   }
   if (half !== null) {
     const again = distance(toCanvas(view, half), at) <= REACH[kind];
-    pressing = { kind, at, offset: [0, 0], moved: false, second: !again };
+    pressing = { ...begun, second: !again };
     store.gesture.value = { kind: "pull", handle: half, target: again ? null : clampToPicture(picture, here) };
     return;
   }
@@ -76,7 +100,7 @@ export function press(view: View, at: XY, kind: PointerKind): void {
     store.selected.value = null;
     return;
   }
-  pressing = { kind, at, offset: [0, 0], moved: false, second: false };
+  pressing = { ...begun };
   store.selected.value = null;
   store.gesture.value = { kind: "pull", handle: clampToPicture(picture, here), target: null };
 }
@@ -87,6 +111,11 @@ export function move(view: View, at: XY): void {
   if (picture === null || pressed === null) return;
   if (!pressed.moved && distance(pressed.at, at) <= SLOP[pressed.kind]) return;
   pressed.moved = true;
+  if (store.gesture.value?.kind === "pan") {
+    const by: XY = [at[0] - pressed.at[0], at[1] - pressed.at[1]];
+    store.camera.value = panBy(pressed.view, by, picture, store.canvasSize.value);
+    return;
+  }
   const here = toPicture(view, [at[0] + pressed.offset[0], at[1] + pressed.offset[1]]);
   const doing = store.gesture.value;
   if (doing?.kind === "stroke") {
@@ -122,6 +151,8 @@ export function release(): void {
     case "stroke":
       session.addStroke(doing.mode, doing.radius, doing.points);
       break;
+    case "pan":
+      break;
     case "move":
       session.moveDrag(doing.id, doing.end, doing.at);
       break;
@@ -150,6 +181,43 @@ export function cancel(): boolean {
 
 export function isPressed(): boolean {
   return pressing !== null;
+}
+
+/** Drops what the pointer is in the middle of, as when a second finger comes down; a handle that waits stays. */
+export function letGo(): void {
+  pressing = null;
+  store.gesture.value = null;
+}
+
+// Looking closer ----------------------------------------------------------------------------------------------------
+
+/** Zooms by `factor` with what is at the canvas point `at` staying there; without a point, the middle of the canvas does. */
+export function zoom(factor: number, at?: XY): void {
+  const picture = store.picture.value;
+  const canvas = store.canvasSize.value;
+  if (picture === null) return;
+  store.camera.value = zoomAt(store.view.value, at ?? [canvas.width / 2, canvas.height / 2], factor, picture, canvas);
+}
+
+/** To one CSS pixel a pixel of the picture. */
+export function zoomToActualSize(): void {
+  zoom(1 / store.view.value.scale);
+}
+
+/** The whole picture, however large the canvas is or becomes. */
+export function zoomToFit(): void {
+  store.camera.value = null;
+}
+
+export function pan(by: XY): void {
+  const picture = store.picture.value;
+  if (picture !== null) store.camera.value = panBy(store.view.value, by, picture, store.canvasSize.value);
+}
+
+/** Two fingers moved from `before` to `now`, on the canvas. */
+export function pinchBy(before: readonly [XY, XY], now: readonly [XY, XY]): void {
+  const picture = store.picture.value;
+  if (picture !== null) store.camera.value = pinch(store.view.value, before, now, picture, store.canvasSize.value);
 }
 
 export function choose(tool: store.Tool): void {
@@ -186,7 +254,7 @@ export function place(): boolean {
   const at = store.crosshair.value;
   if (at === null) return false;
   const tool = store.tool.value;
-  if (tool !== "points") {
+  if (tool === "paint" || tool === "erase") {
     session.addStroke(tool, store.brush.value, [at]);
   } else if (store.half.value === null) {
     store.half.value = at;
@@ -196,6 +264,17 @@ export function place(): boolean {
     store.crosshair.value = null;
   }
   return true;
+}
+
+/** Puts a copy of a drag beside it: by the width of a handle, inwards. */
+export function duplicate(id: string): void {
+  const picture = store.picture.value;
+  const drag = store.drags.value.find((one) => one.id === id);
+  if (picture === null || drag === undefined || !store.editable.value) return;
+  const inwards = (place: number, length: number) => (place > length / 2 ? -1 : 1) * COPIED * Math.max(picture.width, picture.height);
+  const by: XY = [inwards((drag.handle[0] + drag.target[0]) / 2, picture.width), inwards((drag.handle[1] + drag.target[1]) / 2, picture.height)];
+  const moved = ([x, y]: XY): XY => [x + by[0], y + by[1]];
+  session.addDrag(moved(drag.handle), moved(drag.target));
 }
 
 /** Moves the crosshair, or the selected end. Returns whether there was something to move. */

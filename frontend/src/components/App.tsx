@@ -1,6 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { followHistory, route } from "../routes.ts";
 import { toasts } from "../store.ts";
+import { followTheme } from "../theme.ts";
 import { Editor } from "./Editor.tsx";
 import { Landing } from "./Landing.tsx";
 import { Toasts } from "./Toasts.tsx";
@@ -8,6 +9,7 @@ import { usePictureIntake } from "./intake.tsx";
 
 export function App() {
   useEffect(followHistory, []);
+  useEffect(followTheme, []);
   const intake = usePictureIntake();
   const now = route.value;
   return (

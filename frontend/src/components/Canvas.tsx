@@ -3,15 +3,18 @@ import type { Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { draw } from "../draw.ts";
 import type { Scene } from "../draw.ts";
-import { hit, isInside, toPicture } from "../geometry.ts";
+import { hit, isInside, toPicture, wheelAsks } from "../geometry.ts";
 import type { Size } from "../geometry.ts";
 import { Guesser } from "../guess.ts";
 import { MaskPainter } from "../mask.ts";
 import type { MaskPicture } from "../mask.ts";
 import type { XY } from "../protocol.ts";
 import * as store from "../store.ts";
+import { chosenTheme } from "../theme.ts";
 import * as tools from "../tools.ts";
 import { texts } from "../texts.ts";
+import { Split } from "./Split.tsx";
+import { Zoom } from "./Zoom.tsx";
 
 /** While painting, the region is what one looks at; while putting points, the picture in it is. */
 const SHADES = {
@@ -24,6 +27,14 @@ const SHADES = {
 export function Canvas() {
   const canvas = useRef<HTMLCanvasElement>(null);
   const theme = useSignal(0);
+  /** Fingers on the canvas; two of them move the picture. */
+  const fingers = useRef<Map<number, XY>>(new Map());
+  /** Whether there were two since the first came down: the last one left does nothing more. */
+  const pinching = useRef(false);
+  const lift = (event: PointerEvent) => {
+    fingers.current.delete(event.pointerId);
+    if (fingers.current.size === 0) pinching.current = false;
+  };
   useEffect(() => watchSize(canvas.current, theme), []);
   useEffect(() => paintOn(canvas.current, theme), []);
   const ready = store.original.value !== null;
@@ -38,18 +49,44 @@ export function Canvas() {
         aria-describedby="canvas-help"
         data-testid="canvas"
         onPointerDown={(event) => {
-          if (event.button !== 0 || !event.isPrimary) return;
+          if (kindOf(event) === "touch") {
+            fingers.current.set(event.pointerId, placeOf(event));
+            if (fingers.current.size > 1) {
+              pinching.current = true;
+              tools.letGo();
+              return;
+            }
+          }
+          const wheel = event.button === 1;
+          if ((event.button !== 0 && !wheel) || !event.isPrimary) return;
           event.currentTarget.setPointerCapture(event.pointerId);
           // Focus without the browser scrolling the page under a finger.
           event.currentTarget.focus({ preventScroll: true });
           event.currentTarget.dataset.byPointer = "";
           event.preventDefault();
           follow(event);
-          tools.press(store.view.value, placeOf(event), kindOf(event));
+          tools.press(store.view.value, placeOf(event), kindOf(event), wheel ? "hand" : store.inHand.value);
+        }}
+        onWheel={(event) => {
+          event.preventDefault();
+          const asked = wheelAsks(event);
+          if (asked.kind === "pan") tools.pan(asked.by);
+          else tools.zoom(asked.factor, placeOf(event));
+          follow(event);
         }}
         onKeyDown={(event) => delete event.currentTarget.dataset.byPointer}
         onPointerMove={(event) => {
+          if (pinching.current) {
+            const before = [...fingers.current.values()];
+            if (!fingers.current.has(event.pointerId)) return;
+            fingers.current.set(event.pointerId, placeOf(event));
+            const [a, b] = before;
+            const [c, d] = fingers.current.values();
+            if (a && b && c && d) tools.pinchBy([a, b], [c, d]);
+            return;
+          }
           if (!event.isPrimary) return;
+          if (fingers.current.has(event.pointerId)) fingers.current.set(event.pointerId, placeOf(event));
           follow(event);
           if (!tools.isPressed()) return;
           // Strokes stay smooth where the browser bundles moves.
@@ -57,11 +94,16 @@ export function Canvas() {
           for (const one of events.length > 0 ? events : [event]) tools.move(store.view.value, placeOf(one, event.currentTarget));
         }}
         onPointerUp={(event) => {
-          if (!event.isPrimary) return;
+          const pinched = pinching.current;
+          lift(event);
+          if (!event.isPrimary || pinched) return;
           tools.release();
           if (kindOf(event) === "touch") store.pointer.value = null;
         }}
-        onPointerCancel={() => tools.cancel()}
+        onPointerCancel={(event) => {
+          lift(event);
+          tools.letGo();
+        }}
         onPointerLeave={() => {
           if (tools.isPressed()) return;
           store.pointer.value = null;
@@ -77,8 +119,10 @@ export function Canvas() {
           {texts.editor.opening}
         </p>
       )}
+      {ready && <Split />}
       {ready && <Hint />}
       {ready && <Badge />}
+      {ready && <Zoom />}
     </div>
   );
 }
@@ -103,9 +147,11 @@ function Hint() {
 function hintOf(): string | null {
   const { hints } = texts;
   if (store.comparing.value || !store.editable.value) return null;
-  if (store.tool.value !== "points") {
+  const tool = store.tool.value;
+  if (tool === "hand") return null;
+  if (tool !== "points") {
     if (store.crosshair.value !== null) return hints.crosshairDab;
-    return store.document.value?.mask.length ? null : hints[store.tool.value];
+    return store.document.value?.mask.length ? null : hints[tool];
   }
   if (store.crosshair.value !== null) return store.half.value === null ? hints.crosshair : hints.crosshairTarget;
   const touch = matchMedia("(hover: none)").matches;
@@ -133,30 +179,33 @@ function Badge() {
 }
 
 function cursor(): string {
-  if (store.tool.value !== "points") return "none";
-  if (store.gesture.value?.kind === "move") return "grabbing";
+  const doing = store.gesture.value?.kind;
+  if (doing === "pan") return "grabbing";
+  if (store.inHand.value === "hand") return "grab";
+  if (store.brushing.value !== null) return "none";
+  if (doing === "move") return "grabbing";
   return store.hovered.value !== null ? "grab" : "cross";
 }
 
-function kindOf(event: PointerEvent): tools.PointerKind {
+function kindOf(event: MouseEvent & { readonly pointerType?: string }): tools.PointerKind {
   return event.pointerType === "touch" ? "touch" : "mouse";
 }
 
-function placeOf(event: PointerEvent, canvas = event.currentTarget as Element): XY {
+function placeOf(event: MouseEvent, canvas = event.currentTarget as Element): XY {
   const box = canvas.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 }
 
 /** Keeps in mind where the pointer is, for the brush, the dotted line to a target, and what lights up. */
-function follow(event: PointerEvent & { readonly currentTarget: Element }): void {
+function follow(event: MouseEvent & { readonly currentTarget: Element }): void {
   const picture = store.picture.value;
   if (picture === null) return;
   const at = placeOf(event);
   const here = toPicture(store.view.value, at);
-  const brushing = store.tool.value !== "points";
+  const brushing = store.brushing.value !== null;
   store.pointer.value = brushing || isInside(picture, here) ? here : null;
   if (tools.isPressed() || kindOf(event) === "touch") return;
-  const found = brushing || store.half.value !== null ? null : hit(tools.places(store.view.value), at, 14);
+  const found = store.inHand.value !== "points" || store.half.value !== null ? null : hit(tools.places(store.view.value), at, 14);
   const before = store.hovered.value;
   if (found?.id !== before?.id || found?.end !== before?.end) {
     store.hovered.value = found && { id: found.id, end: found.end };
@@ -172,12 +221,26 @@ function watchSize(canvas: HTMLCanvasElement | null, theme: Signal<number>): (()
   const observer = new ResizeObserver(measure);
   observer.observe(frame);
   measure();
+  const again = () => (theme.value += 1);
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const retheme = () => (theme.value += 1);
-  dark.addEventListener("change", retheme);
+  dark.addEventListener("change", again);
+  const stopTheme = effect(() => {
+    chosenTheme.value;
+    theme.value = theme.peek() + 1;
+  });
+  // The window went to another screen, or the browser's own zoom changed: each query knows one density.
+  let density = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+  const sharpen = () => {
+    density = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    density.addEventListener("change", sharpen, { once: true });
+    again();
+  };
+  density.addEventListener("change", sharpen, { once: true });
   return () => {
     observer.disconnect();
-    dark.removeEventListener("change", retheme);
+    stopTheme();
+    dark.removeEventListener("change", again);
+    density.removeEventListener("change", sharpen);
   };
 }
 
@@ -260,7 +323,9 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
   const comparing = store.comparing.value;
   const doing = store.gesture.value;
   const pointer = store.crosshair.value ?? store.pointer.value;
-  const tool = store.tool.value;
+  const brush = store.brushing.value;
+  const split = store.splitShown.value;
+  const original = store.original.value;
   const half = doing?.kind === "pull" ? doing.handle : store.half.value;
   const reach = doing?.kind === "pull" ? doing.target : pointer;
   return {
@@ -270,17 +335,25 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
     picture,
     base: showing === "result" ? store.result.value : store.original.value,
     preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : null,
-    shade: SHADES[
-      comparing ? "none" : tool !== "points" ? "painting" : store.running.value ? "running" : showing === "result" ? "none" : "points"
-    ],
+    split: split !== null && original !== null && !comparing ? { at: split, original } : null,
+    shade: SHADES[shadeOf(showing)],
     drags: comparing ? [] : store.drags.value,
     half: comparing ? null : half,
     reach: half === null ? null : reach,
     selected: store.selected.value,
     hovered: store.hovered.value,
-    crosshair: tool === "points" ? store.crosshair.value : null,
-    brush: tool !== "points" && pointer !== null ? { at: pointer, radius: store.brush.value } : null,
+    crosshair: brush === null ? store.crosshair.value : null,
+    brush: brush !== null && pointer !== null ? { at: pointer, radius: store.brush.value, softness: store.softness.value } : null,
+    people: comparing ? [] : store.others.value,
     accent: colour("--accent"),
     ground: colour("--board"),
   };
+}
+
+function shadeOf(showing: "original" | "preview" | "result"): keyof typeof SHADES {
+  const painting = store.tool.value === "paint" || store.tool.value === "erase";
+  if (store.comparing.value || !store.maskShown.value) return "none";
+  if (painting) return "painting";
+  if (store.running.value) return "running";
+  return showing === "result" || store.splitShown.value !== null ? "none" : "points";
 }

@@ -5,7 +5,8 @@ import { lastEnd } from "../room.ts";
 import { canReset, canRun, download, reset, startRun, stopRun } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
-import { CompareIcon, DownloadIcon, PlayIcon, ResetIcon, StopIcon } from "./icons.tsx";
+import { CompareIcon, DownloadIcon, PlayIcon, ResetIcon, SplitIcon, StopIcon } from "./icons.tsx";
+import { toggleSplit } from "./Split.tsx";
 
 /** The parts of a run that a person waits for, in order, and about how much of the wait each is. */
 const PARTS: readonly (readonly [stage: Stage, share: number])[] = [
@@ -26,6 +27,17 @@ export function Dock() {
       <StageView />
       <div class="dock-actions">
         <CompareButton disabled={store.showing.value === "original" && !store.guessing.value && !store.comparing.value} />
+        <button
+          type="button"
+          class="quiet-button"
+          aria-label={texts.editor.split}
+          aria-pressed={store.splitShown.value !== null}
+          title={texts.editor.splitHelp}
+          disabled={store.showing.value === "original" && !store.guessing.value}
+          onClick={toggleSplit}
+        >
+          <SplitIcon />
+        </button>
         <DockButton name={texts.editor.reset} help={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
           <ResetIcon />
         </DockButton>
@@ -175,7 +187,6 @@ function CompareButton({ disabled }: { readonly disabled: boolean }) {
       onBlur={letGo}
     >
       <CompareIcon />
-      <span class="wide-only">{texts.editor.compare}</span>
     </button>
   );
 }

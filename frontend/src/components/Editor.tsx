@@ -11,6 +11,7 @@ import { ConnectionBanner, ConnectionDot } from "./Connection.tsx";
 import { Dock } from "./Dock.tsx";
 import { KeyboardIcon, Mark, PictureIcon } from "./icons.tsx";
 import type { Intake } from "./intake.tsx";
+import { MenuItem, MoreMenu } from "./Menu.tsx";
 import { Panel } from "./Panel.tsx";
 import { Shortcuts, useKeys } from "./Shortcuts.tsx";
 import { Toolbar } from "./Toolbar.tsx";
@@ -34,20 +35,17 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
         </button>
         <ConnectionDot />
         <span class="spring" />
-        <button
-          type="button"
-          class="quiet-button"
-          aria-label={texts.editor.newPicture}
-          title={texts.editor.newPicture}
-          disabled={intake.busy}
-          onClick={() => goTo({ page: "landing" })}
-        >
-          <PictureIcon />
-          <span class="wide-only">{texts.editor.newPicture}</span>
-        </button>
-        <button type="button" class="quiet-button" aria-label={texts.editor.shortcuts} title={`${texts.editor.shortcuts} (?)`} onClick={() => (sheet.value = true)}>
-          <KeyboardIcon />
-        </button>
+        <MoreMenu>
+          <MenuItem disabled={intake.busy} onClick={() => goTo({ page: "landing" })}>
+            <PictureIcon />
+            {texts.editor.newPicture}
+          </MenuItem>
+          <MenuItem onClick={() => (sheet.value = true)}>
+            <KeyboardIcon />
+            {texts.editor.shortcuts}
+            <kbd class="keys-only">?</kbd>
+          </MenuItem>
+        </MoreMenu>
       </header>
       <Toolbar />
       <main class="work">

@@ -6,9 +6,18 @@ import { forget, recent } from "../recent.ts";
 import { address, goTo } from "../routes.ts";
 import { texts } from "../texts.ts";
 import type { Intake } from "./intake.tsx";
-import { CloseIcon, Mark, PictureIcon } from "./icons.tsx";
+import { CloseIcon, Mark, PauseIcon, PictureIcon, PlayIcon } from "./icons.tsx";
+import { MoreMenu } from "./Menu.tsx";
 
 const { landing } = texts;
+
+/** By sample: how it was dragged, recorded from the page itself by the browser tests. */
+const animations: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(import.meta.glob<string>("../animations/*.webp", { eager: true, query: "?url", import: "default" })).map(([path, address]) => [
+    path.replace(/^.*\/|\.webp$/g, ""),
+    address,
+  ]),
+);
 
 export function Landing({ intake }: { readonly intake: Intake }) {
   const samples = useSamples();
@@ -23,14 +32,16 @@ export function Landing({ intake }: { readonly intake: Intake }) {
           <Mark />
           {texts.name}
         </span>
+        <span class="spring" />
+        <MoreMenu />
       </header>
       <main>
         <section class="hero">
           <div class="hero-words">
             <h1>{landing.title}</h1>
             <p>{landing.claim}</p>
-            <Motif />
           </div>
+          <Show samples={samples ?? []} intake={intake} />
           <DropZone intake={intake} />
         </section>
         {recent.value.length > 0 && <RecentRooms />}
@@ -88,6 +99,26 @@ function DropZone({ intake }: { readonly intake: Intake }) {
   );
 }
 
+/** A sample being dragged, over and over, as the page recorded it; it can be held still, and starts so where motion is not wanted. */
+function Show({ samples, intake }: { readonly samples: readonly Sample[]; readonly intake: Intake }) {
+  const [still, setStill] = useState(() => matchMedia("(prefers-reduced-motion: reduce)").matches);
+  const sample = samples.find(({ name }) => animations[name] !== undefined);
+  if (sample === undefined) return <Motif />;
+  return (
+    <figure class="show" data-testid="show">
+      {still ? <SamplePicture sample={sample} /> : <img src={animations[sample.name]} alt={landing.showing(sample.title)} />}
+      <figcaption>
+        <button type="button" class="small-button" disabled={intake.busy} onClick={() => intake.openSample(sample)}>
+          {landing.tryThis}
+        </button>
+        <button type="button" class="icon-button" aria-pressed={still} aria-label={landing.holdStill} title={landing.holdStill} onClick={() => setStill(!still)}>
+          {still ? <PlayIcon /> : <PauseIcon />}
+        </button>
+      </figcaption>
+    </figure>
+  );
+}
+
 /** What the tool does, in one small movement. */
 function Motif() {
   return (
@@ -106,29 +137,35 @@ function Motif() {
 }
 
 function SampleCard({ sample, disabled, open }: { readonly sample: Sample; readonly disabled: boolean; readonly open: () => void }) {
-  const [size, setSize] = useState<{ readonly width: number; readonly height: number } | null>(null);
   return (
     <button type="button" class="sample" disabled={disabled} aria-label={landing.sample(sample.title)} onClick={open}>
-      <span class="sample-picture">
-        <img
-          src={sample.picture}
-          alt=""
-          onLoad={(event) => setSize({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })}
-        />
-        {size && (
-          <svg viewBox={`0 0 ${size.width} ${size.height}`} aria-hidden="true">
-            {sample.drags.map(({ handle, target }, index) => (
-              <g key={index} style={{ color: colourOf(index + 1) }}>
-                <line class="sample-way" x1={handle[0]} y1={handle[1]} x2={target[0]} y2={target[1]} />
-                <circle class="sample-handle" cx={handle[0]} cy={handle[1]} r={Math.max(size.width, size.height) * 0.026} />
-                <circle class="sample-target" cx={target[0]} cy={target[1]} r={Math.max(size.width, size.height) * 0.026} />
-              </g>
-            ))}
-          </svg>
-        )}
-      </span>
+      <SamplePicture sample={sample} />
       <span class="sample-title">{sample.title}</span>
     </button>
+  );
+}
+
+function SamplePicture({ sample }: { readonly sample: Sample }) {
+  const [size, setSize] = useState<{ readonly width: number; readonly height: number } | null>(null);
+  return (
+    <span class="sample-picture">
+      <img
+        src={sample.picture}
+        alt=""
+        onLoad={(event) => setSize({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })}
+      />
+      {size && (
+        <svg viewBox={`0 0 ${size.width} ${size.height}`} aria-hidden="true">
+          {sample.drags.map(({ handle, target }, index) => (
+            <g key={index} style={{ color: colourOf(index + 1) }}>
+              <line class="sample-way" x1={handle[0]} y1={handle[1]} x2={target[0]} y2={target[1]} />
+              <circle class="sample-handle" cx={handle[0]} cy={handle[1]} r={Math.max(size.width, size.height) * 0.026} />
+              <circle class="sample-target" cx={target[0]} cy={target[1]} r={Math.max(size.width, size.height) * 0.026} />
+            </g>
+          ))}
+        </svg>
+      )}
+    </span>
   );
 }
 

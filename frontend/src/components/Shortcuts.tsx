@@ -3,9 +3,16 @@ import { useEffect, useRef } from "preact/hooks";
 import { arrowKey } from "../geometry.ts";
 import { removeDrag, startRun, stopRun } from "../session.ts";
 import * as store from "../store.ts";
-import { cancel, choose, nudge, place, pointByKey, resizeBrush } from "../tools.ts";
+import { cancel, choose, duplicate, isPressed, nudge, pan, place, pointByKey, resizeBrush, zoom, zoomToActualSize, zoomToFit } from "../tools.ts";
 import { texts } from "../texts.ts";
 import { CloseIcon } from "./icons.tsx";
+import { toggleSplit } from "./Split.tsx";
+import { STEP } from "./Zoom.tsx";
+
+/** CSS pixels that one press of an arrow key moves the view. */
+const PAN = 40;
+/** Where the view was when the space bar went down; undefined while it is up. */
+let spaceDown: typeof store.camera.value | undefined;
 
 /** The keys of the whole editor. Keys that a focused control needs for itself stay with it. */
 export function useKeys(sheet: Signal<boolean>): void {
@@ -22,8 +29,13 @@ export function useKeys(sheet: Signal<boolean>): void {
     };
     const up = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() === "c") store.comparing.value = false;
+      if (event.key === " ") liftSpace();
     };
-    const away = () => (store.comparing.value = false);
+    const away = () => {
+      store.comparing.value = false;
+      store.spaceHeld.value = false;
+      spaceDown = undefined;
+    };
     window.addEventListener("keydown", down);
     window.addEventListener("keyup", up);
     window.addEventListener("blur", away);
@@ -39,7 +51,12 @@ export function useKeys(sheet: Signal<boolean>): void {
 function press(event: KeyboardEvent, control: Element | null, sheet: Signal<boolean>): boolean {
   const direction = arrowKey(event.key);
   if (direction !== null) {
-    return (control === null || control.hasAttribute("data-nudge")) && nudge(store.view.value, direction, event.shiftKey);
+    if (control !== null && !control.hasAttribute("data-nudge")) return false;
+    if (nudge(store.view.value, direction, event.shiftKey)) return true;
+    if (event.target !== canvas()) return false;
+    const by = -PAN * (event.shiftKey ? 4 : 1);
+    pan([direction[0] * by, direction[1] * by]);
+    return true;
   }
   switch (event.key) {
     case "Escape":
@@ -50,7 +67,10 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
       return true;
     case " ":
       if (control !== null && !control.hasAttribute("data-nudge")) return false;
-      stopRun();
+      if (!event.repeat) {
+        spaceDown = store.camera.value;
+        store.spaceHeld.value = true;
+      }
       return true;
     case "Enter":
       if (control !== null && !control.hasAttribute("data-nudge")) return false;
@@ -66,6 +86,20 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
     case "?":
       sheet.value = true;
       return true;
+    case "+":
+    case "=":
+      zoom(STEP);
+      return true;
+    case "-":
+    case "−":
+      zoom(1 / STEP);
+      return true;
+    case "0":
+      zoomToFit();
+      return true;
+    case "1":
+      zoomToActualSize();
+      return true;
     case "[":
       resizeBrush(-1);
       return true;
@@ -78,7 +112,7 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
   switch (event.key.toLowerCase()) {
     case "p":
       if (event.repeat) return true;
-      window.document.querySelector<HTMLElement>("[data-testid=canvas]")?.focus({ preventScroll: true });
+      canvas()?.focus({ preventScroll: true });
       pointByKey();
       return true;
     case "v":
@@ -90,12 +124,37 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
     case "e":
       choose("erase");
       return true;
+    case "h":
+      choose("hand");
+      return true;
+    case "d":
+      if (store.selected.value !== null && !event.repeat) duplicate(store.selected.value.id);
+      return true;
+    case "m":
+      store.maskShown.value = !store.maskShown.value;
+      return true;
+    case "x":
+      toggleSplit();
+      return true;
     case "c":
       store.comparing.value = true;
       return true;
     default:
       return false;
   }
+}
+
+/** A tap on the space bar stops; held down to move the view, it does not. */
+function liftSpace(): void {
+  if (spaceDown === undefined) return;
+  const moved = spaceDown !== store.camera.value || isPressed();
+  spaceDown = undefined;
+  store.spaceHeld.value = false;
+  if (!moved) stopRun();
+}
+
+function canvas(): HTMLElement | null {
+  return window.document.querySelector<HTMLElement>("[data-testid=canvas]");
 }
 
 export function Shortcuts({ open }: { readonly open: Signal<boolean> }) {

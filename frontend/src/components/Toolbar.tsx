@@ -3,11 +3,12 @@ import { brush, editable, picture, tool } from "../store.ts";
 import type { Tool } from "../store.ts";
 import { BRUSH, choose } from "../tools.ts";
 import { texts } from "../texts.ts";
-import { EraseIcon, PaintIcon, PointsIcon } from "./icons.tsx";
+import { EraseIcon, HandIcon, PaintIcon, PointsIcon } from "./icons.tsx";
 
 export function Toolbar() {
   const size = picture.value;
   if (size === null || !editable.value) return null;
+  const painting = tool.value === "paint" || tool.value === "erase";
   const longest = Math.max(size.width, size.height);
   return (
     <div class="toolbar" role="group" aria-label={texts.editor.tools}>
@@ -20,7 +21,10 @@ export function Toolbar() {
       <ToolButton of="erase" name={texts.editor.erase} keys="E">
         <EraseIcon />
       </ToolButton>
-      {tool.value !== "points" && (
+      <ToolButton of="hand" name={texts.editor.hand} keys="H" brief>
+        <HandIcon />
+      </ToolButton>
+      {painting && (
         <label class="brush-size" title={`${texts.editor.brush} ([ ])`}>
           <i class="brush-dot brush-small" />
           <input
@@ -41,7 +45,14 @@ export function Toolbar() {
   );
 }
 
-function ToolButton(props: { readonly of: Tool; readonly name: string; readonly keys: string; readonly children: ComponentChildren }) {
+function ToolButton(props: {
+  readonly of: Tool;
+  readonly name: string;
+  readonly keys: string;
+  /** The icon alone says it. */
+  readonly brief?: boolean;
+  readonly children: ComponentChildren;
+}) {
   return (
     <button
       type="button"
@@ -52,7 +63,7 @@ function ToolButton(props: { readonly of: Tool; readonly name: string; readonly 
       onClick={() => choose(props.of)}
     >
       {props.children}
-      <span>{props.name}</span>
+      <span class={props.brief ? "visually-hidden" : ""}>{props.name}</span>
     </button>
   );
 }

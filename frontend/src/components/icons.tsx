@@ -40,6 +40,78 @@ export const EraseIcon = () => (
     <path d="m7.5 7.8 4.8 4.8M7 15.5h9.5" />
   </Icon>
 );
+export const HandIcon = () => (
+  <Icon>
+    <path d="M6.2 10.8V5.4a1.2 1.2 0 0 1 2.4 0V9M8.6 9V3.9a1.2 1.2 0 0 1 2.4 0V9M11 9V4.8a1.2 1.2 0 0 1 2.4 0V10M13.4 10V6.8a1.2 1.2 0 0 1 2.4 0v5.4a5.3 5.3 0 0 1-5.3 5.3c-2.3 0-3.7-1-4.8-2.9l-2-3.5a1.2 1.2 0 0 1 2-1.3l1.3 1.7" />
+  </Icon>
+);
+export const SplitIcon = () => (
+  <Icon>
+    <rect x="3" y="4" width="14" height="12" rx="2" />
+    <path d="M10 2.5v15M6.8 8.3 5 10l1.8 1.7M13.2 8.3 15 10l-1.8 1.7" />
+  </Icon>
+);
+export const PlusIcon = () => (
+  <Icon size={16}>
+    <path d="M10 4.5v11M4.5 10h11" />
+  </Icon>
+);
+export const MinusIcon = () => (
+  <Icon size={16}>
+    <path d="M4.5 10h11" />
+  </Icon>
+);
+export const FitIcon = () => (
+  <Icon size={16}>
+    <path d="M3.5 7.5v-4h4M16.5 7.5v-4h-4M3.5 12.5v4h4M16.5 12.5v4h-4" />
+  </Icon>
+);
+export const UndoIcon = () => (
+  <Icon>
+    <path d="M7 4 3.5 7.5 7 11M3.5 7.5h8a4.5 4.5 0 0 1 0 9H8" />
+  </Icon>
+);
+export const RedoIcon = () => (
+  <Icon>
+    <path d="m13 4 3.5 3.5L13 11M16.5 7.5h-8a4.5 4.5 0 0 0 0 9H12" />
+  </Icon>
+);
+export const ShareIcon = () => (
+  <Icon>
+    <circle cx="7.5" cy="7" r="2.8" />
+    <path d="M2.5 16c.4-3 2.4-4.6 5-4.6s4.6 1.6 5 4.6M15 6.5v5M12.5 9h5" />
+  </Icon>
+);
+export const MoreIcon = () => (
+  <Icon>
+    <path d="M4.5 10h.01M10 10h.01M15.5 10h.01" stroke-width="2.6" />
+  </Icon>
+);
+export const CopyIcon = () => (
+  <Icon size={16}>
+    <rect x="7" y="7" width="9.5" height="9.5" rx="2" />
+    <path d="M13 4.5A1.5 1.5 0 0 0 11.5 3.5h-6A2 2 0 0 0 3.5 5.5v6A1.5 1.5 0 0 0 4.5 13" />
+  </Icon>
+);
+export const BrushSoftIcon = () => (
+  <Icon size={16}>
+    <circle cx="10" cy="10" r="6.5" stroke-dasharray="2 2.6" />
+    <circle cx="10" cy="10" r="2.5" fill="currentColor" stroke="none" />
+  </Icon>
+);
+export const PauseIcon = () => (
+  <Icon>
+    <path d="M7 4.5v11M13 4.5v11" stroke-width="2.6" />
+  </Icon>
+);
+export const BranchIcon = () => (
+  <Icon size={16}>
+    <circle cx="5" cy="5" r="2" />
+    <circle cx="5" cy="15" r="2" />
+    <circle cx="15" cy="7" r="2" />
+    <path d="M5 7v6M15 9c0 3-4 2.5-8 4.5" />
+  </Icon>
+);
 export const CompareIcon = () => (
   <Icon>
     <rect x="3" y="4" width="14" height="12" rx="2" />
