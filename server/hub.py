@@ -10,6 +10,7 @@ import asyncio
 import io
 import logging
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ from server.protocol import (
 )
 from server.room import Refused, Role, Room, digest, fold
 from server.settings import Settings
-from server.store import Store, StoreError
+from server.store import Link, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,8 @@ class Hub:
     async def create(self, document: Document) -> tuple[str, str]:
         """Make a room, whose pictures are in the store already; returns its id and its owner's secret."""
         room, secret = secrets.token_urlsafe(9), secrets.token_urlsafe(24)
-        await asyncio.wrap_future(self.store.create(room, document, {digest(secret): "owner"}))
+        link = Link(secrets.token_urlsafe(6), digest(secret), "owner", time.time())
+        await asyncio.wrap_future(self.store.create(room, document, [link]))
         return room, secret
 
     async def open(self, room: str) -> Hall:
@@ -193,7 +195,7 @@ class Hub:
         if document.run is not None and document.run.outcome is None:  # the machine stopped under it
             document = replace(document, run=replace(document.run, interrupted=True))
         known = {record.op_id: record for record in saved.records if not isinstance(record, Ended)}
-        return Room(room, document, saved.links, self.model, seq=saved.seq, known=known)
+        return Room(room, document, saved.roles, self.model, seq=saved.seq, known=known)
 
     async def enter(self, room: str, secret: str) -> tuple[Hall, Role]:
         """A room for somebody who has a secret of it. Raises `UnknownRoom`, `WrongSecret`."""

@@ -26,10 +26,10 @@ EDITOR = [
     {"cli"},
 ]
 SERVER = [
-    {"protocol", "settings"},
-    {"mask", "room", "engine"},
+    {"protocol", "settings", "metrics", "logs"},
+    {"mask", "room", "engine", "limits"},
     {"store", "uploads", "engine_local", "engine_ray", "client"},
-    {"connection", "worker"},
+    {"connection", "worker", "archive"},
     {"hub"},
     {"app"},
     {"__main__"},

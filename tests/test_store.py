@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.protocol import DocRecord, Document, Edit, Picture, Raster, SetPrompt, StartRun
-from server.room import Role, Room
-from server.store import CHECKPOINT_EVERY, Store, StoreError
+from server.room import Room
+from server.store import REMEMBERED, CookieSession, Link, Member, Saved, Store, StoreError, folded, references
 from tests.conftest import ROOT
 from tests.quiet import MODEL, png
 
 EMPTY = Document(picture=Picture(sha256="0" * 64, width=64, height=48))
-LINKS: dict[str, Role] = {"0" * 64: "owner"}
+LINKS = (Link("l1", "0" * 64, "owner", 1.5),)
 
 
 def say(room: Room, prompt: str) -> DocRecord:
@@ -28,7 +32,7 @@ def say(room: Room, prompt: str) -> DocRecord:
 
 
 def fill(store: Store, count: int) -> Room:
-    room = Room("r", EMPTY, LINKS, MODEL)
+    room = Room("r", EMPTY, {}, MODEL)
     store.create("r", EMPTY, LINKS).result(5)
     saved = [store.append("r", say(room, str(number)), room.document) for number in range(count)]
     for future in saved:
@@ -36,20 +40,39 @@ def fill(store: Store, count: int) -> Room:
     return room
 
 
+def load(store: Store, room: str = "r") -> Saved:
+    saved = store.load(room).result(5)
+    assert saved is not None
+    return saved
+
+
 def test_a_room_comes_back_with_all_its_edits(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        room = fill(store, CHECKPOINT_EVERY + 10)
+        room = fill(store, 10)
+        instance = load(store).instance
     with Store(tmp_path) as store:
-        saved = store.load("r").result(5)
-        assert saved is not None
-        assert (saved.document, saved.seq, saved.links) == (room.document, room.seq, LINKS)
+        saved = load(store)
+        assert (saved.document, saved.seq, saved.links, saved.instance) == (room.document, room.seq, LINKS, instance)
         assert [record.seq for record in saved.records] == list(range(1, room.seq + 1))
+        assert (saved.base, saved.base_seq) == (EMPTY, 0)
         assert store.load("nobody").result(5) is None
+
+
+def test_a_long_log_is_shortened_and_still_leads_to_the_document(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        room = fill(store, 3 * REMEMBERED + 10)
+    with Store(tmp_path) as store:
+        saved = load(store)
+        assert (saved.document, saved.seq) == (room.document, room.seq)
+        assert saved.base_seq == 2 * REMEMBERED
+        assert [record.seq for record in saved.records] == list(range(2 * REMEMBERED + 1, room.seq + 1))
+        *_, (last, document) = folded(saved)
+        assert (last.seq, document) == (room.seq, room.document)
 
 
 def test_every_kind_of_record_comes_back(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        room = Room("r", EMPTY, LINKS, MODEL)
+        room = Room("r", EMPTY, {}, MODEL)
         store.create("r", EMPTY, LINKS)
         from tests.test_room import D1, do
 
@@ -95,6 +118,281 @@ def test_pictures_are_found_by_their_content(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob("*.draft"))
 
 
+# Links, people and cookies -------------------------------------------------------------------------------------------
+
+
+def test_links_people_and_cookies_come_back_as_they_were_last(tmp_path: Path) -> None:
+    ada = Member("p1", "Ada", "#aa0000", "editor", "l1", 1.0)
+    cookie = CookieSession("c" * 64, "p1", 1.0, 2.0)
+    with Store(tmp_path) as store:
+        store.create("r", EMPTY, LINKS)
+        store.save_link("r", Link("l2", "2" * 64, "viewer", 3.0))
+        store.save_link("r", Link("l2", "2" * 64, "viewer", 3.0, used=4.0))
+        store.save_link("r", Link("l3", "3" * 64, "editor", 3.0))
+        store.remove_link("r", "l3")
+        store.save_member("r", ada)
+        store.save_member("r", replace(ada, role=None))
+        store.save_member("r", Member("p2", "Bob", "#00aa00", "viewer", "", 2.0))
+        store.save_member("r", Member("p3", "Cem", "#0000aa", "viewer", "", 2.0))
+        store.remove_member("r", "p3")
+        store.save_session(cookie)
+        store.save_session(replace(cookie, passed="f" * 64))
+    with Store(tmp_path) as store:
+        saved = load(store)
+        assert saved.links == (*LINKS, Link("l2", "2" * 64, "viewer", 3.0, used=4.0))
+        assert saved.roles == {"0" * 64: "owner", "2" * 64: "viewer"}
+        assert saved.members == (replace(ada, role=None), Member("p2", "Bob", "#00aa00", "viewer", "", 2.0))
+        assert store.find_session("c" * 64).result(5) == replace(cookie, passed="f" * 64)
+        assert store.find_session("d" * 64).result(5) is None
+        store.expire_sessions(before=2.5)
+        assert store.find_session("c" * 64).result(5) is None
+
+
+# Rooms that go -------------------------------------------------------------------------------------------------------
+
+
+def with_picture(store: Store, color: str) -> Document:
+    return Document(picture=Picture(sha256=store.put_picture(png(color=color)), width=64, height=48))
+
+
+def age(store: Store) -> None:
+    """As if all files had been put here long ago."""
+    store._fresh.clear()
+
+
+def kept(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "pictures").glob("*/*")}
+
+
+def test_a_deleted_room_takes_its_files_with_it_but_for_those_of_others(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        shared, own = with_picture(store, "teal"), store.put_picture(png(color="white", mode="L"))
+        for name in ("r", "s"):
+            store.create(name, shared, LINKS).result(5)
+        room = Room("r", shared, {}, MODEL)
+        store.append("r", room.load_mask("p", "m", Raster(id="m", sha256=own)), room.document).result(5)
+        store.save_member("r", Member("p1", "Ada", "#aa0000", "editor", "l1", 1.0))
+        store.checkpoints_path("r").mkdir(parents=True)
+        (store.checkpoints_path("r") / "latent").write_text("...")
+        age(store)
+        assert store.delete("r").result(5) is True
+        assert store.delete("r").result(5) is False
+        assert store.load("r").result(5) is None
+        assert kept(tmp_path) == {shared.picture.sha256}
+        assert not store.checkpoints_path("r").exists()
+        with pytest.raises(StoreError, match="does not follow"):
+            store.append("r", say(room, "late"), room.document).result(5)
+        assert load(store, "s").document == shared
+        store.delete("s").result(5)
+        assert kept(tmp_path) == set()
+    database = sqlite3.connect(tmp_path / "livedrag.sqlite3")
+    for table in ("rooms", "records", "links", "members", "files"):
+        assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+    database.close()
+
+
+def test_a_file_that_was_just_put_here_again_outlives_the_room_that_had_it(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        document = with_picture(store, "teal")
+        store.create("r", document, LINKS).result(5)
+        age(store)
+        with_picture(store, "teal")  # by somebody whose room has yet to be made
+        store.delete("r").result(5)
+        store.create("s", document, LINKS).result(5)
+        assert store.get_picture(document.picture.sha256)
+
+
+def test_what_a_crash_left_between_a_file_and_its_record_is_swept_away(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        document = with_picture(store, "teal")
+        store.create("r", document, LINKS).result(5)
+        orphan = store.put_picture(png(color="red"))
+        store.sweep().result(5)
+        assert kept(tmp_path) == {document.picture.sha256, orphan}
+        draft = store.picture_path(orphan).with_suffix(".1.draft")
+        draft.write_text("half")
+        os.utime(draft, (1, 1))
+    Store(tmp_path).close()
+    assert kept(tmp_path) == {document.picture.sha256}
+
+
+def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        document = with_picture(store, "teal")
+        store.create("r", document, LINKS).result(5)
+        room = Room("r", document, {}, MODEL)
+        from tests.test_room import D1, do
+
+        store.append("r", do(room, D1), room.document).result(5)
+        results = []
+        for number, color in enumerate(["red", "green", "blue", "red"]):
+            results.append(store.put_picture(png(color=color)))
+            age(store)
+            store.append("r", room.start("p", StartRun(op_id=f"go{number}"), f"r{number}"), room.document)
+            store.append("r", room.end("arrived", sha256=results[-1]), room.document).result(5)
+            assert kept(tmp_path) == {document.picture.sha256, *results[-2:]}
+
+
+def test_rooms_expire_unless_somebody_is_inside(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name in ("empty", "inside", "looked", "edited"):
+            store.create(name, EMPTY, LINKS).result(5)
+    grow_old(tmp_path)
+    with Store(tmp_path) as store:
+        load(store, "looked")
+        room = Room("edited", EMPTY, {}, MODEL)
+        store.append("edited", say(room, "x"), room.document).result(5)
+        assert store.expire(before=1000.0, inside={"inside"}).result(5) == ["empty"]
+        assert {listed.id for listed in store.rooms().result(5)} == {"inside", "looked", "edited"}
+        assert store.expire(before=1000.0).result(5) == []
+
+
+def grow_old(folder: Path) -> None:
+    database = sqlite3.connect(folder / "livedrag.sqlite3")
+    database.execute("UPDATE rooms SET used = 1.0")
+    database.commit()
+    database.close()
+
+
+# A data directory from before ----------------------------------------------------------------------------------------
+
+OLD = Path(__file__).parent / "store_v1"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A copy of a data directory that the code of schema 1 has written, with every kind of record in it."""
+    return Path(shutil.copytree(OLD, tmp_path / "old"))
+
+
+def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: Path) -> None:
+    expected = json.loads((old / "expected.json").read_text())
+    for _ in range(2):  # once bringing it up, once as it is then
+        with Store(old) as store:
+            assert {listed.id for listed in store.rooms().result(5)} == expected.keys()
+            instances = set()
+            for name, room in expected.items():
+                saved = load(store, name)
+                assert saved.document == msgspec.convert(room["document"], Document, strict=False)
+                assert saved.seq == room["seq"]
+                assert saved.roles == room["links"]
+                assert all(link.id for link in saved.links)
+                assert [getattr(record, "op_id", "") for record in saved.records] == room["op_ids"]
+                instances.add(saved.instance)
+                for _, sha256 in references(saved.document):
+                    assert store.get_picture(sha256)
+            assert len(instances) == len(expected)
+            before = kept(old)
+            store.sweep().result(5)
+            assert kept(old) == before
+    database = sqlite3.connect(old / "livedrag.sqlite3")
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert names == {"rooms", "records", "links", "members", "sessions", "files"}
+    database.close()
+
+
+def test_a_room_from_schema_1_goes_on(old: Path) -> None:
+    with Store(old) as store:
+        saved = load(store, "long")
+        room = Room("long", saved.document, saved.roles, MODEL, seq=saved.seq)
+        record = room.end("stopped")
+        store.append("long", record, room.document).result(5)
+        assert load(store, "long").document == room.document
+        age(store)
+        for name in ("everything", "long", "reset", "empty"):
+            assert store.delete(name).result(5)
+    assert kept(old) == set()
+
+
+def test_bringing_up_that_fails_leaves_the_data_directory_as_it_was(old: Path) -> None:
+    database = sqlite3.connect(old / "livedrag.sqlite3")
+    database.execute("UPDATE rooms SET checkpoint = x'c1' WHERE id = 'reset'")
+    database.commit()
+    dump = list(database.iterdump())
+    database.close()
+    with pytest.raises(StoreError):
+        Store(old)
+    database = sqlite3.connect(old / "livedrag.sqlite3")
+    assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    assert list(database.iterdump()) == dump
+    database.close()
+
+
+# A full disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_refuses_edits_by_name_and_corrupts_nothing(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        room = fill(store, 3)
+        before = load(store)
+
+        def pages(most: int) -> None:
+            store._submit(lambda database: database.execute(f"PRAGMA max_page_count = {most}").fetchone()).result(5)
+
+        pages(1)  # none more than there are
+        refused = None
+        while refused is None:  # until the pages that there are have been filled
+            before, document = load(store), room.document
+            refused = store.append("r", say(room, "x" * 900 + str(room.seq)), room.document).exception(5)
+        assert isinstance(refused, StoreError)
+        assert "Is the disk full?" in str(refused)
+        assert load(store) == before
+        pages(2**30)  # somebody has made room
+        room = Room("r", document, {}, MODEL, seq=before.seq)
+        store.append("r", say(room, "again"), room.document).result(5)
+        assert load(store).document.prompt == "again"
+    with Store(tmp_path) as store:
+        assert load(store).document == room.document
+
+
+FILLER = """
+import os
+import sys
+from pathlib import Path
+from server.store import Store, StoreError
+from tests.quiet import png
+from tests.test_store import EMPTY, LINKS, MODEL, Room, load, say
+with Store(Path(sys.argv[1])) as store:
+    room = Room("r", EMPTY, {}, MODEL)
+    store.create("r", EMPTY, LINKS).result(5)
+    try:
+        store.put_picture(os.urandom(4 * 2**20))
+    except StoreError as error:
+        print(error)
+    error = None
+    while error is None:
+        document, seq = room.document, room.seq
+        error = store.append("r", say(room, os.urandom(499).hex()), room.document).exception(5)
+    print(error)
+    saved = load(store)
+    assert (saved.document, saved.seq) == (document, seq)
+with Store(Path(sys.argv[1])) as store:
+    saved = load(store)
+    assert (saved.document, saved.seq) == (document, seq)
+    print(list(Path(sys.argv[1]).glob("pictures/*/*")))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="a small file system of one's own")
+def test_a_file_system_without_room_is_named_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=2m tmpfs {tmp_path}"
+    probe = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no file system of one's own here: {probe.stderr.strip()}")
+    command = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c", FILLER, str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    picture, edit, left = ran.stdout.splitlines()
+    assert "No space left on device" in picture
+    assert str(tmp_path) in picture
+    assert "Is the disk full?" in edit
+    assert left == "[]"
+
+
+# What cannot be opened -----------------------------------------------------------------------------------------------
+
+
 def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("a file")
     with pytest.raises(StoreError, match=r"in-the-way/rooms'.*Choose another with --data-dir"):
@@ -129,7 +427,7 @@ from pathlib import Path
 from server.store import Store
 from tests.test_store import EMPTY, LINKS, MODEL, Room, say
 store = Store(Path(sys.argv[1]))
-room = Room("r", EMPTY, LINKS, MODEL)
+room = Room("r", EMPTY, {}, MODEL)
 store.create("r", EMPTY, LINKS).result()
 waiting = []
 while True:
