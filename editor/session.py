@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from editor.points import Drag, Point, Rasters, Size, distance
 from editor.preview import Quality, affordable, decode_preview
 from editor.references import Setting
 from editor.settings import LIVE_SETTINGS, DragSettings
-from editor.snapshot import Snapshot
+from editor.snapshot import Part, Snapshot, part_of
 from editor.timeline import Moment, Timeline
 from editor.tracking import have_arrived
 
@@ -266,11 +267,13 @@ class DragSession:
 
     # Dragging ---------------------------------------------------------------------------------------------------------
 
-    def drag(self, preview_every: int = 4) -> Generator[DragStep, None, None]:
+    def drag(self, preview_every: int = 4, taken: int | None = None) -> Generator[DragStep, None, None]:
         """Move the content until all handles have arrived or ``max_iterations`` steps have been taken.
 
         Args:
             preview_every: every how many iterations a step carries a predicted picture; 0 for never.
+            taken: how many of those steps were taken before, where a run is gone on with; by default as many as the
+                snapshot of the session knew of, if it was taken during a run.
 
         Raises:
             EditorError: the picture is not prepared yet.
@@ -278,6 +281,7 @@ class DragSession:
             NumericalError: the loss is not finite; the last good latent is kept.
         """
         self._ready()
+        self._taken = self._taken if taken is None else taken
         try:
             yield from self._run(preview_every)
         finally:
@@ -506,18 +510,40 @@ class DragSession:
 
     def snapshot(self) -> bytes:
         """All that the session is, but for thumbnails and what can be computed again; see `restore`."""
+        return self._taken_down().to_bytes()
+
+    def parts(self) -> list[Part]:
+        """The snapshot in parts, of which most need not be written again each time; see `restore`."""
+        moments: dict[str, list[str]] = {}
+        for moment in self.timeline:
+            moments.setdefault(part_of(f"moment.{moment.index}"), []).append(str(moment.index))
+        stamps = {
+            "lora": f"{self._fitted} steps",
+            "picture": f"{self._climbed} steps{'' if self._unedited_noise is None else ', noise'}",
+            "unedited": f"{len(self._unedited)} steps",
+            **{name: " ".join(indices) for name, indices in moments.items()},
+        }
+        return self._taken_down().split(stamps)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the session holds beside the model."""
+        seen = sum(tensor.nbytes for entry in self._reference.values() for tensor in entry.values())
+        return seen + sum(tensor.nbytes for tensor in self._taken_down().tensors.values())
+
+    def _taken_down(self) -> Snapshot:
         taken = Snapshot()
         named = {
-            "clean": self._clean,
-            "prompt": self._prompt,
-            "generator": self._generator.get_state(),
-            "inverted": self._inverted,
-            "latent": self._latent,
-            "unedited_noise": self._unedited_noise,
-            "rendered": self._rendered,
-            "mask": None if self._mask is None else torch.from_numpy(self._mask.copy()),
+            "picture.clean": self._clean,
+            "picture.prompt": self._prompt,
+            "picture.inverted": self._inverted,
+            "picture.unedited_noise": self._unedited_noise,
+            "session.generator": self._generator.get_state(),
+            "session.latent": self._latent,
+            "session.rendered": self._rendered,
+            "session.mask": None if self._mask is None else torch.from_numpy(np.packbits(self._mask)),
         }
-        taken.put("session", {name: tensor for name, tensor in named.items() if tensor is not None})
+        taken.tensors.update({name: tensor for name, tensor in named.items() if tensor is not None})
         taken.put("unedited", {str(index): latent for index, latent in enumerate(self._unedited)})
         taken.put("moment", {str(moment.index): moment.latent for moment in self.timeline})
         if self._lora is not None:
@@ -526,7 +552,7 @@ class DragSession:
             taken.put("adam", self._optimizer.state.get(self._latent, {}))
         taken.facts = {
             "model": self._model.name,
-            "picture": self._picture_hash(),
+            "picture": self._picture_hash,
             "taken": self._taken,
             "settings": self.settings.as_dict(),
             "iteration": self.iteration,
@@ -540,22 +566,22 @@ class DragSession:
                 for moment in self.timeline
             ],
         }
-        return taken.to_bytes()
+        return taken
 
     @classmethod
-    def restore(cls, model: Diffusion, picture: Image.Image, snapshot: bytes) -> DragSession:
+    def restore(cls, model: Diffusion, picture: Image.Image, snapshot: bytes | Mapping[str, bytes]) -> DragSession:
         """A session that goes on, bit for bit, as the one that `snapshot` was taken of.
 
         Args:
             model: the same model, on the same kind of device.
             picture: the same picture.
-            snapshot: what `snapshot` gave, in this process or another.
+            snapshot: what `snapshot` gave, in this process or another; or each of the `parts` as bytes, by name.
 
         Raises:
             EditorError: it is no snapshot, or one of another picture or of a model of another name.
         """
-        taken = Snapshot.from_bytes(snapshot)
-        facts, named = taken.facts, taken.get("session")
+        taken = Snapshot.from_bytes(snapshot) if isinstance(snapshot, bytes) else Snapshot.from_parts(snapshot)
+        facts, named = taken.facts, taken.get("picture")
         if facts["model"] != model.name:
             raise EditorError(f"the snapshot is of the model {facts['model']!r}, not of {model.name!r}: start anew")
         session = cls.__new__(cls)
@@ -567,18 +593,19 @@ class DragSession:
             clean=named["clean"].to(model.device),
             generator=torch.Generator(),
         )
-        if facts["picture"] != session._picture_hash():
+        if facts["picture"] != session._picture_hash:
             raise EditorError(f"the snapshot is of another picture than this one of {session._rasters.picture} pixels")
         session._take_up(taken)
         return session
 
+    @cached_property
     def _picture_hash(self) -> str:
         digest = hashlib.sha256(str(self._rasters.picture).encode())
         digest.update(self._picture.tobytes())
         return digest.hexdigest()
 
     def _take_up(self, taken: Snapshot) -> None:
-        facts, named = taken.facts, taken.get("session")
+        facts, named = taken.facts, {**taken.get("session"), **taken.get("picture")}
         self._generator.set_state(named["generator"])
         self._fitted, self._climbed, self._taken = facts["fitted"], facts["climbed"], facts["taken"]
         self._inverted = named["inverted"].to(self._clean)
@@ -592,7 +619,13 @@ class DragSession:
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: adam}})
         self._latent_moved = facts["latent_moved"]
         self._handles = taken.get_handles(facts["handles"], self._clean)
-        self.set_mask(named["mask"].numpy() if "mask" in named else None)
+        size = self._rasters.picture
+        packed = named.get("mask")
+        self.set_mask(
+            None
+            if packed is None
+            else np.unpackbits(packed.numpy(), count=size.width * size.height).reshape(size.height, size.width)
+        )
         self._unedited = [latent.to(self._clean) for latent in taken.get("unedited").values()]
         self._unedited_noise = named["unedited_noise"].to(self._clean) if "unedited_noise" in named else None
         self._rendered = named["rendered"].to(self._clean) if "rendered" in named else None

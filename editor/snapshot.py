@@ -1,4 +1,7 @@
-"""Snapshots: a session's tensors and facts as one safetensors file, whose metadata is JSON. Never a pickle."""
+"""Snapshots: a session's tensors and facts as safetensors, whose metadata is JSON. Never a pickle.
+
+One file holds all, or several parts do, of which most stay the same from one snapshot to the next.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,26 @@ from editor.errors import EditorError
 from editor.handles import Handle, Handles
 from editor.points import Cell, Drag, Point
 
-VERSION = 1
+VERSION = 2
+MOMENTS_A_PART = 32
+"""Moments of the timeline that share a part."""
+STATE = "state"
+"""The part that changes with every step; it has the facts too."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a snapshot.
+
+    Args:
+        name: of the part; each snapshot of a session has the same ones, and those that came with its timeline.
+        stamp: two parts of one session that have the same name and the same stamp hold the same; empty: not known.
+        snapshot: its tensors and facts.
+    """
+
+    name: str
+    stamp: str
+    snapshot: Snapshot
 
 
 @dataclass
@@ -30,6 +52,8 @@ class Snapshot:
 
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    _templates: dict[int, int] = field(default_factory=dict, repr=False)  # number of each that was put, by identity
+    _placed: dict[int, Tensor] = field(default_factory=dict, repr=False)  # each that was got, by number
 
     def to_bytes(self) -> bytes:
         """As one file."""
@@ -53,6 +77,23 @@ class Snapshot:
         if facts.pop("version") != VERSION:
             raise EditorError(f"this snapshot is not of version {VERSION}, the one that works here: start anew")
         return cls(facts, tensors)
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> Snapshot:
+        """Put together what `to_bytes` wrote of every part, by name. Raises `EditorError`."""
+        if STATE not in parts:
+            raise EditorError(
+                f"the parts {', '.join(parts) or 'none'} are no snapshot, {STATE!r} is missing: start anew"
+            )
+        read = {name: cls.from_bytes(data) for name, data in parts.items()}
+        return cls(read[STATE].facts, {key: tensor for part in read.values() for key, tensor in part.tensors.items()})
+
+    def split(self, stamps: Mapping[str, str]) -> list[Part]:
+        """The same in parts; ``stamps`` by the name of those of which something is known."""
+        parts = {STATE: Snapshot(self.facts)}
+        for name, tensor in self.tensors.items():
+            parts.setdefault(part_of(name), Snapshot()).tensors[name] = tensor
+        return [Part(name, stamps.get(name, ""), part) for name, part in parts.items()]
 
     def put(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Add tensors under names that begin with ``prefix``."""
@@ -87,7 +128,7 @@ class Snapshot:
                 target=Point(*parts[4:6]),
                 cell=Cell(*parts[6:8]),
                 offset=Cell(*parts[8:10]),
-                template=None if parts[10] is None else self.tensors[f"template.{parts[10]}"].to(like),
+                template=None if parts[10] is None else self._get_template(parts[10], like),
             )
             for name, parts in numbers.items()
         }
@@ -95,9 +136,20 @@ class Snapshot:
     def _put_template(self, template: Tensor | None) -> int | None:
         if template is None:
             return None
-        known = self.get("template")
-        for name, other in known.items():
-            if other is template:
-                return int(name)
-        self.put("template", {str(len(known)): template})
-        return len(known)
+        if id(template) not in self._templates:
+            self._templates[id(template)] = len(self._templates)
+            self.put("template", {str(self._templates[id(template)]): template})
+        return self._templates[id(template)]
+
+    def _get_template(self, number: int, like: Tensor) -> Tensor:
+        if number not in self._placed:  # shared by handles as it was, or the next snapshot would hold it many times
+            self._placed[number] = self.tensors[f"template.{number}"].to(like)
+        return self._placed[number]
+
+
+def part_of(name: str) -> str:
+    """The part in which a tensor of this name goes."""
+    prefix, _, rest = name.partition(".")
+    if prefix == "moment":
+        return f"moments-{int(rest) // MOMENTS_A_PART}"
+    return prefix if prefix in ("lora", "picture", "unedited") else STATE

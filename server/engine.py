@@ -200,10 +200,13 @@ class Finished(Event, frozen=True, kw_only=True):
 
 
 class Preparing(Event, frozen=True, kw_only=True):
-    """How far the preparation of a picture without a run is; ``ready`` ends it. ``seconds_left`` None: not known yet."""
+    """How far the preparation of a picture without a run is; ``ready`` or ``failed`` ends it.
+
+    What failed is told when somebody presses Drag. ``seconds_left`` is None until it can be known.
+    """
 
     room: str
-    stage: Literal["fitting", "inverting", "ready"]
+    stage: Literal["fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None
