@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
@@ -16,6 +19,28 @@ MIB = 1024 * 1024
 
 class SettingsFault(Exception):
     """A setting with a value that cannot be; its text quotes both and says what would work."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something may be done: ``burst`` times at once, ``per_second`` times in the long run; 0/0: no limit."""
+
+    per_second: float
+    burst: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.per_second < math.inf and 0 <= self.burst < math.inf):
+            raise SettingsFault(f"a rate of {self} is not two numbers from 0 on")
+        if self.per_second and self.burst < 1:
+            raise SettingsFault(f"a rate of {self} lets nothing pass: a burst of at least 1 works, or 0/0 for no limit")
+
+    def __str__(self) -> str:
+        return f"{self.per_second:g}/{self.burst:g}"
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is too often."""
+        return self.per_second == 0
 
 
 def default_data_dir() -> Path:
@@ -40,24 +65,49 @@ class Settings:
     data_dir: Path = field(default_factory=default_data_dir)
     static_dir: Path = field(default_factory=default_static_dir)
     log_level: str = "info"
+    log_format: str = "text"  # or json: one object a line
+    base_path: str = ""  # such as /drag, where a proxy hands on what lies below it
+    password: str = ""  # asked for before a room is made or entered; empty: none
+    trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For is believed
     allowed_hosts: tuple[str, ...] = ()  # empty: this machine's own names when listening on it alone, else any
     allowed_origins: tuple[str, ...] = ()  # besides the host itself, for pages served from elsewhere
 
     max_upload_bytes: int = 20 * MIB
     max_pixels: int = 25_000_000
+    room_days: float = 0.0  # rooms that nobody has used for so long are deleted; 0: none are
+    session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
+    metrics: bool = True  # whether /metrics answers
     sessions: int = 16  # kept on the device; the one idle for longest goes first
     threads: int = 0  # of the device worker; 0: as many as there are cores
     heartbeat: float = 3.0  # seconds between pings
     deadline: float = 10.0  # seconds without a sign of life
 
+    # How often, as <a second>/<at once>; 0/0 sets no limit. Of one person:
+    rate_edits: Rate = Rate(60, 600)  # edits, undo and redo; many at once when somebody comes back online
+    rate_runs: Rate = Rate(5, 40)  # run, stop, reset, seek
+    rate_presence: Rate = Rate(30, 60)  # cursors and names
+    rate_signals: Rate = Rate(200, 600)  # pings, acknowledged frames and whatever else there is
+    # Of one address, behind which many people may be:
+    rate_connections: Rate = Rate(10, 400)
+    rate_entries: Rate = Rate(2, 200)  # secrets and passwords that are tried
+    rate_rooms: Rate = Rate(1, 100)
+    rate_requests: Rate = Rate(100, 1000)
+    rate_messages: Rate = Rate(3000, 15_000)
+
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:
             raise SettingsFault(f"log_level {self.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+        if self.log_format not in LOG_FORMATS:
+            raise SettingsFault(f"log_format {self.log_format!r} is none of {', '.join(LOG_FORMATS)}")
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", self.base_path):
+            raise SettingsFault(f"base_path {self.base_path!r} is no path such as /drag, without a slash at its end")
         if not 0 <= self.port <= 65535:
             raise SettingsFault(f"port {self.port} is not between 0 and 65535")
-        for name in ("max_upload_bytes", "max_pixels", "sessions", "heartbeat", "deadline"):
+        for name in ("max_upload_bytes", "max_pixels", "sessions", "session_days", "heartbeat", "deadline"):
             if not getattr(self, name) > 0:
                 raise SettingsFault(f"{name} {getattr(self, name)!r} is not above 0")
+        if not 0 <= self.room_days < math.inf:
+            raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
         if self.threads < 0:
             raise SettingsFault(f"threads {self.threads} is below 0, which stands for as many as there are cores")
         if self.deadline <= self.heartbeat:
@@ -96,7 +146,15 @@ def _read(variable: str, text: str, kind: str) -> object:
                 return Path(text)
             case "tuple[str, ...]":
                 return tuple(part.strip() for part in text.split(",") if part.strip())
+            case "bool":
+                return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            case "Rate":
+                per_second, burst = text.split("/")
+                return Rate(float(per_second), float(burst))
             case _:
                 return text
+    except KeyError:
+        raise SettingsFault(f"{variable}={text!r} is neither true nor false") from None
     except ValueError:
-        raise SettingsFault(f"{variable}={text!r} is not a number") from None
+        works = "a rate such as 60/600, a second and at once" if kind == "Rate" else "a number"
+        raise SettingsFault(f"{variable}={text!r} is not {works}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import SettingsFault, resolve
+from server.settings import Rate, SettingsFault, resolve
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_defaults() -> None:
@@ -29,6 +29,13 @@ def test_a_server_for_this_machine_alone_answers_to_its_own_names() -> None:
     assert resolve({}, {"host": "0.0.0.0"}).hosts == ()
 
 
+def test_rates_and_switches_are_read() -> None:
+    settings = resolve({"LIVEDRAG_RATE_EDITS": "2.5/10", "LIVEDRAG_RATE_RUNS": "0/0", "LIVEDRAG_METRICS": "no"}, {})
+    assert settings.rate_edits == Rate(2.5, 10)
+    assert settings.rate_runs.unlimited
+    assert settings.metrics is False
+
+
 @pytest.mark.parametrize(
     ("environment", "quoted"),
     [
@@ -38,6 +45,14 @@ def test_a_server_for_this_machine_alone_answers_to_its_own_names() -> None:
         ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels 0"),
         ({"LIVEDRAG_DEADLINE": "1"}, "deadline 1 s"),
         ({"LIVEDRAG_THREADS": "-1"}, "threads -1"),
+        ({"LIVEDRAG_LOG_FORMAT": "xml"}, "'xml' is none of text, json"),
+        ({"LIVEDRAG_BASE_PATH": "/drag/"}, "'/drag/'"),
+        ({"LIVEDRAG_ROOM_DAYS": "-1"}, "room_days -1"),
+        ({"LIVEDRAG_SESSION_DAYS": "0"}, "session_days 0"),
+        ({"LIVEDRAG_METRICS": "maybe"}, "LIVEDRAG_METRICS='maybe' is neither true nor false"),
+        ({"LIVEDRAG_RATE_EDITS": "60"}, "LIVEDRAG_RATE_EDITS='60' is not a rate such as 60/600"),
+        ({"LIVEDRAG_RATE_EDITS": "5/0"}, "5/0 lets nothing pass"),
+        ({"LIVEDRAG_RATE_EDITS": "-5/1"}, "-5/1"),
     ],
 )
 def test_what_cannot_be_is_refused(environment: dict[str, str], quoted: str) -> None:
