@@ -86,7 +86,7 @@ def test_nothing_requires_grad_but_the_adapter_in_training(tiny: Diffusion, lora
     assert requiring() == 0
     with lora.active():
         assert requiring() == 0
-    with lora.active(training=True):
+    with lora.training():
         assert requiring() == len(lora.parameters()) > 0
     assert requiring() == 0
 
@@ -103,10 +103,31 @@ def test_two_pictures_on_one_model_do_not_mix(tiny: Diffusion, lora: Lora, targe
         other.fit_step(tiny, -latent, text, 2, torch.Generator().manual_seed(4))
         with lora.active():
             assert torch.equal(noise_of(tiny), alone)
+        with other.active():
+            assert not torch.equal(noise_of(tiny), alone)
+        lora.fit_step(tiny, latent, text, 2, torch.Generator().manual_seed(5))  # in the others' place, by PEFT
+        with other.active():
+            theirs = noise_of(tiny)
+        with lora.active():
+            alone = noise_of(tiny)
+        with other.active():
+            assert torch.equal(noise_of(tiny), theirs)
     finally:
         other.remove()
     with lora.active():
         assert torch.equal(noise_of(tiny), alone)
+
+
+def test_in_use_it_says_what_it_says_in_fitting(tiny: Diffusion, lora: Lora) -> None:
+    """Added into the weights it is the same function as beside them, and follows every step of fitting."""
+    latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
+    for seed in range(3):
+        lora.fit_step(tiny, latent, text, 2, torch.Generator().manual_seed(seed))
+        with lora.beside():
+            beside = noise_of(tiny)
+        with lora.active():
+            assert not any("lora" in name for name, _ in tiny.unet.named_modules())
+            torch.testing.assert_close(noise_of(tiny), beside, rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_seed_fits_the_same_weights(tiny: Diffusion) -> None:

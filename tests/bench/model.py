@@ -48,7 +48,7 @@ class Bench:
 BENCHES = {
     "builtin": Bench("builtin", rounds=8, visit=2, ours=4, warm_up=True, ddim_steps=10, lora_batch=0),
     # An iteration of the reference takes half a minute here, and four rows of fitting more than 12 GiB.
-    "full": Bench("full", rounds=2, visit=1, ours=2, warm_up=False, ddim_steps=2, lora_batch=1),
+    "full": Bench("full", rounds=3, visit=1, ours=2, warm_up=True, ddim_steps=2, lora_batch=1),
     "tiny": Bench("tiny", rounds=1, visit=2, ours=4, warm_up=False, ddim_steps=4, lora_batch=1),
 }
 

@@ -1,0 +1,68 @@
+"""A picture from words: DDIM from noise with classifier-free guidance (arXiv 2207.12598)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editor.ddim import ddim_step, predict_x0
+from editor.model import Diffusion
+
+GUIDANCE = 5.0
+"""How far a prediction goes from the one without words to the one with them, and beyond; 1 is no guidance."""
+
+
+@dataclass(frozen=True)
+class GenerationStep:
+    """One level further down.
+
+    Args:
+        step: steps taken.
+        steps: of the whole schedule.
+        latent: at the level reached, ``(1, 4, H/8, W/8)``.
+        predicted_x0: the clean latent that is to be expected, same shape.
+    """
+
+    step: int
+    steps: int
+    latent: Tensor
+    predicted_x0: Tensor
+
+
+def first_noise(model: Diffusion, seed: int) -> Tensor:
+    """The latent that generation starts from, ``(1, 4, H/8, W/8)``: the same for a seed on every device."""
+    side = model.native_side // model.latent_stride
+    noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(seed))
+    return noise.to(model.device, model.latent_dtype)
+
+
+def generate(
+    model: Diffusion, prompt: str, *, seed: int = 0, guidance: float = GUIDANCE, ddim_steps: int = 50
+) -> Generator[GenerationStep, None, None]:
+    """Make a picture of the model's native size; the last step's latent is the clean one.
+
+    Args:
+        model: that is to make it.
+        prompt: what the picture should show.
+        seed: of the noise it starts from.
+        guidance: see `GUIDANCE`.
+        ddim_steps: of the schedule.
+    """
+    texts = torch.cat([model.embed_prompt(""), model.embed_prompt(prompt)])
+    latent = first_noise(model, seed)
+    for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
+        noise = guided_noise(model, latent, level.timestep, texts, guidance)
+        x0 = predict_x0(latent, noise, level.alpha)
+        latent = ddim_step(latent, noise, level.alpha, level.alpha_below)
+        yield GenerationStep(step, ddim_steps, latent, x0)
+
+
+@torch.no_grad()
+def guided_noise(model: Diffusion, latent: Tensor, timestep: int, texts: Tensor, guidance: float) -> Tensor:
+    """The noise that words ask for, ``(1, 4, H/8, W/8)``; ``texts`` are the embeddings ``(2, L, D)`` of none and of
+    them."""
+    without, with_words = model.predict(latent.expand(2, -1, -1, -1), timestep, texts).noise.chunk(2)
+    return torch.lerp(without, with_words, guidance)

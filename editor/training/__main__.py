@@ -1,0 +1,59 @@
+"""``python -m editor.training``: make the built-in model from scratch, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+STAGES = """\
+stages, in this order:
+  autoencoder   pictures to latents and back
+  denoiser      tokenizer, UNet and text encoder
+  export        the finished model as a diffusers folder
+  search        the best default settings, on held-out pictures
+  evaluate      the report, on other held-out pictures
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one stage; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editor.training",
+        description=__doc__,
+        epilog=STAGES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for name in ("autoencoder", "denoiser"):
+        training = stages.add_parser(name, help="train, or go on training")
+        training.add_argument("--steps", type=int, required=True, help="in all, over all runs")
+        training.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; goes on next time")
+        training.add_argument("--batch", type=int, help="scenes a step")
+    export = stages.add_parser("export", help="write the finished model")
+    export.add_argument("output", type=Path)
+    for stage in stages.choices.values():
+        stage.add_argument("--folder", type=Path, help="of data and checkpoints; by default in the user's cache")
+        stage.add_argument("--seed", type=int, default=0)
+        stage.add_argument("--threads", type=int, default=0, help="by default as many as there are cores")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    from editor.training import stages as runs
+    from editor.training.pictures import TrainingError
+
+    try:
+        runs.run(options)
+    except TrainingError as error:
+        sys.stderr.write(f"python -m editor.training {options.stage}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,238 @@
+"""Second stage: the UNet and the text encoder together, on latents of scenes and their words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from editor.generate import generate
+from editor.model import Diffusion
+from editor.training.autoencoder import STRIDE
+from editor.training.pictures import SIDE, Collection
+from editor.training.scenes import COLOURS, draw_scene
+from editor.training.stage import Stage, tile
+
+WORDS = 3000
+"""Size of the tokenizer's vocabulary."""
+TEXT_LENGTH = 24
+TEXT_WIDTH = 128
+
+DROPPED = 0.12
+"""Share of prompts that are left empty, so that guidance has something to compare with."""
+SNR_LIMIT = 5.0
+"""Min-SNR weighting, arXiv 2303.09556."""
+
+FIRST_LATENTS = 1024
+NEW_LATENTS = 4
+"""Scenes that are drawn and encoded each step: encoding takes as long as a quarter of a step."""
+MOST_LATENTS = 40_000
+
+PROMPTS = (
+    "a teddy bear",
+    "a red apple",
+    "a cat face",
+    "a green cactus",
+    "a rocket on a blue background",
+    "a yellow car",
+    "a house with garden",
+    "a pink heart",
+    "a dog face on a white background",
+    "a pizza",
+    "a sunflower",
+    "a penguin on a blue background",
+    "a wrapped gift",
+    "a smiling face",
+    "a strawberry and a banana",
+    "a tree",
+    "a fish",
+    "a guitar",
+    "a crown",
+    "a robot",
+    "a cup with straw on a pink background",
+    "a dragon",
+    "an umbrella",
+    "a blue bird",
+)
+"""What sample sheets show."""
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def new_unet() -> UNet2DConditionModel:
+    """Of Stable Diffusion's family, three levels: its penultimate up block ends at the latent's size."""
+    return UNet2DConditionModel(
+        sample_size=SIDE // STRIDE,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(48, 96, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's text model, small."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_tokenizer(pictures: Collection) -> CLIPTokenizer:
+    """Byte pairs of the captions that are trained on."""
+    captions = sorted({emoji.caption for emoji in pictures.emojis})
+    ground = [f"a thing on a {colour} background and an" for colour in COLOURS]
+    return CLIPTokenizer(model_max_length=TEXT_LENGTH).train_new_from_iterator(captions + ground * 20, WORDS)
+
+
+class Latents:
+    """Scenes as the autoencoder sees them, one after the other, each drawn by its number; kept in a file.
+
+    Args:
+        pictures: to make scenes of.
+        vae: the finished autoencoder.
+        scale: what its latents are multiplied by.
+        file: where they are kept, so that going on does not encode them again.
+    """
+
+    def __init__(self, pictures: Collection, vae: Any, scale: float, file: Path, *, seed: int) -> None:
+        self._pictures, self._seed = pictures, seed
+        self.vae, self.scale = vae, scale
+        self._file, self._words = file, file.with_suffix(".txt")
+        self._shape = (4, SIDE // STRIDE, SIDE // STRIDE)
+        self.captions = self._words.read_text().splitlines() if self._words.is_file() else []
+        kept = np.fromfile(file, np.float16) if file.is_file() else np.empty(0, np.float16)
+        whole = min(len(self.captions), kept.size // int(np.prod(self._shape)))
+        self.captions = self.captions[:whole]
+        self._kept: NDArray[np.float16] = np.empty((MOST_LATENTS, *self._shape), np.float16)
+        self._kept[:whole] = kept[: whole * int(np.prod(self._shape))].reshape(-1, *self._shape)
+        kept[: whole * int(np.prod(self._shape))].tofile(file)
+        self._words.write_text("".join(f"{caption}\n" for caption in self.captions))
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
+        """Latents ``(N, 4, 32, 32)``."""
+        return torch.from_numpy(self._kept[indices].astype(np.float32))
+
+    @torch.no_grad()
+    def grow(self, count: int) -> None:
+        """Draw and encode scenes until there are so many."""
+        before = len(self)
+        for number in range(before, min(count, MOST_LATENTS)):
+            scene = draw_scene(self._pictures, np.random.default_rng((self._seed, 2, number)))
+            latent = self.vae.encode(scene.pixels[None]).latent * self.scale
+            self._kept[number] = latent[0].numpy().astype(np.float16)
+            self.captions.append(scene.caption)
+        if len(self) > before:
+            with self._file.open("ab") as file, self._words.open("a") as words:
+                self._kept[before : len(self)].tofile(file)
+                words.writelines(f"{caption}\n" for caption in self.captions[before:])
+
+
+class DenoiserStage(Stage):
+    """Noise predicted from noisy latents and words.
+
+    Args:
+        latents: that are learned; they grow while it trains.
+        tokenizer: of the words.
+        modules: ``unet`` and ``text_encoder``; by default new ones.
+    """
+
+    name = "denoiser"
+    rate = 1e-3
+
+    def __init__(self, latents: Latents, tokenizer: CLIPTokenizer, *, batch: int = 16, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self._latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
+        self._alphas = new_scheduler().alphas_cumprod
+        unet = new_unet().to(memory_format=torch.channels_last)
+        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)})
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        """Min-SNR weighted squared error of the predicted noise on one batch."""
+        available = min(FIRST_LATENTS + NEW_LATENTS * step, MOST_LATENTS)
+        self._latents.grow(available)
+        random = np.random.default_rng((self._seed, 3, step))
+        indices = random.integers(0, available, self._batch)
+        clean = self._latents[indices].contiguous(memory_format=torch.channels_last)
+        captions = ["" if random.random() < DROPPED else self._latents.captions[index] for index in indices]
+        noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
+        timesteps = torch.from_numpy(random.integers(0, len(self._alphas), self._batch))
+        alpha = self._alphas[timesteps][:, None, None, None]
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        words = self._tokenizer(
+            captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+        )
+        text = self.modules["text_encoder"](words.input_ids).last_hidden_state
+        predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0]
+        snr = alpha.flatten() / (1 - alpha.flatten())
+        errors = (predicted - noise).square().flatten(1).mean(1)
+        return {"noise": (errors * snr.clamp(max=SNR_LIMIT) / snr).mean()}
+
+    def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
+        """What it makes of `PROMPTS`."""
+        model = assemble(self._latents.vae, self._latents.scale, averaged, self._tokenizer)
+        return draw_prompts(model, PROMPTS)
+
+
+def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPTokenizer) -> Diffusion:
+    """The finished model out of copies of its parts."""
+    vae, unet, text_encoder = (copy.deepcopy(part) for part in (vae, modules["unet"], modules["text_encoder"]))
+    vae.register_to_config(scaling_factor=scale)
+    return Diffusion(
+        name="livedrag's built-in model",
+        kind="builtin",
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=new_scheduler(),
+        defaults={},
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+def draw_prompts(model: Diffusion, prompts: Sequence[str], *, columns: int = 8) -> Image.Image:
+    """A picture for each prompt, seed 0, on one sheet."""
+    pictures = []
+    for prompt in prompts:
+        *_, last = generate(model, prompt)
+        pictures.append(model.decode(last.latent))
+    return tile(torch.cat(pictures), columns)

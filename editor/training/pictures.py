@@ -1,0 +1,172 @@
+"""What the built-in model learns from: the pictures of one npm package, their captions, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
+"""MIT; Microsoft's Fluent emoji, 3,391 pictures of 256 x 256 pixels with alpha, named by their code points."""
+SIDE = 256
+HELD_OUT = 20
+"""One concept in this many is never trained on."""
+
+TONES = frozenset(range(0x1F3FB, 0x1F400))
+JOINER = 0x200D
+REGIONAL = range(0x1F1E6, 0x1F200)
+KEYCAP = 0x20E3
+
+FLAG_WEIGHT = 0.1
+JOINED_WEIGHT = 0.3
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the text says why and what would work."""
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One picture.
+
+    Args:
+        code: its code points, as the package names the file.
+        caption: in English, without the skin tone.
+        weight: how often it is drawn, relative to the others; the pictures of one concept share one concept's.
+        held_out: whether its concept is kept from all training.
+    """
+
+    code: str
+    caption: str
+    weight: float
+    held_out: bool
+
+
+def cache_folder() -> Path:
+    """Where data and checkpoints are kept: ``$XDG_CACHE_HOME/livedrag/training`` or the usual place for it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livedrag" / "training"
+
+
+def fetch(cache: Path) -> Path:
+    """The package's archive, fetched by npm from whatever registry it is set to, the first time.
+
+    Raises:
+        TrainingError: there is no npm, or it cannot fetch.
+    """
+    archive = cache / "fluent-emoji-3d.tgz"
+    if archive.is_file():
+        return archive
+    beside = Path(sys.executable).with_name("npm")
+    npm = str(beside) if beside.is_file() else shutil.which("npm")
+    if npm is None:
+        raise TrainingError("there is no npm to fetch the pictures with: `pip install livedrag[train]` brings one")
+    cache.mkdir(parents=True, exist_ok=True)
+    command = [npm, "pack", PACKAGE, "--silent", "--pack-destination", str(cache)]
+    packed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if packed.returncode:
+        raise TrainingError(f"npm cannot fetch {PACKAGE}: {packed.stderr.strip() or packed.stdout.strip()}")
+    (cache / packed.stdout.split()[-1]).replace(archive)
+    return archive
+
+
+def catalogue(codes: Iterable[str]) -> list[Emoji]:
+    """Captions, weights and the held-out split of pictures by their code points; those nobody has named are left out.
+
+    Three quarters of the pictures are the same people in other skin tones, other genders and flags: a concept counts
+    once, however many tones it comes in, and flags and joined people count less.
+    """
+    named = {code: caption for code in codes if (caption := caption_of(code))}
+    tones = Counter(named.values())
+    return [
+        Emoji(code, caption, _interest(code) / tones[caption], held_out(caption))
+        for code, caption in sorted(named.items())
+    ]
+
+
+def caption_of(code: str) -> str | None:
+    """English words for code points such as ``1f9f8`` or ``1f44b-1f3fd``, without the skin tone; None if unknown."""
+    import emoji
+
+    points = _points(code)
+    plain = [point for point in points if point not in TONES]
+    for candidate in (plain, [*plain, 0xFE0F], [point for point in plain if point != 0xFE0F]):
+        known = emoji.EMOJI_DATA.get("".join(map(chr, candidate)))
+        if known is not None:
+            return str(known["en"]).strip(":").replace("_", " ").replace("’", "'").lower()
+    return None
+
+
+def held_out(caption: str) -> bool:
+    """Whether a concept is kept from training: by hash, so that it stays so whatever else changes."""
+    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8]) % HELD_OUT == 0
+
+
+def _points(code: str) -> list[int]:
+    return [int(point, 16) for point in re.split("[-_]", code)]
+
+
+def _interest(code: str) -> float:
+    points = _points(code)
+    if points[0] in REGIONAL or KEYCAP in points:
+        return FLAG_WEIGHT
+    return JOINED_WEIGHT if JOINER in points else 1.0
+
+
+class Collection:
+    """Pictures in memory.
+
+    Attributes:
+        emojis: in the order of the pictures.
+    """
+
+    def __init__(self, emojis: Sequence[Emoji], pictures: NDArray[np.uint8]) -> None:
+        self.emojis = list(emojis)
+        self._pictures = pictures
+        weights = np.array([emoji.weight for emoji in emojis])
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def __len__(self) -> int:
+        return len(self.emojis)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """One picture with its colours times its alpha, ``(4, 256, 256)`` in [0, 1]."""
+        picture: NDArray[np.float32] = self._pictures[index].astype(np.float32) / 255
+        picture[:3] *= picture[3:]
+        return picture
+
+    def draw(self, random: np.random.Generator) -> int:
+        """The index of a picture drawn by weight."""
+        return min(int(np.searchsorted(self._cumulative, random.random(), side="right")), len(self) - 1)
+
+
+def collect(cache: Path, *, held_out: bool) -> Collection:
+    """All pictures to train on, or all that are held out."""
+    with tarfile.open(fetch(cache)) as archive:
+        members = {Path(name).stem: name for name in archive.getnames() if name.endswith(".webp")}
+        chosen = [emoji for emoji in catalogue(members) if emoji.held_out == held_out]
+        packed = []
+        for emoji in chosen:
+            file = archive.extractfile(members[emoji.code])
+            assert file is not None
+            packed.append(file.read())
+    with ThreadPoolExecutor() as threads:
+        return Collection(chosen, np.stack(list(threads.map(_open, packed))))
+
+
+def _open(packed: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(packed)) as picture:
+        return np.asarray(picture.convert("RGBA").resize((SIDE, SIDE))).transpose(2, 0, 1)

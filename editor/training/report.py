@@ -1,0 +1,292 @@
+"""The evaluation: what the model keeps, what a drag moves, and what words make, as one Markdown page with pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+
+from editor.model import Diffusion
+from editor.picture import to_picture, to_tensor
+from editor.points import Size
+from editor.references import Setting
+from editor.session import DragSession
+from editor.settings import DragSettings
+from editor.training.autoencoder import signal_to_noise
+from editor.training.denoiser import PROMPTS, draw_prompts
+from editor.training.pictures import SIDE, Collection
+from editor.training.scenes import still_scene
+from editor.training.stage import tile
+from editor.training.trials import ARRIVED, Trial, distance_left, make_trials
+from editor.warp import warp
+
+log = logging.getLogger(__name__)
+
+EVALUATED, SEARCHED = 30, 10
+"""Held-out pictures that the report is on, and others that the defaults are searched on."""
+DRAGS = 2
+"""On each picture of the report."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one way of editing did on one trial.
+
+    Args:
+        distance: from where the content is to where it should be, in pixels.
+        outside: mean absolute change outside the mask, in levels of 255.
+        likeness: PSNR to the true answer within the mask, in decibels.
+        seconds: it took.
+    """
+
+    distance: float
+    outside: float
+    likeness: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means of judgements, and the share of trials that came within `ARRIVED` pixels."""
+
+    distance: float
+    arrived: float
+    outside: float
+    likeness: float
+    seconds: float
+
+
+def choose(pictures: Collection) -> list[int]:
+    """One picture of each held-out concept that is a thing of its own, in the order of the file names."""
+    first: dict[str, int] = {}
+    for index, emoji in enumerate(pictures.emojis):
+        if emoji.weight >= 1:
+            first.setdefault(emoji.caption, index)
+    return list(first.values())
+
+
+def trials_for(pictures: Collection, *, search: bool) -> list[list[Trial]]:
+    """The fixed trials of the report, or those for searching defaults, on other pictures."""
+    concepts = choose(pictures)
+    theirs = concepts[::4]
+    if search:
+        return make_trials(pictures, theirs, 1)[:SEARCHED]
+    return make_trials(pictures, [index for index in concepts if index not in theirs], DRAGS)[:EVALUATED]
+
+
+def judge(trial: Trial, edited: Tensor, seconds: float) -> Judgement:
+    """Compare an edited picture ``(3, 256, 256)`` in [-1, 1] with the truth."""
+    outside = torch.from_numpy(~trial.mask)
+    change = (edited - trial.picture).abs().mean(0)[outside].mean() * 127.5
+    squares = ((edited - trial.truth) / 2).square().mean(0)[~outside].mean().clamp(min=1e-10)
+    return Judgement(
+        distance_left(trial.picture, edited, trial.drag, trial.mask),
+        float(change),
+        float(-10 * squares.log10()),
+        seconds,
+    )
+
+
+def summarise(judgements: Sequence[Judgement]) -> Summary:
+    """Means over trials."""
+    distances = np.array([judgement.distance for judgement in judgements])
+    return Summary(
+        float(distances.mean()),
+        float((distances <= ARRIVED).mean()),
+        float(np.mean([judgement.outside for judgement in judgements])),
+        float(np.mean([judgement.likeness for judgement in judgements])),
+        float(np.mean([judgement.seconds for judgement in judgements])),
+    )
+
+
+def guess(trial: Trial) -> Tensor:
+    """The instant guess, ``(3, 256, 256)`` in [-1, 1]."""
+    return to_tensor(warp(to_picture(trial.picture[None]), [trial.drag], trial.mask), Size(SIDE, SIDE))[0]
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What the editor made of the trials of one picture: edited pictures with seconds each, and the picture as it
+    comes back without a drag, ``(3, 256, 256)`` in [-1, 1]."""
+
+    edited: list[tuple[Tensor, float]]
+    back: Tensor
+
+
+def edit(model: Diffusion, trials: Sequence[Trial], settings: DragSettings) -> Edits:
+    """Prepare a picture once, give it back, then make each drag from the beginning."""
+    began = time.perf_counter()
+    session = DragSession(model, to_picture(trials[0].picture[None]), prompt=trials[0].caption, settings=settings)
+    for _ in session.prepare():
+        pass
+    prepared = time.perf_counter() - began
+    *_, last = session.render(preview_every=1)
+    assert last.predicted_x0 is not None
+    back = model.decode(last.predicted_x0)[0].float()
+    edited = []
+    for trial in trials:
+        began = time.perf_counter()
+        session.reset()
+        session.set_mask(trial.mask)
+        session.add_drag("a", trial.drag)
+        for _ in session.drag(preview_every=0):
+            pass
+        for _ in session.render(preview_every=0):
+            pass
+        seconds = prepared + time.perf_counter() - began
+        edited.append((to_tensor(session.result(), Size(SIDE, SIDE))[0], seconds))
+    session.close()
+    return Edits(edited, back)
+
+
+def search(
+    model: Diffusion, trials: Sequence[Sequence[Trial]], grid: Mapping[str, Sequence[Setting]]
+) -> dict[str, Setting]:
+    """Improve one setting after the other, from the model's defaults; the least mean distance wins, likeness decides.
+
+    Args:
+        grid: values to try by setting, in the order in which settings are tried.
+    """
+    best: dict[str, Setting] = dict(model.defaults)
+    score = _score(model, trials, best)
+    for name, values in grid.items():
+        for value in values:
+            tried = {**best, name: value}
+            if tried != best and (result := _score(model, trials, tried)) > score:
+                best, score = tried, result
+    return best
+
+
+def _score(model: Diffusion, trials: Sequence[Sequence[Trial]], overrides: Mapping[str, Setting]) -> float:
+    """Decibels of likeness, less one for each 2 pixels that content is away."""
+    settings = DragSettings.resolve(None, {}, overrides)
+    judgements = [
+        judge(trial, *edited)
+        for group in trials
+        for trial, edited in zip(group, edit(model, group, settings).edited, strict=True)
+    ]
+    summary = summarise(judgements)
+    score = summary.likeness - summary.distance / 2
+    log.info("%s: %s, score %.3f", dict(overrides), summary, score)
+    return score
+
+
+def evaluate(model: Diffusion, pictures: Collection, folder: Path) -> dict[str, object]:
+    """Judge a model on held-out pictures and write the report, ``README.md`` with its pictures and ``figures.json``.
+
+    Args:
+        model: with its own default settings.
+        pictures: that are held out.
+        folder: of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = trials_for(pictures, search=False)
+    settings = DragSettings.resolve(model_defaults=model.defaults)
+    ways: dict[str, list[Judgement]] = {"no edit": [], "instant guess": [], "livedrag": [], "the true answer": []}
+    kept, rows = [], []
+    for group in groups:
+        edits = edit(model, group, settings)
+        kept.append(float(signal_to_noise(edits.back[None], group[0].picture[None])))
+        for trial, (edited, seconds) in zip(group, edits.edited, strict=True):
+            guessed = guess(trial)
+            for way, picture in zip(ways, (trial.picture, guessed, edited, trial.truth), strict=True):
+                ways[way].append(judge(trial, picture, seconds if way == "livedrag" else 0.0))
+            rows.append(torch.stack([_marked(trial), guessed, edited, trial.truth]))
+        log.info("%s: %.1f dB, %s", group[0].caption, kept[-1], ways["livedrag"][-len(group) :])
+    scenes = torch.stack([still_scene(pictures[index]) for index in choose(pictures)])
+    back = torch.cat([model.decode(model.encode(scene[None])) for scene in scenes])
+    figures: dict[str, object] = {
+        "model": model.name,
+        "settings": dict(model.defaults),
+        "autoencoder": {"pictures": len(scenes), "psnr": float(signal_to_noise(back, scenes).mean())},
+        "kept": {"pictures": len(groups), "psnr": float(np.mean(kept))},
+        "drags": {way: asdict(summarise(judgements)) for way, judgements in ways.items()},
+        "each": [asdict(judgement) for judgement in ways["livedrag"]],
+    }
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    shown = len(scenes) // 16
+    tile(torch.cat([part[::shown][start : start + 8] for start in (0, 8) for part in (scenes, back)]), 8).save(
+        folder / "reconstructions.webp", quality=90
+    )
+    for number, start in enumerate(range(0, len(rows), 20), start=1):
+        tile(torch.cat(rows[start : start + 20]), 8, side=160).save(folder / f"drags-{number}.webp", quality=90)
+    draw_prompts(model, PROMPTS).save(folder / "words.webp", quality=90)
+    (folder / "README.md").write_text(page(figures))
+    return figures
+
+
+def table(figures: Mapping[str, object]) -> str:
+    """The figures as a Markdown table."""
+    autoencoder, kept, drags = (figures[name] for name in ("autoencoder", "kept", "drags"))
+    assert isinstance(autoencoder, dict)
+    assert isinstance(kept, dict)
+    assert isinstance(drags, dict)
+    lines = [
+        "| on held-out pictures | PSNR |",
+        "|---|---|",
+        f"| autoencoder alone, {autoencoder['pictures']} pictures (aim 32 dB) | {autoencoder['psnr']:.1f} dB |",
+        f"| LoRA, inversion and denoising without a drag, {kept['pictures']} pictures (aim 28 dB)"
+        f" | {kept['psnr']:.1f} dB |",
+        "",
+        f"| drags with a known answer | mean distance | within {ARRIVED:.0f} px | change outside | PSNR inside |",
+        "|---|---|---|---|---|",
+    ]
+    for way, summary in drags.items():
+        likeness = "" if way == "the true answer" else f"{summary['likeness']:.1f} dB"
+        lines.append(
+            f"| {way} | {summary['distance']:.1f} px | {100 * summary['arrived']:.0f} % "
+            f"| {summary['outside']:.2f} of 255 | {likeness} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def page(figures: Mapping[str, object]) -> str:
+    """The report as Markdown."""
+    drags = "\n".join(f"![drags](drags-{number}.webp)" for number in (1, 2, 3))
+    return f"""# Evaluation of {figures["model"]}
+
+Made by `python -m editor.training evaluate`, settings {figures["settings"]}. No picture here was trained on.
+
+{table(figures)}
+Distance is from where normalised cross-correlation finds the handle's patch to where it should be; its own error is the
+distance of the true answer. PSNR inside is to the true answer, within the mask.
+
+## Drags
+
+Two trials a row: the picture with its drag and mask; the instant guess; livedrag; the true answer.
+
+{drags}
+
+## Pictures through the autoencoder
+
+Each row of pictures above what comes back.
+
+![reconstructions](reconstructions.webp)
+
+## Words
+
+{"; ".join(PROMPTS)}.
+
+![words](words.webp)
+"""
+
+
+def _marked(trial: Trial) -> Tensor:
+    """The picture with its drag, dimmed where it must not change."""
+    dimmed = torch.where(torch.from_numpy(trial.mask), trial.picture, trial.picture * 0.6 - 0.3)
+    picture = to_picture(dimmed[None])
+    handle, target = ((point.x, point.y) for point in (trial.drag.handle, trial.drag.target))
+    pen = ImageDraw.Draw(picture)
+    pen.line([handle, target], fill="white", width=5)
+    pen.line([handle, target], fill="black", width=2)
+    for (x, y), colour in ((handle, "red"), (target, "blue")):
+        pen.ellipse([x - 5, y - 5, x + 5, y + 5], fill=colour, outline="white")
+    return to_tensor(picture, Size(SIDE, SIDE))[0]

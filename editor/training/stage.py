@@ -1,0 +1,195 @@
+"""One stage of training: a loop that is seeded, stops at any time, and goes on exactly where it was."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from editor.training.pictures import TrainingError
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 200
+"""Steps in which the learning rate rises from nothing."""
+COOL_DOWN = 0.3
+"""Last part of the steps, in which the learning rate falls to `FLOOR` of itself, along a cosine."""
+FLOOR = 0.02
+CLIP = 1.0
+"""Norm that gradients are clipped to."""
+
+
+class Stage(ABC):
+    """What is trained, on what, and how it looks. Everything random in a step comes from the seed and its number.
+
+    Attributes:
+        name: of the stage; its checkpoint is ``<name>.pt`` in the folder, beside ``<name>-loss.png``.
+        modules: what is trained.
+        rate: learning rate of AdamW at its highest.
+        averaging: decay of the moving average of the weights, in the long run.
+    """
+
+    name: str
+    rate: float
+    averaging = 0.999
+    modules: nn.ModuleDict
+
+    @abstractmethod
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        """The parts of the loss, scalars, to be summed; ``progress`` from 0 to 1."""
+
+    @abstractmethod
+    def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
+        """What the averaged weights can do, as a picture."""
+
+
+class Training:
+    """A stage under way.
+
+    Attributes:
+        step: steps taken.
+        averaged: the moving average of the modules, which is what is kept in the end.
+    """
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self._stage, self._folder = stage, folder
+        self._optimizer = torch.optim.AdamW(
+            stage.modules.parameters(), lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.averaged = copy.deepcopy(stage.modules).requires_grad_(False).eval()
+        self.step = 0
+        self.seconds = 0.0
+        self._losses: dict[str, list[float]] = {}
+        if self.checkpoint.is_file():
+            self._load()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that training goes on from."""
+        return self._folder / f"{self._stage.name}.pt"
+
+    def run(self, steps: int, *, minutes: float = math.inf, save_every: float = 300) -> None:
+        """Train until so many steps have been taken in all, or for so many minutes.
+
+        Args:
+            steps: in all, over all runs; the learning rate's curve belongs to them.
+            save_every: seconds between checkpoints.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        self._stage.modules.train()
+        began = saved = time.monotonic()
+        before = self.seconds
+        while self.step < steps and time.monotonic() - began < 60 * minutes:
+            self._advance(steps)
+            now = time.monotonic()
+            self.seconds = before + now - began
+            if self.step % 100 == 0:
+                log.info(
+                    "%s, step %d of %d, %.0f s: %s", self._stage.name, self.step, steps, self.seconds, self._recent()
+                )
+            if now - saved > save_every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        self.show()
+
+    def _advance(self, steps: int) -> None:
+        progress = self.step / steps
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._stage.rate * pace(self.step, steps)
+        parts = self._stage.loss(self.step, progress)
+        total = torch.stack(list(parts.values())).sum()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self._stage.modules.parameters(), CLIP)
+        if not math.isfinite(float(norm)):
+            raise TrainingError(f"the loss of {self._stage.name} is not finite at step {self.step}: take a lower rate")
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        average(self.averaged, self._stage.modules, min(self._stage.averaging, self.step / (self.step + 10)))
+        for name, part in parts.items():
+            self._losses.setdefault(name, []).append(float(part.detach()))
+
+    def save(self) -> None:
+        """Write the checkpoint in one piece."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        beside = self.checkpoint.with_suffix(".new")
+        state = {
+            "modules": self._stage.modules.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": {name: torch.tensor(values) for name, values in self._losses.items()},
+        }
+        torch.save(state, beside)
+        beside.replace(self.checkpoint)
+
+    def _load(self) -> None:
+        state: Mapping[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        self._stage.modules.load_state_dict(state["modules"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._losses = {name: values.tolist() for name, values in state["losses"].items()}
+
+    def show(self) -> None:
+        """Write the loss curve and the sample sheet beside the checkpoint."""
+        draw_losses(self._losses, self._folder / f"{self._stage.name}-loss.png")
+        self._stage.sheet(self.averaged).save(self._folder / f"{self._stage.name}-sheet.png")
+
+    def _recent(self) -> str:
+        return ", ".join(f"{name} {np.mean(values[-100:]):.5f}" for name, values in self._losses.items())
+
+
+def pace(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step of so many."""
+    left = (steps - step) / max(1.0, COOL_DOWN * steps)
+    falling = FLOOR + (1 - FLOOR) * (1 - math.cos(math.pi * min(1.0, left))) / 2
+    return min((step + 1) / WARM_UP, 1.0) * falling
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    """Move the averaged weights a little towards the current ones, in place."""
+    for ours, theirs in zip(averaged.parameters(), current.parameters(), strict=True):
+        ours.lerp_(theirs, 1 - decay)
+
+
+def draw_losses(losses: Mapping[str, list[float]], path: Path) -> None:
+    """Each part of the loss over the steps, smoothed, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in losses.items():
+        window = max(1, len(values) // 100)
+        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(np.arange(len(smooth)) + window, smooth, label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def tile(pictures: Tensor, columns: int, side: int = 128) -> Image.Image:
+    """Pictures ``(N, 3, H, W)`` in [-1, 1] on one sheet, row by row."""
+    small = nn.functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
+    levels = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    rows = math.ceil(len(levels) / columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    for index, picture in enumerate(levels):
+        sheet.paste(Image.fromarray(picture), (index % columns * side, index // columns * side))
+    return sheet

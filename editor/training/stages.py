@@ -1,0 +1,95 @@
+"""What each stage of ``python -m editor.training`` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC
+from transformers import CLIPTokenizer
+
+from editor.model import Diffusion
+from editor.training.autoencoder import AutoencoderStage, latent_scale
+from editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
+from editor.training.pictures import TrainingError, cache_folder, collect
+from editor.training.stage import Training
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the stage that the command line names."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    folder = options.folder or cache_folder()
+    {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "export": export}[options.stage](options, folder)
+
+
+def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
+    """Train the autoencoder; when all steps are done, keep it with the scale of its latents."""
+    pictures, shown = collect(folder, held_out=False), collect(folder, held_out=True)
+    sizes = {"batch": options.batch} if options.batch else {}
+    training = Training(AutoencoderStage(pictures, shown, seed=options.seed, **sizes), folder)
+    training.run(options.steps, minutes=options.minutes)
+    if training.step >= options.steps:
+        vae: Any = training.averaged["vae"]
+        vae.register_to_config(scaling_factor=latent_scale(vae, pictures, seed=options.seed))
+        vae.save_pretrained(folder / "vae")
+
+
+def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
+    """Train the tokenizer once, then UNet and text encoder on the finished autoencoder's latents."""
+    denoiser = _denoiser(folder, seed=options.seed, batch=options.batch)
+    denoiser.training.run(options.steps, minutes=options.minutes)
+
+
+def export(options: argparse.Namespace, folder: Path) -> None:
+    """Write the model as a diffusers folder of the usual shape."""
+    denoiser = _denoiser(folder, seed=options.seed)
+    averaged, latents = denoiser.training.averaged, denoiser.latents
+    write(assemble(latents.vae, latents.scale, averaged, denoiser.tokenizer), options.output)
+
+
+def write(model: Diffusion, output: Path) -> None:
+    """Write all parts of a model in half precision."""
+    model.unet.half().save_pretrained(output / "unet")
+    model.vae.half().save_pretrained(output / "vae")
+    model.text_encoder.half().save_pretrained(output / "text_encoder")
+    model.tokenizer.save_pretrained(output / "tokenizer")
+    new_scheduler().save_pretrained(output / "scheduler")
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderDC"],
+    }
+    (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    training: Training
+    latents: Latents
+    tokenizer: CLIPTokenizer
+
+
+def _denoiser(folder: Path, *, seed: int, batch: int | None = None) -> _Denoiser:
+    if not (folder / "vae").is_dir():
+        raise TrainingError(f"there is no finished autoencoder in {folder}: train that to its last step first")
+    pictures = collect(folder, held_out=False)
+    vae = AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False)
+    if not (folder / "tokenizer").is_dir():
+        new_tokenizer(pictures).save_pretrained(folder / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    latents = Latents(pictures, vae, vae.config.scaling_factor, folder / "latents.f16", seed=seed)
+    sizes = {"batch": batch} if batch else {}
+    training = Training(DenoiserStage(latents, tokenizer, seed=seed, **sizes), folder)
+    return _Denoiser(training, latents, tokenizer)
