@@ -1,11 +1,10 @@
-"""``livedrag serve | edit | --version``. Each subcommand imports what it needs, when it runs."""
+"""``livedrag serve | rooms | edit | --version``. Each subcommand imports what it needs, when it runs."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from server.app import Server
-    from server.settings import Settings
 
 CANNOT = 2
 """Exit code where the command cannot do what it is asked; one line on stderr says why."""
@@ -27,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["edit"]:  # it reads its own arguments
         code: int = importlib.import_module("editor.cli").main(arguments[1:])
         return code
+    if arguments[:1] == ["rooms"]:
+        return rooms(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
         from server.app import version
@@ -45,12 +45,13 @@ def serve(chosen: argparse.Namespace) -> int:
     from server.app import serve as serve_app
     from server.engine import EngineError
     from server.engine_local import LocalEngine, WorkerOptions
+    from server.logs import configure
     from server.settings import SettingsFault, resolve
     from server.store import StoreError
 
     try:
         settings = resolve(os.environ, vars(chosen))
-        _log_to_stderr(settings)
+        configure(settings.log_level, settings.log_format)
         engine = LocalEngine(
             WorkerOptions(
                 model=settings.model,
@@ -69,16 +70,25 @@ def serve(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def rooms(arguments: Sequence[str]) -> int:
+    """``livedrag rooms``."""
+    from server.cli import ERRORS, add_parsers, manage
+    from server.settings import SettingsFault, resolve
+
+    parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
+    add_parsers(parser.add_subparsers(dest="command"))
+    chosen = parser.parse_args(arguments)
+    try:
+        manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir}))
+    except (SettingsFault, *ERRORS) as error:
+        sys.stderr.write(f"livedrag: {error}\n")
+        return CANNOT
+    return 0
+
+
 def _announce(address: str, server: Server) -> None:
     sys.stdout.write(f"livedrag is at {address}\n")
     sys.stdout.flush()
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    if settings.log_level != "debug":
-        for chatty in ("uvicorn", "PIL", "websockets"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     option("--threads", type=int, help="threads of the device worker (as many as there are cores)")
     option("--data-dir", dest="data_dir", type=_path, help="where rooms are kept (the user's data directory)")
     option("--static-dir", dest="static_dir", type=_path, help="where the built page and the samples are")
+    option("--base-path", dest="base_path", help="such as /drag, where a proxy hands on what lies below it (none)")
+    option("--room-days", dest="room_days", type=float, help="delete rooms unused for so many days (0: never)")
     option("--log-level", dest="log_level", help="debug, info, warning or error (info)")
+    option("--log-format", dest="log_format", help="text, or json: one object a line (text)")
+    commands.add_parser("rooms", help="list, export, import or delete rooms, while no server runs", add_help=False)
     commands.add_parser("edit", help="drag parts of a picture without a server", add_help=False)
     return parser
 
