@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         stage.add_argument("--threads", type=int, default=0, help="by default as many as there are cores")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it writes its checkpoint first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
     from editor.training import stages as runs
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     except TrainingError as error:
         sys.stderr.write(f"python -m editor.training {options.stage}: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

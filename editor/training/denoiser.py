@@ -179,7 +179,7 @@ class DenoiserStage(Stage):
 
     def __init__(self, latents: Latents, tokenizer: CLIPTokenizer, *, batch: int = 16, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self._latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
+        self.latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
         self._alphas = new_scheduler().alphas_cumprod
         unet = new_unet().to(memory_format=torch.channels_last)
         self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)})
@@ -187,11 +187,11 @@ class DenoiserStage(Stage):
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         """Min-SNR weighted squared error of the predicted noise on one batch."""
         available = min(FIRST_LATENTS + NEW_LATENTS * step, MOST_LATENTS)
-        self._latents.grow(available)
+        self.latents.grow(available)
         random = np.random.default_rng((self._seed, 3, step))
         indices = random.integers(0, available, self._batch)
-        clean = self._latents[indices].contiguous(memory_format=torch.channels_last)
-        captions = ["" if random.random() < DROPPED else self._latents.captions[index] for index in indices]
+        clean = self.latents[indices].contiguous(memory_format=torch.channels_last)
+        captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
         noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
         timesteps = torch.from_numpy(random.integers(0, len(self._alphas), self._batch))
         alpha = self._alphas[timesteps][:, None, None, None]
@@ -207,7 +207,7 @@ class DenoiserStage(Stage):
 
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """What it makes of `PROMPTS`."""
-        model = assemble(self._latents.vae, self._latents.scale, averaged, self._tokenizer)
+        model = assemble(self.latents.vae, self.latents.scale, averaged, self._tokenizer)
         return draw_prompts(model, PROMPTS)
 
 

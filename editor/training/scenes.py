@@ -59,7 +59,11 @@ class Scene:
 def draw_scene(pictures: Collection, random: np.random.Generator, crop_side: int = SIDE) -> Scene:
     """A random scene of 256 x 256 pixels, or a random square part of one."""
     x, y = (int(random.integers(0, SIDE - crop_side + 1)) for _ in "xy")
-    crop = Crop(crop_side, x, y)
+    return scene_at(pictures, random, Crop(crop_side, x, y))
+
+
+def scene_at(pictures: Collection, random: np.random.Generator, crop: Crop) -> Scene:
+    """This part of a random scene."""
     ground, colour = _background(random, crop)
     indices = [pictures.draw(random) for _ in range(2 if random.random() < TWO_OBJECTS else 1)]
     names = [pictures.emojis[index].caption for index in indices]

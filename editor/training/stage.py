@@ -91,18 +91,19 @@ class Training:
         self._stage.modules.train()
         began = saved = time.monotonic()
         before = self.seconds
-        while self.step < steps and time.monotonic() - began < 60 * minutes:
-            self._advance(steps)
-            now = time.monotonic()
-            self.seconds = before + now - began
-            if self.step % 100 == 0:
-                log.info(
-                    "%s, step %d of %d, %.0f s: %s", self._stage.name, self.step, steps, self.seconds, self._recent()
-                )
-            if now - saved > save_every:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        try:
+            while self.step < steps and time.monotonic() - began < 60 * minutes:
+                self._advance(steps)
+                now = time.monotonic()
+                self.seconds = before + now - began
+                if self.step % 100 == 0:
+                    name = self._stage.name
+                    log.info("%s, step %d of %d, %.0f s: %s", name, self.step, steps, self.seconds, self._recent())
+                if now - saved > save_every:
+                    self.save()
+                    saved = time.monotonic()
+        finally:  # also when somebody interrupts it
+            self.save()
         self.show()
 
     def _advance(self, steps: int) -> None:
