@@ -156,6 +156,11 @@ class DragSession:
         self._unedited_previews: dict[type, tuple[tuple[Quality, int], Tensor]] = {}
         self._preview_every = 1
 
+    @property
+    def picture(self) -> Image.Image:
+        """The picture that is edited, RGB."""
+        return self._picture
+
     # What people may change at any time between two yields ------------------------------------------------------------
 
     @property
@@ -238,6 +243,10 @@ class DragSession:
         self._go_on_from(moment.latent.to(self._clean), iteration=moment.iteration)
         self._latent_moved = True
         self.timeline.current = index
+
+    def tracked(self, index: int) -> dict[str, Point]:
+        """Where the content of each drag was at a moment of the timeline. Raises `EditorError` where it is not kept."""
+        return {name: place(handle, self._rasters) for name, handle in self.timeline[index].handles.items()}
 
     # Preparing --------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from editor.handles import Handle, Handles
 
 THUMBNAIL_SIDE = 96
 """Longest side of a moment's thumbnail, in pixels."""
+MOST_MOMENTS = 500
+"""On one timeline, however small their latents are: more than people can tell apart, and few enough to list at once."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Moment:
 class Timeline:
     """The moments of a session, oldest first.
 
-    Over its budget it forgets the moment whose absence leaves the smallest gap for its age, but never the first, the
+    Over its budget, or over `MOST_MOMENTS`, it forgets the moment whose absence leaves the smallest gap for its age, but never the first, the
     current one, the last of a branch, or one that branches go out from.
 
     Args:
@@ -89,6 +91,10 @@ class Timeline:
         self._bytes += moment.size
         self._next = max(self._next, moment.index + 1)
 
+    def begin_at(self, index: int) -> None:
+        """Give no moment from now on a lower index than this."""
+        self._next = max(self._next, index)
+
     def show(self, thumbnail: Image.Image) -> None:
         """Give the current moment a thumbnail."""
         if self.current is not None and self.current in self._moments:
@@ -99,7 +105,7 @@ class Timeline:
             self.put(replace(before, thumbnail=small))
 
     def _thin(self) -> None:
-        while self._bytes > self._budget:
+        while self._bytes > self._budget or len(self) > MOST_MOMENTS:
             spare = self._spare()
             if not spare:
                 return

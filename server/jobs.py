@@ -1,0 +1,276 @@
+"""Job: one room's session on a device and what it is doing; and what a session is told when its room's goal changes.
+
+Beside the worker alone this imports the editor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from editor import Drag, DragSession, MaskError, Point
+from server.checkpoints import Checkpoint, KeptMoment, Part, picture_parts
+from server.engine import FrameFormat, Goal, Grip, MomentInfo
+from server.protocol import XY, Progress, Setting, Stage
+from server.scheduler import Rank
+
+T = TypeVar("T")
+
+OWN_SETTINGS: Mapping[str, Setting] = {"preset": "", "seed": 0, "preview_every": 4, "preview_side": 256}
+"""Settings of the service beside those of `DragSettings`; an empty preset stands for the model's own defaults."""
+OWN_RANGES: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
+    "preview_every": (1, 10_000),
+    "preview_side": (32, 1024),
+}
+"""The least and the largest value of those of them that are numbers."""
+QUALITY = 80
+"""Of previews, out of 100."""
+
+
+@dataclass
+class Stopwatch:
+    """Times the steps of one stage, in seconds."""
+
+    stage: Stage
+    began: float = field(default_factory=time.monotonic)
+    latest: float = 0.0
+
+    def progress(self, run: str, step: int, steps: int, loss: float | None = None) -> Progress:
+        """How far the stage is; ``step`` of ``steps`` are done."""
+        self.latest = time.monotonic()
+        seconds = self.latest - self.began
+        left = seconds / step * (steps - step) if step else None
+        return Progress(
+            run=run, stage=self.stage, step=step, steps=steps, seconds=seconds, seconds_left=left, loss=loss
+        )
+
+
+@dataclass
+class Shown:
+    """What the moments of a timeline looked like: when they were reached, small pictures, and previews, by moment."""
+
+    times: dict[int, float] = field(default_factory=dict)
+    thumbnails: dict[int, bytes] = field(default_factory=dict)
+    frames: dict[int, bytes] = field(default_factory=dict)
+
+    def keep_only(self, moments: set[int]) -> None:
+        """Forget the pictures of all others."""
+        for kept in (self.times, self.thumbnails, self.frames):
+            for gone in kept.keys() - moments:
+                del kept[gone]
+
+
+@dataclass(eq=False)
+class Job:
+    """One room's session on the device and what it is doing.
+
+    Args:
+        goal: that the session follows.
+        session, built_of: and what it was built of; None while it is on disk, or not yet made.
+        run: under way or the last one; empty where the picture is only being prepared.
+        steps: what there is to do, a step at a time; None while there is nothing.
+        placed: whether it may take steps; else it waits for a place on the device.
+        stage: of the last step, and `left` how many are to come in this one.
+        sought: somebody has gone to another moment of the timeline, which the run has to notice.
+        iterations: that the run has made; ``branched_at`` of them before it went to another moment.
+        retried: whether this very step has been tried again after the memory had been full.
+        used, asked: when it last took a step, when it began to wait for a place.
+        checkpoint: the last one that was written of this session.
+        told: what was last told of the timeline, and when.
+    """
+
+    goal: Goal
+    session: DragSession | None = None
+    built_of: object = None
+    run: str = ""
+    steps: Iterator[None] | None = None
+    again: Callable[[], Iterator[None]] | None = None
+    placed: bool = False
+    stage: Stage = "idle"
+    left: dict[str, int] = field(default_factory=dict)
+    stopping: bool = False
+    sought: bool = False
+    iterations: int = 0
+    branched_at: int = 0
+    has_picture: bool = False
+    retried: bool = False
+    used: float = 0.0
+    asked: float = 0.0
+    queue_told: tuple[int, float] = (-1, 0.0)
+    shown: Shown = field(default_factory=Shown)
+    checkpoint: Checkpoint | None = None
+    unkept: bool = False
+    told: object = None
+    told_at: float = 0.0
+    told_thumbnails: set[int] = field(default_factory=set)
+
+    @property
+    def room(self) -> str:
+        return self.goal.room
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes steps on the device."""
+        return self.steps is not None and self.placed
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has a session on the device and nothing to do."""
+        return self.steps is None and self.session is not None
+
+    @property
+    def rank(self) -> Rank:
+        """What its next step is for."""
+        if not self.run:
+            return Rank.PREPARING
+        return Rank.FITTING if self.stage == "fitting" else Rank.RUN
+
+    def moments(self) -> list[KeptMoment]:
+        """The timeline of its session, with where the content of each drag was."""
+        session = self.session
+        if session is None:
+            return []
+        return [
+            KeptMoment(
+                info=MomentInfo(
+                    id=moment.index,
+                    parent=moment.parent,
+                    iteration=moment.iteration,
+                    time=self.shown.times.setdefault(moment.index, time.time()),
+                    thumbnail=moment.index in self.shown.thumbnails,
+                ),
+                tracked=places(session.tracked(moment.index)),
+            )
+            for moment in session.timeline
+        ]
+
+    def to_checkpoint(self) -> tuple[Checkpoint, list[Part]]:
+        """What there is to be written of its session."""
+        assert self.session is not None
+        moments = self.moments()
+        self.shown.keep_only({moment.info.id for moment in moments})
+        digest, *_ = self.built_of if isinstance(self.built_of, tuple) else ("",)
+        checkpoint = Checkpoint(
+            picture=digest,
+            goal=self.goal,
+            run=self.run,
+            iterations=self.iterations,
+            branched_at=self.branched_at,
+            has_picture=self.has_picture,
+            moments=moments,
+            current=self.session.timeline.current,
+        )
+        tensors = [Part(name=part.name, stamp=part.stamp, make=part.snapshot.to_bytes) for part in self.session.parts()]
+        shown = [
+            *picture_parts("thumbnails", self.shown.thumbnails),
+            *picture_parts("frames", self.shown.frames),
+        ]
+        return checkpoint, [*tensors, *shown]
+
+
+def changes(
+    session: DragSession, before: Goal, goal: Goal, settings: Mapping[str, Setting]
+) -> Iterator[Callable[[], None]]:
+    """What to call so that a session that followed one goal follows the next; ``settings`` are those that differ."""
+    for id in session.drags.keys() - goal.drags.keys():
+        yield partial(session.remove_drag, id)
+    for id, grip in goal.drags.items():
+        yield from _drag_changes(session, id, before.drags.get(id), grip)
+    if goal.mask != before.mask:
+        yield lambda: session.set_mask(read_mask(goal.mask))
+    if settings:
+        yield partial(session.change, settings)
+
+
+def _drag_changes(session: DragSession, id: str, old: Grip | None, new: Grip) -> Iterator[Callable[[], None]]:
+    drag = Drag(Point(*new.handle), Point(*new.target))
+    if old is None or id not in session.drags:
+        yield partial(session.add_drag, id, drag)
+        return
+    grabbed = (old.handle, old.grabbed) != (new.handle, new.grabbed)
+    aimed = old.target != new.target
+    if grabbed and aimed:  # one after the other, the handle could come to lie on the old target
+        yield partial(session.remove_drag, id)
+        yield partial(session.add_drag, id, drag)
+    elif grabbed:
+        yield partial(session.grab, id, drag.handle)
+    elif aimed:
+        yield partial(session.aim, id, drag.target)
+
+
+def grips_of(session: DragSession, goal: Goal) -> dict[str, Grip]:
+    """The session's drags as a goal that it follows would have them, each put down as the room's ``goal`` has it."""
+    return {
+        id: Grip(
+            handle=goal.drags[id].handle if id in goal.drags else (drag.handle.x, drag.handle.y),
+            target=(drag.target.x, drag.target.y),
+            grabbed=goal.drags[id].grabbed if id in goal.drags else 0,
+        )
+        for id, drag in session.drags.items()
+    }
+
+
+def places(points: Mapping[str, Point]) -> dict[str, XY]:
+    """Points as the service writes them."""
+    return {id: (point.x, point.y) for id, point in points.items()}
+
+
+@contextlib.contextmanager
+def closed(steps: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Close a generator on the way out, so that stopping it takes effect at once."""
+    try:
+        yield steps
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
+
+
+def read_mask(png: bytes | None) -> np.ndarray | None:
+    """``(H, W)``, nonzero may change. Raises `MaskError` where nothing may, in words for somebody in a room."""
+    mask = None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    if mask is not None and not mask.any():
+        raise MaskError("the mask lets nothing change: paint a region or clear the mask")
+    return mask
+
+
+def whole(goal: Goal, name: str) -> int:
+    """One of our own settings that are whole numbers."""
+    return int(goal.settings.get(name, OWN_SETTINGS[name]))
+
+
+def digest_of(picture: bytes) -> str:
+    """What a picture is known by."""
+    return hashlib.sha256(picture).hexdigest()
+
+
+def without_drags(goal: Goal) -> Goal:
+    """The goal of a session in which nothing is put down yet."""
+    return msgspec.structs.replace(goal, drags={}, mask=None)
+
+
+def png(picture: Image.Image) -> bytes:
+    """Lossless."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def compressed(picture: Image.Image, format: FrameFormat) -> bytes:
+    """Small, and quickly made."""
+    buffer = io.BytesIO()
+    if format == "webp":
+        picture.save(buffer, "WEBP", quality=QUALITY, method=0)
+    else:
+        picture.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
