@@ -58,7 +58,14 @@ def serve(chosen: argparse.Namespace) -> int:
                 device=settings.device,
                 threads=settings.threads,
                 sessions=settings.sessions,
+                memory=settings.memory,
+                checkpoints_dir=str(settings.data_dir / "checkpoints"),
+                checkpoint_every=settings.checkpoint_every,
+                hang=settings.hang,
+                tiny=settings.tiny,
+                preview_quality=settings.preview_quality,
                 log_level=settings.log_level,
+                log_format=settings.log_format,
             )
         )
         asyncio.run(serve_app(settings, engine, started=_announce))
@@ -110,8 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (builtin)",
     )
-    option("--device", help="torch device such as cuda:0 or cpu (the best there is)")
+    option("--device", help="torch device such as cuda:0 or cpu, several with commas, or all (the best)")
     option("--threads", type=int, help="threads of the device worker (as many as there are cores)")
+    option("--tiny", help="a tiny autoencoder for previews, as a folder or as owner/name@<commit> (none)")
     option("--data-dir", dest="data_dir", type=_path, help="where rooms are kept (the user's data directory)")
     option("--static-dir", dest="static_dir", type=_path, help="where the built page and the samples are")
     option("--base-path", dest="base_path", help="such as /drag, where a proxy hands on what lies below it (none)")

@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Quality = Literal["", "latent", "tiny", "full"]
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+QUALITIES: tuple[Quality, ...] = ("", "latent", "tiny", "full")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
 
@@ -61,7 +63,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
     model: str = "builtin"
-    device: str = ""  # empty: the best there is
+    device: str = ""  # several with commas, or all; empty: the best there is
     data_dir: Path = field(default_factory=default_data_dir)
     static_dir: Path = field(default_factory=default_static_dir)
     log_level: str = "info"
@@ -78,7 +80,12 @@ class Settings:
     session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
     metrics: bool = True  # whether /metrics answers
     sessions: int = 16  # kept on the device; the one idle for longest goes first
-    threads: int = 0  # of the device worker; 0: as many as there are cores
+    memory: int = 0  # bytes that the sessions on a device may hold; 0: no limit
+    threads: int = 0  # of each device worker; 0: as many as there are cores, shared by the workers
+    checkpoint_every: int = 10  # iterations of a run
+    hang: float = 300.0  # seconds without a step after which a device worker is started again; 0: never
+    tiny: str = ""  # folder or hub id of a tiny autoencoder, for previews
+    preview_quality: Quality = ""  # latent, tiny or full; empty: what the device has the time for
     heartbeat: float = 3.0  # seconds between pings
     deadline: float = 10.0  # seconds without a sign of life
 
@@ -103,13 +110,28 @@ class Settings:
             raise SettingsFault(f"base_path {self.base_path!r} is no path such as /drag, without a slash at its end")
         if not 0 <= self.port <= 65535:
             raise SettingsFault(f"port {self.port} is not between 0 and 65535")
-        for name in ("max_upload_bytes", "max_pixels", "sessions", "session_days", "heartbeat", "deadline"):
+        for name in (
+            "max_upload_bytes",
+            "max_pixels",
+            "sessions",
+            "session_days",
+            "checkpoint_every",
+            "heartbeat",
+            "deadline",
+        ):
             if not getattr(self, name) > 0:
                 raise SettingsFault(f"{name} {getattr(self, name)!r} is not above 0")
         if not 0 <= self.room_days < math.inf:
             raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
+        if self.preview_quality not in QUALITIES:
+            works = ", ".join(QUALITIES[1:])
+            raise SettingsFault(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")
         if self.threads < 0:
             raise SettingsFault(f"threads {self.threads} is below 0, which stands for as many as there are cores")
+        if self.memory < 0:
+            raise SettingsFault(f"memory {self.memory} is below 0, which stands for no limit")
+        if not 0 <= self.hang < math.inf:
+            raise SettingsFault(f"hang {self.hang:g} s is below 0, which stands for never")
         if self.deadline <= self.heartbeat:
             raise SettingsFault(f"deadline {self.deadline:g} s is not above heartbeat {self.heartbeat:g} s")
 
