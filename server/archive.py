@@ -25,8 +25,8 @@ import msgspec
 from msgspec import Meta, Struct
 from PIL import Image
 
-from server.protocol import DocRecord, Document, Id
-from server.room import Refused, Role, check_place, digest, fold
+from server.protocol import DocRecord, Document, Id, Role
+from server.room import Refused, check_place, digest, fold
 from server.settings import MIB
 from server.store import Link, Member, Saved, Store, StoreError, folded, new_instance, references
 

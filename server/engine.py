@@ -180,10 +180,14 @@ class Pictured(Event, frozen=True, kw_only=True):
 
 
 class Complained(Event, frozen=True, kw_only=True):
-    """A change during a run could not be followed; the run goes on without it."""
+    """A change during a run could not be followed; the run goes on without it.
+
+    ``moment`` is the one that could not be sought, where this answers a `Seek`.
+    """
 
     room: str
     message: str
+    moment: int | None = None
 
 
 class Finished(Event, frozen=True, kw_only=True):

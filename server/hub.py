@@ -41,7 +41,6 @@ from server.mask import lets_nothing_change, rasterise, to_png
 from server.protocol import (
     FRAME_CREDITS,
     VERSION,
-    AckFrame,
     ClientMessage,
     Close,
     DocRecord,
@@ -54,13 +53,15 @@ from server.protocol import (
     Hello,
     MaskLayer,
     ModelInfo,
+    MostAllowed,
     People,
-    Ping,
+    Person,
     Points,
     Progress,
     Raster,
     Rejected,
     Reset,
+    Role,
     ServerMessage,
     Snapshot,
     Started,
@@ -71,7 +72,7 @@ from server.protocol import (
     Welcome,
     encode,
 )
-from server.room import Refused, Role, Room, digest, fold
+from server.room import Refused, Room, digest, fold
 from server.settings import Settings
 from server.store import Link, Store, StoreError
 
@@ -120,6 +121,7 @@ class Hall:
     """A room that is open: who is in it, and what those who come late should see of the run."""
 
     room: Room
+    instance: str
     document: Document  # what is on disk and has been told: the room itself may be ahead
     seq: int
     seats: dict[str, Seat] = field(default_factory=dict)
@@ -172,8 +174,8 @@ class Hub:
         if room not in self._halls:
             async with self._opening:
                 if room not in self._halls:
-                    opened = await self._load(room)
-                    hall = self._halls[room] = Hall(opened, opened.document, opened.seq)
+                    opened, instance = await self._load(room)
+                    hall = self._halls[room] = Hall(opened, instance, opened.document, opened.seq)
                     asyncio.get_running_loop().call_later(LINGER, self._close_if_empty, hall)
         return self._halls[room]
 
@@ -186,7 +188,7 @@ class Hub:
         """Whether this is the room's hall still: one that was closed while something waited must change nothing."""
         return self._halls.get(hall.room.id) is hall
 
-    async def _load(self, room: str) -> Room:
+    async def _load(self, room: str) -> tuple[Room, str]:
         saved = await asyncio.wrap_future(self.store.load(room))
         if saved is None:
             raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
@@ -195,7 +197,7 @@ class Hub:
         if document.run is not None and document.run.outcome is None:  # the machine stopped under it
             document = replace(document, run=replace(document.run, interrupted=True))
         known = {record.op_id: record for record in saved.records if not isinstance(record, Ended)}
-        return Room(room, document, saved.roles, self.model, seq=saved.seq, known=known)
+        return Room(room, document, saved.roles, self.model, seq=saved.seq, known=known), saved.instance
 
     async def enter(self, room: str, secret: str) -> tuple[Hall, Role]:
         """A room for somebody who has a secret of it. Raises `UnknownRoom`, `WrongSecret`."""
@@ -242,8 +244,11 @@ class Hub:
             Welcome(
                 version=VERSION,
                 room=room,
+                instance=hall.instance,
                 you=seat.id,
+                person=seat.id,
                 role=role,
+                limits=MostAllowed(upload_bytes=self.settings.max_upload_bytes, pixels=self.settings.max_pixels),
                 model=self.model,
                 heartbeat=self.settings.heartbeat,
                 deadline=self.settings.deadline,
@@ -264,7 +269,10 @@ class Hub:
             self._close_if_empty(seat.hall)
 
     def _announce(self, hall: Hall) -> None:
-        self._broadcast(hall, People(people={seat.id: seat.name for seat in hall.seats.values()}))
+        people = {
+            seat.id: Person(name=seat.name, colour="#1f77b4", role=seat.role, here=True) for seat in hall.seats.values()
+        }
+        self._broadcast(hall, People(people=people))
 
     def _broadcast(self, hall: Hall, message: ServerMessage) -> None:
         packed = encode(message)
@@ -287,7 +295,7 @@ class Hub:
                 self._operate(seat, message.op_id, lambda: room.stop(by, message))
             case Reset():
                 self._operate(seat, message.op_id, lambda: room.reset(by, message))
-            case Hello() | AckFrame() | Ping():
+            case _:
                 pass  # between the connection and its client
 
     async def _start(self, seat: Seat, message: StartRun) -> None:
@@ -355,7 +363,8 @@ class Hub:
 
     async def _reload(self, hall: Hall) -> None:
         was_running = hall.room.running
-        hall.room = room = await self._load(hall.room.id)
+        hall.room, hall.instance = await self._load(hall.room.id)
+        room = hall.room
         if was_running and room.document.run is not None and room.document.run.interrupted:
             room.document = replace(room.document, run=replace(room.document.run, interrupted=False))
         hall.document, hall.seq = room.document, room.seq

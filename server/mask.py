@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
-from server.protocol import XY, MaskLayer, Raster, Stroke
+from server.protocol import XY, Invert, MaskLayer, Raster, Stroke
 
 THRESHOLD = 128
 """A loaded mask lets a pixel change from this grey value on."""
@@ -30,8 +30,15 @@ def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable
             case Raster(sha256=sha256):
                 mask.paste(threshold(load(sha256)))
             case Stroke():
-                _draw(ImageDraw.Draw(mask), layer.points, layer.radius, 255 if layer.mode == "paint" else 0)
+                _draw(ImageDraw.Draw(mask), layer.points, half_on(layer), 255 if layer.mode == "paint" else 0)
+            case Invert():
+                mask = ImageChops.invert(mask)
     return mask
+
+
+def half_on(stroke: Stroke) -> float:
+    """How far from its middle a stroke is at least half on, in pixels; it fades over the soft part of its radius."""
+    return stroke.radius * (1 - stroke.softness / 2)
 
 
 def begins_white(layers: Sequence[MaskLayer]) -> bool:

@@ -15,7 +15,7 @@ and other matters of taste are the client's. This module does no I/O and imports
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgpack
 import msgspec
@@ -27,13 +27,17 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_DRAGS = 64
 MAX_PROMPT = 1000
 MAX_STROKE_POINTS = 2000
+PRESENCE_RATE = 30
+"""Times a second that cursors and the like are told at most."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Pixel = Annotated[float, Meta(ge=-1e5, le=1e5)]
 XY = tuple[Pixel, Pixel]
 Setting = bool | int | float | str
 Count = Annotated[int, Meta(ge=0)]
-
+Name = Annotated[str, Meta(max_length=60)]
+Role = Literal["owner", "editor", "viewer"]
+"""Owners give out links and roles, editors change the document, viewers look on and point."""
 
 LIVE_SETTINGS = frozenset(
     [
@@ -64,11 +68,15 @@ class Close(enum.IntEnum):
     """WebSocket close codes of our own, with the reason sent beside them."""
 
     BAD_MESSAGE = 4400
+    PASSWORD = 4401
     WRONG_SECRET = 4403
     UNKNOWN_ROOM = 4404
     UNKNOWN_VERSION = 4406
     TIMED_OUT = 4408
+    TOO_MANY = 4409
     ROOM_DELETED = 4410
+    REMOVED = 4413
+    GOING_AWAY = 4503
 
 
 class Record(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -89,13 +97,21 @@ class Drag(Struct, frozen=True, kw_only=True):
 class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
     """A round brush drawn through ``points``; ``radius`` in pixels; ``paint`` lets it change, ``erase`` keeps it.
 
-    A mask whose first layer is an ``erase`` begins all white: everything may change but what was erased.
+    A mask whose first layer is an ``erase`` begins all white: everything may change but what was erased. ``softness``
+    is 0 for a hard edge; at 1 the brush fades over its whole radius. It counts where it is at least half on.
     """
 
     id: Id
     mode: Literal["paint", "erase"]
     radius: Annotated[float, Meta(gt=0, le=10_000)]
     points: Annotated[list[XY], Meta(min_length=1, max_length=MAX_STROKE_POINTS)]
+    softness: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+class Invert(Record, frozen=True, kw_only=True, tag="invert"):
+    """Turns what may change and what may not around, as far as it was drawn before."""
+
+    id: Id
 
 
 class Raster(Record, frozen=True, kw_only=True, tag="raster"):
@@ -105,7 +121,7 @@ class Raster(Record, frozen=True, kw_only=True, tag="raster"):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-MaskLayer = Stroke | Raster
+MaskLayer = Stroke | Raster | Invert
 
 
 class Picture(Struct, frozen=True, kw_only=True):
@@ -123,7 +139,7 @@ Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
 class Run(Struct, frozen=True, kw_only=True):
     """A press on Drag. ``outcome`` is None while it goes on; ``interrupted`` says that the machine stopped under it.
 
-    Pressing Drag then begins it anew from the uploaded picture, under the same id.
+    Pressing Drag then goes on with it from its last checkpoint, under the same id. ``by`` is a person.
     """
 
     id: str
@@ -142,7 +158,10 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Document(Struct, frozen=True, kw_only=True):
-    """All that a room keeps. No mask layers mean that everything may change."""
+    """All that a room keeps. No mask layers mean that everything may change.
+
+    ``moment`` is the one that was sought last on the timeline; where a run has gone from there, ``moments`` tells.
+    """
 
     picture: Picture
     drags: dict[str, Drag] = {}
@@ -151,6 +170,7 @@ class Document(Struct, frozen=True, kw_only=True):
     settings: dict[str, Setting] = {}
     run: Run | None = None
     result: Result | None = None
+    moment: int | None = None
 
 
 # Operations on the document (doc) ------------------------------------------------------------------------------------
@@ -184,6 +204,18 @@ class AddStroke(Record, frozen=True, kw_only=True, tag="add_stroke"):
     stroke: Stroke
 
 
+class RemoveStroke(Record, frozen=True, kw_only=True, tag="remove_stroke"):
+    """Take one layer of the mask away, be it a stroke, an inversion or a loaded mask."""
+
+    id: Id
+
+
+class InvertMask(Record, frozen=True, kw_only=True, tag="invert_mask"):
+    """What may change and what may not change places; ``id`` names the layer that does it."""
+
+    id: Id
+
+
 class ClearMask(Record, frozen=True, kw_only=True, tag="clear_mask"):
     """Forget the mask: everything may change again."""
 
@@ -200,35 +232,63 @@ class SetSettings(Record, frozen=True, kw_only=True, tag="set_settings"):
     settings: dict[Id, Setting | None]
 
 
-Operation = AddDrag | MoveDrag | RemoveDrag | AddStroke | ClearMask | SetPrompt | SetSettings
+Operation = (
+    AddDrag | MoveDrag | RemoveDrag | AddStroke | RemoveStroke | InvertMask | ClearMask | SetPrompt | SetSettings
+)
+
+
+class PutBack(Struct, frozen=True, kw_only=True):
+    """The ends of a drag that go back to a place; both where the drag comes back itself."""
+
+    handle: XY | None = None
+    target: XY | None = None
+
+
+class Restore(Record, frozen=True, kw_only=True, tag="restore"):
+    """Made by the server alone, for an undo or a redo: puts properties back. What is None or absent stays as it is.
+
+    ``drags``: None removes the drag. ``settings``: None goes back to the default. ``mask``: all of its layers.
+    """
+
+    drags: dict[str, PutBack | None] = {}
+    settings: dict[str, Setting | None] = {}
+    prompt: str | None = None
+    mask: tuple[MaskLayer, ...] | None = None
 
 
 # What clients send ---------------------------------------------------------------------------------------------------
 
 
 class Hello(Record, frozen=True, kw_only=True, tag="hello"):
-    """First message of a connection. ``formats`` are the picture formats the client can show, best first."""
+    """First message of a connection. ``formats`` are the picture formats the client can show, best first.
+
+    Who it is from: the ``ticket`` that entering gave, else the ``secret`` of a link, else the cookie of the handshake.
+    ``since`` is the last ``seq`` that a client which comes back has seen, ``of`` the ``instance`` that it belongs to.
+    """
 
     version: str
-    secret: str
-    name: Annotated[str, Meta(max_length=60)] = ""
+    secret: str = ""
+    ticket: str | None = None
+    name: Name = ""
     since: Count | None = None
+    of: str | None = None
     formats: tuple[str, ...] = ("webp", "jpeg")
 
 
 class Edit(Record, frozen=True, kw_only=True, tag="edit"):
-    """doc: one operation. ``op_id`` makes re-sending harmless; ``base`` is the ``seq`` the client had seen."""
+    """doc: one operation. ``op_id`` makes re-sending harmless; ``base`` is the ``seq`` the client had seen.
+
+    One made ``offline`` is refused as ``stale`` where others have changed the same since; else the last one wins.
+    """
 
     op_id: Id
     base: Count
     op: Operation
+    offline: bool = False
 
 
 class StartRun(Record, frozen=True, kw_only=True, tag="run"):
-    """doc: press Drag; goes on from where the last run stopped, as long as the server has not restarted since.
-
-    Refused where the mask is black all over.
-    """
+    """doc: press Drag; goes on from where the last run stopped. Refused where the mask is black all over."""
 
     op_id: Id
 
@@ -245,6 +305,43 @@ class Reset(Record, frozen=True, kw_only=True, tag="reset"):
     op_id: Id
 
 
+class Undo(Record, frozen=True, kw_only=True, tag="undo"):
+    """doc: take one's own last edit back, but for what others have changed since."""
+
+    op_id: Id
+
+
+class Redo(Record, frozen=True, kw_only=True, tag="redo"):
+    """doc: do again what one's own last undo took back, but for what others have changed since."""
+
+    op_id: Id
+
+
+class SeekMoment(Record, frozen=True, kw_only=True, tag="seek"):
+    """doc: go back (or forth) to a kept moment; a run that is under way goes on from there, else the next one does."""
+
+    op_id: Id
+    moment: Count
+
+
+class Presence(Record, frozen=True, kw_only=True, tag="presence"):
+    """presence: where one points, what is selected, what tool is in the hand; ``busy`` while pressing or painting.
+
+    Sent as often as it changes, up to ``limits.presence_rate`` times a second.
+    """
+
+    cursor: XY | None = None
+    selected: Id | None = None
+    tool: Literal["points", "brush", "eraser", "hand", ""] = ""
+    busy: bool = False
+
+
+class Rename(Record, frozen=True, kw_only=True, tag="name"):
+    """presence: what one would like to be called."""
+
+    name: Name
+
+
 class AckFrame(Record, frozen=True, kw_only=True, tag="ack_frame"):
     """frame: ``frame`` has been shown or dropped; one credit back."""
 
@@ -257,7 +354,9 @@ class Ping(Record, frozen=True, kw_only=True, tag="ping"):
     time: float
 
 
-ClientMessage = Hello | Edit | StartRun | StopRun | Reset | AckFrame | Ping
+Request = Edit | StartRun | StopRun | Reset | Undo | Redo | SeekMoment
+"""What is answered under its ``op_id``: by the record that it became, or by `Rejected`."""
+ClientMessage = Hello | Request | Presence | Rename | AckFrame | Ping
 
 
 # What the server sends -----------------------------------------------------------------------------------------------
@@ -276,14 +375,38 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     ranges: dict[str, tuple[float, float]] = {}
 
 
+class MostAllowed(Struct, frozen=True, kw_only=True):
+    """What is too much: bytes and pixels of an upload, drags of a room, letters of a prompt, bytes of a message.
+
+    ``presence_rate`` is how many ``presence`` messages a second work.
+    """
+
+    upload_bytes: int
+    pixels: int
+    drags: int = MAX_DRAGS
+    prompt: int = MAX_PROMPT
+    message_bytes: int = MAX_MESSAGE_BYTES
+    presence_rate: int = PRESENCE_RATE
+
+
 class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
-    """First answer to ``hello``. ``heartbeat``, ``deadline`` in seconds: ping this often, give up after this long."""
+    """First answer to ``hello``. ``heartbeat``, ``deadline`` in seconds: ping this often, give up after this long.
+
+    ``you`` is this connection; ``person`` is who holds it, the same over reconnects and tabs, and what ``by`` names
+    elsewhere. ``instance`` names the life of the room that ``seq`` counts in. ``capabilities`` are what this server can
+    do beside what every one can. ``base`` is the path that it is served below, empty or such as ``/drag``.
+    """
 
     version: str
     room: str
+    instance: str
     you: str
-    role: Literal["owner", "editor", "viewer"]
+    person: str
+    role: Role
     model: ModelInfo
+    capabilities: tuple[str, ...] = ()
+    limits: MostAllowed
+    base: str = ""
     heartbeat: float
     deadline: float
     frame_credits: int
@@ -296,25 +419,39 @@ class Snapshot(Record, frozen=True, kw_only=True, tag="snapshot"):
     document: Document
 
 
+class Resumed(Record, frozen=True, kw_only=True, tag="resumed"):
+    """doc: in place of a snapshot, to who comes back: the records after ``seq``, which they have seen, follow."""
+
+    seq: Count
+
+
 class Edited(Record, frozen=True, kw_only=True, tag="edited"):
-    """doc: an accepted operation, to everybody, its sender included: their acknowledgement. Safe on disk by then."""
+    """doc: an accepted operation, to everybody, its sender included: their acknowledgement. Safe on disk by then.
+
+    ``undoes`` and ``redoes`` are the ``op_id`` of the edit that was taken back or done again.
+    """
 
     seq: Count
     op_id: str
     by: str
-    op: Operation | Raster
+    op: Operation | Raster | Restore
+    undoes: str | None = None
+    redoes: str | None = None
+
+
+Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown", "nothing", "slow_down"]
 
 
 class Rejected(Record, frozen=True, kw_only=True, tag="rejected"):
     """doc: to the sender alone: this was not done, and why."""
 
     op_id: str
-    reason: Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown"]
+    reason: Reason
     message: str
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):
-    """doc: a run has begun (or an interrupted one begins anew)."""
+    """doc: a run has begun (or an interrupted one goes on)."""
 
     seq: Count
     op_id: str
@@ -349,10 +486,88 @@ class WasReset(Record, frozen=True, kw_only=True, tag="was_reset"):
     by: str
 
 
-class People(Record, frozen=True, kw_only=True, tag="people"):
-    """presence: who is in the room, by id."""
+class Sought(Record, frozen=True, kw_only=True, tag="sought"):
+    """doc: the room is at another moment of its timeline; ``tracked`` is where the content of each drag is there."""
 
-    people: dict[str, str]
+    seq: Count
+    op_id: str
+    by: str
+    moment: int
+    tracked: dict[str, XY]
+
+
+class Person(Struct, frozen=True, kw_only=True):
+    """Somebody; ``colour`` is ``#rrggbb``, chosen by the server; ``here`` while one of their connections is open."""
+
+    name: str
+    colour: str
+    role: Role
+    here: bool
+
+
+class People(Record, frozen=True, kw_only=True, tag="people"):
+    """presence: who is in the room and who has edited it, by person; whole, whenever it changes."""
+
+    people: dict[str, Person]
+
+
+class Pointing(Struct, frozen=True, kw_only=True):
+    """What somebody's last ``presence`` said."""
+
+    cursor: XY | None = None
+    selected: str | None = None
+    tool: str = ""
+    busy: bool = False
+
+
+class Presences(Record, frozen=True, kw_only=True, tag="presences"):
+    """presence: what people point at, those alone who have changed, None for who has gone; 30 times a second."""
+
+    people: dict[str, Pointing | None]
+
+
+class History(Record, frozen=True, kw_only=True, tag="history"):
+    """presence: to one person, the type of the operation that their undo and redo would be about; None: of none."""
+
+    undo: str | None
+    redo: str | None
+
+
+class Moment(Struct, frozen=True, kw_only=True):
+    """A kept iteration; ``parent`` is the one it came from, ``time`` in seconds since the epoch."""
+
+    id: int
+    parent: int | None
+    iteration: int
+    time: float
+    thumbnail: bool = False
+
+
+class Moments(Record, frozen=True, kw_only=True, tag="moments"):
+    """presence: the timeline, whole, at most twice a second. A thumbnail is at ``/api/rooms/{room}/moments/{id}``.
+
+    ``current`` is the moment that the content has just reached or gone back to; ``run`` the one under way, if any.
+    """
+
+    run: str | None = None
+    moments: list[Moment]
+    current: int | None
+
+
+class EngineReport(Record, frozen=True, kw_only=True, tag="engine"):
+    """presence: whether this room's device is there; what runs while it restarts goes on by itself afterwards."""
+
+    state: Literal["ready", "restarting", "starting"]
+    message: str | None = None
+
+
+class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
+    """presence: how far the picture is prepared before anybody has pressed Drag; ``failed`` is told when they do."""
+
+    stage: Literal["fitting", "inverting", "ready", "failed"]
+    step: int
+    steps: int
+    seconds_left: float | None = None
 
 
 class Progress(Record, frozen=True, kw_only=True, tag="progress"):
@@ -410,13 +625,20 @@ class Fault(Record, frozen=True, kw_only=True, tag="error"):
 ServerMessage = (
     Welcome
     | Snapshot
+    | Resumed
     | Edited
     | Rejected
     | Started
     | Stopping
     | Ended
     | WasReset
+    | Sought
     | People
+    | Presences
+    | History
+    | Moments
+    | EngineReport
+    | Prepared
     | Progress
     | Points
     | Frame
@@ -425,8 +647,11 @@ ServerMessage = (
 )
 
 
-DocRecord = Edited | Started | Stopping | Ended | WasReset
+DocRecord = Edited | Started | Stopping | Ended | WasReset | Sought
 """What raises ``seq``: a room's log. The document is the fold of these over the uploaded picture."""
+
+
+REQUESTS = frozenset(str(record.__struct_config__.tag) for record in get_args(Request))
 
 
 def encode(message: ServerMessage | ClientMessage) -> bytes:
@@ -464,7 +689,7 @@ def _decode(data: bytes | str, records: Any, limit: int | None) -> Any:
 
 def _op_id(value: object) -> str | None:
     """The id of the operation that a malformed message was meant to be, if it was one."""
-    named = isinstance(value, dict) and value.get("type") in ("edit", "run", "stop", "reset")
+    named = isinstance(value, dict) and value.get("type") in REQUESTS
     try:
         return msgspec.convert(value["op_id"], Id) if named else None  # type: ignore[index]
     except (KeyError, msgspec.ValidationError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -26,19 +26,27 @@ from server.protocol import (
     Edit,
     Edited,
     Ended,
+    Invert,
+    InvertMask,
     ModelInfo,
     MoveDrag,
     Operation,
     Outcome,
     Picture,
+    PutBack,
     Raster,
+    Reason,
     RemoveDrag,
+    RemoveStroke,
     Reset,
+    Restore,
     Result,
+    Role,
     Run,
     SetPrompt,
     SetSettings,
     Setting,
+    Sought,
     Started,
     StartRun,
     Stopping,
@@ -47,12 +55,12 @@ from server.protocol import (
     WasReset,
 )
 
-DocRecordT = TypeVar("DocRecordT", Edited, Started, Stopping, Ended, WasReset)
-Role = Literal["owner", "editor", "viewer"]
-Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown"]
+DocRecordT = TypeVar("DocRecordT", Edited, Started, Stopping, Ended, WasReset, Sought)
 
 MAX_MASK_POINTS = 100_000
 """Of all strokes of a room together."""
+MAX_LAYERS = 2000
+"""Of a mask."""
 LEAST_DISTANCE = 1.0
 """Between a handle and its target, in pixels."""
 ANY_NUMBER = (0, 2**31 - 1)
@@ -232,20 +240,28 @@ def fold(document: Document, record: DocRecord) -> Document:
             return replace(document, run=record.run, drags=drags, result=record.result)
         case WasReset():
             drags = {id: replace(drag, tracked=None) for id, drag in document.drags.items()}
-            return replace(document, run=None, drags=drags, result=None)
+            return replace(document, run=None, drags=drags, result=None, moment=None)
+        case Sought():
+            drags = {id: replace(drag, tracked=record.tracked.get(id)) for id, drag in document.drags.items()}
+            return replace(document, drags=drags, moment=record.moment)
 
 
-def _apply(document: Document, op: Operation | Raster) -> Document:
+def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
     """The document after an operation that `check` let pass. The last writer of a drag's property wins."""
     match op:
         case AddDrag():
             return replace(document, drags={**document.drags, op.id: Drag(handle=op.handle, target=op.target)})
         case MoveDrag():
-            return replace(document, drags={**document.drags, op.id: _moved(document.drags[op.id], op)})
+            drag = document.drags[op.id]
+            return replace(document, drags={**document.drags, op.id: _moved(drag, op.handle, op.target)})
         case RemoveDrag():
             return replace(document, drags={id: drag for id, drag in document.drags.items() if id != op.id})
         case AddStroke():
             return replace(document, mask=(*document.mask, op.stroke))
+        case RemoveStroke():
+            return replace(document, mask=tuple(layer for layer in document.mask if layer.id != op.id))
+        case InvertMask():
+            return replace(document, mask=(*document.mask, Invert(id=op.id)))
         case Raster():
             return replace(document, mask=(op,))
         case ClearMask():
@@ -253,14 +269,37 @@ def _apply(document: Document, op: Operation | Raster) -> Document:
         case SetPrompt():
             return replace(document, prompt=op.prompt)
         case SetSettings():
-            settings = {**document.settings, **op.settings}
-            return replace(document, settings={name: value for name, value in settings.items() if value is not None})
+            return replace(document, settings=_set(document.settings, op.settings))
+        case Restore():
+            return replace(
+                document,
+                drags=_put_back(document.drags, op.drags),
+                settings=_set(document.settings, op.settings),
+                prompt=document.prompt if op.prompt is None else op.prompt,
+                mask=document.mask if op.mask is None else op.mask,
+            )
 
 
-def _moved(drag: Drag, op: MoveDrag) -> Drag:
-    if op.handle is not None:
-        drag = Drag(handle=op.handle, target=drag.target)  # grabbed anew: where the content had gone is past
-    return drag if op.target is None else replace(drag, target=op.target)
+def _set(settings: Mapping[str, Setting], changes: Mapping[str, Setting | None]) -> dict[str, Setting]:
+    return {name: value for name, value in {**settings, **changes}.items() if value is not None}
+
+
+def _put_back(drags: Mapping[str, Drag], changes: Mapping[str, PutBack | None]) -> dict[str, Drag]:
+    after = dict(drags)
+    for id, back in changes.items():
+        if back is None:
+            after.pop(id, None)
+        elif id in after:
+            after[id] = _moved(after[id], back.handle, back.target)
+        elif back.handle is not None and back.target is not None:
+            after[id] = Drag(handle=back.handle, target=back.target)
+    return after
+
+
+def _moved(drag: Drag, handle: XY | None, target: XY | None) -> Drag:
+    if handle is not None:
+        drag = Drag(handle=handle, target=drag.target)  # grabbed anew: where the content had gone is past
+    return drag if target is None else replace(drag, target=target)
 
 
 def check(document: Document, op: Operation, model: ModelInfo, *, running: bool) -> None:
@@ -293,6 +332,14 @@ def check(document: Document, op: Operation, model: ModelInfo, *, running: bool)
                     f"the mask's strokes have {painted} points, at most {MAX_MASK_POINTS} are kept: "
                     "download the mask and load it again, then go on painting",
                 )
+            _check_new_layer(document, op.stroke.id)
+        case RemoveStroke():
+            if op.id not in {layer.id for layer in document.mask}:
+                raise Refused(
+                    "unknown", f"the mask has no layer {op.id!r}: it may have been removed or replaced already"
+                )
+        case InvertMask():
+            _check_new_layer(document, op.id)
         case SetPrompt() if running:
             raise Refused("busy", "the prompt cannot change during a run: press Stop first")
         case SetSettings():
@@ -354,6 +401,17 @@ def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
             raise Refused("invalid", f"{name} is {value!r}: {low:.10g} to {high:.10g} works")
     if name == "preset" and value not in ("", *model.presets):
         raise Refused("invalid", f"there is no preset {value!r}: there are {', '.join(model.presets)}")
+
+
+def _check_new_layer(document: Document, id: str) -> None:
+    if id in {layer.id for layer in document.mask}:
+        raise Refused("invalid", f"the mask has a layer {id!r} already: choose another id")
+    if len(document.mask) >= MAX_LAYERS:
+        raise Refused(
+            "too_many",
+            f"the mask has {len(document.mask)} layers, the most there can be: "
+            "download the mask and load it again, then go on painting",
+        )
 
 
 def _drag(document: Document, id: str) -> Drag:

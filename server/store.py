@@ -25,8 +25,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from server.protocol import DocRecord, Document, Edited, Ended, Raster
-from server.room import Role, fold
+from server.protocol import DocRecord, Document, Edited, Ended, Raster, Role
+from server.room import fold
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ from server.protocol import (
     Hello,
     MoveDrag,
     People,
+    Person,
     Points,
     ServerMessage,
     SetPrompt,
@@ -90,12 +91,16 @@ def edited(seq: int) -> Edited:
     return Edited(seq=seq, op_id=f"o{seq}", by="p", op=SetPrompt(prompt=str(seq)))
 
 
+def a_person(name: str) -> People:
+    return People(people={"p": Person(name=name, colour="#000000", role="editor", here=True)})
+
+
 def test_reliable_messages_keep_their_order_and_volatile_ones_their_latest() -> None:
     outbox = Outbox()
     for number in range(3):
         outbox.put(edited(number))
-        outbox.put(People(people={"p": str(number)}))
-    assert drain(outbox) == [edited(0), edited(1), edited(2), People(people={"p": "2"})]
+        outbox.put(a_person(str(number)))
+    assert drain(outbox) == [edited(0), edited(1), edited(2), a_person("2")]
 
 
 def test_a_client_holds_two_frames_and_then_gets_the_newest() -> None:
@@ -186,7 +191,7 @@ def test_edits_reach_everybody_and_the_engine_while_it_runs(address: str, engine
             Client.join(address, room.id, room.secret, name="Ada") as ada,
             Client.join(address, room.id, room.secret, name="Grace") as grace,
         ):
-            assert set((await grace.wait(People)).people.values()) == {"Ada", "Grace"}
+            assert {person.name for person in (await grace.wait(People)).people.values()} == {"Ada", "Grace"}
             await ada.edit(D1)
             await grace.edit(AddStroke(stroke=Stroke(id="s", mode="paint", radius=4, points=[(5, 5)])))
             await ada.run()

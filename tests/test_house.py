@@ -28,8 +28,8 @@ EDITOR = [
 SERVER = [
     {"protocol", "settings", "logs"},
     {"mask", "room", "engine", "limits", "scheduler"},
-    {"store", "uploads", "metrics", "engine_local", "engine_ray", "client", "checkpoints"},
-    {"connection", "jobs", "archive"},
+    {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray", "checkpoints"},
+    {"connection", "jobs", "archive", "client", "protocol_page"},
     {"hub", "worker"},
     {"app", "cli"},
     {"__main__"},

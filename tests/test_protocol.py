@@ -20,84 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server import protocol as p
+from server.protocol_page import CLIENT, CLOSES, OPERATIONS, PAGE, SERVER, page
 
 RECORDED = Path(__file__).parent / "messages.json"
-
-STROKE = p.Stroke(id="s1", mode="paint", radius=12.5, points=[(10.0, 20.0), (11.5, 22.25)])
-RASTER = p.Raster(id="m1", sha256="ab" * 32)
-DRAG = p.Drag(handle=(62.0, 150.0), target=(40.0, 110.0), tracked=(60.5, 147.25))
-RUN = p.Run(id="r1", by="p1", iterations=12, outcome="arrived")
-RESULT = p.Result(sha256="cd" * 32, run="r1")
-OPERATIONS: list[p.Operation] = [
-    p.AddDrag(id="d1", handle=(62.0, 150.0), target=(40.0, 110.0)),
-    p.MoveDrag(id="d1", target=(45.0, 115.5)),
-    p.RemoveDrag(id="d1"),
-    p.AddStroke(stroke=STROKE),
-    p.ClearMask(),
-    p.SetPrompt(prompt="a teddy bear"),
-    p.SetSettings(settings={"max_iterations": 40, "latent_lr": 0.02, "reference_control": True, "preset": None}),
-]
-CLIENT: list[p.ClientMessage] = [
-    p.Hello(version=p.VERSION, secret="s3cret", name="Ada", since=7),
-    *(p.Edit(op_id=f"o{index}", base=6, op=op) for index, op in enumerate(OPERATIONS)),
-    p.StartRun(op_id="o8"),
-    p.StopRun(op_id="o9"),
-    p.Reset(op_id="o10"),
-    p.AckFrame(frame=3),
-    p.Ping(time=1234.5),
-]
-SERVER: list[p.ServerMessage] = [
-    p.Welcome(
-        version=p.VERSION,
-        room="room1",
-        you="p1",
-        role="owner",
-        model=p.ModelInfo(
-            name="built-in",
-            kind="builtin",
-            settings={"lora_steps": 80, "preset": ""},
-            presets=["paper"],
-            ranges={"lora_steps": (0.0, 10_000.0)},
-        ),
-        heartbeat=3.0,
-        deadline=10.0,
-        frame_credits=p.FRAME_CREDITS,
-    ),
-    p.Snapshot(
-        seq=7,
-        document=p.Document(
-            picture=p.Picture(sha256="ef" * 32, width=256, height=192),
-            drags={"d1": DRAG},
-            mask=(RASTER, STROKE),
-            prompt="a teddy bear",
-            settings={"max_iterations": 40},
-            run=RUN,
-            result=RESULT,
-        ),
-    ),
-    *(p.Edited(seq=8 + index, op_id=f"o{index}", by="p1", op=op) for index, op in enumerate([*OPERATIONS, RASTER])),
-    p.Rejected(op_id="o1", reason="busy", message="a run is under way already: press Stop first"),
-    p.Started(seq=16, op_id="o8", run=p.Run(id="r1", by="p1")),
-    p.Stopping(seq=17, op_id="o9", by="p1"),
-    p.Ended(seq=18, run=RUN, tracked={"d1": (41.0, 112.0)}, result=RESULT),
-    p.WasReset(seq=19, op_id="o10", by="p1"),
-    p.People(people={"p1": "Ada", "p2": "Grace"}),
-    p.Progress(run="r1", stage="fitting", step=20, steps=80, seconds=4.0, seconds_left=12.0, loss=0.125),
-    p.Points(run="r1", iteration=5, handles={"d1": (60.5, 147.25)}, distances={"d1": 42.5}, loss=1.75),
-    p.Frame(
-        frame=3,
-        run="r1",
-        stage="dragging",
-        iteration=4,
-        format="webp",
-        width=256,
-        height=192,
-        time=1700000000.5,
-        data=b"\x00\x01webp\xff",
-    ),
-    p.Pong(time=1234.5),
-    p.Fault(reason="wrong_secret", message="this secret does not open the room"),
-]
 
 
 def recorded(message: p.ClientMessage | p.ServerMessage) -> dict[str, Any]:
@@ -122,6 +47,20 @@ def test_every_record_is_recorded() -> None:
     assert {type(message) for message in CLIENT} == kinds(p.ClientMessage)
     assert {type(message) for message in SERVER} == kinds(p.ServerMessage)
     assert {type(op) for op in OPERATIONS} == kinds(p.Operation)
+
+
+def test_the_page_of_the_protocol_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m server.protocol_page`"
+
+
+def test_the_page_names_every_record_every_field_and_every_close_code() -> None:
+    text = page()
+    records: set[Any] = kinds(p.ClientMessage) | kinds(p.ServerMessage) | kinds(p.Operation) | kinds(p.MaskLayer)
+    for record in {*records, p.Restore, p.Document}:
+        assert f"### `{record.__struct_config__.tag}`" in text or f"### {record.__name__}" in text
+        assert all(f"| `{field.name}` |" in text for field in msgspec.structs.fields(record))
+    assert set(CLOSES) == set(p.Close)
+    assert all(f"| {code.value} | {code.name} |" in text for code in p.Close)
 
 
 @pytest.mark.parametrize("message", CLIENT, ids=lambda message: type(message).__name__)
@@ -150,6 +89,7 @@ operations = st.one_of(
             mode=st.sampled_from(["paint", "erase"]),
             radius=st.floats(0, 10_000, exclude_min=True),
             points=st.lists(places, min_size=1, max_size=20),
+            softness=st.floats(0, 1),
         ),
     ),
     st.builds(p.SetPrompt, prompt=st.text(max_size=1000)),
@@ -189,6 +129,21 @@ def edit(**op: object) -> bytes:
         ({"type": "add_drag", "id": "", "handle": [1, 2], "target": [2, 3]}, "length >= 1"),
         ({"type": "add_drag", "id": "d", "handle": [1, 2], "target": [2, 3], "colour": "red"}, "colour"),
         ({"type": "set_prompt", "prompt": "x" * 1001}, "1000"),
+        ({"type": "restore", "drags": {}}, "restore"),
+        (
+            {
+                "type": "add_stroke",
+                "stroke": {
+                    "type": "stroke",
+                    "id": "s",
+                    "mode": "paint",
+                    "radius": 1,
+                    "points": [[1, 2]],
+                    "softness": 1.5,
+                },
+            },
+            "<= 1.0",
+        ),
         ({"type": "explode"}, "explode"),
     ],
 )
@@ -196,6 +151,13 @@ def test_a_malformed_edit_quotes_its_value_and_can_be_rejected(op: dict[str, obj
     with pytest.raises(p.ProtocolError) as caught:
         p.decode_client(edit(**op))
     assert quoted in str(caught.value)
+    assert caught.value.op_id == "o1"
+
+
+@pytest.mark.parametrize("type", ["undo", "redo", "seek"])
+def test_every_malformed_request_can_be_rejected(type: str) -> None:
+    with pytest.raises(p.ProtocolError, match="moment") as caught:
+        p.decode_client(msgpack.packb({"type": type, "op_id": "o1", "moment": "soon"}))
     assert caught.value.op_id == "o1"
 
 
