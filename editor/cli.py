@@ -1,4 +1,4 @@
-"""``livedrag edit``: the algorithm without the service."""
+"""``livedrag edit`` and ``livedrag generate``: the algorithm without the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
+from editor.generate import GUIDANCE, generate
 from editor.model import Diffusion
+from editor.picture import to_picture
 from editor.points import Drag, Point
 from editor.preview import Quality
 from editor.references import Setting
@@ -34,13 +36,14 @@ EXAMPLE = "such as --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pix
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``livedrag edit``; returns the exit status: 0 done, 2 for input that cannot work (said on standard error)."""
+    """Run a subcommand, the first argument; returns the exit status: 0 done, 2 for input that cannot work (said on
+    standard error)."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     options = _parser().parse_args(arguments)
     try:
-        report = edit(options)
+        report = {"edit": edit, "generate": draw}[options.command](options)
     except (EditorError, OSError) as error:
-        sys.stderr.write(f"livedrag edit: {error}\n")
+        sys.stderr.write(f"livedrag {options.command}: {error}\n")
         return 2
     if options.json:
         sys.stdout.write(json.dumps(report) + "\n")
@@ -102,6 +105,26 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def draw(options: argparse.Namespace) -> dict[str, Any]:
+    """Make a picture from words as the command line says; returns what ``--json`` prints."""
+    clock = _Clock()
+    output = _writable(options.output)
+    if not options.prompt.strip():
+        raise SettingsError(f"the prompt is {options.prompt!r}: say what the picture should show")
+    model = Diffusion.load(options.model, device=options.device)
+    clock.lap("load")
+    steps = generate(model, options.prompt, seed=options.seed, guidance=options.guidance, ddim_steps=options.steps)
+    *_, last = _shown(steps, "drawing", options.steps)
+    to_picture(model.decode(last.latent)).save(output, format="PNG")
+    clock.lap("draw")
+    return {
+        "model": model.name,
+        "prompt": options.prompt,
+        "seed": options.seed,
+        "seconds": {**clock.laps, "total": clock.total()},
+    }
+
+
 class _Clock:
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
@@ -116,9 +139,37 @@ class _Clock:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="livedrag edit", description="Move what is at a handle point of a picture to its target point."
+    parser = argparse.ArgumentParser(prog="livedrag")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_edit(commands.add_parser("edit", description="Move what is at a handle point of a picture to its target."))
+    _add_generate(commands.add_parser("generate", description="Make a picture from words."))
+    return parser
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("prompt", help="what the picture should show; the built-in model knows emoji-like things")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the picture goes")
+    add("--guidance", type=float, default=GUIDANCE, help="how closely it follows the words (default: %(default)s)")
+    add("--steps", type=int, default=50, help="of DDIM (default: %(default)s)")
+    _add_model(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        default="builtin",
+        metavar="REF",
+        help="built-in, folder or owner/name@<commit> (default: %(default)s)",
     )
+    add("--seed", type=int, default=0, help="same seed, same machine: same picture (default: %(default)s)")
+    add("--device", help="torch device such as cuda:1 (default: the best there is)")
+    add("--json", action="store_true", help="print one JSON object about what was done")
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
     add = parser.add_argument
     add("picture", type=Path, help="PNG, JPEG or WebP")
     add(
@@ -130,16 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--mask", type=Path, help="picture of the same size: white may change; without it everything may")
     add("--prompt", default="", help="what the picture shows")
-    add(
-        "--model",
-        default="builtin",
-        metavar="REF",
-        help="built-in, folder or owner/name@<commit> (default: %(default)s)",
-    )
     add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: what suits the model)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the method; repeatable")
-    add("--seed", type=int, default=0, help="same seed, same machine: same picture (default: %(default)s)")
-    add("--device", help="torch device such as cuda:1 (default: the best there is)")
     add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the result goes")
     add("--tiny", metavar="REF", help="an AutoencoderTiny, folder or owner/name@<commit>, for quicker previews")
     add(
@@ -149,8 +192,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--frames", type=Path, metavar="DIR", help="save previews there")
     add("--preview-every", type=int, default=4, metavar="N", help="a frame every N iterations (default: %(default)s)")
-    add("--json", action="store_true", help="print one JSON object about the run")
-    return parser
 
 
 def _parse_drag(text: str) -> Drag:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from editor.ddim import ddim_step, predict_x0
+from editor.errors import SettingsError
 from editor.model import Diffusion
 
 GUIDANCE = 5.0
 """How far a prediction goes from the one without words to the one with them, and beyond; 1 is no guidance."""
+MOST_GUIDANCE = 50.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ def generate(
         prompt: what the picture should show.
         seed: of the noise it starts from.
         guidance: see `GUIDANCE`.
-        ddim_steps: of the schedule.
+        ddim_steps: of the schedule, 1 to 999.
+
+    Raises:
+        SettingsError: a number is out of range.
     """
+    _check(seed, guidance, ddim_steps)
     texts = torch.cat([model.embed_prompt(""), model.embed_prompt(prompt)])
     latent = first_noise(model, seed)
     for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
@@ -58,6 +64,15 @@ def generate(
         x0 = predict_x0(latent, noise, level.alpha)
         latent = ddim_step(latent, noise, level.alpha, level.alpha_below)
         yield GenerationStep(step, ddim_steps, latent, x0)
+
+
+def _check(seed: int, guidance: float, ddim_steps: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"the seed is {seed}: 0 to {2**63 - 1} works")
+    if not 0 <= guidance <= MOST_GUIDANCE:
+        raise SettingsError(f"guidance is {guidance!r}: 0 to {MOST_GUIDANCE:g} works, {GUIDANCE:g} is usual")
+    if not 1 <= ddim_steps <= 999:
+        raise SettingsError(f"the schedule has {ddim_steps} steps: 1 to 999 works, 50 is usual")
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see `engine_local.run_worker`
-    if arguments[:1] == ["edit"]:  # it reads its own arguments
-        code: int = importlib.import_module("editor.cli").main(arguments[1:])
+    if arguments[:1] in (["edit"], ["generate"]):  # it reads its own arguments
+        code: int = importlib.import_module("editor.cli").main(arguments)
         return code
     if arguments[:1] == ["rooms"]:
         return rooms(arguments)
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--log-format", dest="log_format", help="text, or json: one object a line (text)")
     commands.add_parser("rooms", help="list, export, import or delete rooms, while no server runs", add_help=False)
     commands.add_parser("edit", help="drag parts of a picture without a server", add_help=False)
+    commands.add_parser("generate", help="make a picture from words without a server", add_help=False)
     return parser
 
 

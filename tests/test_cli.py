@@ -1,4 +1,4 @@
-"""``livedrag edit`` as a person would call it, judged by other means than the tracker."""
+"""``livedrag edit`` and ``generate`` as a person would call them, edits judged by other means than the tracker."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_bad_input_is_said_with_its_value(samples: Path, tmp_path: Path, capsys:
         ([picture, *good, "--seed", 10**30, "-o", out], "seed is 1000"),
     ]
     for arguments, words in cases:
-        assert main([str(argument) for argument in arguments]) == 2
+        assert main(["edit", *map(str, arguments)]) == 2
         said = capsys.readouterr().err
         assert words in said
         assert said.count("\n") == 1
@@ -164,3 +164,32 @@ def test_a_fault_ends_the_process_with_2_and_one_line(tmp_path: Path) -> None:
     done = livedrag(tmp_path / "none.png", "--drag", "1,2:3,4", "-o", tmp_path / "out.png")
     assert done.returncode == 2
     assert done.stderr == f"livedrag edit: there is no file '{tmp_path / 'none.png'}'\n"
+
+
+def test_words_make_the_same_picture_for_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        output = tmp_path / f"{name}.png"
+        assert main(["generate", "a teddy bear", "-o", str(output), "--seed", str(seed), "--steps", "4", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seed"] == seed
+        pictures.append(np.asarray(Image.open(output)))
+    assert pictures[0].shape == (256, 256, 3)
+    assert np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["  "], "the prompt is '  '"),
+        (["a cat", "--seed", "-1"], "the seed is -1: 0 to"),
+        (["a cat", "--guidance", "nan"], "guidance is nan: 0 to 50 works"),
+        (["a cat", "--steps", "0"], "the schedule has 0 steps: 1 to 999 works"),
+    ],
+)
+def test_words_that_cannot_work(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *arguments, "-o", str(tmp_path / "out.png")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
