@@ -29,6 +29,7 @@ from server.engine import (
     AnyCommand,
     AnyEvent,
     Change,
+    Complained,
     DeviceStats,
     Engine,
     EngineError,
@@ -46,6 +47,7 @@ from server.engine import (
     Restarting,
     Rewind,
     Seek,
+    Sought,
     Start,
     Stepping,
     Stop,
@@ -170,6 +172,7 @@ class LocalEngine(Engine):
         self._worker = worker
         self._workers: list[Worker] = []
         self._tasks: dict[str, Task] = {}
+        self._seeks: dict[str, Seek] = {}  # not answered yet
         self._places: dict[str, Worker] = {}
         self._closing = False
         self._watching: asyncio.Task[None] | None = None
@@ -255,6 +258,8 @@ class LocalEngine(Engine):
     def _note(self, room: str, command: AnyCommand) -> None:
         """Remember what would have to be asked for again."""
         task = self._tasks.get(room)
+        if isinstance(command, Seek):
+            self._seeks[room] = command
         match command:
             case Start() | Prepare():
                 self._tasks[room] = Task(command)
@@ -264,6 +269,7 @@ class LocalEngine(Engine):
                 task.stop = command
             case Forget():
                 self._tasks.pop(room, None)
+                self._seeks.pop(room, None)
 
     def _submit(self, worker: Worker, command: AnyCommand) -> None:
         if worker.connection is None:
@@ -336,6 +342,10 @@ class LocalEngine(Engine):
                 if room in self._tasks and not self._tasks[room].run:
                     del self._tasks[room]
                 self._tell(event)
+            case Sought(room=room, moment=moment) | Complained(room=room, moment=int(moment)):
+                if room in self._seeks and self._seeks[room].moment == moment:
+                    del self._seeks[room]
+                self._tell(event)
             case Reported(room=room, record=Points(run=run) as points):
                 task = self._tasks.get(room)
                 if task is not None and task.run == run:
@@ -399,7 +409,7 @@ class LocalEngine(Engine):
                 continue
             task.blamed = guilty or (task.blamed and not settled)
             commands.extend(task.again())
-        return commands
+        return commands + [self._seeks[room] for room in rooms if room in self._seeks]
 
     async def _respawn(self, worker: Worker, pause: float) -> None:
         await asyncio.sleep(pause)

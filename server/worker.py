@@ -115,6 +115,7 @@ class DeviceWorker:
         memory: bytes that the sessions on the device may hold together, likewise; 0: as many as there are.
         every: iterations of a run between two of its checkpoints.
         quality: of the previews; by default what the device has the time for.
+        clock: by which steps are charged, in seconds.
     """
 
     def __init__(
@@ -127,11 +128,13 @@ class DeviceWorker:
         memory: int = 0,
         every: int = 10,
         quality: Quality | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._tell = tell
         self._checkpoints = checkpoints
         self._sessions, self._memory, self._every, self._quality = sessions, memory, every, quality
+        self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._scheduler = Scheduler()
         self._pace: dict[str, float] = {}
@@ -172,13 +175,14 @@ class DeviceWorker:
     def obey(self, command: AnyCommand) -> None:
         """Take a command; most of what it causes happens in `advance`."""
         room = command.room if isinstance(command, Stop | Rewind | Forget) else command.goal.room
+        moment = command.moment if isinstance(command, Seek) else None
         try:
             self._obey(command)
         except EditorError as error:
-            self._tell(Complained(room=room, message=str(error)))
+            self._tell(Complained(room=room, message=str(error), moment=moment))
         except Exception as error:
             log.exception("a command of room %s could not be followed", room)
-            self._tell(Complained(room=room, message=unexpected(error)))
+            self._tell(Complained(room=room, message=unexpected(error), moment=moment))
 
     def _obey(self, command: AnyCommand) -> None:
         match command:
@@ -329,7 +333,7 @@ class DeviceWorker:
     def _step(self, job: Job) -> None:
         assert job.steps is not None
         self._tell(Stepping(room=job.room, run=job.run))
-        began = time.monotonic()
+        began = self._clock()
         try:
             next(job.steps)
             job.retried = job.retried and job.stage == "loading"  # opening again is not yet having got over it
@@ -345,8 +349,8 @@ class DeviceWorker:
                 log.exception("run %s in room %s failed unexpectedly", job.run, job.room)
                 self._drop(job)  # its state cannot be relied on: the last checkpoint's counts
                 self._fail(job, unexpected(error))
+        self._count(job, self._clock() - began)
         job.used = time.monotonic()
-        self._count(job, job.used - began)
         if job.session is None and job.steps is None:
             self._leave(job)
 

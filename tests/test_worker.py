@@ -11,7 +11,20 @@ import pytest
 from msgspec.structs import replace
 
 from server.checkpoints import Checkpoints
-from server.engine import AnyEvent, Change, Complained, Finished, Goal, Grip, Pictured, Reported, Rewind, Start, Stop, Timed
+from server.engine import (
+    AnyEvent,
+    Change,
+    Complained,
+    Finished,
+    Goal,
+    Grip,
+    Pictured,
+    Reported,
+    Rewind,
+    Start,
+    Stop,
+    Timed,
+)
 from server.protocol import Points, Progress, Setting
 from server.uploads import read_picture
 from tests.quiet import png
