@@ -1,0 +1,171 @@
+"""Client: what was asked for is done once, whatever becomes of the connection; and frames come one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from server.client import Client, NewRoom, OperationRejected, create_room
+from server.engine import Start
+from server.protocol import AddDrag, Close, Frame, MoveDrag, RemoveDrag, SetPrompt
+from tests.conftest import find_free_port
+from tests.quiet import QuietEngine, png, quiet_server
+from tests.traffic import serving_traffic
+
+D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
+    with quiet_server(tmp_path_factory.mktemp("rooms"), heartbeat=0.2, deadline=1.0) as served:
+        yield served
+
+
+@pytest.fixture
+def address(served: tuple[str, QuietEngine]) -> str:
+    return served[0]
+
+
+@pytest.fixture
+def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
+    return served[1]
+
+
+@pytest.fixture
+def room(address: str) -> NewRoom:
+    return create_room(address, png())
+
+
+def test_edits_made_over_a_breaking_connection_are_done_once_each(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret) as client,
+            Client.join(address, room.id, room.secret) as other,
+        ):
+            edits = []
+            for number in range(30):
+                edits.append(asyncio.create_task(client.edit(AddDrag(id=f"d{number}", handle=(1, 1), target=(9, 9)))))
+                await asyncio.sleep(0.01)
+                if number % 7 == 3:
+                    client.socket.transport.abort()
+            records = await asyncio.gather(*edits)
+            assert client.connections >= 2
+            assert len({record.seq for record in records}) == 30
+            await other.edit(RemoveDrag(id="d0"))
+            assert other.seq == 31
+            assert list(other.document.drags) == [f"d{number}" for number in range(1, 30)]
+            await client.edit(RemoveDrag(id="d1"))
+            assert client.document.drags == {id: drag for id, drag in other.document.drags.items() if id != "d1"}
+
+    asyncio.run(story())
+
+
+def test_a_client_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
+    port = find_free_port()
+
+    address = f"http://127.0.0.1:{port}"
+
+    async def story() -> None:
+        first = serving_traffic(tmp_path / "data", port)
+        await asyncio.to_thread(first.__enter__)
+        room = await asyncio.to_thread(create_room, address, png())
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(D1)
+            await asyncio.to_thread(first.__exit__, None, None, None)
+            moving = asyncio.create_task(client.edit(MoveDrag(id="d1", target=(40, 40))))
+            await asyncio.sleep(0.2)
+            assert not moving.done()
+            second = serving_traffic(tmp_path / "data", port)
+            await asyncio.to_thread(second.__enter__)
+            assert (await moving).seq == 2
+            assert client.document.drags["d1"].target == (40, 40)
+            assert client.connections == 2
+        await asyncio.to_thread(second.__exit__, None, None, None)
+
+    asyncio.run(story())
+
+
+def test_a_closed_door_ends_the_client_and_what_it_waits_for(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        with pytest.raises(ConnectionClosed) as caught:
+            async with Client.join(address, room.id, "wrong"):
+                pass
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == Close.WRONG_SECRET
+        async with Client.join(address, room.id, room.secret, reconnect=False) as client:
+            client.socket.transport.abort()
+            with pytest.raises(ConnectionClosed):
+                await client.edit(D1)
+            with pytest.raises(ConnectionClosed):
+                await client.wait(Frame)
+
+    asyncio.run(story())
+
+
+def test_a_refused_operation_says_why_and_is_not_sent_again(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            with pytest.raises(OperationRejected, match="no drag 'nobody'"):
+                await client.edit(RemoveDrag(id="nobody"))
+            client.socket.transport.abort()
+            await client.edit(D1)
+            assert client.seq == 1
+
+    asyncio.run(story())
+
+
+def test_frames_come_until_the_run_has_ended(address: str, engine: QuietEngine, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(D1)
+            run = (await client.run()).run.id
+            await asyncio.to_thread(engine.expect, Start, room.id)
+            seen = []
+            engine.show(room.id, run, 1)
+            async for frame in client.frames(run):
+                seen.append(frame.iteration)
+                if frame.iteration < 5:
+                    engine.show(room.id, run, frame.iteration + 1)
+                else:
+                    await client.stop()
+            assert seen == [1, 2, 3, 4, 5]
+            assert (await client.end_of(run)).run.outcome == "stopped"
+
+    asyncio.run(story())
+
+
+def test_the_end_of_a_run_is_learned_from_a_snapshot_too(address: str, engine: QuietEngine, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret) as client,
+            Client.join(address, room.id, room.secret) as other,
+        ):
+            await client.edit(D1)
+            run = (await client.run()).run.id
+            await asyncio.to_thread(engine.expect, Start, room.id)
+            client.socket.transport.abort()
+            await other.stop()
+            ended = await client.end_of(run)
+            assert ended.run.outcome == "stopped"
+            assert ended.result is not None
+            assert ended.tracked == {"d1": (30.0, 20.0)}
+
+    asyncio.run(story())
+
+
+def test_only_so_many_messages_are_remembered(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, remember=5) as client:
+            seen = client.count
+            for number in range(20):
+                await client.edit(SetPrompt(prompt=str(number)))
+            assert len(client.received) == 5
+            assert client.count >= seen + 20
+            last = await client.wait(type(client.received[-1]), since=client.count - 1)
+            assert last is client.received[-1]
+
+    asyncio.run(story())

@@ -1,0 +1,98 @@
+"""A server for tests of traffic: all is real but its sessions, which show frames and compute nothing.
+
+``python -m tests.traffic PORT DATA`` serves until it is terminated; `serving_traffic` starts it and waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.app import serve
+from server.engine import AnyCommand, Finished, Pictured, Start, Stop
+from server.settings import Rate, Settings
+from tests.conftest import ROOT, wait_until_healthy
+from tests.quiet import QuietEngine, png
+
+FRAME_SECONDS = 0.2
+FRAME_BYTES = 8000
+UNLIMITED = Rate(0, 0)
+
+
+class BusyEngine(QuietEngine):
+    """Shows a frame every `FRAME_SECONDS` for each run, until somebody presses Stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._showing: dict[str, asyncio.Task[None]] = {}
+
+    def submit(self, command: AnyCommand) -> None:
+        match command:
+            case Start(run=run, goal=goal):
+                self.goals[goal.room] = goal
+                self._showing[goal.room] = asyncio.get_running_loop().create_task(self._show(goal.room, run))
+            case Stop(room=room, run=run) if room in self._showing:
+                self._showing.pop(room).cancel()
+                goal = self.goals[room]
+                self._tell(
+                    Finished(
+                        room=room, run=run, outcome="stopped", iterations=1, seq=goal.seq, tracked={}, picture=png()
+                    )
+                )
+
+    async def close(self) -> None:
+        for task in self._showing.values():
+            task.cancel()
+
+    async def _show(self, room: str, run: str) -> None:
+        iteration = 0
+        while True:
+            iteration += 1
+            self._tell(
+                Pictured(
+                    room=room,
+                    run=run,
+                    stage="dragging",
+                    iteration=iteration,
+                    format="webp",
+                    width=256,
+                    height=256,
+                    time=time.time(),
+                    data=bytes(FRAME_BYTES),
+                )
+            )
+            await asyncio.sleep(FRAME_SECONDS)
+
+
+@contextmanager
+def serving_traffic(data: Path, port: int, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the server in a process of its own, which the caller may kill; gives it once it answers."""
+    log = data.with_suffix(".log")
+    arguments = [f"{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "tests.traffic", str(port), str(data), *arguments]
+    with log.open("ab") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+        try:
+            wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def main() -> None:
+    port, data, *settings = sys.argv[1:]
+    chosen = {name: float(value) for name, value in (setting.split("=") for setting in settings)}
+    rates = dict.fromkeys(
+        ("rate_connections", "rate_entries", "rate_rooms", "rate_requests", "rate_messages"), UNLIMITED
+    )
+    served = Settings(port=int(port), data_dir=Path(data), **rates, **chosen)  # type: ignore[arg-type]
+    asyncio.run(serve(served, BusyEngine(), started=lambda address, server: None))
+
+
+if __name__ == "__main__":
+    main()
