@@ -74,7 +74,7 @@ from server.protocol import (
 )
 from server.room import Refused, Room, digest, fold
 from server.settings import Settings
-from server.store import Link, Store, StoreError
+from server.store import Link, Saved, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class Hall:
 
     room: Room
     instance: str
+    roles: dict[str, Role]
     document: Document  # what is on disk and has been told: the room itself may be ahead
     seq: int
     seats: dict[str, Seat] = field(default_factory=dict)
@@ -174,8 +175,9 @@ class Hub:
         if room not in self._halls:
             async with self._opening:
                 if room not in self._halls:
-                    opened, instance = await self._load(room)
-                    hall = self._halls[room] = Hall(opened, instance, opened.document, opened.seq)
+                    opened, saved = await self._load(room)
+                    hall = Hall(opened, saved.instance, saved.roles, opened.document, opened.seq)
+                    self._halls[room] = hall
                     asyncio.get_running_loop().call_later(LINGER, self._close_if_empty, hall)
         return self._halls[room]
 
@@ -188,21 +190,21 @@ class Hub:
         """Whether this is the room's hall still: one that was closed while something waited must change nothing."""
         return self._halls.get(hall.room.id) is hall
 
-    async def _load(self, room: str) -> tuple[Room, str]:
+    async def _load(self, room: str) -> tuple[Room, Saved]:
         saved = await asyncio.wrap_future(self.store.load(room))
         if saved is None:
             raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
         assert self.model is not None
-        document = saved.document
-        if document.run is not None and document.run.outcome is None:  # the machine stopped under it
-            document = replace(document, run=replace(document.run, interrupted=True))
-        known = {record.op_id: record for record in saved.records if not isinstance(record, Ended)}
-        return Room(room, document, saved.roles, self.model, seq=saved.seq, known=known), saved.instance
+        opened = Room(room, saved.base, self.model, seq=saved.base_seq, records=saved.records)
+        run = opened.document.run
+        if run is not None and run.outcome is None:  # the machine stopped under it
+            opened.document = replace(opened.document, run=replace(run, interrupted=True))
+        return opened, saved
 
     async def enter(self, room: str, secret: str) -> tuple[Hall, Role]:
         """A room for somebody who has a secret of it. Raises `UnknownRoom`, `WrongSecret`."""
         hall = await self.open(room)
-        role = hall.room.role(secret)
+        role = hall.roles.get(digest(secret))
         if role is None:
             raise WrongSecret(f"this secret does not open room {room!r}: use the whole link, with what follows its '#'")
         return hall, role
@@ -363,7 +365,7 @@ class Hub:
 
     async def _reload(self, hall: Hall) -> None:
         was_running = hall.room.running
-        hall.room, hall.instance = await self._load(hall.room.id)
+        hall.room, _ = await self._load(hall.room.id)
         room = hall.room
         if was_running and room.document.run is not None and room.document.run.interrupted:
             room.document = replace(room.document, run=replace(room.document.run, interrupted=False))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from msgspec.structs import replace
 
+from server.history import Change, History, Property, shortest
 from server.protocol import (
     LIVE_SETTINGS,
     MAX_DRAGS,
@@ -36,13 +37,14 @@ from server.protocol import (
     PutBack,
     Raster,
     Reason,
+    Redo,
     RemoveDrag,
     RemoveStroke,
     Reset,
     Restore,
     Result,
-    Role,
     Run,
+    SeekMoment,
     SetPrompt,
     SetSettings,
     Setting,
@@ -52,13 +54,16 @@ from server.protocol import (
     Stopping,
     StopRun,
     Stroke,
+    Undo,
     WasReset,
 )
 
-DocRecordT = TypeVar("DocRecordT", Edited, Started, Stopping, Ended, WasReset, Sought)
+DocRecordT = TypeVar("DocRecordT", bound=DocRecord)
 
 MAX_MASK_POINTS = 100_000
 """Of all strokes of a room together."""
+MOST_KNOWN = 2000
+"""Accepted operations of a room that are recognised when they are sent again."""
 MAX_LAYERS = 2000
 """Of a mask."""
 LEAST_DISTANCE = 1.0
@@ -91,29 +96,31 @@ class Room:
         self,
         id: str,
         document: Document,
-        links: Mapping[str, Role],
         model: ModelInfo,
         *,
         seq: int = 0,
-        known: Mapping[str, DocRecord] | None = None,
+        records: Iterable[DocRecord] = (),
     ) -> None:
         """Open a room.
 
         Args:
-            links: roles by `digest` of the secret that gives them.
+            document: the document at ``seq``.
             model: the model in use: which settings there are.
-            seq: number of the last record in the document.
-            known: accepted operations by ``op_id``; sending one of them again is harmless.
+            records: the log, oldest first. What is after ``seq`` is folded into the document, and can be undone by
+                whoever did it; what is before is known, so that sending it again is harmless.
         """
         self.id = id
         self.document = document
-        self.links = dict(links)
         self.model = model
         self.seq = seq
-        self._known = dict(known or {})
+        self._history = History(seq)
+        self._known: dict[str, DocRecord] = {}
         self._grabbed: dict[str, int] = {}
-        for record in self._known.values():
-            self._note_grab(record)
+        for record in records:
+            if record.seq <= seq:
+                self._remember(record)
+            else:
+                self._accept(record)
 
     @property
     def running(self) -> bool:
@@ -125,10 +132,6 @@ class Room:
         """Whether it is this run that is under way."""
         return self.running and self.document.run is not None and self.document.run.id == run
 
-    def role(self, secret: str) -> Role | None:
-        """What this secret allows; None if it is not one of this room's."""
-        return self.links.get(digest(secret))
-
     def known(self, op_id: str) -> DocRecord | None:
         """The record that an operation was accepted with before."""
         return self._known.get(op_id)
@@ -139,8 +142,39 @@ class Room:
 
     def edit(self, by: str, edit: Edit) -> Edited:
         """Accept an operation on the document."""
+        if edit.offline:
+            name = self._history.stale(by, edit.op, edit.base, self.document)
+            if name is not None:
+                text = f"{named(name)} was changed by others while you were offline: look at it, then do it again"
+                raise Refused("stale", text)
         check(self.document, edit.op, self.model, running=self.running)
         return self._accept(Edited(seq=self.seq + 1, op_id=edit.op_id, by=by, op=edit.op))
+
+    def undo(self, by: str, message: Undo) -> Edited:
+        """Take a person's last edit back, but for what others have changed since."""
+        change, op = self._back(by, redo=False)
+        return self._accept(Edited(seq=self.seq + 1, op_id=message.op_id, by=by, op=op, undoes=change.op_id))
+
+    def redo(self, by: str, message: Redo) -> Edited:
+        """Do again what a person's last undo took back, but for what others have changed since."""
+        change, op = self._back(by, redo=True)
+        return self._accept(Edited(seq=self.seq + 1, op_id=message.op_id, by=by, op=op, redoes=change.op_id))
+
+    def _back(self, by: str, *, redo: bool) -> tuple[Change, Operation | Restore]:
+        found = self._history.last(by, self.document, redo=redo)
+        if found is None:
+            did = "took back" if redo else "did"
+            if self._history.has_any(by, redo=redo):
+                raise Refused("nothing", f"others have changed since all that you {did}: it stays as it is")
+            raise Refused("nothing", f"there is nothing that you {did} here")
+        change, restore = found
+        check_restore(self.document, restore, running=self.running)
+        return change, shortest(self.document, restore)
+
+    def history(self, by: str) -> tuple[str | None, str | None]:
+        """The types of the edits that a person's undo and redo would be about now."""
+        undo, redo = (self._history.last(by, self.document, redo=redo) for redo in (False, True))
+        return undo and undo[0].type, redo and redo[0].type
 
     def load_mask(self, by: str, op_id: str, raster: Raster) -> Edited:
         """Replace the mask by a loaded one, whose size has been checked."""
@@ -174,6 +208,11 @@ class Room:
         if self.running:
             raise Refused("busy", "a run is under way: press Stop before going back to the uploaded picture")
         return self._accept(WasReset(seq=self.seq + 1, op_id=message.op_id, by=by))
+
+    def seek(self, by: str, message: SeekMoment, tracked: Mapping[str, XY]) -> Sought:
+        """The content has gone to a moment of the timeline, and is ``tracked`` there."""
+        there = {id: place for id, place in tracked.items() if id in self.document.drags}
+        return self._accept(Sought(seq=self.seq + 1, op_id=message.op_id, by=by, moment=message.moment, tracked=there))
 
     def end(
         self,
@@ -211,17 +250,23 @@ class Room:
         )
 
     def _accept(self, record: DocRecordT) -> DocRecordT:
+        if isinstance(record, Edited):
+            self._history.note(record, self.document)
         self.document = fold(self.document, record)
         self.seq = record.seq
-        if not isinstance(record, Ended):
-            self._known[record.op_id] = record
-        self._note_grab(record)
+        self._remember(record)
         return record
 
-    def _note_grab(self, record: DocRecord) -> None:
+    def _remember(self, record: DocRecord) -> None:
+        if not isinstance(record, Ended):
+            self._known[record.op_id] = record
+            if len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
         match record:
             case Edited(op=AddDrag(id=id)) | Edited(op=MoveDrag(id=id, handle=(_, _))):
                 self._grabbed[id] = record.seq
+            case Edited(op=Restore(drags=drags)):
+                self._grabbed |= {id: record.seq for id, back in drags.items() if back is not None and back.handle}
 
 
 def fold(document: Document, record: DocRecord) -> Document:
@@ -350,6 +395,37 @@ def check(document: Document, op: Operation, model: ModelInfo, *, running: bool)
                     raise Refused("busy", f"{name} cannot change during a run: press Stop first. These can: {live}")
         case ClearMask() | SetPrompt():
             pass
+
+
+def check_restore(document: Document, restore: Restore, *, running: bool) -> None:
+    """Raise `Refused` unless properties may be put back now."""
+    fixed = sorted(restore.settings.keys() - LIVE_SETTINGS)
+    if running and (fixed or restore.prompt is not None):
+        what = "the prompt" if restore.prompt is not None else fixed[0]
+        raise Refused("busy", f"{what} cannot change back during a run: press Stop first")
+    drags = len(document.drags.keys() | {id for id, back in restore.drags.items() if back is not None})
+    if drags > MAX_DRAGS:
+        raise Refused("too_many", f"this room has {len(document.drags)} drags, the most there can be: remove one")
+    painted = sum(len(layer.points) for layer in restore.mask or () if isinstance(layer, Stroke))
+    if painted > MAX_MASK_POINTS:
+        raise Refused(
+            "too_many", f"the mask's strokes would have {painted} points, at most {MAX_MASK_POINTS} are kept: clear it"
+        )
+
+
+def named(name: Property) -> str:
+    """A property as people call it."""
+    kind, id = name
+    match kind:
+        case "prompt":
+            return "the prompt"
+        case "setting":
+            return f"the setting {id!r}"
+        case "layer":
+            return f"the mask's layer {id!r}"
+        case "drag":
+            return f"drag {id!r}"
+    return f"the {kind} of drag {id!r}"
 
 
 def check_drag(picture: Picture, handle: XY, target: XY) -> None:

@@ -28,7 +28,7 @@ def make(store: Store, *, edits: int = 3) -> Saved:
     """A room with a loaded mask, runs and results."""
     picture = Picture(sha256=store.put_picture(png()), width=64, height=48)
     document = Document(picture=picture, drags={"d1": Drag(handle=(10.0, 10.0), target=(30.0, 20.0))})
-    room = Room("r", document, {}, MODEL)
+    room = Room("r", document, MODEL)
     store.create("r", document, LINKS)
     store.save_member("r", ADA)
     mask = Raster(id="m", sha256=store.put_picture(png(color="white", mode="L")))
@@ -72,7 +72,7 @@ def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> No
         assert saved.document.result is not None
         for sha256 in (saved.document.picture.sha256, saved.document.result.sha256, saved.document.mask[0].sha256):  # type: ignore[union-attr]
             assert there.get_picture(sha256) == here.get_picture(sha256)
-        room_there = Room("r", saved.document, saved.roles, MODEL, seq=saved.seq)
+        room_there = Room("r", saved.document, MODEL, seq=saved.seq)
         there.append("r", say(room_there, "it goes on"), room_there.document).result(5)
         there._fresh.clear()
         there.sweep().result(5)

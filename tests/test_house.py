@@ -27,7 +27,8 @@ EDITOR = [
 ]
 SERVER = [
     {"protocol", "settings", "logs"},
-    {"mask", "room", "engine", "limits", "scheduler"},
+    {"history", "mask", "engine", "limits", "scheduler"},
+    {"room"},
     {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray", "checkpoints"},
     {"connection", "jobs", "archive", "client", "protocol_page"},
     {"hub", "worker"},

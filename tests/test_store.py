@@ -32,7 +32,7 @@ def say(room: Room, prompt: str) -> DocRecord:
 
 
 def fill(store: Store, count: int) -> Room:
-    room = Room("r", EMPTY, {}, MODEL)
+    room = Room("r", EMPTY, MODEL)
     store.create("r", EMPTY, LINKS).result(5)
     saved = [store.append("r", say(room, str(number)), room.document) for number in range(count)]
     for future in saved:
@@ -72,7 +72,7 @@ def test_a_long_log_is_shortened_and_still_leads_to_the_document(tmp_path: Path)
 
 def test_every_kind_of_record_comes_back(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        room = Room("r", EMPTY, {}, MODEL)
+        room = Room("r", EMPTY, MODEL)
         store.create("r", EMPTY, LINKS)
         from tests.test_room import D1, do
 
@@ -169,7 +169,7 @@ def test_a_deleted_room_takes_its_files_with_it_but_for_those_of_others(tmp_path
         shared, own = with_picture(store, "teal"), store.put_picture(png(color="white", mode="L"))
         for name in ("r", "s"):
             store.create(name, shared, LINKS).result(5)
-        room = Room("r", shared, {}, MODEL)
+        room = Room("r", shared, MODEL)
         store.append("r", room.load_mask("p", "m", Raster(id="m", sha256=own)), room.document).result(5)
         store.save_member("r", Member("p1", "Ada", "#aa0000", "editor", "l1", 1.0))
         store.checkpoints_path("r").mkdir(parents=True)
@@ -220,7 +220,7 @@ def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         document = with_picture(store, "teal")
         store.create("r", document, LINKS).result(5)
-        room = Room("r", document, {}, MODEL)
+        room = Room("r", document, MODEL)
         from tests.test_room import D1, do
 
         store.append("r", do(room, D1), room.document).result(5)
@@ -240,7 +240,7 @@ def test_rooms_expire_unless_somebody_is_inside(tmp_path: Path) -> None:
     grow_old(tmp_path)
     with Store(tmp_path) as store:
         load(store, "looked")
-        room = Room("edited", EMPTY, {}, MODEL)
+        room = Room("edited", EMPTY, MODEL)
         store.append("edited", say(room, "x"), room.document).result(5)
         assert store.expire(before=1000.0, inside={"inside"}).result(5) == ["empty"]
         assert {listed.id for listed in store.rooms().result(5)} == {"inside", "looked", "edited"}
@@ -295,7 +295,7 @@ def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: 
 def test_a_room_from_schema_1_goes_on(old: Path) -> None:
     with Store(old) as store:
         saved = load(store, "long")
-        room = Room("long", saved.document, saved.roles, MODEL, seq=saved.seq)
+        room = Room("long", saved.document, MODEL, seq=saved.seq)
         record = room.end("stopped")
         store.append("long", record, room.document).result(5)
         assert load(store, "long").document == room.document
@@ -339,7 +339,7 @@ def test_a_full_disk_refuses_edits_by_name_and_corrupts_nothing(tmp_path: Path) 
         assert "Is the disk full?" in str(refused)
         assert load(store) == before
         pages(2**30)  # somebody has made room
-        room = Room("r", document, {}, MODEL, seq=before.seq)
+        room = Room("r", document, MODEL, seq=before.seq)
         store.append("r", say(room, "again"), room.document).result(5)
         assert load(store).document.prompt == "again"
     with Store(tmp_path) as store:
@@ -354,7 +354,7 @@ from server.store import Store, StoreError
 from tests.quiet import png
 from tests.test_store import EMPTY, LINKS, MODEL, Room, load, say
 with Store(Path(sys.argv[1])) as store:
-    room = Room("r", EMPTY, {}, MODEL)
+    room = Room("r", EMPTY, MODEL)
     store.create("r", EMPTY, LINKS).result(5)
     try:
         store.put_picture(os.urandom(4 * 2**20))
@@ -427,7 +427,7 @@ from pathlib import Path
 from server.store import Store
 from tests.test_store import EMPTY, LINKS, MODEL, Room, say
 store = Store(Path(sys.argv[1]))
-room = Room("r", EMPTY, {}, MODEL)
+room = Room("r", EMPTY, MODEL)
 store.create("r", EMPTY, LINKS).result()
 waiting = []
 while True:
