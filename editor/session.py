@@ -538,9 +538,29 @@ class DragSession:
     def nbytes(self) -> int:
         """Bytes that the session holds beside the model."""
         seen = sum(tensor.nbytes for entry in self._reference.values() for tensor in entry.values())
-        return seen + sum(tensor.nbytes for tensor in self._taken_down().tensors.values())
+        return seen + sum(tensor.nbytes for tensor in self._tensors().tensors.values())
 
     def _taken_down(self) -> Snapshot:
+        taken = self._tensors()
+        taken.facts = {
+            "model": self._model.name,
+            "picture": self._picture_hash,
+            "taken": self._taken,
+            "settings": self.settings.as_dict(),
+            "iteration": self.iteration,
+            "fitted": self._fitted,
+            "climbed": self._climbed,
+            "latent_moved": self._latent_moved,
+            "handles": taken.put_handles(self._handles),
+            "current": self.timeline.current,
+            "timeline": [
+                [moment.index, moment.parent, moment.iteration, taken.put_handles(moment.handles)]
+                for moment in self.timeline
+            ],
+        }
+        return taken
+
+    def _tensors(self) -> Snapshot:
         taken = Snapshot()
         named = {
             "picture.clean": self._clean,
@@ -559,22 +579,6 @@ class DragSession:
             taken.put("lora", self._lora.state())
         if self._optimizer is not None and self._latent is not None:
             taken.put("adam", self._optimizer.state.get(self._latent, {}))
-        taken.facts = {
-            "model": self._model.name,
-            "picture": self._picture_hash,
-            "taken": self._taken,
-            "settings": self.settings.as_dict(),
-            "iteration": self.iteration,
-            "fitted": self._fitted,
-            "climbed": self._climbed,
-            "latent_moved": self._latent_moved,
-            "handles": taken.put_handles(self._handles),
-            "current": self.timeline.current,
-            "timeline": [
-                [moment.index, moment.parent, moment.iteration, taken.put_handles(moment.handles)]
-                for moment in self.timeline
-            ],
-        }
         return taken
 
     @classmethod

@@ -331,7 +331,7 @@ class LocalEngine(Engine):
                 if not stats.running + stats.queued:
                     worker.stepping = None
             case Left(room=room):
-                if room not in self._tasks:
+                if room not in self._tasks and room not in self._seeks:
                     self._places.pop(room, None)
             case Finished(room=room, run=run):
                 task = self._tasks.get(room)
@@ -412,8 +412,15 @@ class LocalEngine(Engine):
         return commands + [self._seeks[room] for room in rooms if room in self._seeks]
 
     async def _respawn(self, worker: Worker, pause: float) -> None:
-        await asyncio.sleep(pause)
-        await self._spawn(worker)
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._spawn(worker)
+            except OSError as error:
+                log.error("the worker of device %r cannot be started: %s", worker.device, error)
+                pause = PAUSES[-1]
+            else:
+                return
 
     async def _watch(self) -> None:
         """Kill workers that have work and do nothing; what their deaths cause follows from that."""

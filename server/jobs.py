@@ -58,17 +58,22 @@ class Stopwatch:
 
 @dataclass
 class Shown:
-    """What the moments of a timeline looked like: when they were reached, small pictures, and previews, by moment."""
+    """What is kept of a timeline's moments beside the session.
+
+    By moment: when it was reached, where the content of each drag was, a small picture, and a preview.
+    """
 
     times: dict[int, float] = field(default_factory=dict)
+    tracked: dict[int, dict[str, XY]] = field(default_factory=dict)
     thumbnails: dict[int, bytes] = field(default_factory=dict)
     frames: dict[int, bytes] = field(default_factory=dict)
 
     def keep_only(self, moments: set[int]) -> None:
-        """Forget the pictures of all others."""
-        for kept in (self.times, self.thumbnails, self.frames):
-            for gone in kept.keys() - moments:
-                del kept[gone]
+        """Forget all others."""
+        for gone in self.times.keys() - moments:
+            del self.times[gone], self.tracked[gone]
+            self.thumbnails.pop(gone, None)
+            self.frames.pop(gone, None)
 
 
 @dataclass(eq=False)
@@ -86,7 +91,7 @@ class Job:
         iterations: that the run has made; ``branched_at`` of them before it went to another moment.
         retried: whether this very step has been tried again after the memory had been full.
         used, asked: when it last took a step, when it began to wait for a place.
-        checkpoint: the last one that was written of this session.
+        checkpoint: the last one that was written of this session, ``kept`` when; ``unkept``: the disk has refused it.
         told: what was last told of the timeline, and when.
     """
 
@@ -110,6 +115,7 @@ class Job:
     queue_told: tuple[int, float] = (-1, 0.0)
     shown: Shown = field(default_factory=Shown)
     checkpoint: Checkpoint | None = None
+    kept: float = 0.0
     unkept: bool = False
     told: object = None
     told_at: float = 0.0
@@ -138,19 +144,23 @@ class Job:
 
     def moments(self) -> list[KeptMoment]:
         """The timeline of its session, with where the content of each drag was."""
-        session = self.session
+        session, shown = self.session, self.shown
         if session is None:
             return []
+        for moment in session.timeline:
+            if moment.index not in shown.times:
+                shown.times[moment.index] = time.time()
+                shown.tracked[moment.index] = places(session.tracked(moment.index))
         return [
             KeptMoment(
                 info=MomentInfo(
                     id=moment.index,
                     parent=moment.parent,
                     iteration=moment.iteration,
-                    time=self.shown.times.setdefault(moment.index, time.time()),
-                    thumbnail=moment.index in self.shown.thumbnails,
+                    time=shown.times[moment.index],
+                    thumbnail=moment.index in shown.thumbnails,
                 ),
-                tracked=places(session.tracked(moment.index)),
+                tracked=shown.tracked[moment.index],
             )
             for moment in session.timeline
         ]

@@ -99,6 +99,8 @@ QUEUE_APART = 2.0
 """Seconds between two tellings of a place in the queue that has not changed."""
 STATS_APART = 1.0
 """Seconds between two tellings of the statistics."""
+FITTING_KEPT = 20.0
+"""Seconds of preparing a picture after which what is done is kept: no more than that is lost when the worker dies."""
 RECENT = 0.2
 """How much the latest step counts in the pace of its stage."""
 
@@ -345,6 +347,8 @@ class DeviceWorker:
         except Exception as error:
             if out_of_memory(error):
                 self._out_of_memory(job, error)
+            elif device_fault(error):
+                raise  # nothing works in this process any more: the engine starts another one
             else:
                 log.exception("run %s in room %s failed unexpectedly", job.run, job.room)
                 self._drop(job)  # its state cannot be relied on: the last checkpoint's counts
@@ -490,7 +494,10 @@ class DeviceWorker:
 
     def _needs(self, job: Job) -> float | None:
         """Seconds of device time to the end of a run, if it makes all of its iterations; None: not known yet."""
-        settings = self._settings(job.goal)
+        try:
+            settings = self._settings(job.goal)
+        except EditorError:
+            return None  # it will fail as soon as it begins
         whole_run = {
             "fitting": settings.lora_steps,
             "inverting": settings.levels_inverted,
@@ -545,12 +552,15 @@ class DeviceWorker:
         watch: Stopwatch | None = None
         if session.prepared:
             return
+        job.kept = time.monotonic()
         with closed(session.prepare()) as preparation:
             for step in preparation:
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch is None or watch.stage != stage:
                     watch = self._stage(job, stage, step.steps - step.step + 1, since=watch)
                 job.left = {stage: step.steps - step.step}
+                if time.monotonic() - job.kept >= FITTING_KEPT:
+                    self._keep(job)
                 loss = step.loss if isinstance(step, FitStep) else None
                 yield watch.progress(job.run, step.step, step.steps, loss)
         self._show_unedited(job, session)
@@ -678,7 +688,8 @@ class DeviceWorker:
                 log.warning("a checkpoint of room %s cannot be used: %s", room, error)
                 continue
             times = {moment.info.id: moment.info.time for moment in checkpoint.moments}
-            job.session, job.shown, job.told_thumbnails = session, Shown(times, thumbnails, frames), set()
+            tracked = {moment.info.id: moment.tracked for moment in checkpoint.moments}
+            job.session, job.shown, job.told_thumbnails = session, Shown(times, tracked, thumbnails, frames), set()
             job.goal, job.checkpoint, job.has_picture = checkpoint.goal, checkpoint, checkpoint.has_picture
             if resume is not None and resume == checkpoint.run:
                 job.iterations, job.branched_at = checkpoint.iterations, checkpoint.branched_at
@@ -696,6 +707,7 @@ class DeviceWorker:
         """Write a checkpoint. Where the disk refuses, the room is told, once a run, and goes on without."""
         if job.session is None:
             return
+        job.kept = time.monotonic()
         try:
             checkpoint, parts = job.to_checkpoint()
             job.checkpoint = self._checkpoints.save(job.room, checkpoint, parts, before=job.checkpoint)
@@ -836,6 +848,11 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
     )
+
+
+def device_fault(error: Exception) -> bool:
+    """Whether the device has stopped working for this process, as CUDA's do after a fault in a kernel."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def free_memory() -> None:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +20,21 @@ from msgspec.structs import replace
 from server.engine import (
     AnyEvent,
     Change,
+    Complained,
     EngineError,
     Finished,
     Forget,
+    Goal,
     Grip,
     Prepare,
     Preparing,
     Reported,
     Restarted,
     Restarting,
+    Seek,
+    Sought,
     Start,
+    Stop,
 )
 from server.engine_local import LocalEngine, WorkerOptions, devices
 from server.protocol import Points
@@ -46,8 +50,10 @@ class Ear:
         self.events: asyncio.Queue[AnyEvent] = asyncio.Queue()
         self.heard: list[AnyEvent] = []
 
-    async def expect(self, kind: type[T], wanted: Callable[[T], bool] = lambda _: True) -> T:
-        """The next event of a kind."""
+    async def expect(self, kind: type[T], wanted: Callable[[T], bool] = lambda _: True, *, fresh: bool = True) -> T:
+        """The next event of a kind, or unless it has to be ``fresh`` the last one."""
+        if not fresh:
+            return [event for event in self.heard if isinstance(event, kind)][-1]
         async with asyncio.timeout(60):
             while True:
                 event = await self.events.get()
@@ -122,81 +128,114 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None
     asyncio.run(story())
 
 
+def quiet(**options: Any) -> LocalEngine:
+    return LocalEngine(WorkerOptions(model="quiet", **options), worker="tests.quiet_worker:serve")
+
+
+def quietly(room: str, iterations: int = 5, **changes: Any) -> Goal:
+    return replace(GOAL, room=room, settings={"max_iterations": iterations}, **changes)
+
+
+async def ends(ear: Ear, count: int) -> dict[str, Finished]:
+    """The ends of so many runs, by room."""
+    ended = [await ear.expect(Finished) for _ in range(count)]
+    return {event.room: event for event in ended}
+
+
 def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
     async def story() -> None:
-        engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=1, hang=4))
+        engine = quiet(hang=1.0)
         async with running(engine) as ear:
-            engine.submit(Start(run="r1", picture=PICTURE, goal=GOAL))
-            await ear.expect(Reported, iteration)
-            kill(engine, signal.SIGSTOP)
-            assert "did nothing for 4 s" in (await ear.expect(Restarting)).message
-            assert (await ear.expect(Finished)).outcome == "exhausted"
+            await asyncio.sleep(1.3)  # one that has nothing to do hangs not
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("silent")))
+            assert "did nothing for 1 s" in (await ear.expect(Restarting)).message
+            ended = await ear.expect(Finished)
+            assert (ended.run, ended.iterations) == ("r1", 5)
+            assert engine.stats().devices[0].restarts == 1
 
     asyncio.run(story())
 
 
 def test_a_run_in_which_the_worker_dies_twice_has_failed_and_others_go_on() -> None:
     async def story() -> None:
-        engine = LocalEngine(WorkerOptions(model="builtin"), worker="tests.test_engine:serve_a_deadly_room")
+        engine = quiet()
         async with running(engine) as ear:
-            engine.submit(Start(run="r1", picture=PICTURE, goal=replace(GOAL, room="deadly")))
-            engine.submit(Start(run="r2", picture=PICTURE, goal=GOAL))
-            ended = [await ear.expect(Finished), await ear.expect(Finished)]
-            outcomes = {event.room: (event.run, event.outcome) for event in ended}
-            assert outcomes == {"deadly": ("r1", "failed"), "a": ("r2", "exhausted")}
-            assert any("exit code 7" in (event.message or "") for event in ended)
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(Reported, iteration)
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("deadly")))
+            ended = await ends(ear, 2)
+            outcomes = {room: (event.run, event.outcome, event.iterations) for room, event in ended.items()}
+            assert outcomes == {"deadly": ("r1", "failed", 0), "a": ("r2", "exhausted", 50)}
+            assert "exit code 7" in (ended["deadly"].message or "")
             assert engine.stats().devices[0].restarts == 2
+            await asyncio.sleep(0.2)
+            assert len([event for event in ear.heard if isinstance(event, Finished)]) == 2
 
     asyncio.run(story())
 
 
-def serve_a_deadly_room(connection: Connection, options: WorkerOptions) -> None:
-    """The real worker, but that the process ends when the room called deadly begins to drag."""
-    from server import worker
-
-    drag = worker.DeviceWorker._drag
-
-    def deadly(self: worker.DeviceWorker, job: Any, session: Any) -> Any:
-        if job.room == "deadly":
-            os._exit(7)
-        return drag(self, job, session)
-
-    worker.DeviceWorker._drag = deadly  # type: ignore[method-assign]
-    worker.serve(connection, options)
-
-
-def test_rooms_are_shared_among_the_devices() -> None:
+def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
     async def story() -> None:
-        engine = LocalEngine(WorkerOptions(model="builtin", device="cpu,cpu"))
-        goals = [replace(GOAL, room=room) for room in ("a", "b")]
+        engine = quiet(device="one,two")
         async with running(engine) as ear:
-            for goal in goals:
-                engine.submit(Start(run=goal.room, picture=PICTURE, goal=goal))
-            await ear.expect(Reported)
+            for room in "abcd":
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+            await ear.expect(Reported, iteration)
             kill(engine)
             restarting = await ear.expect(Restarting)
-            assert (restarting.rooms, engine.state) == (("a",), "ready"), "the other device goes on"
-            ended = [await ear.expect(Finished), await ear.expect(Finished)]
-            assert {(event.room, event.outcome) for event in ended} == {("a", "exhausted"), ("b", "exhausted")}
-            assert [device.sessions for device in engine.stats().devices] == [1, 1]
-            engine.submit(Forget(room="b"))
-            engine.submit(Start(run="c", picture=PICTURE, goal=replace(GOAL, room="c")))
-            await ear.expect(Finished)
-            assert [sorted(device.rooms) for device in engine.stats().devices] == [["a"], ["c"]]
+            assert (restarting.device, restarting.rooms) == ("one", ("a", "c"))
+            assert engine.state == "ready", "the other device goes on"
+            assert {event.outcome for event in (await ends(ear, 4)).values()} == {"exhausted"}
+            assert (await ear.expect(Restarted, fresh=False)).rooms == ("a", "c")
+            assert [device.restarts for device in engine.stats().devices] == [1, 0]
+            for room in "ac":
+                engine.submit(Forget(room=room))
+            for room in "ef":
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+            await ear.expect(Reported, lambda event: event.room == "f")
+            kill(engine)
+            assert (await ear.expect(Restarting)).rooms == ("e",), "f found a run on this one, and none on the other"
 
     asyncio.run(story())
 
 
-def test_a_preparation_is_taken_up_again_by_the_next_worker() -> None:
+def test_a_stop_an_edit_and_a_seek_reach_the_next_worker() -> None:
     async def story() -> None:
-        engine = LocalEngine(WorkerOptions(model="builtin"))
-        goal = replace(GOAL, drags={}, settings={**SHORT, "lora_steps": 8})
+        engine = quiet()
         async with running(engine) as ear:
-            engine.submit(Prepare(picture=PICTURE, goal=goal))
-            await ear.expect(Preparing, lambda event: event.step > 3)
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 10_000)))
+            await ear.expect(Reported, iteration)
+            kill(engine)
+            engine.submit(Change(goal=quietly("a", 10_000, seq=5)))  # sent to one that is dead
+            engine.submit(Seek(moment=3, goal=quietly("a", 10_000, seq=6)))
+            await ear.expect(Restarting)
+            engine.submit(Seek(moment=100, goal=quietly("b")))  # waits for the next one
+            engine.submit(Stop(room="a", run="r1"))
+            assert (await ear.expect(Sought)).moment == 3
+            assert (await ear.expect(Complained)).moment == 100
+            ended = await ear.expect(Finished)
+            assert (ended.outcome, ended.seq) == ("stopped", 6)
             kill(engine)
             await ear.expect(Restarted)
-            await ear.expect(Preparing, lambda event: event.stage == "ready")
+            await asyncio.sleep(0.2)
+            assert [event.moment for event in ear.heard if isinstance(event, Sought)] == [3], "it was answered"
+
+    asyncio.run(story())
+
+
+def test_what_is_prepared_is_asked_for_again_until_it_is_ready() -> None:
+    async def story() -> None:
+        engine = quiet()
+        async with running(engine) as ear:
+            kill(engine, signal.SIGSTOP)
+            engine.submit(Prepare(picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert (await ear.expect(Restarting)).rooms == ("a",)
+            await ear.expect(Preparing)
+            kill(engine)
+            await ear.expect(Restarted)
+            await asyncio.sleep(0.2)
+            assert len([event for event in ear.heard if isinstance(event, Preparing)]) == 1
 
     asyncio.run(story())
 

@@ -125,3 +125,73 @@ def test_what_is_no_snapshot_of_this_is_refused(tiny: Diffusion) -> None:
     for data, shown in cases:
         with pytest.raises(EditorError, match="snapshot"):
             DragSession.restore(tiny, shown, data)
+
+
+def written(session: DragSession) -> dict[str, bytes]:
+    return {part.name: part.snapshot.to_bytes() for part in session.parts()}
+
+
+def stamps(session: DragSession) -> dict[str, str]:
+    return {part.name: part.stamp for part in session.parts()}
+
+
+@pytest.mark.parametrize("steps", [0, 2, 9, 13])
+def test_the_parts_together_are_the_snapshot(
+    tiny: Diffusion, uninterrupted: tuple[torch.Tensor, bytes, object], steps: int
+) -> None:
+    session = begin(tiny)
+    run = whole(session)
+    list(itertools.islice(run, steps))
+    restored = DragSession.restore(tiny, picture(), written(session))
+    session.close()
+    latent, result, drags = end_of(restored)
+    assert torch.equal(latent, uninterrupted[0])
+    assert (result, drags) == uninterrupted[1:]
+
+
+def test_parts_with_the_same_stamp_hold_the_same(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    run = whole(session)
+    taken = []
+    for _ in range(20):
+        next(run)
+        taken.append((stamps(session), written(session)))
+    session.close()
+    same = 0
+    for (stamps_before, before), (stamps_after, after) in itertools.pairwise(taken):
+        known = [name for name, stamp in stamps_after.items() if stamp and stamps_before.get(name) == stamp]
+        assert all(before[name] == after[name] for name in known)
+        same += len(known)
+    assert same > 30, "most need not be written again"
+    assert stamps_after["state"] == ""
+
+
+def test_parts_without_the_one_that_changes_are_no_snapshot(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    parts = written(session)
+    session.close()
+    del parts["state"]
+    with pytest.raises(EditorError, match="'state' is missing"):
+        DragSession.restore(tiny, picture(), parts)
+
+
+def test_templates_that_handles_share_are_kept_once_again_and_again(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    list(itertools.islice(whole(session), 13))
+    sizes = [len(session.snapshot())]
+    for _ in range(2):
+        restored = DragSession.restore(tiny, picture(), session.snapshot())
+        session.close()
+        session = restored
+        sizes.append(len(session.snapshot()))
+    assert sizes[0] < session.nbytes * 1.5
+    session.close()
+    assert max(sizes) - min(sizes) < 100
+
+
+def test_a_run_goes_on_with_what_is_left_of_its_budget(tiny: Diffusion) -> None:
+    session = begin(tiny)
+    list(itertools.islice(whole(session), 8))
+    assert [step.iteration for step in session.drag(0, taken=4)] == [1, 2, 2]
+    assert [step.iteration for step in session.drag(0)] == [3, 4, 5, 6, 7, 8, 8]
+    session.close()

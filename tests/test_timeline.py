@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
-from editor.timeline import Timeline
+from editor.timeline import MOST_MOMENTS, Timeline
 from tests.pipelines import write_pipeline
 
 LATENT = torch.zeros(1, 4, 8, 8)
@@ -25,6 +25,20 @@ def test_thinning_keeps_first_and_last_and_is_denser_where_newer() -> None:
     assert (kept[0], kept[-1]) == (0, 199)
     gaps = [after - before for before, after in itertools.pairwise(kept)]
     assert sum(gaps[:5]) > 4 * sum(gaps[-5:])
+
+
+def test_there_are_never_more_moments_than_people_can_tell_apart() -> None:
+    timeline = Timeline(budget=10**9)
+    for iteration in range(MOST_MOMENTS + 50):
+        timeline.add(iteration, {}, LATENT)
+    assert len(timeline) == MOST_MOMENTS
+
+
+def test_a_timeline_that_follows_another_uses_none_of_its_names() -> None:
+    timeline = Timeline(budget=10**9)
+    timeline.begin_at(7)
+    assert [timeline.add(iteration, {}, LATENT).index for iteration in range(2)] == [7, 8]
+    assert [moment.parent for moment in timeline] == [None, 7]
 
 
 @settings(max_examples=40, deadline=None)

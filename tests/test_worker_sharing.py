@@ -256,6 +256,16 @@ def test_an_unexpected_fault_fails_that_run_alone(
     assert "ZeroDivisionError: of this test" in (told.events(Finished, "b")[0].message or "")
 
 
+def test_a_device_that_has_stopped_working_takes_the_worker_along(
+    worker: DeviceWorker, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch, 1, RuntimeError("CUDA error: device-side assert triggered"))
+    begin(worker, "b", settings={**SHORT, "seed": 1})
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        finish(worker, told)
+    assert ended(told) == [], "the engine asks for the run again, of another worker"
+
+
 # Previews ------------------------------------------------------------------------------------------------------------
 
 

@@ -269,6 +269,21 @@ def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
     assert fitted(told) == [1, 1, 2]
 
 
+def test_a_long_fitting_is_kept_as_it_goes(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server import worker as module
+
+    monkeypatch.setattr(module, "FITTING_KEPT", 0.0)
+    with a_worker(small, told, checkpoints) as killed:
+        start(killed)
+        advance_to(killed, told, "fitting")
+    with a_worker(small, told, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        assert finish(worker, told).outcome == "exhausted"
+    assert fitted(told) == [1, 2]
+
+
 def test_a_rewind_survives_the_worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
     with a_worker(small, told, checkpoints) as before:
         start(before)

@@ -1,0 +1,121 @@
+"""A worker whose sessions do nothing, quickly, and which loads no torch: for tests of the engine that watches it.
+
+Its runs take as many iterations as their settings say, keep count of them in a file, and end as exhausted. In a room
+called deadly the process ends in the first iteration, and in one called silent it stops for good there, once.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import msgspec
+
+from server.engine import (
+    AnyCommand,
+    AnyEvent,
+    Complained,
+    DeviceStats,
+    Finished,
+    Forget,
+    Left,
+    Prepare,
+    Preparing,
+    Ready,
+    Reported,
+    Seek,
+    Sought,
+    Start,
+    Stepping,
+    Stop,
+    Timed,
+)
+from server.engine_local import WorkerOptions
+from server.protocol import Points
+from tests.quiet import MODEL
+
+STEP = 0.02
+"""Seconds that a step takes."""
+
+
+def serve(connection: Connection, options: WorkerOptions) -> None:
+    """Obey what comes through the pipe until it ends."""
+    commands: queue.SimpleQueue[AnyCommand | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
+    _tell(connection, Ready(model=MODEL, device=options.device))
+    work: dict[str, Start | Prepare] = {}
+    stopped: set[str] = set()
+    while True:
+        while not work or not commands.empty():
+            match commands.get():
+                case None:
+                    return
+                case Start() | Prepare() as command:
+                    work[command.goal.room] = command
+                case Stop(run=run):
+                    stopped.add(run)
+                case Seek(goal=goal, moment=moment):
+                    known = moment < 100
+                    answer = Sought(room=goal.room, moment=moment, tracked={})
+                    refusal = Complained(room=goal.room, message="not kept", moment=moment)
+                    _tell(connection, answer if known else refusal)
+                case Forget(room=room):
+                    work.pop(room, None)
+                    _tell(connection, Left(room=room))
+                case _:
+                    pass
+        for room, command in list(work.items()):
+            time.sleep(STEP)
+            done = _step(connection, Path(options.checkpoints_dir), room, command, stopped)
+            if done:
+                del work[room]
+        stats = DeviceStats(state="ready", sessions=len(work), running=len(work))
+        _tell(connection, Timed(stats=stats))
+
+
+def _step(connection: Connection, folder: Path, room: str, command: Start | Prepare, stopped: set[str]) -> bool:
+    """One step of a run or a preparation; whether that was the last one."""
+    run = command.run if isinstance(command, Start) else ""
+    _tell(connection, Stepping(room=room, run=run))
+    if isinstance(command, Prepare):
+        _tell(connection, Preparing(room=room, stage="ready", step=1, steps=1))
+        return True
+    kept = folder / f"{run}.count"
+    count = 1 + (int(kept.read_text()) if kept.exists() else 0)
+    if room == "deadly":
+        os._exit(7)
+    if room == "silent" and not (folder / "silent").exists():
+        (folder / "silent").touch()
+        time.sleep(600)
+    kept.write_text(str(count))
+    points = Points(run=run, iteration=count, handles={}, distances={}, loss=0.0)
+    _tell(connection, Reported(room=room, record=points))
+    ends = run in stopped or count >= int(command.goal.settings["max_iterations"])
+    if ends:
+        _tell(
+            connection,
+            Finished(
+                room=room,
+                run=run,
+                outcome="stopped" if run in stopped else "exhausted",
+                iterations=count,
+                seq=command.goal.seq,
+                tracked={},
+            ),
+        )
+    return ends
+
+
+def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand | None]) -> None:
+    decoder = msgspec.msgpack.Decoder(AnyCommand)
+    while packed := connection.recv_bytes():
+        commands.put(decoder.decode(packed))
+    os._exit(0)
+
+
+def _tell(connection: Connection, event: AnyEvent) -> None:
+    connection.send_bytes(msgspec.msgpack.encode(event))
