@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from editor.training.__main__ import main
 from editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
 from editor.training.denoiser import DenoiserStage, Latents, assemble, new_tokenizer
 from editor.training.pictures import Collection, Emoji, caption_of, catalogue, held_out
-from editor.training.report import Judgement, Summary, choose, guess, judge, summarise
+from editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
 from editor.training.scenes import Crop, draw_scene, name_of, scene_at, still_scene
 from editor.training.stage import Stage, Training, pace
 from editor.training.stages import write
@@ -261,3 +263,36 @@ def test_summaries_and_signals() -> None:
 def test_one_picture_stands_for_a_concept() -> None:
     emojis = [Emoji("a", "wave", 0.5, True), Emoji("b", "fox", 1.0, True), Emoji("c", "flag", 0.1, True)]
     assert choose(Collection(emojis, np.zeros((3, 4, 1, 1), np.uint8))) == [1]
+
+
+@pytest.fixture
+def quick() -> Diffusion:
+    """The built-in model with settings that take no time."""
+    model = Diffusion.load("builtin", device="cpu")
+    model.defaults = {"lora_steps": 1, "lora_batch": 1, "ddim_steps": 4, "max_iterations": 1}
+    return model
+
+
+def test_the_report_has_all_figures_and_pictures(quick: Diffusion, shapes: Collection, tmp_path: Path) -> None:
+    emojis = [replace(emoji, caption=f"{emoji.caption}, {index}") for index in range(4) for emoji in shapes.emojis]
+    many = Collection(emojis, np.concatenate([shapes._pictures] * 4))
+    figures = evaluate(quick, many, tmp_path, most=1, prompts=["a disc"])
+    assert figures == json.loads((tmp_path / "figures.json").read_text())
+    drags = figures["drags"]
+    assert isinstance(drags, dict)
+    assert list(drags) == ["no edit", "instant guess", "livedrag", "the true answer"]
+    assert drags["no edit"]["outside"] == drags["the true answer"]["outside"] == 0
+    assert drags["the true answer"]["distance"] < 2 < drags["no edit"]["distance"]
+    page = (tmp_path / "README.md").read_text()
+    assert table(figures) in page
+    for name in ("drags-1.webp", "reconstructions.webp", "words.webp"):
+        assert f"]({name})" in page
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.width == (8 * 160 if name.startswith("drags") else 1024)
+
+
+def test_searching_keeps_what_is_best(quick: Diffusion, shapes: Collection) -> None:
+    trials = make_trials(shapes, [0], 1)
+    best = search(quick, trials, {"lora_steps": (1,), "latent_lr": (1e-5, 0.5)})
+    assert {**quick.defaults, "latent_lr": best.get("latent_lr")} == {**best, "latent_lr": best.get("latent_lr")}
+    assert best.get("latent_lr") in (None, 1e-5), "half a standard deviation a step tears the picture"

@@ -35,8 +35,21 @@ def main(arguments: Sequence[str]) -> int:
         training.add_argument("--steps", type=int, required=True, help="in all, over all runs")
         training.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; goes on next time")
         training.add_argument("--batch", type=int, help="scenes a step")
+        if name == "denoiser":
+            training.add_argument(
+                "--start",
+                metavar="REF",
+                help="a finished model to go on from, autoencoder and tokenizer included, such as builtin",
+            )
     export = stages.add_parser("export", help="write the finished model")
     export.add_argument("output", type=Path)
+    searching = stages.add_parser("search", help="find the best default settings on held-out pictures")
+    searching.add_argument("--write", action="store_true", help="put them into the model's folder")
+    evaluating = stages.add_parser("evaluate", help="judge a model on other held-out pictures")
+    evaluating.add_argument("output", type=Path, help="folder of the report")
+    evaluating.add_argument("--pictures", type=int, help="fewer than all, for a quick look")
+    for judging in (searching, evaluating):
+        judging.add_argument("--model", default="builtin", metavar="REF", help="(default: %(default)s)")
     for stage in stages.choices.values():
         stage.add_argument("--folder", type=Path, help="of data and checkpoints; by default in the user's cache")
         stage.add_argument("--seed", type=int, default=0)
@@ -46,12 +59,13 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it writes its checkpoint first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
+    from editor.errors import EditorError
     from editor.training import stages as runs
     from editor.training.pictures import TrainingError
 
     try:
         runs.run(options)
-    except TrainingError as error:
+    except (TrainingError, EditorError) as error:
         sys.stderr.write(f"python -m editor.training {options.stage}: {error}\n")
         return 2
     except KeyboardInterrupt:

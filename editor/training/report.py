@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 EVALUATED, SEARCHED = 30, 10
 """Held-out pictures that the report is on, and others that the defaults are searched on."""
+PAGE = 20
+"""Trials on a sheet."""
 DRAGS = 2
 """On each picture of the report."""
 
@@ -179,16 +182,25 @@ def _score(model: Diffusion, trials: Sequence[Sequence[Trial]], overrides: Mappi
     return score
 
 
-def evaluate(model: Diffusion, pictures: Collection, folder: Path) -> dict[str, object]:
+def evaluate(
+    model: Diffusion,
+    pictures: Collection,
+    folder: Path,
+    *,
+    most: int | None = None,
+    prompts: Sequence[str] = PROMPTS,
+) -> dict[str, object]:
     """Judge a model on held-out pictures and write the report, ``README.md`` with its pictures and ``figures.json``.
 
     Args:
         model: with its own default settings.
         pictures: that are held out.
         folder: of the report.
+        most: pictures to drag on, for a quick look.
+        prompts: to draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    groups = trials_for(pictures, search=False)
+    groups = trials_for(pictures, search=False)[:most]
     settings = DragSettings.resolve(model_defaults=model.defaults)
     ways: dict[str, list[Judgement]] = {"no edit": [], "instant guess": [], "livedrag": [], "the true answer": []}
     kept, rows = [], []
@@ -209,6 +221,7 @@ def evaluate(model: Diffusion, pictures: Collection, folder: Path) -> dict[str, 
         "autoencoder": {"pictures": len(scenes), "psnr": float(signal_to_noise(back, scenes).mean())},
         "kept": {"pictures": len(groups), "psnr": float(np.mean(kept))},
         "drags": {way: asdict(summarise(judgements)) for way, judgements in ways.items()},
+        "prompts": list(prompts),
         "each": [asdict(judgement) for judgement in ways["livedrag"]],
     }
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -216,9 +229,9 @@ def evaluate(model: Diffusion, pictures: Collection, folder: Path) -> dict[str, 
     tile(torch.cat([part[::shown][start : start + 8] for start in (0, 8) for part in (scenes, back)]), 8).save(
         folder / "reconstructions.webp", quality=90
     )
-    for number, start in enumerate(range(0, len(rows), 20), start=1):
-        tile(torch.cat(rows[start : start + 20]), 8, side=160).save(folder / f"drags-{number}.webp", quality=90)
-    draw_prompts(model, PROMPTS).save(folder / "words.webp", quality=90)
+    for number, start in enumerate(range(0, len(rows), PAGE), start=1):
+        tile(torch.cat(rows[start : start + PAGE]), 8, side=160).save(folder / f"drags-{number}.webp", quality=90)
+    draw_prompts(model, prompts).save(folder / "words.webp", quality=90)
     (folder / "README.md").write_text(page(figures))
     return figures
 
@@ -250,7 +263,11 @@ def table(figures: Mapping[str, object]) -> str:
 
 def page(figures: Mapping[str, object]) -> str:
     """The report as Markdown."""
-    drags = "\n".join(f"![drags](drags-{number}.webp)" for number in (1, 2, 3))
+    each, prompts = figures["each"], figures["prompts"]
+    assert isinstance(each, list)
+    assert isinstance(prompts, list)
+    sheets = range(1, math.ceil(len(each) / PAGE) + 1)
+    drags = "\n".join(f"![drags](drags-{number}.webp)" for number in sheets)
     return f"""# Evaluation of {figures["model"]}
 
 Made by `python -m editor.training evaluate`, settings {figures["settings"]}. No picture here was trained on.
@@ -273,7 +290,7 @@ Each row of pictures above what comes back.
 
 ## Words
 
-{"; ".join(PROMPTS)}.
+{"; ".join(prompts)}.
 
 ![words](words.webp)
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,22 @@ from diffusers import AutoencoderDC
 from transformers import CLIPTokenizer
 
 from editor.model import Diffusion
+from editor.references import DEFAULTS_FILE, Setting, find_model
+from editor.training import report
 from editor.training.autoencoder import AutoencoderStage, latent_scale
 from editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
 from editor.training.pictures import TrainingError, cache_folder, collect
 from editor.training.stage import Training
+
+GRID: Mapping[str, Sequence[Setting]] = {
+    "inversion_strength": (0.5, 0.6, 0.8),
+    "latent_lr": (0.02, 0.04),
+    "supervision_radius": (2, 4),
+    "lora_steps": (40, 120),
+    "mask_weight": (0.02, 0.5),
+    "tracking_radius": (2, 5),
+}
+"""Settings that are searched, in this order, and what is tried beside their defaults."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -24,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = options.folder or cache_folder()
-    {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "export": export}[options.stage](options, folder)
+    STAGES[options.stage](options, folder)
 
 
 def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
@@ -41,7 +55,7 @@ def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
 
 def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
     """Train the tokenizer once, then UNet and text encoder on the finished autoencoder's latents."""
-    denoiser = _denoiser(folder, seed=options.seed, batch=options.batch)
+    denoiser = _denoiser(folder, seed=options.seed, batch=options.batch, start=options.start)
     denoiser.training.run(options.steps, minutes=options.minutes)
 
 
@@ -50,6 +64,32 @@ def export(options: argparse.Namespace, folder: Path) -> None:
     denoiser = _denoiser(folder, seed=options.seed)
     averaged, latents = denoiser.training.averaged, denoiser.latents
     write(assemble(latents.vae, latents.scale, averaged, denoiser.tokenizer), options.output)
+
+
+def evaluate(options: argparse.Namespace, folder: Path) -> None:
+    """Judge a model and write the report."""
+    model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
+    figures = report.evaluate(model, pictures, options.output, most=options.pictures)
+    sys.stdout.write(report.table(figures))
+
+
+def search(options: argparse.Namespace, folder: Path) -> None:
+    """Find the settings that suit a model, and say them."""
+    model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
+    best = report.search(model, report.trials_for(pictures, search=True), GRID)
+    sys.stdout.write(json.dumps(best, indent=2) + "\n")
+    if options.write:
+        place = find_model(options.model).folder / DEFAULTS_FILE
+        place.write_text(json.dumps(best, indent=2) + "\n")
+
+
+STAGES: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
+    "autoencoder": train_autoencoder,
+    "denoiser": train_denoiser,
+    "export": export,
+    "search": search,
+    "evaluate": evaluate,
+}
 
 
 def write(model: Diffusion, output: Path) -> None:
@@ -76,20 +116,36 @@ def write(model: Diffusion, output: Path) -> None:
 
 @dataclass(frozen=True)
 class _Denoiser:
+    stage: DenoiserStage
     training: Training
     latents: Latents
     tokenizer: CLIPTokenizer
 
 
-def _denoiser(folder: Path, *, seed: int, batch: int | None = None) -> _Denoiser:
+def _denoiser(folder: Path, *, seed: int, batch: int | None = None, start: str | None = None) -> _Denoiser:
+    if start is not None and not (folder / DenoiserStage.name).with_suffix(".pt").is_file():
+        return _begun_from(start, folder, seed=seed, batch=batch)
     if not (folder / "vae").is_dir():
         raise TrainingError(f"there is no finished autoencoder in {folder}: train that to its last step first")
-    pictures = collect(folder, held_out=False)
     vae = AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False)
+    pictures = collect(folder, held_out=False)
     if not (folder / "tokenizer").is_dir():
         new_tokenizer(pictures).save_pretrained(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     latents = Latents(pictures, vae, vae.config.scaling_factor, folder / "latents.f16", seed=seed)
     sizes = {"batch": batch} if batch else {}
-    training = Training(DenoiserStage(latents, tokenizer, seed=seed, **sizes), folder)
-    return _Denoiser(training, latents, tokenizer)
+    stage = DenoiserStage(latents, tokenizer, seed=seed, **sizes)
+    return _Denoiser(stage, Training(stage, folder), latents, tokenizer)
+
+
+def _begun_from(start: str, folder: Path, *, seed: int, batch: int | None) -> _Denoiser:
+    """A training that has taken no step yet, with the weights of a finished model."""
+    model = Diffusion.load(start, device="cpu", dtype=torch.float32)
+    model.vae.save_pretrained(folder / "vae")
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "latents.f16").unlink(missing_ok=True)
+    denoiser = _denoiser(folder, seed=seed, batch=batch)
+    for modules in (denoiser.stage.modules, denoiser.training.averaged):
+        modules["unet"].load_state_dict(model.unet.state_dict())
+        modules["text_encoder"].load_state_dict(model.text_encoder.state_dict())
+    return denoiser
