@@ -1,7 +1,8 @@
 /** The HTTP side: making rooms, fetching pictures, loading masks, the list of samples. */
 
+import { base } from "./routes.ts";
 import { texts } from "./texts.ts";
-import type { XY } from "./protocol.ts";
+import type { Role, XY } from "./protocol.ts";
 
 export interface Sample {
   readonly name: string;
@@ -11,6 +12,15 @@ export interface Sample {
   readonly prompt: string;
   readonly drags: readonly { readonly handle: XY; readonly target: XY }[];
   readonly credit: string;
+}
+
+/** A link into a room; its secret is known to whoever made it alone, when it is made. */
+export interface Link {
+  readonly id: string;
+  readonly role: Role;
+  /** Seconds since the epoch; `used` is null before the first use. */
+  readonly made: number;
+  readonly used: number | null;
 }
 
 /** The key to a room: its id and the secret that the link carries in its fragment, which browsers don't send. */
@@ -24,6 +34,8 @@ export class ApiError extends Error {
   constructor(
     readonly status: number,
     message: string,
+    /** The server's word for what is the matter, "" where it had none. */
+    readonly reason = "",
   ) {
     super(message);
   }
@@ -59,6 +71,53 @@ export async function createRoom(parts: NewRoom): Promise<Key> {
   }
 }
 
+/** Lets this browser into a room: from then on its cookie does. */
+export async function enterRoom(key: Key, password?: string): Promise<void> {
+  await ask(`/api/rooms/${key.room}/enter`, asJson("POST", { secret: key.secret, ...(password === undefined ? {} : { password }) }));
+}
+
+/** Says the server's password; the cookie remembers that it was right. */
+export async function sayPassword(password: string): Promise<void> {
+  await ask("/api/password", asJson("POST", { password }));
+}
+
+export async function fetchLinks(key: Key): Promise<readonly Link[]> {
+  return (await (await ask(`/api/rooms/${key.room}/links`)).json()) as readonly Link[];
+}
+
+/** Makes a link; the only time that its secret is told. */
+export async function makeLink(key: Key, role: Role): Promise<Link & { readonly secret: string }> {
+  return (await (await ask(`/api/rooms/${key.room}/links`, asJson("POST", { role }))).json()) as Link & { readonly secret: string };
+}
+
+export async function revokeLink(key: Key, id: string): Promise<void> {
+  await ask(`/api/rooms/${key.room}/links/${encodeURIComponent(id)}`, { method: "DELETE" });
+}
+
+export async function setRole(key: Key, person: string, role: Role): Promise<void> {
+  await ask(`/api/rooms/${key.room}/people/${encodeURIComponent(person)}`, asJson("PUT", { role }));
+}
+
+export async function removePerson(key: Key, person: string): Promise<void> {
+  await ask(`/api/rooms/${key.room}/people/${encodeURIComponent(person)}`, { method: "DELETE" });
+}
+
+export async function deleteRoom(key: Key): Promise<void> {
+  await ask(`/api/rooms/${key.room}`, { method: "DELETE" });
+}
+
+/** The small picture of a kept iteration. */
+export async function fetchMoment(key: Key, moment: number): Promise<Blob> {
+  return (await ask(`/api/rooms/${key.room}/moments/${moment}`, authorised(key))).blob();
+}
+
+/** What can be taken home: the result, how it came about, or the room with everything in it. */
+export type Keepsake = "result" | "trajectory.webp" | "trajectory.mp4" | "export";
+
+export async function fetchKeepsake(key: Key, which: Keepsake): Promise<Blob> {
+  return (await ask(`/api/rooms/${key.room}/${which}`, authorised(key))).blob();
+}
+
 /** The uploaded picture, or the last run's result, as a PNG. */
 export async function fetchPicture(key: Key, which: "picture" | "result"): Promise<Blob> {
   return (await ask(`/api/rooms/${key.room}/${which}`, authorised(key))).blob();
@@ -70,12 +129,7 @@ export async function fetchMask(key: Key, sha256: string): Promise<Blob> {
 }
 
 export async function putMask(key: Key, png: Blob): Promise<void> {
-  const { headers } = authorised(key);
-  await ask(`/api/rooms/${key.room}/mask`, {
-    method: "PUT",
-    headers: { ...headers, "Content-Type": "image/png" },
-    body: png,
-  });
+  await ask(`/api/rooms/${key.room}/mask`, { method: "PUT", headers: { ...authorised(key).headers, "Content-Type": "image/png" }, body: png });
 }
 
 export async function fetchSamples(): Promise<readonly Sample[]> {
@@ -90,7 +144,11 @@ export async function fetchFile(path: string): Promise<Blob> {
 
 export function socketAddress(room: string): string {
   const { protocol, host } = window.location;
-  return `${protocol === "https:" ? "wss" : "ws"}://${host}/ws/${room}`;
+  return `${protocol === "https:" ? "wss" : "ws"}://${host}${base}/ws/${room}`;
+}
+
+function asJson(method: "POST" | "PUT", value: unknown): RequestInit {
+  return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) };
 }
 
 function authorised(key: Key): { readonly headers: Record<string, string> } {
@@ -100,20 +158,20 @@ function authorised(key: Key): { readonly headers: Record<string, string> } {
 async function ask(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(path, init);
+    response = await fetch(base + path, init);
   } catch {
     throw new ApiError(0, texts.errors.unreachable);
   }
-  if (!response.ok) throw new ApiError(response.status, await reasonOf(response));
+  if (!response.ok) throw await errorOf(response);
   return response;
 }
 
-async function reasonOf(response: Response): Promise<string> {
+async function errorOf(response: Response): Promise<ApiError> {
   try {
-    const body = (await response.json()) as { readonly error?: { readonly message?: string } };
-    if (body.error?.message) return body.error.message;
+    const body = (await response.json()) as { readonly error?: { readonly message?: string; readonly reason?: string } };
+    if (body.error?.message) return new ApiError(response.status, body.error.message, body.error.reason);
   } catch {
     // Not one of our own errors: a proxy's page, say.
   }
-  return texts.errors.status(response.status);
+  return new ApiError(response.status, texts.errors.status(response.status));
 }

@@ -1,5 +1,22 @@
 import { describe, expect, it } from "vitest";
-import { arrow, clampToPicture, covered, distance, extend, fit, hit, isInside, keyStep, toCanvas, toPicture } from "./geometry.ts";
+import {
+  arrow,
+  clampToPicture,
+  covered,
+  distance,
+  extend,
+  fit,
+  hit,
+  isInside,
+  keepInSight,
+  keyStep,
+  panBy,
+  pinch,
+  toCanvas,
+  toPicture,
+  wheelAsks,
+  zoomAt,
+} from "./geometry.ts";
 import type { Place } from "./geometry.ts";
 
 const picture = { width: 256, height: 128 };
@@ -95,4 +112,46 @@ it("keeps strokes from growing where the pointer stands still", () => {
   expect(extend(stroke, [0.2, 0], 1)).toBe(stroke);
   expect(extend(stroke, [3, 4], 1)).toHaveLength(2);
   expect(distance([0, 0], [3, 4])).toBe(5);
+});
+
+describe("looking closer", () => {
+  const canvas = { width: 400, height: 300 };
+  const size = { width: 200, height: 100 };
+  const view = { scale: 1, x: 100, y: 100 };
+
+  it("keeps what is under the pointer there", () => {
+    const at = [150, 130] as const;
+    const zoomed = zoomAt(view, at, 3, size, canvas);
+    expect(zoomed.scale).toBe(3);
+    expect(toCanvas(zoomed, toPicture(view, at))[0]).toBeCloseTo(at[0]);
+    expect(toCanvas(zoomed, toPicture(view, at))[1]).toBeCloseTo(at[1]);
+  });
+
+  it("ends at both ends", () => {
+    expect(zoomAt(view, [0, 0], 1e6, size, canvas).scale).toBe(32);
+    expect(zoomAt(view, [0, 0], 1e-6, size, canvas).scale).toBe(0.02);
+  });
+
+  it("loses the picture nowhere", () => {
+    const far = panBy(view, [5000, -5000], size, canvas);
+    expect(far).toEqual({ scale: 1, x: 400 - 64, y: 64 - 100 });
+    expect(keepInSight(fit(size, canvas, 14), size, canvas)).toEqual(fit(size, canvas, 14));
+  });
+
+  it("follows two fingers: apart enlarges, along moves", () => {
+    const apart = pinch(view, [[150, 130], [170, 130]], [[140, 130], [180, 130]], size, canvas);
+    expect(apart.scale).toBeCloseTo(2);
+    const along = pinch(view, [[150, 130], [170, 130]], [[160, 140], [180, 140]], size, canvas);
+    expect(along).toEqual({ scale: 1, x: 110, y: 110 });
+  });
+
+  it("tells wheels from touchpads", () => {
+    const turn = { ctrlKey: false, metaKey: false, shiftKey: false, deltaX: 0, deltaY: 0, deltaMode: 0 };
+    expect(wheelAsks({ ...turn, deltaY: -100 })).toMatchObject({ kind: "zoom" });
+    expect(wheelAsks({ ...turn, deltaY: -3, deltaMode: 1 })).toMatchObject({ kind: "zoom" });
+    expect(wheelAsks({ ...turn, deltaY: 4 })).toEqual({ kind: "pan", by: [-0, -4] });
+    expect(wheelAsks({ ...turn, deltaX: 3, deltaY: 4 })).toEqual({ kind: "pan", by: [-3, -4] });
+    expect(wheelAsks({ ...turn, deltaY: -2, ctrlKey: true })).toMatchObject({ kind: "zoom" });
+    expect(wheelAsks({ ...turn, deltaY: 100, shiftKey: true })).toEqual({ kind: "pan", by: [-100, 0] });
+  });
 });

@@ -12,6 +12,7 @@ const blank: Document = {
   settings: {},
   run: null,
   result: null,
+  moment: null,
 };
 const run = { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null } as const;
 const ways = () => store.guess.value?.drags.map(({ handle, target }) => [handle, target]);

@@ -74,7 +74,12 @@ export class MaskPainter {
     }
     for (const layer of layers.slice(grows ? this.#drawn.length : 0)) {
       if (layer.type === "stroke") drawStroke(context, layer, scale);
-      else {
+      else if (layer.type === "invert") {
+        context.globalCompositeOperation = "xor";
+        context.fillStyle = "#fff";
+        context.fillRect(0, 0, width, height);
+        context.globalCompositeOperation = "source-over";
+      } else {
         context.globalCompositeOperation = "source-over";
         context.clearRect(0, 0, width, height);
         const raster = rasters.get(layer.sha256);
@@ -93,6 +98,9 @@ export function beginsWhite(layers: readonly MaskLayer[], doing: Pick<Stroke, "m
   return first === undefined ? doing?.mode === "erase" : first.type === "stroke" && first.mode === "erase";
 }
 
+/** Rings that a soft edge is drawn with: enough that none is seen. */
+const RINGS = 20;
+
 const AROUND = [0, 1, 2, 3, 4, 5, 6, 7].map((eighth) => {
   const angle = (eighth * Math.PI) / 4;
   return [Math.cos(angle), Math.sin(angle)] as const;
@@ -102,7 +110,6 @@ function drawStroke(context: CanvasRenderingContext2D, stroke: Omit<Stroke, "id"
   context.globalCompositeOperation = stroke.mode === "paint" ? "source-over" : "destination-out";
   context.strokeStyle = context.fillStyle = "#fff";
   context.lineCap = context.lineJoin = "round";
-  context.lineWidth = stroke.radius * 2 * scale;
   context.beginPath();
   // The canvas counts from the corner of the first pixel, pictures from its centre. A dab is a line to itself.
   stroke.points.forEach(([x, y], index) => {
@@ -110,7 +117,16 @@ function drawStroke(context: CanvasRenderingContext2D, stroke: Omit<Stroke, "id"
     if (index === 0) context.moveTo(...at);
     context.lineTo(...at);
   });
-  context.stroke();
+  // A soft edge is drawn as rings, each a little larger and fainter; together they add up to a ramp.
+  const softness = stroke.softness ?? 0;
+  const rings = softness === 0 ? 1 : RINGS;
+  for (let ring = 0; ring < rings; ring++) {
+    const reach = rings === 1 ? 1 : 1 - softness + (softness * (ring + 0.5)) / rings;
+    context.globalAlpha = rings === 1 ? 1 : 1 / (ring + 1);
+    context.lineWidth = stroke.radius * 2 * reach * scale;
+    context.stroke();
+  }
+  context.globalAlpha = 1;
   context.globalCompositeOperation = "source-over";
 }
 

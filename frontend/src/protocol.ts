@@ -29,7 +29,15 @@ export interface Stroke {
   readonly mode: "paint" | "erase";
   /** In pixels of the picture. */
   readonly radius: number;
+  /** From 0, a hard edge, to 1, at which the brush fades over its whole radius. */
+  readonly softness?: number;
   readonly points: readonly XY[];
+}
+
+/** Turns what may change and what may not around. */
+export interface Invert {
+  readonly type: "invert";
+  readonly id: string;
 }
 
 export interface Raster {
@@ -38,7 +46,7 @@ export interface Raster {
   readonly sha256: string;
 }
 
-export type MaskLayer = Stroke | Raster;
+export type MaskLayer = Stroke | Raster | Invert;
 
 export interface Picture {
   readonly sha256: string;
@@ -71,6 +79,8 @@ export interface Document {
   readonly settings: Readonly<Record<string, Setting>>;
   readonly run: Run | null;
   readonly result: Result | null;
+  /** Where the room is on its timeline. */
+  readonly moment: number | null;
 }
 
 // Operations --------------------------------------------------------------------------------------------------------
@@ -80,18 +90,35 @@ export type Operation =
   | { readonly type: "move_drag"; readonly id: string; readonly handle?: XY | null; readonly target?: XY | null }
   | { readonly type: "remove_drag"; readonly id: string }
   | { readonly type: "add_stroke"; readonly stroke: Stroke }
+  | { readonly type: "remove_stroke"; readonly id: string }
+  | { readonly type: "invert_mask"; readonly id: string }
   | { readonly type: "clear_mask" }
   | { readonly type: "set_prompt"; readonly prompt: string }
   | { readonly type: "set_settings"; readonly settings: Readonly<Record<string, Setting | null>> };
+
+/** Made by the server alone: puts properties back, for somebody's undo or redo. */
+export interface Restore {
+  readonly type: "restore";
+  /** Null: the drag goes. */
+  readonly drags?: Readonly<Record<string, { readonly handle?: XY | null; readonly target?: XY | null } | null>>;
+  readonly settings?: Readonly<Record<string, Setting | null>>;
+  readonly prompt?: string | null;
+  readonly mask?: readonly MaskLayer[] | null;
+}
+
+export type AppliedOperation = Operation | Raster | Restore;
 
 // What clients send -------------------------------------------------------------------------------------------------
 
 export interface Hello {
   readonly type: "hello";
   readonly version: string;
-  readonly secret: string;
+  readonly secret?: string;
+  readonly ticket?: string | null;
   readonly name?: string;
   readonly since?: number | null;
+  /** The `welcome.instance` that `since` belongs to. */
+  readonly of?: string | null;
   readonly formats?: readonly string[];
 }
 
@@ -101,6 +128,8 @@ export interface Edit {
   /** The `seq` seen when the edit was made. */
   readonly base: number;
   readonly op: Operation;
+  /** Made while the connection was lost: refused as stale where others have changed the same since. */
+  readonly offline?: boolean;
 }
 
 /** What changes the room and is answered under its `op_id`. */
@@ -108,11 +137,26 @@ export type Request =
   | Edit
   | { readonly type: "run"; readonly op_id: string }
   | { readonly type: "stop"; readonly op_id: string }
-  | { readonly type: "reset"; readonly op_id: string };
+  | { readonly type: "reset"; readonly op_id: string }
+  | { readonly type: "undo"; readonly op_id: string }
+  | { readonly type: "redo"; readonly op_id: string }
+  | { readonly type: "seek"; readonly op_id: string; readonly moment: number };
+
+export type PointingTool = "" | "points" | "brush" | "eraser" | "hand";
+
+export interface MyPresence {
+  readonly type: "presence";
+  readonly cursor: XY | null;
+  readonly selected: string | null;
+  readonly tool: PointingTool;
+  readonly busy: boolean;
+}
 
 export type ClientMessage =
   | Hello
   | Request
+  | MyPresence
+  | { readonly type: "name"; readonly name: string }
   | { readonly type: "ack_frame"; readonly frame: number }
   | { readonly type: "ping"; readonly time: number };
 
@@ -127,12 +171,29 @@ export interface ModelInfo {
   readonly ranges: Readonly<Record<string, readonly [low: number, high: number]>>;
 }
 
+export type Role = "owner" | "editor" | "viewer";
+
+export interface Limits {
+  readonly upload_bytes: number;
+  readonly pixels: number;
+  readonly drags: number;
+  readonly prompt: number;
+  readonly message_bytes: number;
+  readonly presence_rate: number;
+}
+
 export interface Welcome {
   readonly type: "welcome";
   readonly version: string;
   readonly room: string;
   readonly you: string;
-  readonly role: "owner" | "editor" | "viewer";
+  readonly role: Role;
+  readonly instance: string;
+  /** Who you are, over reconnects and tabs; `you` is this connection. */
+  readonly person: string;
+  readonly capabilities: readonly string[];
+  readonly limits: Limits;
+  readonly base: string;
   readonly model: ModelInfo;
   /** Seconds between pings. */
   readonly heartbeat: number;
@@ -152,10 +213,12 @@ export interface Edited {
   readonly seq: number;
   readonly op_id: string;
   readonly by: string;
-  readonly op: Operation | Raster;
+  readonly op: AppliedOperation;
+  readonly undoes?: string | null;
+  readonly redoes?: string | null;
 }
 
-export type Reason = "invalid" | "stale" | "busy" | "forbidden" | "too_many" | "unknown";
+export type Reason = "invalid" | "stale" | "busy" | "forbidden" | "too_many" | "unknown" | "nothing" | "slow_down";
 
 export interface Rejected {
   readonly type: "rejected";
@@ -193,9 +256,78 @@ export interface WasReset {
   readonly by: string;
 }
 
+export interface Person {
+  readonly name: string;
+  /** "#rrggbb" */
+  readonly colour: string;
+  readonly role: Role;
+  readonly here: boolean;
+}
+
+/** Everybody who is here or ever changed something, by person. */
 export interface People {
   readonly type: "people";
-  readonly people: Readonly<Record<string, string>>;
+  readonly people: Readonly<Record<string, Person>>;
+}
+
+export type Presence = Omit<MyPresence, "type">;
+
+/** What people point at; only who has changed, null for who is gone. */
+export interface Presences {
+  readonly type: "presences";
+  readonly people: Readonly<Record<string, Presence | null>>;
+}
+
+/** What your undo and redo would take back and bring back; null for nothing. */
+export interface History {
+  readonly type: "history";
+  readonly undo: string | null;
+  readonly redo: string | null;
+}
+
+export interface Resumed {
+  readonly type: "resumed";
+  readonly seq: number;
+}
+
+/** The room went to a kept iteration. */
+export interface Sought {
+  readonly type: "sought";
+  readonly seq: number;
+  readonly op_id: string;
+  readonly by: string;
+  readonly moment: number;
+  readonly tracked: Readonly<Record<string, XY>>;
+}
+
+export interface Moment {
+  readonly id: number;
+  readonly parent: number | null;
+  readonly iteration: number;
+  readonly time: number;
+  readonly thumbnail: boolean;
+}
+
+export interface Moments {
+  readonly type: "moments";
+  readonly run?: string | null;
+  readonly moments: readonly Moment[];
+  readonly current: number | null;
+}
+
+export interface EngineState {
+  readonly type: "engine";
+  readonly state: "ready" | "restarting" | "starting";
+  readonly message: string | null;
+}
+
+/** How far the picture is prepared while nobody has pressed Drag yet. */
+export interface Prepared {
+  readonly type: "prepared";
+  readonly stage: "fitting" | "inverting" | "ready" | "failed";
+  readonly step: number;
+  readonly steps: number;
+  readonly seconds_left: number | null;
 }
 
 export interface Progress {
@@ -247,6 +379,13 @@ export type ServerMessage =
   | Ended
   | WasReset
   | People
+  | Presences
+  | History
+  | Resumed
+  | Sought
+  | Moments
+  | EngineState
+  | Prepared
   | Progress
   | Points
   | Frame
@@ -256,11 +395,15 @@ export type ServerMessage =
 /** Close codes after which trying again would meet the same answer. */
 export const Close = {
   BAD_MESSAGE: 4400,
+  PASSWORD: 4401,
   WRONG_SECRET: 4403,
   UNKNOWN_ROOM: 4404,
   UNKNOWN_VERSION: 4406,
   TIMED_OUT: 4408,
+  TOO_MANY: 4409,
   ROOM_DELETED: 4410,
+  REMOVED: 4413,
+  GOING_AWAY: 4503,
 } as const;
 
 export class ProtocolError extends Error {}
@@ -280,6 +423,13 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
   "ended",
   "was_reset",
   "people",
+  "presences",
+  "history",
+  "resumed",
+  "sought",
+  "moments",
+  "engine",
+  "prepared",
   "progress",
   "points",
   "frame",

@@ -11,6 +11,7 @@ const blank: Document = {
   settings: {},
   run: null,
   result: null,
+  moment: null,
 };
 
 const add = (id: string): Operation => ({ type: "add_drag", id, handle: [10, 10], target: [40, 10] });
@@ -202,5 +203,106 @@ describe("operations", () => {
     const frozen = Object.freeze({ ...blank, drags: Object.freeze({}), settings: Object.freeze({}), mask: Object.freeze([]) });
     expect(() => apply(frozen, add("d1"))).not.toThrow();
     expect(frozen.drags).toEqual({});
+  });
+});
+
+describe("going along the timeline", () => {
+  const moments = [
+    { id: 1, parent: null, iteration: 0, time: 0, thumbnail: true },
+    { id: 2, parent: 1, iteration: 4, time: 1, thumbnail: true },
+  ];
+  const moved = { ...blank, drags: { d: { handle: [1, 1], target: [9, 9], tracked: [5, 5] } } } as Document;
+  const points = (iteration: number, left: number) =>
+    ({ type: "points", run: "r1", iteration, handles: { d: [2, 2] }, distances: { d: left }, loss: 0 }) as const;
+
+  it("takes the points and the chart along", () => {
+    let room = receive(EMPTY, { type: "snapshot", seq: 1, document: { ...moved, run: run("r1") } });
+    room = receive(room, { type: "moments", run: "r1", moments, current: 2 });
+    for (const message of [points(2, 8), points(4, 6), points(6, 4)]) room = receive(room, message);
+    expect(room.chart).toHaveLength(3);
+    room = receive(room, { type: "sought", seq: 2, op_id: "o", by: "p", moment: 2, tracked: { d: [3, 3] } });
+    expect(room.document?.moment).toBe(2);
+    expect(room.document?.drags.d?.tracked).toEqual([3, 3]);
+    expect(room.chart.map(({ iteration }) => iteration)).toEqual([2, 4]);
+    expect(room.iteration).toBe(4);
+  });
+
+  it("draws the chart of the branch that goes on", () => {
+    let room = receive(EMPTY, { type: "snapshot", seq: 1, document: { ...moved, run: run("r1") } });
+    for (const message of [points(2, 8), points(4, 6), points(6, 4), points(3, 7)]) room = receive(room, message);
+    expect(room.chart.map(({ iteration }) => iteration)).toEqual([2, 3]);
+  });
+
+  it("keeps a long chart short and whole", () => {
+    let room = receive(EMPTY, { type: "snapshot", seq: 1, document: { ...moved, run: run("r1") } });
+    for (let iteration = 1; iteration <= 3000; iteration++) room = receive(room, points(iteration, 1));
+    expect(room.chart.length).toBeLessThanOrEqual(401);
+    expect(room.chart[0]?.iteration).toBe(1);
+    expect(room.chart.at(-1)?.iteration).toBe(3000);
+  });
+});
+
+describe("undo", () => {
+  const before: Document = {
+    ...blank,
+    drags: { a: { handle: [1, 1], target: [9, 9], tracked: [5, 5] }, b: { handle: [2, 2], target: [8, 8], tracked: null } },
+    settings: { latent_lr: 0.02, seed: 3 },
+    prompt: "now",
+  };
+
+  it("puts back what it names, and leaves the rest", () => {
+    const after = apply(before, {
+      type: "restore",
+      drags: { a: { target: [7, 7] }, b: null, c: { handle: [3, 3], target: [4, 4] } },
+      settings: { latent_lr: null },
+    });
+    expect(after.drags).toEqual({
+      a: { handle: [1, 1], target: [7, 7], tracked: [5, 5] },
+      c: { handle: [3, 3], target: [4, 4], tracked: null },
+    });
+    expect(after.settings).toEqual({ seed: 3 });
+    expect(after.prompt).toBe("now");
+    expect(after.mask).toBe(before.mask);
+  });
+
+  it("takes a re-grab back, and the mask as a whole", () => {
+    const layer = { type: "invert", id: "i" } as const;
+    const after = apply(before, { type: "restore", drags: { a: { handle: [2, 1] } }, mask: [layer], prompt: "" });
+    expect(after.drags.a).toEqual({ handle: [2, 1], target: [9, 9], tracked: null });
+    expect(after.mask).toEqual([layer]);
+    expect(after.prompt).toBe("");
+  });
+
+  it("knows what could be undone", () => {
+    const room = receive(EMPTY, { type: "history", undo: "add_drag", redo: null });
+    expect(room.history).toEqual({ undo: "add_drag", redo: null });
+  });
+});
+
+describe("masks", () => {
+  it("lose a stroke and are turned around, once each", () => {
+    const stroke = { type: "stroke", id: "s", mode: "paint", radius: 3, points: [[1, 1]] } as const;
+    const painted = apply(blank, { type: "add_stroke", stroke });
+    const turned = apply(apply(painted, { type: "invert_mask", id: "i" }), { type: "invert_mask", id: "i" });
+    expect(turned.mask).toEqual([stroke, { type: "invert", id: "i" }]);
+    expect(apply(turned, { type: "remove_stroke", id: "s" }).mask).toEqual([{ type: "invert", id: "i" }]);
+  });
+});
+
+describe("company", () => {
+  const pointing = { cursor: [1, 2], selected: null, tool: "points", busy: false } as const;
+
+  it("keeps the latest of everybody, and forgets who has gone", () => {
+    let room = receive(EMPTY, { type: "presences", people: { a: pointing, b: pointing } });
+    room = receive(room, { type: "presences", people: { a: { ...pointing, busy: true } } });
+    expect(room.presences).toEqual({ a: { ...pointing, busy: true }, b: pointing });
+    room = receive(room, { type: "presences", people: { b: null } });
+    expect(Object.keys(room.presences)).toEqual(["a"]);
+  });
+
+  it("says what one may do oneself", () => {
+    const room = { ...EMPTY, person: "me" };
+    const me = { name: "", colour: "#000000", role: "viewer", here: true } as const;
+    expect(receive(room, { type: "people", people: { me } }).role).toBe("viewer");
   });
 });

@@ -4,18 +4,25 @@
  */
 
 import type {
+  AppliedOperation,
   Document,
   Drag,
+  EngineState,
   MaskLayer,
   ModelInfo,
-  Operation,
+  Moment,
+  Person,
   Points,
+  Prepared,
+  Presence,
   Progress,
-  Raster,
   Rejected,
   Request,
+  Restore,
+  Role,
   Run,
   ServerMessage,
+  Setting,
   XY,
 } from "./protocol.ts";
 
@@ -26,14 +33,28 @@ const MEASURED = 400;
 
 export interface Room {
   readonly you: string;
-  readonly role: "owner" | "editor" | "viewer";
+  readonly role: Role;
+  /** Who we are, over reconnects and tabs. */
+  readonly person: string;
+  /** Which life of the room this is: its `seq` means nothing in another. */
+  readonly instance: string;
+  readonly capabilities: readonly string[];
   readonly model: ModelInfo | null;
   readonly seq: number;
   /** As the server last said; null until the first snapshot. */
   readonly document: Document | null;
   /** Ours, in the order made, not yet answered; re-sent after a reconnect. */
   readonly pending: readonly Request[];
-  readonly people: Readonly<Record<string, string>>;
+  /** Everybody who is here or ever changed something. */
+  readonly people: Readonly<Record<string, Person>>;
+  readonly presences: Readonly<Record<string, Presence>>;
+  /** What our undo and redo would take back and bring back. */
+  readonly history: { readonly undo: string | null; readonly redo: string | null };
+  readonly moments: readonly Moment[];
+  /** The moment that is shown or worked on; volatile, where the document's is not known. */
+  readonly moment: number | null;
+  readonly engine: EngineState["state"];
+  readonly prepared: Prepared | null;
   readonly stopping: boolean;
   readonly progress: Progress | null;
   readonly iteration: number;
@@ -51,11 +72,20 @@ export interface Measured {
 export const EMPTY: Room = {
   you: "",
   role: "owner",
+  person: "",
+  instance: "",
+  capabilities: [],
   model: null,
   seq: 0,
   document: null,
   pending: [],
   people: {},
+  presences: {},
+  history: { undo: null, redo: null },
+  moments: [],
+  moment: null,
+  engine: "ready",
+  prepared: null,
   stopping: false,
   progress: null,
   iteration: 0,
@@ -67,13 +97,25 @@ export const EMPTY: Room = {
 export function receive(room: Room, message: ServerMessage): Room {
   switch (message.type) {
     case "welcome":
-      return { ...room, you: message.you, role: message.role, model: message.model };
+      return {
+        ...room,
+        you: message.you,
+        role: message.role,
+        person: message.person,
+        instance: message.instance,
+        capabilities: message.capabilities,
+        model: message.model,
+        presences: {},
+        prepared: null,
+      };
+    case "resumed":
+      return room;
     case "snapshot":
       return afterSnapshot(room, message.seq, message.document);
     case "edited": {
       const next = answered(room, message.op_id);
       if (room.document === null || message.seq <= room.seq) return next;
-      const trails = startsAnew(message.op) ? without(room.trails, message.op.id) : room.trails;
+      const trails = startsAnew(message.op).reduce(without, room.trails);
       return { ...next, seq: message.seq, document: apply(room.document, message.op), trails };
     }
     case "rejected":
@@ -87,6 +129,7 @@ export function receive(room: Room, message: ServerMessage): Room {
         document: { ...room.document, run: message.run },
         stopping: false,
         progress: null,
+        prepared: null,
         iteration: message.run.iterations,
         // An interrupted run goes on as the same one.
         chart: message.run.id === room.document.run?.id ? room.chart : [],
@@ -117,11 +160,45 @@ export function receive(room: Room, message: ServerMessage): Room {
     case "was_reset": {
       const next = answered(room, message.op_id);
       if (room.document === null || message.seq < room.seq) return next;
-      const document = { ...room.document, run: null, result: null, drags: asPutDown(room.document.drags) };
+      const document = afterReset(room.document);
       return { ...next, seq: message.seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
     }
+    case "sought": {
+      const next = answered(room, message.op_id);
+      if (room.document === null || message.seq < room.seq) return next;
+      const iteration = room.moments.find(({ id }) => id === message.moment)?.iteration ?? room.iteration;
+      return {
+        ...next,
+        seq: message.seq,
+        iteration,
+        moment: message.moment,
+        trails: {},
+        chart: room.chart.filter((one) => one.iteration <= iteration),
+        document: {
+          ...room.document,
+          moment: message.moment,
+          drags: mapValues(room.document.drags, (drag, id) => ({ ...drag, tracked: message.tracked[id] ?? null })),
+        },
+      };
+    }
     case "people":
-      return { ...room, people: message.people };
+      return { ...room, people: message.people, role: message.people[room.person]?.role ?? room.role };
+    case "presences": {
+      const presences = { ...room.presences };
+      for (const [person, presence] of Object.entries(message.people)) {
+        if (presence === null) delete presences[person];
+        else presences[person] = presence;
+      }
+      return { ...room, presences };
+    }
+    case "history":
+      return { ...room, history: { undo: message.undo, redo: message.redo } };
+    case "moments":
+      return { ...room, moments: message.moments, moment: message.current };
+    case "engine":
+      return { ...room, engine: message.state };
+    case "prepared":
+      return { ...room, prepared: isRunning(room.document) ? null : message };
     case "progress":
       return isRunning(room.document) && room.document?.run?.id === message.run ? { ...room, progress: message } : room;
     case "points": {
@@ -186,7 +263,7 @@ export function current(drag: Drag): XY {
 }
 
 /** The document after an operation, which the server has accepted or we expect it to. What it cannot apply to changes nothing. */
-export function apply(document: Document, op: Operation | Raster): Document {
+export function apply(document: Document, op: AppliedOperation): Document {
   switch (op.type) {
     case "add_drag": {
       const drag: Drag = { handle: op.handle, target: op.target, tracked: null };
@@ -206,21 +283,53 @@ export function apply(document: Document, op: Operation | Raster): Document {
       return { ...document, drags: without(document.drags, op.id) };
     case "add_stroke":
       return withLayer(document, op.stroke);
+    case "remove_stroke":
+      return { ...document, mask: document.mask.filter((layer) => layer.id !== op.id) };
+    case "invert_mask":
+      return withLayer(document, { type: "invert", id: op.id });
     case "raster":
       return withLayer(document, op);
     case "clear_mask":
       return { ...document, mask: [] };
     case "set_prompt":
       return { ...document, prompt: op.prompt };
-    case "set_settings": {
-      const settings = { ...document.settings };
-      for (const [name, value] of Object.entries(op.settings)) {
-        if (value === null) delete settings[name];
-        else settings[name] = value;
-      }
-      return { ...document, settings };
-    }
+    case "set_settings":
+      return { ...document, settings: withSettings(document.settings, op.settings) };
+    case "restore":
+      return restored(document, op);
   }
+}
+
+function withSettings(before: Document["settings"], changes: Readonly<Record<string, Setting | null>>): Document["settings"] {
+  const settings = { ...before };
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) delete settings[name];
+    else settings[name] = value;
+  }
+  return settings;
+}
+
+function restored(document: Document, op: Restore): Document {
+  let drags = document.drags;
+  for (const [id, back] of Object.entries(op.drags ?? {})) {
+    const before = drags[id];
+    if (back === null) drags = without(drags, id);
+    else if (before !== undefined) {
+      const drag: Drag = {
+        handle: back.handle ?? before.handle,
+        target: back.target ?? before.target,
+        tracked: back.handle ? null : before.tracked,
+      };
+      drags = { ...drags, [id]: drag };
+    } else if (back.handle && back.target) drags = { ...drags, [id]: { handle: back.handle, target: back.target, tracked: null } };
+  }
+  return {
+    ...document,
+    drags,
+    settings: withSettings(document.settings, op.settings ?? {}),
+    prompt: op.prompt ?? document.prompt,
+    mask: op.mask ?? document.mask,
+  };
 }
 
 function withLayer(document: Document, layer: MaskLayer): Document {
@@ -244,7 +353,7 @@ function afterSnapshot(room: Room, seq: number, document: Document): Room {
 }
 
 function afterReset(document: Document): Document {
-  return { ...document, run: null, result: null, drags: asPutDown(document.drags) };
+  return { ...document, run: null, result: null, moment: null, drags: asPutDown(document.drags) };
 }
 
 function answered(room: Room, op_id: string): Room {
@@ -280,8 +389,11 @@ function measured(chart: Room["chart"], { iteration, distances }: Pick<Points, "
   return [...kept, { iteration, distances }];
 }
 
-function startsAnew(op: Operation | Raster): op is Operation & { readonly id: string } {
-  return op.type === "remove_drag" || (op.type === "move_drag" && !!op.handle);
+/** The drags whose trails an operation ends. */
+function startsAnew(op: AppliedOperation): readonly string[] {
+  if (op.type === "remove_drag" || (op.type === "move_drag" && op.handle)) return [op.id];
+  if (op.type === "restore") return Object.entries(op.drags ?? {}).flatMap(([id, back]) => (back === null || back.handle ? [id] : []));
+  return [];
 }
 
 function without<T>(record: Readonly<Record<string, T>>, key: string): Readonly<Record<string, T>> {

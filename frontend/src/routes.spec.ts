@@ -7,6 +7,11 @@ it("reads a room's address and writes it again", () => {
   expect(parse("/r/a1b2", "#s-3_x")).toEqual({ page: "room", key });
 });
 
+it("reads addresses below a path of the server's", () => {
+  expect(parse("/drag/r/a1b2", "#x", "/drag")).toEqual({ page: "room", key: { room: "a1b2", secret: "x" } });
+  expect(parse("/drag/", "", "/drag")).toEqual({ page: "landing" });
+});
+
 it("takes a link without its secret as a room without its key, and anything else as the landing", () => {
   expect(parse("/r/a1b2/", "")).toEqual({ page: "room", key: { room: "a1b2", secret: "" } });
   expect(parse("/", "")).toEqual({ page: "landing" });

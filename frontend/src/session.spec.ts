@@ -12,6 +12,7 @@ const blank: Document = {
   settings: {},
   run: null,
   result: null,
+  moment: null,
 };
 const snapshot = (seq: number, document: Document = blank) => ({ type: "snapshot", seq, document });
 const going = { ...blank, run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null } };
@@ -19,8 +20,11 @@ const going = { ...blank, run: { id: "r1", by: "u1", iterations: 0, outcome: nul
 let leave: () => void;
 let online: () => void;
 const asked: string[] = [];
+/** What the server answers to whoever wants to come in. */
+let entrance: Response;
+const settle = () => vi.advanceTimersByTimeAsync(0);
 
-beforeEach(() => {
+beforeEach(async () => {
   vi.useFakeTimers();
   vi.stubGlobal("WebSocket", FakeWebSocket);
   vi.stubGlobal("window", {
@@ -30,13 +34,15 @@ beforeEach(() => {
   });
   vi.stubGlobal("fetch", (path: string) => {
     asked.push(path);
-    return new Promise(() => undefined);
+    return path.endsWith("/enter") ? Promise.resolve(entrance) : new Promise(() => undefined);
   });
   vi.stubGlobal("createImageBitmap", () => new Promise(() => undefined));
   FakeWebSocket.made = [];
   asked.length = 0;
   store.toasts.value = [];
+  entrance = new Response("{}");
   leave = session.enter({ room: "r", secret: "s3cret" });
+  await settle();
 });
 
 afterEach(() => {
@@ -55,10 +61,10 @@ function open(document: Document = blank, seq = 3): FakeWebSocket {
 
 const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type === "edit");
 
-it("enters with the secret and fetches the picture with it", () => {
+it("enters with the secret and fetches the picture", () => {
   const socket = open();
   expect(socket.url).toBe("wss://here/ws/r");
-  expect(socket.sent[0]).toMatchObject({ type: "hello", secret: "s3cret" });
+  expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1", secret: "s3cret" });
   expect(asked).toEqual(["/api/rooms/r/picture"]);
   expect(store.picture.value).toMatchObject({ width: 200 });
 });
@@ -137,10 +143,46 @@ it("shows what went wrong with a run", () => {
   expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "out of memory" });
 });
 
-it("does not even try without the secret", () => {
-  leave();
-  const made = FakeWebSocket.made.length;
-  leave = session.enter({ room: "r", secret: "" });
-  expect(FakeWebSocket.made).toHaveLength(made);
-  expect(store.connection.value.state).toBe("refused");
+it("asks for what came since, and marks what was changed offline", () => {
+  open().closes(1006);
+  session.addDrag([10, 10], [40, 10]);
+  expect(store.drags.value[0]?.waiting).toBe(true);
+  vi.advanceTimersByTime(1_000);
+  const socket = newest();
+  socket.opens();
+  expect(socket.sent[0]).toMatchObject({ since: 3, of: "life" });
+  socket.says(welcome);
+  socket.says({ type: "resumed", seq: 3 });
+  expect(edits(socket)).toMatchObject([{ offline: true }]);
+  expect(store.drags.value[0]?.waiting).toBe(false);
+});
+
+it("tells the others where it points, now and then, and only where there are others", () => {
+  const socket = open();
+  const pointed = () => socket.sent.filter(({ type }) => type === "presence");
+  store.pointer.value = [5, 5];
+  vi.advanceTimersByTime(1_000);
+  expect(pointed()).toEqual([]);
+  const person = { colour: "#123456", role: "editor", here: true };
+  socket.says({ type: "people", people: { me: { ...person, name: "" }, anna: { ...person, name: "Anna" } } });
+  vi.advanceTimersByTime(100);
+  for (let step = 0; step < 50; step++) {
+    store.pointer.value = [step, 5];
+    vi.advanceTimersByTime(10);
+  }
+  expect(pointed().at(-1)).toMatchObject({ cursor: [expect.any(Number), 5], selected: null, tool: "points", busy: false });
+  expect(pointed().length).toBeGreaterThan(5);
+  expect(pointed().length).toBeLessThan(16);
+});
+
+it("says who comes, and what one may do from now on", () => {
+  const socket = open();
+  const person = { colour: "#123456", role: "editor", here: true };
+  const me = { ...person, name: "", role: "owner" };
+  socket.says({ type: "people", people: { me } });
+  expect(store.toasts.value).toEqual([]);
+  socket.says({ type: "people", people: { me, anna: { ...person, name: "Anna" } } });
+  socket.says({ type: "people", people: { me: { ...me, role: "viewer" }, anna: { ...person, name: "Anna" } } });
+  expect(store.toasts.value.map(({ text }) => text)).toEqual(["Anna is here", "You can only look on now"]);
+  expect(store.editable.value).toBe(false);
 });

@@ -1,18 +1,21 @@
 /** Being in a room: wires socket, frames, pictures and store together, and turns what people do into messages. */
 
-import { batch } from "@preact/signals";
+import { batch, effect } from "@preact/signals";
+import { noted } from "./activity.ts";
+import * as api from "./api.ts";
 import { fetchMask, fetchPicture, putMask, socketAddress } from "./api.ts";
-import type { Key } from "./api.ts";
+import type { Keepsake, Key } from "./api.ts";
 import { decodeFrames } from "./frames.ts";
 import type { Frames } from "./frames.ts";
 import { clampToPicture, distance, round } from "./geometry.ts";
 import type { End } from "./geometry.ts";
 import { asAlpha, asPng } from "./mask.ts";
 import { makeId } from "./protocol.ts";
-import type { Operation, Raster, Request, ServerMessage, Setting, XY } from "./protocol.ts";
+import type { AppliedOperation, Operation, People, Presence, Request, ServerMessage, Setting, XY } from "./protocol.ts";
 import { receive, rejectedRequest, request } from "./room.ts";
 import { isPhotograph } from "./photograph.ts";
 import { remember } from "./recent.ts";
+import { name } from "./name.ts";
 import { connect } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 import * as store from "./store.ts";
@@ -29,7 +32,12 @@ interface Session {
   synced: boolean;
   picture: string | null;
   result: string | null;
+  /** Thumbnails of the timeline by the time of their moment, as they are asked for. */
+  readonly moments: Map<number, Promise<ImageBitmap>>;
 }
+
+/** Milliseconds between two words on where our pointer is, at least. */
+const POINTING = 40;
 
 let session: Session | null = null;
 
@@ -38,12 +46,8 @@ export function enter(key: Key): () => void {
   session?.socket.close();
   store.clear();
   store.key.value = key;
-  if (key.secret === "") {
-    store.connection.value = { state: "refused", code: 0, message: texts.refused.noSecret };
-    return store.clear;
-  }
   // The callbacks below are called while these two are being made.
-  const mine = { key, synced: false, picture: null, result: null } as Omit<Session, "socket" | "frames"> as Session;
+  const mine = { key, synced: false, picture: null, result: null, moments: new Map() } as Omit<Session, "socket" | "frames"> as Session;
   session = mine;
   mine.frames = decodeFrames(
     (preview) => {
@@ -61,7 +65,12 @@ export function enter(key: Key): () => void {
   );
   mine.socket = connect({
     url: socketAddress(key.room),
-    secret: key.secret,
+    admit: () => Promise.resolve(),
+    hello: () => {
+      const known = store.room.value;
+      const since = known.document === null ? {} : { since: known.seq, of: known.instance };
+      return { secret: key.secret, ...since, ...(name.value === "" ? {} : { name: name.value }) };
+    },
     onMessage: (message) => {
       if (session === mine) handle(mine, message);
     },
@@ -74,12 +83,63 @@ export function enter(key: Key): () => void {
   });
   const hurry = () => mine.socket.retry();
   window.addEventListener("online", hurry);
+  const stopPointing = point(mine);
   return () => {
     window.removeEventListener("online", hurry);
+    stopPointing();
     if (session === mine) session = null;
+    for (const bitmap of mine.moments.values()) void bitmap.then((one) => one.close(), () => undefined);
     mine.socket.close();
     mine.frames.close();
     store.clear();
+  };
+}
+
+/** Says the server's password and goes on to the room. Returns what is wrong, or null. */
+export async function sayPassword(password: string): Promise<string | null> {
+  try {
+    await api.sayPassword(password);
+  } catch (error) {
+    return messageOf(error);
+  }
+  retry();
+  return null;
+}
+
+/** Tells the others where we point, what we have selected, and that we are busy; the latest, and not too often. */
+function point(mine: Session): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let said = "";
+  const say = () => {
+    timer = undefined;
+    if (session !== mine || !mine.synced) return;
+    const presence = presenceOf();
+    const words = JSON.stringify(presence);
+    if (words !== said && mine.socket.send({ type: "presence", ...presence })) said = words;
+  };
+  const stop = effect(() => {
+    const known = store.room.value.people;
+    const company = Object.entries(known).some(([person, { here }]) => here && person !== store.room.value.person);
+    presenceOf();
+    // Whoever has just come has not heard yet.
+    if (!store.connected.value || !company) said = "";
+    else timer ??= setTimeout(say, POINTING);
+  });
+  return () => {
+    stop();
+    clearTimeout(timer);
+  };
+}
+
+function presenceOf(): Presence {
+  const at = store.crosshair.value ?? store.pointer.value;
+  const tool = { points: "points", paint: "brush", erase: "eraser", hand: "hand" } as const;
+  const doing = store.gesture.value?.kind;
+  return {
+    cursor: at === null ? null : round(at),
+    selected: store.selected.value?.id ?? null,
+    tool: tool[store.tool.value],
+    busy: doing === "stroke" || doing === "move" || doing === "pull",
   };
 }
 
@@ -95,8 +155,14 @@ function handle(mine: Session, message: ServerMessage): void {
     if (kind !== undefined && (kind !== "stop" || store.running.value)) store.toast("error", texts.rejected(kind, message.message));
   }
   if (message.type === "error") store.toast("error", message.message);
-  store.room.value = receive(store.room.value, message);
+  if (message.type === "people") greet(message);
+  const before = store.room.value;
+  const after = receive(before, message);
+  store.activity.value = noted(store.activity.value, before, message);
+  store.room.value = after;
+  if (message.type !== "welcome" && before.role !== after.role) store.toast("info", texts.people.nowRole[after.role]);
   switch (message.type) {
+    case "resumed":
     case "snapshot":
       mine.synced = true;
       for (const ours of store.room.value.pending) mine.socket.send(ours);
@@ -104,9 +170,22 @@ function handle(mine: Session, message: ServerMessage): void {
       void showResult(mine);
       void loadRasters(mine);
       break;
+    case "engine":
+      if (before.engine !== message.state && message.state === "restarting") store.toast("info", message.message ?? texts.engine.restarting);
+      if (before.engine === "restarting" && message.state === "ready") store.toast("info", texts.engine.back);
+      break;
+    case "sought":
+      store.aimed.value = new Set();
+      store.scrub.value = null;
+      void showMoment(mine, message.moment);
+      break;
     case "edited":
-      if (message.op.type === "raster") void loadRasters(mine);
+      if (message.op.type === "raster" || message.op.type === "restore") void loadRasters(mine);
       noteAim(message.op);
+      break;
+    case "started":
+      // What was looked at is what the run goes on from, and would hide it.
+      store.scrub.value = null;
       break;
     case "ended":
       store.aimed.value = new Set();
@@ -114,6 +193,7 @@ function handle(mine: Session, message: ServerMessage): void {
       void showResult(mine);
       break;
     case "was_reset":
+      store.scrub.value = null;
       store.aimed.value = new Set();
       void showResult(mine);
       break;
@@ -153,9 +233,13 @@ export function removeDrag(id: string): void {
   store.announcement.value = texts.announce.removed;
 }
 
-export function addStroke(mode: "paint" | "erase", radius: number, points: readonly XY[]): void {
+export function addStroke(mode: "paint" | "erase", radius: number, points: readonly XY[], softness = store.softness.value): void {
   if (points.length === 0) return;
-  edit({ type: "add_stroke", stroke: { type: "stroke", id: `s${makeId()}`, mode, radius, points: points.map(round) } });
+  edit({ type: "add_stroke", stroke: { type: "stroke", id: `s${makeId()}`, mode, radius, softness, points: points.map(round) } });
+}
+
+export function invertMask(): void {
+  edit({ type: "invert_mask", id: `i${makeId()}` });
 }
 
 export function clearMask(): void {
@@ -197,6 +281,33 @@ export function reset(): void {
   if (canReset()) send({ type: "reset", op_id: makeId() });
 }
 
+export function undo(): void {
+  if (canUndo()) send({ type: "undo", op_id: makeId() });
+}
+
+export function redo(): void {
+  if (canRedo()) send({ type: "redo", op_id: makeId() });
+}
+
+export function canUndo(): boolean {
+  return store.connected.value && store.editable.value && store.room.value.history.undo !== null;
+}
+
+export function canRedo(): boolean {
+  return store.connected.value && store.editable.value && store.room.value.history.redo !== null;
+}
+
+/** Goes to a kept iteration; during a run, the run goes on from there. */
+export function seek(moment: number): void {
+  if (store.connected.value && store.editable.value) send({ type: "seek", op_id: makeId(), moment });
+}
+
+/** What others see beside our cursor. */
+export function rename(to: string): void {
+  name.value = to;
+  session?.socket.send({ type: "name", name: to });
+}
+
 export function retry(): void {
   session?.socket.retry();
 }
@@ -222,15 +333,15 @@ export async function loadMask(file: File): Promise<void> {
   }
 }
 
-export async function download(): Promise<void> {
+export async function download(which: Keepsake): Promise<void> {
   const mine = session;
   if (mine === null) return;
   try {
-    const blob = await fetchPicture(mine.key, "result");
+    const blob = await api.fetchKeepsake(mine.key, which);
     const url = URL.createObjectURL(blob);
     const link = window.document.createElement("a");
     link.href = url;
-    link.download = `livedrag-${mine.key.room}.png`;
+    link.download = `livedrag-${mine.key.room}.${{ result: "png", "trajectory.webp": "webp", "trajectory.mp4": "mp4", export: "zip" }[which]}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   } catch (error) {
@@ -239,7 +350,7 @@ export async function download(): Promise<void> {
 }
 
 /** What has a new way to go is guessed again, until the next run has shown it. */
-function noteAim(op: Operation | Raster): void {
+function noteAim(op: AppliedOperation): void {
   if (op.type === "add_drag" || (op.type === "move_drag" && op.target)) {
     store.aimed.value = new Set(store.aimed.value).add(op.id);
   }
@@ -247,13 +358,23 @@ function noteAim(op: Operation | Raster): void {
 
 function edit(op: Operation): void {
   noteAim(op);
-  send({ type: "edit", op_id: makeId(), base: store.room.value.seq, op });
+  const ours = { type: "edit", op_id: makeId(), base: store.room.value.seq, op } as const;
+  send(store.connected.value ? ours : { ...ours, offline: true });
 }
 
 /** Notes what we ask for and sends it, now or when the connection is back. */
 function send(ours: Request): void {
   store.room.value = request(store.room.value, ours);
   if (session?.synced) session.socket.send(ours);
+}
+
+/** A word on who has come: not on those who were here before us. */
+function greet(message: People): void {
+  const before = store.room.value.people;
+  if (Object.keys(before).length === 0) return;
+  for (const [person, { name: called, here }] of Object.entries(message.people)) {
+    if (here && !before[person]?.here && person !== store.room.value.person) store.toast("info", texts.people.came(called || texts.people.somebody));
+  }
 }
 
 // Pictures ----------------------------------------------------------------------------------------------------------
@@ -296,6 +417,32 @@ async function showResult(mine: Session): Promise<void> {
   if (!store.running.value) {
     store.preview.value?.bitmap.close();
     store.preview.value = null;
+  }
+}
+
+/** The small picture of a moment, once fetched. Rejects where it is not kept any more. */
+export function momentPicture(id: number): Promise<ImageBitmap> {
+  const mine = session;
+  const moment = store.room.value.moments.find((one) => one.id === id);
+  if (mine === null || moment === undefined) return Promise.reject(new Error(`no moment ${id}`));
+  // Ids begin anew when the picture is prepared anew; times do not.
+  const known = mine.moments.get(moment.time);
+  if (known !== undefined) return known;
+  const asked = api.fetchMoment(mine.key, id).then((blob) => createImageBitmap(blob));
+  mine.moments.set(moment.time, asked);
+  // A failure is no answer: asked again later, it may come.
+  asked.catch(() => mine.moments.delete(moment.time));
+  return asked;
+}
+
+/** Shows where the room went on its timeline, until a run shows better. */
+async function showMoment(mine: Session, id: number): Promise<void> {
+  if (store.running.value) return;
+  try {
+    const bitmap = await momentPicture(id);
+    if (session === mine && store.document.value?.moment === id) store.scrub.value = { id, bitmap };
+  } catch {
+    // It has been thinned away; the points say where it was.
   }
 }
 

@@ -7,20 +7,26 @@ import type { Connection, Socket } from "./socket.ts";
 let socket: Socket;
 let states: Connection[];
 let messages: ServerMessage[];
+let admission: () => Promise<void>;
+/** The admission is a promise: what follows from it comes a few turns later. */
+const settle = () => vi.advanceTimersByTimeAsync(0);
 
-beforeEach(() => {
+beforeEach(async () => {
   vi.useFakeTimers();
   vi.stubGlobal("WebSocket", FakeWebSocket);
   FakeWebSocket.made = [];
   states = [];
   messages = [];
+  admission = () => Promise.resolve();
   socket = connect({
     url: "ws://here/ws/r",
-    secret: "s3cret",
+    admit: () => admission(),
+    hello: () => ({ since: 7, of: "life" }),
     onMessage: (message) => messages.push(message),
     onConnection: (connection) => states.push(connection),
     random: () => 0,
   });
+  await settle();
 });
 
 afterEach(() => {
@@ -39,7 +45,7 @@ const enter = (): FakeWebSocket => {
 describe("a connection", () => {
   it("says hello first and counts as open once it is welcome", () => {
     newest().opens();
-    expect(newest().sent).toEqual([{ type: "hello", version: "livedrag.v1", secret: "s3cret" }]);
+    expect(newest().sent).toEqual([{ type: "hello", version: "livedrag.v1", since: 7, of: "life" }]);
     expect(states.at(-1)).toEqual({ state: "connecting" });
     expect(socket.send({ type: "stop", op_id: "o" })).toBe(false);
     newest().says(welcome);

@@ -4,24 +4,37 @@
  */
 
 import { Close, VERSION, decodeMessage, encodeMessage } from "./protocol.ts";
-import type { ClientMessage, ServerMessage } from "./protocol.ts";
+import type { ClientMessage, Hello, ServerMessage } from "./protocol.ts";
 
 export type Connection =
   | { readonly state: "connecting" }
   | { readonly state: "open" }
   /** Lost, or never reached; tried again at `retryAt` (ms, `Date.now()`), or being tried now where that is null. */
   | { readonly state: "lost"; readonly retryAt: number | null }
+  /** The server has a password, and asks for it. */
+  | { readonly state: "password"; readonly message: string }
   /** The server will not have us; trying again would meet the same answer. */
   | { readonly state: "refused"; readonly code: number; readonly message: string };
 
 export interface SocketOptions {
   readonly url: string;
-  readonly secret: string;
-  readonly name?: string;
+  /** Asked before the first connection: what lets us in. Throws `Refusal` where nothing will. */
+  readonly admit: () => Promise<void>;
+  /** What hello says beside the version, asked at every connection. */
+  readonly hello: () => Omit<Hello, "type" | "version">;
   readonly onMessage: (message: ServerMessage) => void;
   readonly onConnection: (connection: Connection) => void;
   /** In [0, 1); for the specs. */
   readonly random?: () => number;
+}
+
+/** Why trying again would meet the same answer. */
+export class Refusal extends Error {
+  constructor(
+    readonly connection: Extract<Connection, { readonly state: "refused" | "password" }>,
+  ) {
+    super(connection.message);
+  }
 }
 
 export interface Socket {
@@ -42,6 +55,7 @@ const FINAL: ReadonlySet<number> = new Set([
   Close.UNKNOWN_ROOM,
   Close.UNKNOWN_VERSION,
   Close.ROOM_DELETED,
+  Close.REMOVED,
 ]);
 
 /** Milliseconds to wait before try `attempt` (from 0): doubling, then steady, each with up to half of it taken off by chance. */
@@ -55,6 +69,8 @@ export function connect(options: SocketOptions): Socket {
   let attempt = 0;
   let welcomed = false;
   let closed = false;
+  let admitted = false;
+  let admitting = false;
   let fault = "";
   let retryTimer: ReturnType<typeof setTimeout> | undefined;
   let deadlineTimer: ReturnType<typeof setTimeout> | undefined;
@@ -67,12 +83,15 @@ export function connect(options: SocketOptions): Socket {
     fault = "";
     deadline = WELCOME_WAIT;
     options.onConnection(attempt === 0 ? { state: "connecting" } : { state: "lost", retryAt: null });
+    if (!admitted) {
+      void admit();
+      return;
+    }
     const mine = new WebSocket(options.url);
     mine.binaryType = "arraybuffer";
     socket = mine;
     mine.onopen = () => {
-      const hello = { type: "hello", version: VERSION, secret: options.secret } as const;
-      mine.send(encodeMessage(options.name === undefined ? hello : { ...hello, name: options.name }));
+      mine.send(encodeMessage({ type: "hello", version: VERSION, ...options.hello() }));
     };
     mine.onmessage = (event: MessageEvent<ArrayBuffer>) => {
       if (mine === socket) receive(event.data);
@@ -81,6 +100,23 @@ export function connect(options: SocketOptions): Socket {
       if (mine === socket) lost(event.code, event.reason);
     };
     watch();
+  }
+
+  async function admit(): Promise<void> {
+    if (admitting) return;
+    admitting = true;
+    try {
+      await options.admit();
+      admitted = true;
+    } catch (error) {
+      if (closed) return;
+      if (error instanceof Refusal) options.onConnection(error.connection);
+      else lost(0, "");
+      return;
+    } finally {
+      admitting = false;
+    }
+    if (!closed) open();
   }
 
   function receive(data: ArrayBuffer): void {
@@ -127,6 +163,11 @@ export function connect(options: SocketOptions): Socket {
     clearInterval(pingTimer);
     clearTimeout(deadlineTimer);
     if (closed) return;
+    if (code === Close.PASSWORD) {
+      admitted = false;
+      options.onConnection({ state: "password", message: fault || reason });
+      return;
+    }
     if (FINAL.has(code)) {
       options.onConnection({ state: "refused", code, message: fault || reason });
       return;
@@ -145,7 +186,7 @@ export function connect(options: SocketOptions): Socket {
   }
 
   function retry(): void {
-    if (!closed && socket === null) open();
+    if (!closed && socket === null && !admitting) open();
   }
 
   open();

@@ -1,14 +1,17 @@
 /** The one store: signals for what the server says, what the person is doing, and what is on the canvas. */
 
 import { computed, signal } from "@preact/signals";
+import type { Activity } from "./activity.ts";
 import type { Key } from "./api.ts";
 import type { Preview } from "./frames.ts";
 import { covered, distance, fit, keepInSight } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
+import { lineThrough } from "./moments.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
 import { EMPTY, current, isRunning, isStarting, isStopping, touchedDrags, visible } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
+import { texts } from "./texts.ts";
 import type { Ends } from "./warp.ts";
 
 export type Tool = "points" | "paint" | "erase" | "hand";
@@ -75,6 +78,8 @@ export interface Guess {
 export const key = signal<Key | null>(null);
 export const room = signal<Room>(EMPTY);
 export const connection = signal<Connection>({ state: "connecting" });
+/** Who did what, the newest last. */
+export const activity = signal<readonly Activity[]>([]);
 
 // What the person is doing
 export const tool = signal<Tool>("points");
@@ -116,6 +121,8 @@ export const original = signal<ImageBitmap | null>(null);
 export const photograph = signal(false);
 export const result = signal<ImageBitmap | null>(null);
 export const preview = signal<Preview | null>(null);
+/** A kept iteration that is looked at; null for none. */
+export const scrub = signal<{ readonly id: number; readonly bitmap: ImageBitmap } | null>(null);
 /** Whether the canvas shows a guess: one that moves anything. */
 export const guessing = signal(false);
 /** Previews shown since the room was opened. */
@@ -172,8 +179,9 @@ export const drags = computed<readonly ShownDrag[]>(() => {
 });
 
 /** Which picture the canvas shows. A run's previews, once there is one; then its result; else the uploaded picture. */
-export const showing = computed<"original" | "preview" | "result">(() => {
+export const showing = computed<"original" | "preview" | "result" | "moment">(() => {
   if (comparing.value) return "original";
+  if (scrub.value !== null) return "moment";
   const live = preview.value;
   if (live !== null && live.frame.run === document.value?.run?.id) return "preview";
   return result.value !== null && document.value?.result ? "result" : "original";
@@ -183,7 +191,19 @@ export const showing = computed<"original" | "preview" | "result">(() => {
 export const splitShown = computed(() => (showing.value === "original" && !guessing.value ? null : split.value));
 
 /** Who else is here. */
-export const others = computed<readonly ShownPerson[]>(() => []);
+export const others = computed<readonly ShownPerson[]>(() => {
+  const { people, presences, person: me } = room.value;
+  return Object.entries(presences).flatMap(([id, presence]) => {
+    const person = people[id];
+    if (id === me || person === undefined || !person.here) return [];
+    const doing = presence.busy ? texts.people.doing[presence.tool] : "";
+    const label = [person.name || texts.people.somebody, doing].filter(Boolean).join(" · ");
+    return [{ id, label, colour: person.colour, cursor: presence.cursor, selected: presence.selected, busy: presence.busy }];
+  });
+});
+
+/** The timeline's line through where the room is. */
+export const line = computed(() => lineThrough(room.value.moments, room.value.moment ?? document.value?.moment ?? null));
 
 /**
  * What the canvas guesses until a run shows better: null while there is nothing to guess, and while somebody looks for
@@ -193,7 +213,7 @@ export const guess = computed<Guess | null>(() => {
   const of = showing.value;
   const now = document.value;
   const doing = gesture.value;
-  if (comparing.value || of === "preview" || now === null || original.value === null) return null;
+  if (comparing.value || of === "preview" || of === "moment" || now === null || original.value === null) return null;
   if (tool.value === "paint" || tool.value === "erase" || half.value !== null || crosshair.value !== null) return null;
   if (doing?.kind === "move" && (doing.end === "handle" || running.value)) return null;
   const found: Ends[] = [];
@@ -241,6 +261,8 @@ export function clear(): void {
   preview.value?.bitmap.close();
   key.value = null;
   room.value = EMPTY;
+  activity.value = [];
+  scrub.value = null;
   connection.value = { state: "connecting" };
   tool.value = "points";
   brush.value = 0;

@@ -1,6 +1,8 @@
 /** Every text that people read, in one place. */
 
-import type { Operation, Outcome, Request, Stage } from "./protocol.ts";
+import type { Deed } from "./activity.ts";
+import type { Keepsake } from "./api.ts";
+import type { Operation, Outcome, Request, Role, Stage } from "./protocol.ts";
 
 const px = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
 
@@ -50,8 +52,6 @@ export const texts = {
     splitHelp: "Original and result side by side (X)",
     reset: "Reset",
     resetHelp: "Back to the uploaded picture; the points stay",
-    download: "Download",
-    downloadHelp: "Save the result as a PNG",
     tools: "Tools",
     points: "Points",
     paint: "Paint",
@@ -108,6 +108,7 @@ export const texts = {
     preview: "Live preview",
     result: "Result",
     guess: "Guess – press Drag for the real thing",
+    moment: (iteration: number) => `Iteration ${iteration}`,
     guessRunning: "Guess – the real thing is on its way",
     guessViewer: "Guess – nothing has been dragged yet",
   },
@@ -135,6 +136,7 @@ export const texts = {
     some: "Only the painted region; the rest stays as it is.",
     load: "Load mask…",
     clear: "Clear",
+    invert: "Invert",
     show: "Show",
     hide: "Hide",
     paint: "Paint a region",
@@ -218,6 +220,142 @@ export const texts = {
     offlineRunning: "The run goes on without this page",
   },
 
+  prepared: {
+    fitting: "Getting to know the picture meanwhile",
+    inverting: "Taking the picture apart meanwhile",
+  },
+
+  engine: {
+    restarting: "The engine is starting again. Runs go on by themselves.",
+    back: "The engine is back",
+    short: "Engine is starting again",
+  },
+
+  timeline: {
+    title: "Timeline",
+    play: "Play",
+    pause: "Pause",
+    moment: (iteration: number) => (iteration === 0 ? "The beginning" : `Iteration ${iteration}`),
+    short: (iteration: number) => (iteration === 0 ? "start" : String(iteration)),
+    go: "Go on from here",
+    goRunning: "The run goes on from here",
+    back: "Back to now",
+    look: "Look through the iterations",
+    other: (iteration: number) => `Another branch leaves here, to iteration ${iteration}. Go to it`,
+    help: "Choose an iteration, and Drag goes on from there",
+  },
+
+  history: {
+    undo: "Undo",
+    redo: "Redo",
+    of: (verb: string, what: string | undefined) => (what === undefined ? verb : `${verb}: ${what}`),
+    what: {
+      add_drag: "adding a point",
+      move_drag: "moving a point",
+      remove_drag: "removing a point",
+      add_stroke: "a brush stroke",
+      remove_stroke: "removing a stroke",
+      invert_mask: "turning the mask around",
+      clear_mask: "clearing the mask",
+      raster: "loading a mask",
+      set_prompt: "the description",
+      set_settings: "a setting",
+    } as Readonly<Record<string, string>>,
+  },
+
+  people: {
+    title: "People",
+    somebody: "Somebody",
+    you: "you",
+    here: (names: string) => `Here: ${names}`,
+    away: "away",
+    came: (called: string) => `${called} is here`,
+    doing: { "": "", points: "aiming", brush: "painting", eraser: "erasing", hand: "" },
+    roles: { owner: "Owner", editor: "Can edit", viewer: "Can view" } satisfies Record<Role, string>,
+    roleOf: (called: string) => `Role of ${called}`,
+    remove: (called: string) => `Put ${called} out of the room`,
+    nowRole: {
+      owner: "You own this room now",
+      editor: "You can edit now",
+      viewer: "You can only look on now",
+    } satisfies Record<Role, string>,
+    name: "Your name",
+    nameHelp: "Others see it beside your cursor.",
+    viewing: "You are looking on",
+    viewingHelp: "Ask for a link to edit if you want to take part.",
+  },
+
+  share: {
+    title: "Share",
+    links: "Links",
+    make: { owner: "New link to own", editor: "New link to edit", viewer: "New link to view" } satisfies Record<Role, string>,
+    copy: "Copy",
+    copied: "Link copied",
+    notCopied: "The browser does not let the page copy: select the link and copy it yourself",
+    link: "Link",
+    qr: "QR code of the link",
+    once: "The link is shown this once. Whoever has it comes in by it until you revoke it.",
+    revoke: (role: string) => `Revoke link: ${role}`,
+    revoked: "Link revoked; whoever came by it is out",
+    used: (when: string) => `used ${when}`,
+    unused: "never used",
+    onlyOwner: "The owner of the room makes links. Yours is in the address bar.",
+    failed: (message: string) => `That did not work: ${message}`,
+    delete: "Delete this room…",
+    deleteSure: "Delete the room and everything in it, for everybody? There is no way back.",
+    deleteYes: "Delete for everybody",
+    deleteNo: "Keep it",
+  },
+
+  activity: {
+    title: "Activity",
+    none: "Nothing yet.",
+    you: "You",
+    nobody: "The run",
+    times: (times: number) => (times > 1 ? ` × ${times}` : ""),
+    point: (deed: string, n: number) => `${deed} ${n}`,
+    deeds: {
+      add_drag: "added point",
+      move_drag: "moved point",
+      remove_drag: "removed point",
+      add_stroke: "painted",
+      erase: "erased",
+      remove_stroke: "removed a stroke",
+      invert_mask: "turned the mask around",
+      clear_mask: "cleared the mask",
+      raster: "loaded a mask",
+      set_prompt: "changed the description",
+      set_settings: "changed settings",
+      restore: "put something back",
+      undo: "undid something",
+      redo: "redid something",
+      started: "pressed Drag",
+      stopping: "pressed Stop",
+      was_reset: "reset the picture",
+      sought: "went along the timeline",
+      arrived: "arrived",
+      stopped: "stopped",
+      exhausted: "ran out of iterations",
+      failed: "failed",
+    } satisfies Record<Deed, string>,
+  },
+
+  password: {
+    title: "This server asks for a password",
+    label: "Password",
+    enter: "Enter",
+  },
+
+  download: {
+    title: "Download",
+    items: {
+      result: ["Picture", "PNG at the size you uploaded"],
+      "trajectory.webp": ["Film", "Animated WebP of every kept iteration"],
+      "trajectory.mp4": ["Film", "MP4 of every kept iteration"],
+      export: ["Room", "Zip with everything in it, to open elsewhere"],
+    } satisfies Record<Keepsake, readonly [name: string, help: string]>,
+  },
+
   outcomes: {
     arrived: "There",
     stopped: "Stopped",
@@ -257,7 +395,12 @@ export const texts = {
       move_drag: "The point was not moved",
       remove_drag: "The point was not removed",
       add_stroke: "The stroke was not kept",
+      remove_stroke: "The stroke was not removed",
+      invert_mask: "The mask was not turned around",
       clear_mask: "The mask was not cleared",
+      undo: "Not undone",
+      redo: "Not redone",
+      seek: "Not gone there",
       set_prompt: "The description was not changed",
       set_settings: "The setting was not changed",
       run: "The run did not start",
@@ -300,6 +443,7 @@ export const texts = {
           [["← ↑ ↓ →"], "Nudge what is selected (Shift: ten times as far)"],
           [["D"], "Duplicate the selected point"],
           [["Delete"], "Remove the selected point"],
+          [["Ctrl Z", "Ctrl Y"], "Undo, redo what you did"],
           [["Esc"], "Cancel the half-made point"],
         ],
       },

@@ -13,6 +13,7 @@ const blank: Document = {
   settings: {},
   run: null,
   result: null,
+  moment: null,
 };
 const view = { scale: 2, x: 10, y: 20 };
 const at = (x: number, y: number): XY => toCanvas(view, [x, y]);
@@ -229,4 +230,56 @@ describe("the brush", () => {
     for (let i = 0; i < 60; i++) tools.resizeBrush(-1);
     expect(store.brush.value).toBe(2);
   });
+});
+
+describe("the view", () => {
+  beforeEach(() => {
+    store.canvasSize.value = { width: 420, height: 240 };
+  });
+
+  it("is moved by the hand, and by any tool while the space bar is down", () => {
+    tools.choose("hand");
+    pull([50, 50], [60, 55]);
+    expect(store.camera.value).toEqual({ scale: 2, x: 30, y: 30 });
+    tools.choose("points");
+    store.spaceHeld.value = true;
+    pull([50, 50], [60, 55]);
+    store.spaceHeld.value = false;
+    expect(asked()).toEqual([]);
+    expect(store.half.value).toBeNull();
+  });
+
+  it("fits until somebody moves it, and again when asked", () => {
+    expect(store.camera.value).toBeNull();
+    tools.zoom(2);
+    expect(store.camera.value?.scale).toBeGreaterThan(2);
+    tools.zoomToActualSize();
+    expect(store.view.value.scale).toBeCloseTo(1);
+    tools.zoomToFit();
+    expect(store.camera.value).toBeNull();
+  });
+
+  it("follows a second finger, which ends what the first had begun, and keeps the handle that waits", () => {
+    click(30, 40);
+    tools.press(view, at(60, 40), "touch");
+    tools.letGo();
+    tools.release();
+    expect(asked()).toEqual([]);
+    expect(store.half.value).toEqual([30, 40]);
+  });
+
+  it("is moved by viewers too", () => {
+    store.room.value = { ...store.room.value, role: "viewer" };
+    pull([50, 50], [60, 55]);
+    expect(store.camera.value).not.toBeNull();
+    expect(asked()).toEqual([]);
+  });
+});
+
+it("duplicates a drag beside itself, inside the picture", () => {
+  open(oneDrag);
+  tools.duplicate("d1");
+  expect(asked()).toMatchObject([{ type: "add_drag", handle: [62, 62], target: [102, 62] }]);
+  tools.duplicate("nothing");
+  expect(asked()).toHaveLength(1);
 });

@@ -161,6 +161,7 @@ function hintOf(): string | null {
 
 function Badge() {
   const showing = store.showing.value;
+  const looked = store.room.value.moments.find(({ id }) => id === store.scrub.value?.id);
   if (store.guess.value !== null && store.guessing.value) {
     const { guess, guessRunning, guessViewer } = texts.hints;
     return (
@@ -173,7 +174,7 @@ function Badge() {
   return (
     <p class={`badge badge-${showing}`} data-testid="showing">
       {showing === "preview" && <i />}
-      {texts.hints[showing]}
+      {showing === "moment" ? texts.hints.moment(looked?.iteration ?? 0) : texts.hints[showing]}
     </p>
   );
 }
@@ -283,6 +284,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
       offsetX: String(store.view.value.x),
       offsetY: String(store.view.value.y),
       showing: store.showing.value,
+      pointing: String(store.others.value.filter(({ cursor }) => cursor !== null).length),
     };
     if (due === 0) due = requestAnimationFrame(paint);
   });
@@ -325,6 +327,7 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
   const pointer = store.crosshair.value ?? store.pointer.value;
   const brush = store.brushing.value;
   const split = store.splitShown.value;
+  const looked = store.scrub.value;
   const original = store.original.value;
   const half = doing?.kind === "pull" ? doing.handle : store.half.value;
   const reach = doing?.kind === "pull" ? doing.target : pointer;
@@ -334,10 +337,11 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
     view: store.view.value,
     picture,
     base: showing === "result" ? store.result.value : store.original.value,
-    preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : null,
+    preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : showing === "moment" ? (looked?.bitmap ?? null) : null,
     split: split !== null && original !== null && !comparing ? { at: split, original } : null,
     shade: SHADES[shadeOf(showing)],
-    drags: comparing ? [] : store.drags.value,
+    // At a moment that is only looked at, the points were somewhere else.
+    drags: comparing || (looked !== null && looked.id !== store.document.value?.moment) ? [] : store.drags.value,
     half: comparing ? null : half,
     reach: half === null ? null : reach,
     selected: store.selected.value,
@@ -350,10 +354,10 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
   };
 }
 
-function shadeOf(showing: "original" | "preview" | "result"): keyof typeof SHADES {
+function shadeOf(showing: typeof store.showing.value): keyof typeof SHADES {
   const painting = store.tool.value === "paint" || store.tool.value === "erase";
   if (store.comparing.value || !store.maskShown.value) return "none";
   if (painting) return "painting";
   if (store.running.value) return "running";
-  return showing === "result" || store.splitShown.value !== null ? "none" : "points";
+  return showing === "result" || showing === "moment" || store.splitShown.value !== null ? "none" : "points";
 }

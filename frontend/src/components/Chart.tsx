@@ -23,17 +23,17 @@ export function Chart() {
   }));
   const spoken = drags.map(({ id, n }) => texts.chart.spoken(n, first.distances[id] ?? 0, last.distances[id] ?? 0)).join(". ");
   return (
-    <figure class="chart" data-testid="chart" role="img" aria-label={`${texts.chart.title}. ${spoken}`}>
+    <div class="chart" data-testid="chart" role="img" aria-label={`${texts.chart.title}. ${spoken}`}>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true">
         <path class="chart-ground" d={`M0 ${HEIGHT - 1}H${WIDTH}`} />
         {lines.map(({ drag, places }) => (
           <polyline key={drag.id} style={{ stroke: colourOf(drag.n) }} points={places.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ")} />
         ))}
       </svg>
-      <figcaption aria-hidden="true">
+      <p aria-hidden="true">
         <span>{texts.chart.title}</span>
         <span>{last.iteration}</span>
-      </figcaption>
-    </figure>
+      </p>
+    </div>
   );
 }

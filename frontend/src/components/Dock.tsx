@@ -1,10 +1,11 @@
 import { useEffect, useRef } from "preact/hooks";
-import type { ComponentChildren } from "preact";
+import type { Keepsake } from "../api.ts";
 import type { Stage } from "../protocol.ts";
 import { lastEnd } from "../room.ts";
 import { canReset, canRun, download, reset, startRun, stopRun } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
+import { Menu, MenuItem } from "./Menu.tsx";
 import { CompareIcon, DownloadIcon, PlayIcon, ResetIcon, SplitIcon, StopIcon } from "./icons.tsx";
 import { toggleSplit } from "./Split.tsx";
 
@@ -20,32 +21,56 @@ const PARTS: readonly (readonly [stage: Stage, share: number])[] = [
 const DOUBLE_CLICK = 400;
 
 export function Dock() {
-  const now = store.document.value;
+  const comparable = store.showing.value !== "original" || store.guessing.value || store.comparing.value;
   return (
     <section class="dock" aria-label={texts.editor.actions}>
       <RunButton />
       <StageView />
       <div class="dock-actions">
-        <CompareButton disabled={store.showing.value === "original" && !store.guessing.value && !store.comparing.value} />
+        <CompareButton disabled={!comparable} />
         <button
           type="button"
           class="quiet-button"
           aria-label={texts.editor.split}
           aria-pressed={store.splitShown.value !== null}
           title={texts.editor.splitHelp}
-          disabled={store.showing.value === "original" && !store.guessing.value}
+          disabled={!comparable}
           onClick={toggleSplit}
         >
           <SplitIcon />
         </button>
-        <DockButton name={texts.editor.reset} help={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
-          <ResetIcon />
-        </DockButton>
-        <DockButton name={texts.editor.download} help={texts.editor.downloadHelp} disabled={!now?.result} onClick={() => void download()}>
-          <DownloadIcon />
-        </DockButton>
+        {store.editable.value && (
+          <button type="button" class="quiet-button" aria-label={texts.editor.reset} title={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
+            <ResetIcon />
+            <span class="wide-only">{texts.editor.reset}</span>
+          </button>
+        )}
+        <Downloads />
       </div>
     </section>
+  );
+}
+
+function Downloads() {
+  const items: Keepsake[] = [];
+  if (store.document.value?.result) items.push("result");
+  if (store.room.value.moments.length > 1) items.push("trajectory.webp");
+  if (store.room.value.moments.length > 1 && store.room.value.capabilities.includes("mp4")) items.push("trajectory.mp4");
+  if (store.editable.value) items.push("export");
+  if (items.length === 0) return null;
+  return (
+    <Menu name={texts.download.title} text={texts.download.title} icon={<DownloadIcon />} class="menu-above" testId="download">
+      {items.map((which) => {
+        const [name, help] = texts.download.items[which];
+        return (
+          <MenuItem key={which} onClick={() => void download(which)}>
+            <span>
+              {name} <small>{help}</small>
+            </span>
+          </MenuItem>
+        );
+      })}
+    </Menu>
   );
 }
 
@@ -87,6 +112,8 @@ function RunButton() {
 
 function StageView() {
   const { title, detail } = wordsOf();
+  // Progress is shown, and not read out step by step.
+  const quiet = store.running.value || store.room.value.prepared?.stage === "fitting" || store.room.value.prepared?.stage === "inverting";
   const stage = store.running.value ? (store.room.value.progress?.stage ?? "loading") : "idle";
   return (
     <div class="stage-view">
@@ -95,7 +122,7 @@ function StageView() {
         {detail && <span title={detail}>{detail}</span>}
       </p>
       {store.running.value && <Bars />}
-      <Spoken words={title} detail={store.running.value ? "" : detail} />
+      <Spoken words={title} detail={quiet ? "" : detail} />
     </div>
   );
 }
@@ -115,6 +142,7 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
   if (store.connection.value.state === "lost") {
     return { title: stage.offline, detail: store.running.value ? stage.offlineRunning : "" };
   }
+  if (store.room.value.engine !== "ready") return { title: texts.engine.short, detail: texts.engine.restarting };
   if (store.starting.value) return { title: stage.starting, detail: "" };
   const progress = store.room.value.progress;
   if (store.running.value) {
@@ -133,7 +161,14 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
   const end = lastEnd(now);
   if (end?.interrupted) return { title: stage.interrupted, detail: stage.interruptedHelp };
   if (end?.outcome) return { title: outcomes[end.outcome], detail: outcomeHelp[end.outcome](end.iterations, end.message) };
+  if (!store.editable.value) return { title: texts.people.viewing, detail: texts.people.viewingHelp };
   if (store.drags.value.length === 0) return { title: stage.needsPoints, detail: stage.needsPointsHelp };
+  const prepared = store.room.value.prepared;
+  if (prepared !== null && (prepared.stage === "fitting" || prepared.stage === "inverting")) {
+    const parts = [stage.steps(prepared.step, prepared.steps)];
+    if (prepared.seconds_left !== null && prepared.step > 1) parts.push(stage.left(prepared.seconds_left));
+    return { title: stage.ready, detail: `${stage.readyHelp} · ${texts.prepared[prepared.stage]} ${parts.join(" · ")}` };
+  }
   return { title: stage.ready, detail: stage.readyHelp };
 }
 
@@ -187,21 +222,6 @@ function CompareButton({ disabled }: { readonly disabled: boolean }) {
       onBlur={letGo}
     >
       <CompareIcon />
-    </button>
-  );
-}
-
-function DockButton(props: {
-  readonly name: string;
-  readonly help: string;
-  readonly disabled: boolean;
-  readonly onClick: () => void;
-  readonly children: ComponentChildren;
-}) {
-  return (
-    <button type="button" class="quiet-button" aria-label={props.name} title={props.help} disabled={props.disabled} onClick={props.onClick}>
-      {props.children}
-      <span class="wide-only">{props.name}</span>
     </button>
   );
 }

@@ -3,7 +3,7 @@ import { fetchSamples } from "../api.ts";
 import type { Sample } from "../api.ts";
 import { colourOf } from "../draw.ts";
 import { forget, recent } from "../recent.ts";
-import { address, goTo } from "../routes.ts";
+import { address, base, goTo } from "../routes.ts";
 import { texts } from "../texts.ts";
 import type { Intake } from "./intake.tsx";
 import { CloseIcon, Mark, PauseIcon, PictureIcon, PlayIcon } from "./icons.tsx";
@@ -150,7 +150,7 @@ function SamplePicture({ sample }: { readonly sample: Sample }) {
   return (
     <span class="sample-picture">
       <img
-        src={sample.picture}
+        src={base + sample.picture}
         alt=""
         onLoad={(event) => setSize({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })}
       />

@@ -45,7 +45,13 @@ export function closeMenu(inside: EventTarget | null): void {
   if (inside instanceof Element) inside.closest<HTMLElement>("[popover]")?.hidePopover();
 }
 
-export function MenuItem(props: { readonly onClick: () => void; readonly disabled?: boolean; readonly children: ComponentChildren }) {
+export function MenuItem(props: {
+  /** The key that does the same. */
+  readonly keys?: string;
+  readonly onClick: () => void;
+  readonly disabled?: boolean;
+  readonly children: ComponentChildren;
+}) {
   return (
     <button
       type="button"
@@ -57,6 +63,7 @@ export function MenuItem(props: { readonly onClick: () => void; readonly disable
       }}
     >
       {props.children}
+      {props.keys && <kbd class="keys-only">{props.keys}</kbd>}
     </button>
   );
 }

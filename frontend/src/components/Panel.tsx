@@ -1,9 +1,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { MAX_PROMPT } from "../protocol.ts";
-import { clearMask, loadMask, setPrompt } from "../session.ts";
+import { clearMask, invertMask, loadMask, setPrompt } from "../session.ts";
 import * as store from "../store.ts";
 import { choose } from "../tools.ts";
 import { texts } from "../texts.ts";
+import { ActivityList } from "./Activity.tsx";
 import { ModelCard, PhotoNote } from "./Model.tsx";
 import { PointList } from "./Points.tsx";
 import { SettingsSection } from "./Settings.tsx";
@@ -16,6 +17,7 @@ export function Panel() {
       <MaskSection />
       <PromptSection />
       <SettingsSection />
+      <ActivityList />
       <ModelCard />
     </aside>
   );
@@ -42,6 +44,9 @@ function MaskSection() {
             <>
               <button type="button" class="small-button" onClick={() => (store.maskShown.value = !store.maskShown.value)}>
                 {store.maskShown.value ? texts.mask.hide : texts.mask.show}
+              </button>
+              <button type="button" class="small-button" onClick={invertMask}>
+                {texts.mask.invert}
               </button>
               <button type="button" class="small-button" onClick={clearMask}>
                 {texts.mask.clear}
@@ -79,7 +84,15 @@ function PromptSection() {
     written.current = undefined;
     setPrompt(value.trim());
   };
-  const busy = store.running.value || !store.editable.value;
+  const busy = store.running.value;
+  if (!store.editable.value) {
+    return prompt === "" ? null : (
+      <section>
+        <h2>{texts.prompt.title}</h2>
+        <p class="empty">{prompt}</p>
+      </section>
+    );
+  }
   return (
     <section>
       <h2>
@@ -94,7 +107,7 @@ function PromptSection() {
         placeholder={texts.prompt.placeholder}
         value={text}
         disabled={busy}
-        title={store.running.value ? texts.prompt.busy : ""}
+        title={busy ? texts.prompt.busy : ""}
         onInput={(event) => {
           const { value } = event.currentTarget;
           setText(value);

@@ -1,35 +1,44 @@
 import type { Signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { arrowKey } from "../geometry.ts";
-import { removeDrag, startRun, stopRun } from "../session.ts";
+import { redo, removeDrag, startRun, stopRun, undo } from "../session.ts";
 import * as store from "../store.ts";
 import { cancel, choose, duplicate, isPressed, nudge, pan, place, pointByKey, resizeBrush, zoom, zoomToActualSize, zoomToFit } from "../tools.ts";
 import { texts } from "../texts.ts";
-import { CloseIcon } from "./icons.tsx";
+import { Sheet } from "./Sheet.tsx";
 import { toggleSplit } from "./Split.tsx";
 import { STEP } from "./Zoom.tsx";
 
 /** CSS pixels that one press of an arrow key moves the view. */
 const PAN = 40;
+/** The control that the mouse pressed last. */
+let clicked: Element | null = null;
 /** Where the view was when the space bar went down; undefined while it is up. */
 let spaceDown: typeof store.camera.value | undefined;
 
 /** The keys of the whole editor. Keys that a focused control needs for itself stay with it. */
-export function useKeys(sheet: Signal<boolean>): void {
+export function useKeys(): void {
   useEffect(() => {
     const down = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || sheet.value || event.defaultPrevented) return;
       const on = event.target instanceof Element ? event.target : null;
+      if (event.altKey || event.defaultPrevented || on?.closest("dialog, [popover]")) return;
+      if (event.ctrlKey || event.metaKey) {
+        if (!isTyping(event) && withControl(event)) event.preventDefault();
+        return;
+      }
       if (on?.closest("input, textarea, select")) {
         if (event.key === "Escape" && on instanceof HTMLElement) on.blur();
         return;
       }
       const control = on?.closest("button, a, summary, label") ?? null;
-      if (press(event, control, sheet)) event.preventDefault();
+      if (press(event, control)) event.preventDefault();
     };
     const up = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() === "c") store.comparing.value = false;
-      if (event.key === " ") liftSpace();
+      if (event.key === " " && spaceDown !== undefined) {
+        liftSpace();
+        event.preventDefault();
+      }
     };
     const away = () => {
       store.comparing.value = false;
@@ -39,7 +48,12 @@ export function useKeys(sheet: Signal<boolean>): void {
     window.addEventListener("keydown", down);
     window.addEventListener("keyup", up);
     window.addEventListener("blur", away);
+    const click = (event: MouseEvent) => {
+      clicked = event.detail > 0 && event.target instanceof Element ? event.target.closest("button, a, summary, label") : null;
+    };
+    window.addEventListener("click", click);
     return () => {
+      window.removeEventListener("click", click);
       window.removeEventListener("keydown", down);
       window.removeEventListener("keyup", up);
       window.removeEventListener("blur", away);
@@ -47,8 +61,23 @@ export function useKeys(sheet: Signal<boolean>): void {
   }, []);
 }
 
+/** Keys that go with Ctrl, or ⌘. Returns whether the key was ours. */
+function withControl(event: KeyboardEvent): boolean {
+  switch (event.key.toLowerCase()) {
+    case "z":
+      if (event.shiftKey) redo();
+      else undo();
+      return true;
+    case "y":
+      redo();
+      return true;
+    default:
+      return false;
+  }
+}
+
 /** Returns whether the key was ours. */
-function press(event: KeyboardEvent, control: Element | null, sheet: Signal<boolean>): boolean {
+function press(event: KeyboardEvent, control: Element | null): boolean {
   const direction = arrowKey(event.key);
   if (direction !== null) {
     if (control !== null && !control.hasAttribute("data-nudge")) return false;
@@ -66,7 +95,8 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
       }
       return true;
     case " ":
-      if (control !== null && !control.hasAttribute("data-nudge")) return false;
+      // A button that was pressed with the mouse has the focus, but nobody means it any more.
+      if (control !== null && control !== clicked && !control.hasAttribute("data-nudge")) return false;
       if (!event.repeat) {
         spaceDown = store.camera.value;
         store.spaceHeld.value = true;
@@ -83,9 +113,6 @@ function press(event: KeyboardEvent, control: Element | null, sheet: Signal<bool
       removeDrag(taken.id);
       return true;
     }
-    case "?":
-      sheet.value = true;
-      return true;
     case "+":
     case "=":
       zoom(STEP);
@@ -158,28 +185,18 @@ function canvas(): HTMLElement | null {
 }
 
 export function Shortcuts({ open }: { readonly open: Signal<boolean> }) {
-  const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    if (open.value) dialog.current?.showModal();
-    else dialog.current?.close();
-  }, [open.value]);
+    const ask = (event: KeyboardEvent) => {
+      if (event.key !== "?" || isTyping(event)) return;
+      open.value = true;
+      event.preventDefault();
+    };
+    window.addEventListener("keydown", ask);
+    return () => window.removeEventListener("keydown", ask);
+  }, []);
   const words = texts.shortcuts;
   return (
-    <dialog
-      ref={dialog}
-      class="sheet"
-      aria-labelledby="sheet-title"
-      onClose={() => (open.value = false)}
-      onClick={(event) => {
-        if (event.target === event.currentTarget) open.value = false;
-      }}
-    >
-      <div class="sheet-head">
-        <h2 id="sheet-title">{words.title}</h2>
-        <button type="button" class="icon-button" aria-label={words.close} onClick={() => (open.value = false)}>
-          <CloseIcon />
-        </button>
-      </div>
+    <Sheet open={open} title={words.title}>
       <div class="sheet-groups">
         {words.groups.map((group) => (
           <section key={group.title}>
@@ -199,6 +216,10 @@ export function Shortcuts({ open }: { readonly open: Signal<boolean> }) {
           </section>
         ))}
       </div>
-    </dialog>
+    </Sheet>
   );
+}
+
+function isTyping(event: KeyboardEvent): boolean {
+  return event.target instanceof Element && event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select") !== null;
 }

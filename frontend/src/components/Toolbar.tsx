@@ -1,9 +1,9 @@
 import type { ComponentChildren } from "preact";
-import { brush, editable, picture, tool } from "../store.ts";
+import { brush, editable, picture, softness, tool } from "../store.ts";
 import type { Tool } from "../store.ts";
 import { BRUSH, choose } from "../tools.ts";
 import { texts } from "../texts.ts";
-import { EraseIcon, HandIcon, PaintIcon, PointsIcon } from "./icons.tsx";
+import { BrushSoftIcon, EraseIcon, HandIcon, PaintIcon, PointsIcon } from "./icons.tsx";
 
 export function Toolbar() {
   const size = picture.value;
@@ -39,6 +39,21 @@ export function Toolbar() {
             onInput={(event) => (brush.value = event.currentTarget.valueAsNumber ** 2 * longest)}
           />
           <i class="brush-dot brush-large" />
+        </label>
+      )}
+      {painting && (
+        <label class="brush-size brush-soft" title={texts.editor.softness}>
+          <BrushSoftIcon />
+          <input
+            type="range"
+            aria-label={texts.editor.softness}
+            aria-valuetext={texts.editor.softnessValue(softness.value)}
+            min={0}
+            max={1}
+            step={0.05}
+            value={softness.value}
+            onInput={(event) => (softness.value = event.currentTarget.valueAsNumber)}
+          />
         </label>
       )}
     </div>

@@ -1,0 +1,184 @@
+"""Looking closer, comparing and typing, on a server whose runs are played by the test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import CDPSession, Page, expect
+
+from tests.e2e.editor import PHONE, Editor, OpenPage, choose
+from tests.quiet import QuietEngine
+
+HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+def room_of(page: Page) -> str:
+    found = re.search(r"/r/([\w-]+)#", page.url)
+    assert found is not None
+    return found[1]
+
+
+def view_of(editor: Editor) -> tuple[float, float, float]:
+    return editor.number("scale"), editor.number("offset-x"), editor.number("offset-y")
+
+
+def expect_scale(editor: Editor, test: str) -> None:
+    """Wait until the drawn scale passes a test, JavaScript over ``scale``."""
+    editor.page.wait_for_function(
+        f"() => {{ const {{ scale: text }} = document.querySelector('[data-testid=canvas]').dataset;"
+        f" const scale = Number(text); return {test}; }}"
+    )
+
+
+def test_wheel_keys_and_buttons_zoom_and_the_hand_moves(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    fitting = view_of(editor)
+
+    # What is under the pointer stays there.
+    at = editor.on_screen(*HANDLE)
+    page.mouse.move(*at)
+    page.mouse.wheel(0, -240)
+    expect_scale(editor, f"scale > {fitting[0] * 1.3}")
+    assert editor.on_screen(*HANDLE) == pytest.approx(at, abs=1.0)
+
+    page.keyboard.press("1")
+    expect_scale(editor, "Math.abs(scale - 1) < 1e-6")
+    expect(page.get_by_test_id("zoom")).to_have_text("100 %")
+    editor.button("Zoom in").click()
+    expect_scale(editor, "Math.abs(scale - 1.25) < 1e-6")
+
+    # Space and pull moves the view, whatever the tool, and puts no point down.
+    before = view_of(editor)
+    page.mouse.move(*editor.on_screen(100, 100))
+    page.keyboard.down("Space")
+    page.mouse.down()
+    page.mouse.move(*[place + 40 for place in editor.on_screen(100, 100)], steps=4)
+    page.mouse.up()
+    page.keyboard.up("Space")
+    page.wait_for_function(
+        f"() => Number(document.querySelector('[data-testid=canvas]').dataset.offsetX) > {before[1]}"
+    )
+    assert view_of(editor)[1:] == pytest.approx((before[1] + 40, before[2] + 40), abs=1)
+    expect(editor.points).to_have_count(0)
+
+    # Points land where one clicks, however the picture lies.
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.expect_place("handle", HANDLE)
+    editor.button("Fit the picture").click()
+    expect_scale(editor, f"Math.abs(scale - {fitting[0]}) < 1e-6")
+    editor.expect_place("target", TARGET)
+
+
+def test_two_fingers_zoom_and_put_nothing_down(open_page: OpenPage, upload: Path) -> None:
+    page = open_page(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=3)
+    editor = choose(page, upload)
+    before = editor.number("scale")
+    x, y = editor.on_screen(160, 128)
+    hand: CDPSession = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *apart: float) -> None:
+        points = (
+            [{"x": x + side * apart[0], "y": y, "id": index} for index, side in enumerate((-1, 1))] if apart else []
+        )
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 30)
+    for apart in (40, 60, 75, 90):
+        touch("touchMove", apart)
+    touch("touchEnd")
+    expect_scale(editor, f"scale > {before * 2}")
+    expect(editor.points).to_have_count(0)
+    # The canvas has as many pixels as the screen.
+    drawn = editor.canvas.evaluate("canvas => canvas.width / canvas.clientWidth")
+    assert drawn == pytest.approx(3, abs=0.02)
+    page.touchscreen.tap(*editor.on_screen(160, 128))
+    page.touchscreen.tap(*editor.on_screen(180, 140))
+    editor.expect_place("handle", (160, 128))
+
+
+def test_places_are_typed_duplicated_and_named(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    page.get_by_label("Point 1, target, x in pixels").fill("50")
+    page.get_by_label("Point 1, target, x in pixels").press("Enter")
+    editor.expect_place("target", (50, 110))
+    editor.canvas.focus()
+    page.keyboard.press("d")
+    expect(editor.points).to_have_count(2)
+    copied = editor.place("handle", 2)
+    assert copied != editor.place("handle", 1)
+
+
+def test_original_and_result_side_by_side(open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    page.wait_for_timeout(600)  # sooner, it would be a double click
+    editor.button("Stop").click()
+    editor.expect_outcome("^stopped$")
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+    result = editor.pixels()
+    editor.button("Split view").click()
+    bar = page.get_by_role("slider", name="Split between original and result")
+    expect(bar).to_have_attribute("aria-valuenow", "50")
+    bar.press("End")
+    expect(bar).to_have_attribute("aria-valuenow", "100")
+    page.wait_for_timeout(100)
+    original = editor.pixels()
+    assert original != result
+    # Pulled, it goes where the pointer goes.
+    box, (x, _) = bar.bounding_box(), editor.on_screen(0, 0)
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + 60, steps=4)
+    page.mouse.up()
+    expect(bar).to_have_attribute("aria-valuenow", "0")
+    page.keyboard.press("x")
+    expect(bar).to_have_count(0)
+    # Held down, the original alone.
+    editor.canvas.focus()
+    page.keyboard.down("c")
+    expect(editor.canvas).to_have_attribute("data-showing", "original")
+    page.keyboard.up("c")
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+
+
+def test_a_setting_is_explained_changed_and_reset(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    page.get_by_role("radio", name=re.compile("^Paper")).check()
+    page.get_by_text("Advanced").click()
+    pace = page.get_by_role("spinbutton", name=re.compile("^Pace"))
+    expect(pace).to_have_accessible_description(re.compile("one iteration"))
+    pace.fill("0.02")
+    pace.press("Enter")
+    page.reload()
+    editor = Editor(page)
+    expect(page.get_by_role("radio", name=re.compile("^Paper"))).to_be_checked()
+    page.get_by_text("Advanced").click()
+    expect(pace).to_have_value("0.02")
+    editor.button("Reset Pace to its default").click()
+    expect(pace).to_have_value("0.01")
+
+
+def test_the_theme_is_chosen_and_remembered(open_page: OpenPage) -> None:
+    page = open_page(color_scheme="light")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_test_id("more").click()
+    page.get_by_role("radio", name="Dark").check()
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == dark
