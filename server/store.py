@@ -7,6 +7,7 @@ and leave it after the last record that did.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -429,8 +430,9 @@ class Store:
     def _sweep_away(self, unnamed: set[str]) -> None:
         self._remove_files(unnamed)
         for draft in (self.folder / "pictures").glob("*/*.draft"):
-            if time.time() - draft.stat().st_mtime > FRESH:
-                _remove(draft)
+            with contextlib.suppress(FileNotFoundError):  # it was being written, and has its name now
+                if time.time() - draft.stat().st_mtime > FRESH:
+                    _remove(draft)
 
     def _clear_away(self, deleted: Mapping[str, set[str]]) -> None:
         """What is left of deleted rooms, which the disk no longer knows."""
