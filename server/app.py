@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import io
 import json
 import logging
+import math
 import re
 import secrets
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,22 +28,36 @@ from starlette.applications import Starlette
 from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from server import connection
+from server.archive import export_room
 from server.engine import Engine
-from server.hub import Hall, Hub, UnknownRoom, WrongSecret
+from server.exchange import NeedsPassword, Visitor
+from server.guests import RANKS, NoEntry, NotAllowed
+from server.hall import Hall
+from server.hub import Hub, UnknownRoom
+from server.limits import SlowDown
 from server.mask import to_png
+from server.metrics import CONTENT_TYPE
 from server.protocol import (
     MAX_DRAGS,
     MAX_MESSAGE_BYTES,
     MAX_PROMPT,
     XY,
+    Close,
     Document,
     Drag,
     Edited,
@@ -45,6 +65,7 @@ from server.protocol import (
     MaskLayer,
     Picture,
     Raster,
+    Role,
 )
 from server.room import Refused, check_drag
 from server.settings import MIB, Settings
@@ -55,10 +76,14 @@ log = logging.getLogger(__name__)
 
 BESIDE_THE_PICTURE = 5 * MIB
 """Bytes that a form may have beside its picture: mask, prompt, drags."""
+MOST_JSON = 4096
+"""Bytes of a body that only says who somebody is or what they may do."""
 DRAINED = 64 * MIB
 DRAIN_SECONDS = 10.0
 """How much of a refused upload is read and dropped, so that the browser comes to read the answer."""
 PUBLIC_FILES = ("icon.svg", "favicon.svg", "favicon.ico", "manifest.webmanifest", "robots.txt")
+COOKIE = "livedrag"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
@@ -69,6 +94,22 @@ class Fault(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
+
+
+class Said(msgspec.Struct, forbid_unknown_fields=True):
+    """What somebody says at the door."""
+
+    secret: str = ""
+    password: str = ""
+
+
+class NewRole(msgspec.Struct, forbid_unknown_fields=True):
+    """What somebody, or whoever comes by a link, may do."""
+
+    role: Role
+
+
+T = TypeVar("T")
 
 
 class NewDrag(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,7 +131,18 @@ def create_app(hub: Hub) -> Starlette:
     """The application over an entered `Hub`."""
     pages = Pages(hub)
     routes: list[BaseRoute] = [
+        Route("/api/password", pages.password, methods=["POST"]),
         Route("/api/rooms", pages.create_room, methods=["POST"]),
+        Route("/api/rooms/{room}", pages.delete_room, methods=["DELETE"]),
+        Route("/api/rooms/{room}/enter", pages.enter, methods=["POST"]),
+        Route("/api/rooms/{room}/links", pages.links, methods=["GET"]),
+        Route("/api/rooms/{room}/links", pages.make_link, methods=["POST"]),
+        Route("/api/rooms/{room}/links/{link}", pages.revoke_link, methods=["DELETE"]),
+        Route("/api/rooms/{room}/people/{person}", pages.give_role, methods=["PUT"]),
+        Route("/api/rooms/{room}/people/{person}", pages.remove, methods=["DELETE"]),
+        Route("/api/rooms/{room}/export", pages.export),
+        Route("/api/rooms/{room}/trajectory.webp", pages.trajectory),
+        Route("/api/rooms/{room}/moments/{moment:int}", pages.moment),
         Route("/api/rooms/{room}/picture", pages.picture),
         Route("/api/rooms/{room}/result", pages.result),
         Route("/api/rooms/{room}/mask", pages.mask, methods=["GET"]),
@@ -98,21 +150,26 @@ def create_app(hub: Hub) -> Starlette:
         Route("/api/rooms/{room}/masks/{sha256}", pages.loaded_mask),
         Route("/api/samples", pages.samples),
         Route("/healthz", pages.health),
+        Route("/metrics", pages.metrics),
         WebSocketRoute("/ws/{room}", pages.websocket),
         Route("/", pages.index),
+        *([Route("", pages.to_index)] if hub.settings.base_path else []),
         Route("/r/{room}", pages.index),
         Route("/{name:str}", pages.file),
         *_folders(hub.settings.static_dir),
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, settings=hub.settings)],
+        middleware=[Middleware(Guard, hub=hub)],
         exception_handlers={
             Fault: _on_fault,
             UploadFault: _on_fault,
             HTTPException: _on_http,
             UnknownRoom: _on_unknown_room,
-            WrongSecret: _on_wrong_secret,
+            NeedsPassword: _on_needs_password,
+            NoEntry: _on_no_entry,
+            NotAllowed: _on_not_allowed,
+            SlowDown: _on_slow_down,
             StoreError: _on_store_error,
             Exception: _on_unexpected,
         },
@@ -125,9 +182,106 @@ class Pages:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._settings = hub.settings
+        self._drawing = asyncio.Semaphore(1)  # trajectories take a core for a second or so
+
+    # Entering --------------------------------------------------------------------------------------------------------
+
+    async def password(self, request: Request) -> Response:
+        """Whoever says the server's password gets a cookie that has passed it."""
+        self._hub.limits.check_address(address_of(request), "enter")
+        said = await self._json(request, Said)
+        cookie = await self._hub.give_cookie(replace(visitor_of(request), password=said.password))
+        return self._with_cookie(Response(status_code=204), request, cookie)
+
+    async def enter(self, request: Request) -> Response:
+        """A link's secret becomes a cookie, which opens the room from then on, and a ticket for one connection."""
+        self._hub.limits.check_address(address_of(request), "enter")
+        said = await self._json(request, Said)
+        visitor = visitor_of(request)
+        visitor = replace(visitor, password=said.password or visitor.password)
+        cookie, role, ticket = await self._hub.enter(request.path_params["room"], visitor, said.secret)
+        return self._with_cookie(JSONResponse({"role": role, "ticket": ticket}), request, cookie)
+
+    async def links(self, request: Request) -> Response:
+        """The ways into a room; their secrets are not kept."""
+        hall, _ = await self._enter(request, "owner")
+        links = sorted(hall.guests.links.values(), key=lambda link: link.made)
+        return JSONResponse([{"id": k.id, "role": k.role, "made": k.made, "used": k.used} for k in links])
+
+    async def make_link(self, request: Request) -> Response:
+        """One more way in."""
+        hall, _ = await self._enter(request, "owner")
+        link, secret = await self._hub.make_link(hall, (await self._json(request, NewRole)).role)
+        url = f"{self._settings.base_path}/r/{hall.room.id}#{secret}"
+        shown = {"id": link.id, "role": link.role, "made": link.made, "used": None, "secret": secret, "url": url}
+        return JSONResponse(shown, 201)
+
+    async def revoke_link(self, request: Request) -> Response:
+        """Take a way in away, and put out who came by it."""
+        hall, by = await self._enter(request, "owner")
+        link = request.path_params["link"]
+        if link not in hall.guests.links:
+            raise Fault(404, "unknown_link", f"there is no link {link!r}: there are {', '.join(hall.guests.links)}")
+        await self._hub.revoke_link(hall, link, by)
+        return Response(status_code=204)
+
+    async def give_role(self, request: Request) -> Response:
+        """Let somebody do more, or less."""
+        hall, by = await self._enter(request, "owner")
+        role = (await self._json(request, NewRole)).role
+        await self._hub.give_role(hall, self._person(request, hall), role, by)
+        return Response(status_code=204)
+
+    async def remove(self, request: Request) -> Response:
+        """Put somebody out for good."""
+        hall, by = await self._enter(request, "owner")
+        await self._hub.remove(hall, self._person(request, hall), by)
+        return Response(status_code=204)
+
+    async def delete_room(self, request: Request) -> Response:
+        """Delete the room with everything in it."""
+        hall, _ = await self._enter(request, "owner")
+        await self._hub.delete(hall)
+        return Response(status_code=204)
+
+    def _person(self, request: Request, hall: Hall) -> str:
+        person: str = request.path_params["person"]
+        if person not in hall.guests.members:
+            raise Fault(404, "unknown_person", f"nobody in room {hall.room.id!r} is {person!r}")
+        return person
+
+    async def _json(self, request: Request, kind: type[T]) -> T:
+        """The body, which is small and JSON."""
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MOST_JSON:
+                raise Fault(413, "too_large", f"the body has more than {MOST_JSON} bytes, the most that works here")
+        try:
+            return msgspec.json.decode(data or b"{}", type=kind)
+        except msgspec.MsgspecError as error:
+            raise Fault(422, "bad_body", f"body: {error}") from None  # without what it says: it may be a secret
+
+    def _with_cookie(self, response: Response, request: Request, cookie: str) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        if cookie:
+            response.set_cookie(
+                COOKIE,
+                cookie,
+                max_age=round(self._settings.session_days * 86_400),
+                path=f"{self._settings.base_path}/",
+                secure=request.url.scheme == "https",
+                httponly=True,
+                samesite="strict",
+            )
+        return response
+
+    # Rooms -----------------------------------------------------------------------------------------------------------
 
     async def create_room(self, request: Request) -> Response:
         """A form with a picture makes a room, once all of it has been checked."""
+        self._hub.limits.check_address(address_of(request), "create")
+        await self._hub.check_password(visitor_of(request))
         body = Body(request, self._settings.max_upload_bytes, "the upload", beside=BESIDE_THE_PICTURE)
         try:
             async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
@@ -138,8 +292,9 @@ class Pages:
         except ClientDisconnect:
             return Response(status_code=400)
         room, secret = await self._hub.create(document)
-        log.info("room %s: %d x %d pixels", room, document.picture.width, document.picture.height)
-        return JSONResponse({"room": room, "secret": secret, "url": f"/r/{room}#{secret}"}, 201)
+        log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
+        url = f"{self._settings.base_path}/r/{room}#{secret}"
+        return JSONResponse({"room": room, "secret": secret, "url": url}, 201)
 
     async def _document(self, form: FormData) -> Document:
         prompt = str(form.get("prompt") or "")
@@ -172,12 +327,12 @@ class Pages:
 
     async def picture(self, request: Request) -> Response:
         """The uploaded picture."""
-        hall = await self._enter(request)
+        hall, _ = await self._enter(request)
         return self._png(hall.room.document.picture.sha256)
 
     async def result(self, request: Request) -> Response:
         """The picture that the last run left."""
-        hall = await self._enter(request)
+        hall, _ = await self._enter(request)
         result = hall.document.result
         if result is None:
             raise Fault(404, "no_result", f"room {hall.room.id!r} has no result yet: press Drag and wait for the end")
@@ -185,7 +340,7 @@ class Pages:
 
     async def mask(self, request: Request) -> Response:
         """The mask as it is now, white may change; all white where nothing was painted."""
-        hall = await self._enter(request)
+        hall, _ = await self._enter(request)
         png = await self._hub.mask_png(hall)
         if png is None:
             png = await asyncio.to_thread(_white, hall.room.document.picture)
@@ -193,7 +348,7 @@ class Pages:
 
     async def loaded_mask(self, request: Request) -> Response:
         """A mask file that was loaded into the room."""
-        hall = await self._enter(request)
+        hall, _ = await self._enter(request)
         sha256 = request.path_params["sha256"]
         loaded = {layer.sha256 for layer in hall.room.document.mask if isinstance(layer, Raster)}
         if sha256 not in loaded:
@@ -202,7 +357,7 @@ class Pages:
 
     async def load_mask(self, request: Request) -> Response:
         """A PNG replaces the mask; everybody is told as of an edit. ``Op-Id`` makes sending it again harmless."""
-        hall = await self._enter(request, edit=True)
+        hall, by = await self._enter(request, "editor")
         op_id = request.headers.get("op-id") or secrets.token_urlsafe(12)
         try:
             op_id = msgspec.convert(op_id, Id)
@@ -218,9 +373,54 @@ class Pages:
         size = (picture.width, picture.height)
         png = await asyncio.to_thread(read_mask, data, "mask", size, self._settings.max_pixels)
         sha256 = await asyncio.to_thread(self._hub.store.put_picture, png)
-        record = await self._hub.load_mask(hall, op_id, Raster(id=op_id, sha256=sha256))
+        record = await self._hub.load_mask(hall, by, op_id, Raster(id=op_id, sha256=sha256))
         assert isinstance(record, Edited)
         return JSONResponse({"seq": record.seq, "sha256": sha256})
+
+    async def moment(self, request: Request) -> Response:
+        """A small picture of a kept moment."""
+        hall, _ = await self._enter(request)
+        picture = hall.thumbnails.get(request.path_params["moment"])
+        if picture is None:
+            moment = request.path_params["moment"]
+            raise Fault(
+                404, "unknown_moment", f"there is no picture of moment {moment}: it was thinned away, or never was"
+            )
+        # Not for ever: a picture that is prepared anew has another timeline, with the same ids.
+        etag = f'"{hashlib.sha256(picture).hexdigest()}"'
+        headers = {"Cache-Control": "private, no-cache", "ETag": etag}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(picture, media_type="image/webp", headers=headers)
+
+    async def trajectory(self, request: Request) -> Response:
+        """How the content came to where it is, as an animated WebP."""
+        hall, _ = await self._enter(request)
+        async with self._drawing:
+            shots = await asyncio.to_thread(self._hub.checkpoints.frames, hall.room.id)
+            if len(shots) < 2:
+                text = f"room {hall.room.id!r} has no trajectory yet: press Drag and wait for the end"
+                raise Fault(404, "no_trajectory", text)
+            webp = await asyncio.to_thread(animate, [shot.data for shot in shots])
+        return Response(webp, media_type="image/webp", headers={"Cache-Control": "no-store"})
+
+    async def export(self, request: Request) -> Response:
+        """The room with everything in it, as a zip that another server can import."""
+        hall, _ = await self._enter(request, "editor")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - sent after this has returned
+        try:
+            await asyncio.to_thread(export_room, self._hub.store, hall.room.id, file)
+        except BaseException:
+            file.close()
+            raise
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        headers = {
+            "Content-Disposition": f'attachment; filename="livedrag-{hall.room.id}.zip"',
+            "Content-Length": str(size),
+            "Cache-Control": "no-store",
+        }
+        return StreamingResponse(chunks_of(file), media_type="application/zip", headers=headers)
 
     async def samples(self, request: Request) -> Response:
         """Pictures to try, with drags that work."""
@@ -230,16 +430,35 @@ class Pages:
         """Whether the server serves, and how its worker is."""
         model = self._hub.model.name if self._hub.model else None
         return JSONResponse(
-            {"status": "ok", "version": version(), "model": model, "worker": self._hub.engine.state},
+            {
+                "status": "ok",
+                "version": version(),
+                "model": model,
+                "worker": self._hub.engine.state,
+                "capabilities": self._hub.capabilities,
+            },
             headers={"Cache-Control": "no-store"},
         )
+
+    async def metrics(self, request: Request) -> Response:
+        """What this server counts, for Prometheus."""
+        if not self._settings.metrics:
+            raise Fault(404, "no_metrics", "this server shows no metrics (LIVEDRAG_METRICS)")
+        return Response(self._hub.metrics.text(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
     async def index(self, request: Request) -> Response:
         """The page; it reads the room's id from its own address."""
         page = self._settings.static_dir / "app" / "index.html"
         if not page.is_file():
             raise Fault(503, "no_page", "the page has not been built: run `make install`, or use the Python client")
-        return FileResponse(page, headers={"Cache-Control": "no-cache"})
+        if not self._settings.base_path:
+            return FileResponse(page, headers={"Cache-Control": "no-cache"})
+        text = below(self._settings.base_path, await asyncio.to_thread(page.read_text, "utf-8"))
+        return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
+
+    async def to_index(self, request: Request) -> Response:
+        """The base path without its slash."""
+        return RedirectResponse(f"{self._settings.base_path}/", 308)
 
     async def file(self, request: Request) -> Response:
         """The icon, the manifest, and what the front end's build has put beside its page."""
@@ -251,23 +470,73 @@ class Pages:
 
     async def websocket(self, websocket: WebSocket) -> None:
         """``livedrag.v1``."""
-        room = websocket.path_params["room"]
-        await connection.serve(websocket, self._hub, room, patience=self._settings.deadline)
+        room, visitor = websocket.path_params["room"], visitor_of(websocket)
+        try:
+            self._hub.limits.check_address(visitor.address, "connect")
+        except SlowDown as error:
+            self._hub.metrics.rejects.add(error.setting)
+            await connection.refuse(websocket, self._hub, Close.TOO_MANY, "too_many", str(error))
+            return
+        await connection.serve(websocket, self._hub, room, visitor, patience=self._settings.deadline)
 
-    async def _enter(self, request: Request, *, edit: bool = False) -> Hall:
+    async def _enter(self, request: Request, least: Role = "viewer") -> tuple[Hall, str]:
+        """The room of a request, and who asks, who must have a role in it."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        room = request.path_params["room"]
-        if scheme.lower() != "bearer":
-            await self._hub.open(room)  # an unknown room is the more useful answer
-            raise WrongSecret(f"room {room!r} opens with its secret: send 'Authorization: Bearer <secret>'")
-        hall, role = await self._hub.enter(room, secret.strip())
-        if edit and role == "viewer":
-            raise Fault(403, "forbidden", "your link is for viewing: ask for one to edit")
-        return hall
+        given = secret.strip() if scheme.lower() == "bearer" else ""
+        hall, person = await self._hub.visit(request.path_params["room"], visitor_of(request), given)
+        role = hall.guests.role(person) or "viewer"
+        if RANKS[role] < RANKS[least]:
+            texts = {"editor": "your link is for viewing: ask for one to edit", "owner": "only an owner may do this"}
+            raise Fault(403, "forbidden", texts[least])
+        return hall, person
 
     def _png(self, sha256: str) -> Response:
         headers = {"Cache-Control": "private, no-cache", "ETag": f'"{sha256}"'}
         return FileResponse(self._hub.store.picture_path(sha256), media_type="image/png", headers=headers)
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request comes from, or whom a trusted proxy asks for."""
+    return connection.client.host if connection.client is not None else ""
+
+
+def visitor_of(connection: HTTPConnection) -> Visitor:
+    """What a request says of who it is from. A cookie counts in a handshake that says, as browsers do, from what page.
+
+    That the page is our own, `Guard` has checked.
+    """
+    headers = connection.headers
+    trusted = connection.scope["type"] == "http" or "origin" in headers
+    return Visitor(
+        address=address_of(connection),
+        cookie=connection.cookies.get(COOKIE, "") if trusted else "",
+        password=headers.get("livedrag-password", ""),
+    )
+
+
+def below(base: str, page: str) -> str:
+    """The page as it is served below a base path: what it loads, and what it asks for, lies there."""
+    named = page.replace('name="livedrag-base" content=""', f'name="livedrag-base" content="{base}"')
+    return re.sub(r'(\b(?:src|href)=")/(?!/)', rf"\g<1>{base}/", named)
+
+
+def animate(pictures: Sequence[bytes], milliseconds: int = 100) -> bytes:
+    """Pictures one after the other, as an animated WebP that stays at its end for a while (blocking)."""
+    frames = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
+    frames = [frame if frame.size == frames[-1].size else frame.resize(frames[-1].size) for frame in frames]
+    buffer = io.BytesIO()
+    durations = [*[milliseconds] * (len(frames) - 1), 10 * milliseconds]
+    frames[0].save(
+        buffer, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80, method=2
+    )
+    return buffer.getvalue()
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """A file in pieces; it is closed at the end."""
+    with file:
+        while piece := file.read(MIB):
+            yield piece
 
 
 def parse_drags(text: str, picture: Picture) -> dict[str, Drag]:
@@ -292,7 +561,7 @@ def list_samples(static_dir: Path) -> list[dict[str, object]]:
     path = static_dir / "samples.json"
     if not path.is_file():
         return []
-    shown = ("name", "title", "picture", "mask", "prompt", "drags", "credit")
+    shown = ("name", "title", "picture", "mask", "prompt", "drags", "credit", "animation")
     return [
         {key: sample[key] for key in shown if key in sample}
         for sample in json.loads(path.read_text(encoding="utf-8"))
@@ -381,8 +650,24 @@ async def _on_unknown_room(request: Request, error: Exception) -> Response:
     return error_response(404, "unknown_room", str(error))
 
 
-async def _on_wrong_secret(request: Request, error: Exception) -> Response:
-    return error_response(403, "wrong_secret", str(error))
+async def _on_needs_password(request: Request, error: Exception) -> Response:
+    return error_response(401, "password", str(error))
+
+
+async def _on_no_entry(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NoEntry)
+    return error_response(403, error.reason, str(error))
+
+
+async def _on_not_allowed(request: Request, error: Exception) -> Response:
+    return error_response(409, "not_allowed", str(error))
+
+
+async def _on_slow_down(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SlowDown)
+    response = error_response(429, "slow_down", str(error))
+    response.headers["Retry-After"] = str(math.ceil(error.seconds))
+    return response
 
 
 async def _on_store_error(request: Request, error: Exception) -> Response:
@@ -395,12 +680,17 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
 
 
 class Guard:
-    """Middleware: checks Host, and the Origin of WebSockets; adds headers that keep a browser to this server alone."""
+    """Middleware: checks Host, Origin and rate, knows the base path, and adds headers that keep a browser to us alone.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    Origin is checked where a cookie could do something: in every handshake and whatever is more than reading.
+    """
+
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self._app = app
-        self._hosts = settings.hosts
-        self._origins = settings.allowed_origins
+        self._hub = hub
+        self._hosts = hub.settings.hosts
+        self._origins = hub.settings.allowed_origins
+        self._base = hub.settings.base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -414,11 +704,24 @@ class Guard:
                 400, "wrong_host", f"Host {host!r} is not served here: {works} (LIVEDRAG_ALLOWED_HOSTS)"
             )
             await refusal(scope, receive, send)
-        elif scope["type"] == "websocket" and origin is not None and not self._same_origin(origin, host):
-            refusal = error_response(403, "wrong_origin", f"Origin {origin!r} is not this server ({host})")
-            await refusal(scope, receive, send)
+        elif origin is not None and scope.get("method") not in SAFE_METHODS and not self._same_origin(origin, host):
+            text = f"Origin {origin!r} is not this server ({host}): LIVEDRAG_ALLOWED_ORIGINS says which others may be"
+            await error_response(403, "wrong_origin", text)(scope, receive, send)
         else:
-            await self._app(scope, receive, _with_headers(send, security_headers(host)))
+            app = self._app if scope["type"] == "websocket" else self._limited(scope)
+            # Paths below the base path and, for proxies that take it away, paths without it work alike.
+            await app({**scope, "root_path": self._base}, receive, _with_headers(send, security_headers(host)))
+
+    def _limited(self, scope: Scope) -> ASGIApp:
+        """The application, or what answers in its place where too much is asked for."""
+        try:
+            self._hub.limits.check_address(address_of(HTTPConnection(scope)), "request")
+        except SlowDown as error:
+            self._hub.metrics.rejects.add(error.setting)
+            response = error_response(429, "slow_down", str(error))
+            response.headers["Retry-After"] = str(math.ceil(error.seconds))
+            return response
+        return self._app
 
     def _same_origin(self, origin: str, host: str) -> bool:
         return urlsplit(origin).netloc.lower() == host.lower() or origin in self._origins
@@ -496,7 +799,7 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
         async with Hub(settings, store, engine) as hub:
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            server = Server(configuration(create_app(hub), settings))
+            server = Server(configuration(create_app(hub), settings), hub)
             started(f"http://{shown}:{port}", server)
             await server.serve(sockets=[listener])
 
@@ -510,6 +813,8 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         ws_max_size=16 * MAX_MESSAGE_BYTES,  # beyond our own limit, whose answer says more
         ws_ping_interval=settings.heartbeat,
         ws_ping_timeout=settings.deadline - settings.heartbeat,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         lifespan="off",
         log_config=None,
         access_log=settings.log_level == "debug",
@@ -520,6 +825,15 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 class Server(uvicorn.Server):
     """uvicorn, which on a signal leaves without raising it again: there is more to close than uvicorn knows of."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell people that they may come back, then close their connections."""
+        await self._hub.say_goodbye()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         if self.should_exit:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Protocol, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
+from server.exchange import Visitor
+from server.metrics import Metrics
 from server.protocol import (
     FRAME_CREDITS,
     MAX_MESSAGE_BYTES,
@@ -20,13 +23,18 @@ from server.protocol import (
     AckFrame,
     ClientMessage,
     Close,
+    EngineReport,
     Fault,
     Frame,
     Hello,
+    History,
+    Moments,
     People,
     Ping,
     Points,
     Pong,
+    Prepared,
+    Presences,
     Progress,
     ProtocolError,
     Rejected,
@@ -42,7 +50,21 @@ MOST_WAITING = 2000
 TOO_BIG = 1009
 """WebSocket's own close code for a message that is too large."""
 
-VOLATILE = (People, Progress, Points, Pong, Frame)
+FAREWELL_SECONDS = 2.0
+"""How long a client has to take the reason why it is let go."""
+
+VOLATILE = (
+    People,
+    Presences,
+    History,
+    Moments,
+    EngineReport,
+    Prepared,
+    Progress,
+    Points,
+    Pong,
+    Frame,
+)
 
 
 class Farewell(Exception):
@@ -57,33 +79,55 @@ class Farewell(Exception):
 class Outbox:
     """What waits to be sent to one client: reliable messages in order, of volatile ones the latest of each kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics if metrics is not None else Metrics()
         self._waiting: dict[object, bytes] = {}
-        self._frame: int | None = None  # number of the frame that waits
-        self._unacknowledged: set[int] = set()
+        self._frame: Frame | None = None  # the one that waits, or waited last
+        self._presences: Presences | None = None  # those that wait
+        self._unacknowledged: dict[int, float] = {}  # when they were decoded
         self._next = 0
         self._changed = asyncio.Event()
-
-    @property
-    def overflowing(self) -> bool:
-        """Whether this client has stopped taking what is reliable."""
-        return len(self._waiting) > MOST_WAITING
+        self._farewell: Farewell | None = None
+        self._leaving = asyncio.Event()
 
     def put(self, message: ServerMessage, packed: bytes | None = None) -> None:
         """Send a message when its turn comes; ``packed`` spares encoding it again for every client."""
         key: object = type(message)
+        if isinstance(message, Presences) and self._presences is not None:  # each tells of those who have changed
+            message, packed = Presences(people={**self._presences.people, **message.people}), None
         if isinstance(message, VOLATILE):
-            self._waiting.pop(key, None)  # its successor waits in its own place, behind what it may depend on
+            replaced = self._waiting.pop(key, None)  # its successor waits in its own place, behind what it depends on
+            if replaced is not None and key is Frame:
+                self._metrics.frames.add("replaced")
         else:
             key = self._next = self._next + 1
         if isinstance(message, Frame):
-            self._frame = message.frame
+            self._frame = message
+        elif isinstance(message, Presences):
+            self._presences = message
         self._waiting[key] = packed if packed is not None else encode(message)
         self._changed.set()
+        if len(self._waiting) > MOST_WAITING:
+            text = f"{MOST_WAITING} messages wait to be read by this client"
+            self.dismiss(Farewell(Close.TIMED_OUT, Fault(reason="timed_out", message=text)))
+
+    def dismiss(self, farewell: Farewell) -> None:
+        """Let the client go, without waiting for it to take what waits."""
+        self._farewell = self._farewell or farewell
+        self._leaving.set()
+
+    async def dismissed(self) -> None:
+        """Wait for the client to be let go. Raises the `Farewell`."""
+        await self._leaving.wait()
+        assert self._farewell is not None
+        raise self._farewell
 
     def acknowledge(self, frame: int) -> None:
         """The client has shown or dropped a frame: one credit back."""
-        self._unacknowledged.discard(frame)
+        decoded = self._unacknowledged.pop(frame, None)
+        if decoded is not None:
+            self._metrics.frames.add("acknowledged")
+            self._metrics.frame_age.observe(max(0.0, time.time() - decoded))
         self._changed.set()
 
     async def get(self) -> bytes:
@@ -99,13 +143,19 @@ class Outbox:
             if key is Frame and len(self._unacknowledged) >= FRAME_CREDITS:
                 continue
             if key is Frame and self._frame is not None:
-                self._unacknowledged.add(self._frame)
+                self._unacknowledged[self._frame.frame] = self._frame.time
+                self._metrics.frames.add("sent")
+            if key is Presences:
+                self._presences = None
             return self._waiting.pop(key)
         return None
 
 
 class Seat(Protocol):
     """What a connection needs of a person in a room; `hub.Seat` is it."""
+
+    def count(self, message: ClientMessage) -> None:
+        """Count what comes in. Raises `Farewell` where it is too much."""
 
     def receive(self, message: ClientMessage) -> None:
         """Take a message that is about the room."""
@@ -117,26 +167,43 @@ S = TypeVar("S", bound=Seat)
 class House(Protocol[S]):
     """What a connection needs of the rooms; `hub.Hub` is it."""
 
-    async def join(self, room: str, hello: Hello, outbox: Outbox) -> S:
+    metrics: Metrics
+
+    async def join(self, room: str, hello: Hello, outbox: Outbox, visitor: Visitor) -> S:
         """Let somebody in, or raise `Farewell`."""
 
     def leave(self, seat: S) -> None:
         """Somebody has gone."""
 
 
-async def serve(websocket: WebSocket, house: House[S], room: str, *, patience: float) -> None:
+async def serve(websocket: WebSocket, house: House[S], room: str, visitor: Visitor, *, patience: float) -> None:
     """Speak ``livedrag.v1`` over one accepted or acceptable WebSocket until it ends.
 
     Args:
+        visitor: what the handshake says of who it is.
         patience: seconds that the client has to say hello.
     """
     await websocket.accept(subprotocol=VERSION if VERSION in websocket.scope["subprotocols"] else None)
     with contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):
         try:
             hello = await _hello(websocket, patience)
-            await _converse(websocket, house, room, hello)
+            await _converse(websocket, house, room, hello, visitor)
         except Farewell as farewell:
-            log.info("closing a connection of room %s: %s", room, farewell)
+            log.info("closing a connection: %s", farewell, extra={"room": room})
+            await _say_farewell(websocket, house, farewell)
+
+
+async def refuse(websocket: WebSocket, house: House[S], code: Close, reason: str, message: str) -> None:
+    """Close a WebSocket with a reason that its client can read."""
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):
+        await _say_farewell(websocket, house, Farewell(code, Fault(reason=reason, message=message)))
+
+
+async def _say_farewell(websocket: WebSocket, house: House[S], farewell: Farewell) -> None:
+    house.metrics.closes.add(str(int(farewell.code)))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
             await websocket.send_bytes(encode(farewell.fault))
             await websocket.close(farewell.code, _fitting(str(farewell)))
 
@@ -159,12 +226,13 @@ async def _hello(websocket: WebSocket, patience: float) -> Hello:
     return message
 
 
-async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hello) -> None:
+async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hello, visitor: Visitor) -> None:
     """Read and write until either ends; raises how it ended."""
-    outbox = Outbox()
-    seat = await house.join(room, hello, outbox)
+    outbox = Outbox(house.metrics)
+    seat = await house.join(room, hello, outbox, visitor)
     try:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(outbox.dismissed(), name="doorman")
             tasks.create_task(_write(websocket, outbox), name="writer")
             tasks.create_task(_read(websocket, seat, outbox), name="reader")
     except ExceptionGroup as ends:  # not `except*`, which may wrap again what is raised inside it
@@ -185,9 +253,10 @@ async def _read(websocket: WebSocket, seat: Seat, outbox: Outbox) -> None:
                 raise Farewell(Close.BAD_MESSAGE, Fault(reason="bad_message", message=str(error))) from None
             outbox.put(Rejected(op_id=error.op_id, reason="invalid", message=str(error)))
             continue
+        seat.count(message)
         match message:
-            case Ping(time=time):
-                outbox.put(Pong(time=time))
+            case Ping():
+                outbox.put(Pong(time=message.time))
             case AckFrame(frame=frame):
                 outbox.acknowledge(frame)
             case Hello():
@@ -201,9 +270,6 @@ async def _write(websocket: WebSocket, outbox: Outbox) -> None:
     while True:
         packed = await outbox.get()
         await websocket.send_bytes(packed)
-        if outbox.overflowing:
-            fault = Fault(reason="timed_out", message=f"{MOST_WAITING} messages wait to be read by this client")
-            raise Farewell(Close.TIMED_OUT, fault)
 
 
 async def _receive(websocket: WebSocket) -> bytes | str:

@@ -7,19 +7,21 @@ in order, records reach people in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from msgspec.structs import replace
 from PIL import Image
 
+from server.checkpoints import Checkpoints
 from server.connection import Farewell, Outbox
 from server.engine import (
     AnyEvent,
@@ -27,20 +29,34 @@ from server.engine import (
     Complained,
     Engine,
     Finished,
+    Forget,
     FrameFormat,
     Goal,
     Grip,
-    Lost,
+    Kept,
     Pictured,
+    Prepare,
+    Preparing,
     Reported,
+    Restarted,
+    Restarting,
     Rewind,
+    Seek,
+    Sought,
     Start,
     Stop,
 )
+from server.exchange import BYTES, Exchange, NeedsPassword, Visitor
+from server.guests import Guests, NoEntry, WrongSecret, script_person
+from server.hall import DrawnMask, Hall, Seat
+from server.limits import Limits, SlowDown
 from server.mask import lets_nothing_change, rasterise, to_png
+from server.metrics import Metrics
 from server.protocol import (
     FRAME_CREDITS,
+    LIVE_SETTINGS,
     VERSION,
+    AckFrame,
     ClientMessage,
     Close,
     DocRecord,
@@ -48,90 +64,63 @@ from server.protocol import (
     Edit,
     Edited,
     Ended,
+    EngineReport,
     Fault,
     Frame,
     Hello,
     MaskLayer,
     ModelInfo,
+    Moment,
+    Moments,
     MostAllowed,
-    People,
-    Person,
+    Ping,
+    Pointing,
     Points,
+    Prepared,
+    Presence,
+    Presences,
     Progress,
     Raster,
+    Redo,
     Rejected,
+    Rename,
+    Request,
     Reset,
+    Restore,
+    Resumed,
     Role,
-    ServerMessage,
+    SeekMoment,
+    SetPrompt,
+    SetSettings,
     Snapshot,
     Started,
     StartRun,
     Stopping,
     StopRun,
+    Undo,
     WasReset,
     Welcome,
-    encode,
 )
-from server.room import Refused, Room, digest, fold
+from server.room import MOST_KNOWN, Refused, Room, digest, fold
 from server.settings import Settings
 from server.store import Link, Saved, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 LINGER = 60.0
-"""Seconds after which a room that was opened without anybody sitting down in it is closed again."""
+"""Seconds after which a room in which nobody sits any more leaves the memory, or its session the device."""
+PREPARE_PAUSE = 0.3
+"""Seconds without a change of prompt or settings after which the picture is prepared anew."""
+SEEK_SECONDS = 60.0
+"""How long a moment may be sought."""
+GOODBYE_SECONDS = 1.0
+"""How long people have to hear that the server stops."""
+HOUSEKEEPING_SECONDS = 3600.0
+DAY = 86_400.0
 
 
 class UnknownRoom(Exception):
     """There is no room by that id."""
-
-
-class WrongSecret(Exception):
-    """The secret opens nothing here."""
-
-
-@dataclass(frozen=True)
-class DrawnMask:
-    """Layers and what they look like: a PNG, or None if everything may change; ``frozen`` if nothing may."""
-
-    layers: tuple[MaskLayer, ...] = ()
-    png: bytes | None = None
-    frozen: bool = False
-
-
-@dataclass(eq=False)
-class Seat:
-    """One connected person in one room."""
-
-    hub: Hub
-    hall: Hall
-    id: str
-    name: str
-    role: Role
-    formats: tuple[str, ...]
-    outbox: Outbox
-
-    def receive(self, message: ClientMessage) -> None:
-        """Do what somebody asks for, or tell them why not."""
-        self.hub.receive(self, message)
-
-
-@dataclass(eq=False)
-class Hall:
-    """A room that is open: who is in it, and what those who come late should see of the run."""
-
-    room: Room
-    instance: str
-    roles: dict[str, Role]
-    document: Document  # what is on disk and has been told: the room itself may be ahead
-    seq: int
-    seats: dict[str, Seat] = field(default_factory=dict)
-    latest: dict[type, Progress | Points | Frame] = field(default_factory=dict)
-    edited: asyncio.Event = field(default_factory=asyncio.Event)  # the engine has not heard of it yet
-    stopping: bool = False
-    started: bool = False  # the engine has heard of the run
-    mask: DrawnMask = field(default_factory=DrawnMask)
-    steering: asyncio.Task[None] | None = None
 
 
 class Hub:
@@ -141,15 +130,27 @@ class Hub:
         self.settings = settings
         self.store = store
         self.engine = engine
+        self.limits = Limits(settings)
+        self.metrics = Metrics()
+        self.exchange = Exchange(store, settings.password)
+        self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
         self.model: ModelInfo | None = None
         self._halls: dict[str, Hall] = {}
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._frames = 0
+        self._all_gone = asyncio.Event()
+        self.metrics.gauge("livedrag_rooms_open", "Rooms in memory.", lambda: len(self._halls))
+        self.metrics.gauge(
+            "livedrag_people", "People in rooms.", lambda: sum(len(h.here) for h in self._halls.values())
+        )
+        self.metrics.gauge("livedrag_connections", "Open connections.", lambda: len(self._seats()))
+        self.metrics.watch_engine(engine.stats)
 
     async def __aenter__(self) -> Hub:
         """Start the engine. Raises `EngineError`."""
         self.model = await self.engine.start(self._hear)
+        self._keep(self._clean_up())
         return self
 
     async def __aexit__(
@@ -161,12 +162,29 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.engine.close()
 
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What this server can do, or asks for, beside what every one does."""
+        return ("password",) if self.settings.password else ()
+
+    async def say_goodbye(self) -> None:
+        """The server stops: let everybody go, who then know that they may come back."""
+        fault = Fault(reason="going_away", message="the server stops; come back in a moment")
+        for seat in self._seats():
+            seat.outbox.dismiss(Farewell(Close.GOING_AWAY, fault))
+        if self._seats():
+            self._all_gone.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), GOODBYE_SECONDS)
+
+    def _seats(self) -> list[Seat]:
+        return [seat for hall in self._halls.values() for seat in hall.seats.values()]
+
     # Rooms -----------------------------------------------------------------------------------------------------------
 
     async def create(self, document: Document) -> tuple[str, str]:
         """Make a room, whose pictures are in the store already; returns its id and its owner's secret."""
-        room, secret = secrets.token_urlsafe(9), secrets.token_urlsafe(24)
-        link = Link(secrets.token_urlsafe(6), digest(secret), "owner", time.time())
+        room, (link, secret) = secrets.token_urlsafe(9), new_link("owner")
         await asyncio.wrap_future(self.store.create(room, document, [link]))
         return room, secret
 
@@ -175,20 +193,72 @@ class Hub:
         if room not in self._halls:
             async with self._opening:
                 if room not in self._halls:
-                    opened, saved = await self._load(room)
-                    hall = Hall(opened, saved.instance, saved.roles, opened.document, opened.seq)
-                    self._halls[room] = hall
+                    self._halls[room] = hall = await self._read(room)
                     asyncio.get_running_loop().call_later(LINGER, self._close_if_empty, hall)
         return self._halls[room]
+
+    async def delete(self, hall: Hall) -> None:
+        """Delete a room with all that is kept of it, and let everybody in it go."""
+        deleting = self.store.delete(hall.room.id)
+        self._halls.pop(hall.room.id, None)
+        self._stop_tasks(hall)
+        self.engine.submit(Forget(room=hall.room.id, wipe=True))
+        fault = Fault(reason="room_deleted", message="an owner has deleted this room")
+        for seat in hall.seats.values():
+            seat.outbox.dismiss(Farewell(Close.ROOM_DELETED, fault))
+        await asyncio.wrap_future(deleting)
+
+    async def _clean_up(self) -> None:
+        """Now and then, delete the rooms and forget the cookies that nobody has used for long."""
+        while True:
+            now = time.time()
+            try:
+                await asyncio.wrap_future(self.store.expire_sessions(now - self.settings.session_days * DAY))
+                if self.settings.room_days:
+                    before = now - self.settings.room_days * DAY
+                    for room in await asyncio.wrap_future(self.store.expire(before, set(self._halls))):
+                        log.info("nobody has used this room for long: deleted", extra={"room": room})
+                        self.engine.submit(Forget(room=room, wipe=True))
+            except StoreError as error:
+                log.error("old rooms could not be deleted: %s", error)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def _close_if_empty(self, hall: Hall) -> None:
         """Forget a room in which nobody sits and nothing runs; all of it is on disk, or on its way there."""
         if not hall.seats and not hall.room.running and self._is_open(hall):
             del self._halls[hall.room.id]
+            self._stop_tasks(hall)
+            asyncio.get_running_loop().call_later(LINGER, self._put_away, hall.room.id)
+
+    def _put_away(self, room: str) -> None:
+        """Nobody has come back: the session may leave the device."""
+        if room not in self._halls:
+            self.engine.submit(Forget(room=room))
+
+    def _stop_tasks(self, hall: Hall) -> None:
+        for task in (hall.steering, hall.preparing):
+            if task is not None:
+                task.cancel()
 
     def _is_open(self, hall: Hall) -> bool:
         """Whether this is the room's hall still: one that was closed while something waited must change nothing."""
         return self._halls.get(hall.room.id) is hall
+
+    async def _read(self, room: str) -> Hall:
+        opened, saved = await self._load(room)
+        hall = Hall(
+            room=opened,
+            instance=saved.instance,
+            guests=Guests(room, saved.links, saved.members),
+            document=opened.document,
+            seq=opened.seq,
+            log=deque((r for r in saved.records if r.seq > saved.base_seq), maxlen=MOST_KNOWN),
+            engine=EngineReport(state=self.engine.state),
+        )
+        kept = await asyncio.to_thread(self.checkpoints.kept, room)
+        if kept is not None:
+            hall.keep(to_moments(kept, hall), kept.thumbnails)
+        return hall
 
     async def _load(self, room: str) -> tuple[Room, Saved]:
         saved = await asyncio.wrap_future(self.store.load(room))
@@ -200,14 +270,6 @@ class Hub:
         if run is not None and run.outcome is None:  # the machine stopped under it
             opened.document = replace(opened.document, run=replace(run, interrupted=True))
         return opened, saved
-
-    async def enter(self, room: str, secret: str) -> tuple[Hall, Role]:
-        """A room for somebody who has a secret of it. Raises `UnknownRoom`, `WrongSecret`."""
-        hall = await self.open(room)
-        role = hall.roles.get(digest(secret))
-        if role is None:
-            raise WrongSecret(f"this secret does not open room {room!r}: use the whole link, with what follows its '#'")
-        return hall, role
 
     async def mask_png(self, hall: Hall) -> bytes | None:
         """The mask as a PNG, white may change; None if everything may."""
@@ -229,76 +291,278 @@ class Hub:
     def _mask(self, sha256: str) -> Image.Image:
         return Image.open(io.BytesIO(self.store.get_picture(sha256)))
 
+    # Who may come in -------------------------------------------------------------------------------------------------
+
+    async def enter(self, room: str, visitor: Visitor, secret: str) -> tuple[str, Role, str]:
+        """Let the holder of a cookie into a room from now on; returns a new cookie if there was none, role and ticket.
+
+        Raises:
+            UnknownRoom: there is no such room.
+            NeedsPassword: the server's password was not said, or another one.
+            NoEntry: the secret does not open the room.
+        """
+        cookie = await self.give_cookie(visitor)
+        session = await self.exchange.holder(cookie or visitor.cookie)
+        assert session is not None
+        hall = await self.open(room)
+        member, link = hall.guests.admit(session.person, secret, time.time())
+        if link is not None:
+            await asyncio.wrap_future(self.store.save_link(room, link))
+        await asyncio.wrap_future(self.store.save_member(room, member))
+        assert member.role is not None
+        return cookie, member.role, self.exchange.issue(room, session.person)
+
+    async def give_cookie(self, visitor: Visitor) -> str:
+        """A cookie for who has none and says the password, where there is one. Raises `NeedsPassword`."""
+        session = await self.exchange.holder(visitor.cookie)
+        passed = await self.exchange.has_passed(session)
+        if not passed and not self.exchange.is_password(visitor.password):
+            said = "this is not its password" if visitor.password else "say it first"
+            raise NeedsPassword(f"this server has a password: {said}")
+        cookie = ""
+        if session is None:
+            cookie, session = await self.exchange.new_holder()
+        if not passed:
+            await self.exchange.let_pass(session)
+        return cookie
+
+    async def check_password(self, visitor: Visitor) -> None:
+        """Raise `NeedsPassword` unless the server has none, or the visitor has said it."""
+        session = await self.exchange.holder(visitor.cookie)
+        if not await self.exchange.has_passed(session) and not self.exchange.is_password(visitor.password):
+            raise NeedsPassword("this server has a password: enter with it first, or send it as Livedrag-Password")
+
+    async def visit(self, room: str, visitor: Visitor, secret: str) -> tuple[Hall, str]:
+        """A room for who asks by HTTP, and who that is. Raises as `enter` does."""
+        await self.check_password(visitor)
+        hall = await self.open(room)
+        session = await self.exchange.holder(visitor.cookie) if not secret else None
+        if session is None and not secret:
+            raise WrongSecret(
+                f"room {room!r} opens with its secret: send 'Authorization: Bearer <secret>', or enter it"
+            )
+        person = session.person if session is not None else self._script(hall, secret, "script")
+        _, link = hall.guests.admit(person, secret, time.time())
+        if link is not None:
+            self._wait_for(self.store.save_link(room, link))
+        return hall, person
+
+    def _script(self, hall: Hall, secret: str, name: str) -> str:
+        link = hall.guests.link(secret)
+        if link is None:
+            text = f"this secret does not open room {hall.room.id!r}: use the whole link, with what follows its '#'"
+            raise WrongSecret(text)
+        return script_person(hall.room.id, link, name) if name else f"s-{secrets.token_urlsafe(9)}"
+
+    async def _identify(self, hall: Hall, hello: Hello, visitor: Visitor) -> str:
+        """Who says hello."""
+        if hello.ticket is not None:
+            person = self.exchange.redeem(hello.ticket, hall.room.id)
+            if person is None:
+                raise WrongSecret("this ticket was used already or is too old: enter the room again")
+            return person
+        await self.check_password(visitor)
+        session = await self.exchange.holder(visitor.cookie)
+        if session is not None:
+            return session.person
+        return self._script(hall, hello.secret, hello.name.strip())
+
+    async def make_link(self, hall: Hall, role: Role) -> tuple[Link, str]:
+        """One more way in; returns it with its secret, which is told this once."""
+        link, secret = new_link(role)
+        hall.guests.add(link)
+        await asyncio.wrap_future(self.store.save_link(hall.room.id, link))
+        return link, secret
+
+    async def revoke_link(self, hall: Hall, id: str, by: str) -> None:
+        """Take a link away, and put out who came by it. Raises `NotAllowed`."""
+        came = [seat for seat in hall.seats.values() if seat.link == id and seat.person != by]
+        out = hall.guests.revoke(id, by)
+        for member in out:
+            self._wait_for(self.store.save_member(hall.room.id, member))
+        if by in hall.guests.members:
+            self._wait_for(self.store.save_member(hall.room.id, hall.guests.members[by]))
+        seats = [*came, *(seat for member in out for seat in hall.of(member.person))]
+        self._put_out(seats, "the link that you came by was revoked: ask for another")
+        await asyncio.wrap_future(self.store.remove_link(hall.room.id, id))
+
+    async def give_role(self, hall: Hall, person: str, role: Role, by: str) -> None:
+        """Let somebody do more, or less. Raises `NotAllowed`."""
+        member = hall.guests.give_role(person, role, by)
+        hall.tell(hall.people())
+        await asyncio.wrap_future(self.store.save_member(hall.room.id, member))
+
+    async def remove(self, hall: Hall, person: str, by: str) -> None:
+        """Put somebody out for good. Raises `NotAllowed`."""
+        member = hall.guests.put_out(person, by)
+        self._put_out(hall.of(person), "an owner of this room has put you out: ask them")
+        await asyncio.wrap_future(self.store.save_member(hall.room.id, member))
+
+    def _put_out(self, seats: list[Seat], why: str) -> None:
+        for seat in seats:
+            seat.outbox.dismiss(Farewell(Close.REMOVED, Fault(reason="removed", message=why)))
+
     # People ----------------------------------------------------------------------------------------------------------
 
-    async def join(self, room: str, hello: Hello, outbox: Outbox) -> Seat:
-        """Let somebody in: they get the document and what there is to see of a run."""
+    async def join(self, room: str, hello: Hello, outbox: Outbox, visitor: Visitor) -> Seat:
+        """Let somebody in: they get the document, or what they have missed of it, and what there is to see of a run."""
         try:
-            hall, role = await self.enter(room, hello.secret)
+            hall = await self.open(room)
+            person = await self._identify(hall, hello, visitor)
+            hall = await self.open(room)
+            member, link = hall.guests.admit(person, hello.secret, time.time())
         except UnknownRoom as error:
             raise Farewell(Close.UNKNOWN_ROOM, Fault(reason="unknown_room", message=str(error))) from None
-        except WrongSecret as error:
-            raise Farewell(Close.WRONG_SECRET, Fault(reason="wrong_secret", message=str(error))) from None
+        except NeedsPassword as error:
+            raise Farewell(Close.PASSWORD, Fault(reason="password", message=str(error))) from None
+        except NoEntry as error:
+            code = Close.REMOVED if error.reason == "removed" else Close.WRONG_SECRET
+            raise Farewell(code, Fault(reason=error.reason, message=str(error))) from None
+        if link is not None:
+            self._wait_for(self.store.save_link(room, link))
+        name = hello.name.strip() or member.name or f"Guest {len(hall.guests.members)}"
+        if name != member.name:
+            self._rename(hall, person, name)
+        seat = Seat(
+            house=self,
+            hall=hall,
+            id=secrets.token_urlsafe(6),
+            person=person,
+            link=member.link,
+            address=visitor.address,
+            formats=hello.formats,
+            outbox=outbox,
+        )
+        self._greet(seat, hello)
+        hall.seats[seat.id] = seat
+        hall.tell(hall.people())
+        if len(hall.seats) == 1:
+            self._prepare_soon(hall)
+        return seat
+
+    def _greet(self, seat: Seat, hello: Hello) -> None:
         assert self.model is not None
-        name = hello.name.strip() or f"Guest {len(hall.seats) + 1}"
-        seat = Seat(self, hall, secrets.token_urlsafe(6), name, role, hello.formats, outbox)
+        hall, outbox = seat.hall, seat.outbox
         outbox.put(
             Welcome(
                 version=VERSION,
-                room=room,
+                room=hall.room.id,
                 instance=hall.instance,
                 you=seat.id,
-                person=seat.id,
-                role=role,
-                limits=MostAllowed(upload_bytes=self.settings.max_upload_bytes, pixels=self.settings.max_pixels),
+                person=seat.person,
+                role=seat.role,
                 model=self.model,
+                capabilities=self.capabilities,
+                limits=MostAllowed(upload_bytes=self.settings.max_upload_bytes, pixels=self.settings.max_pixels),
+                base=self.settings.base_path,
                 heartbeat=self.settings.heartbeat,
                 deadline=self.settings.deadline,
                 frame_credits=FRAME_CREDITS,
             )
         )
-        outbox.put(Snapshot(seq=hall.seq, document=hall.document))
-        hall.seats[seat.id] = seat
-        self._announce(hall)
-        for record in hall.latest.values():
-            _show(seat, record)
-        return seat
+        missed = hall.missed(hello.since) if hello.since is not None and hello.of == hall.instance else None
+        if missed is None:
+            outbox.put(Snapshot(seq=hall.seq, document=hall.document))
+        else:
+            assert hello.since is not None
+            outbox.put(Resumed(seq=hello.since))
+            for record in missed:
+                outbox.put(record)
+        outbox.put(hall.engine)
+        outbox.put(hall.history(seat.person))
+        if hall.moments is not None:
+            outbox.put(hall.moments)
+        if hall.pointing:
+            outbox.put(Presences(people=dict(hall.pointing)))
+        for latest in hall.latest.values():
+            seat.show(latest)
 
     def leave(self, seat: Seat) -> None:
         """Somebody has gone."""
-        if seat.hall.seats.pop(seat.id, None) is not None:
-            self._announce(seat.hall)
-            self._close_if_empty(seat.hall)
+        hall = seat.hall
+        if hall.seats.pop(seat.id, None) is None:
+            return
+        if not hall.of(seat.person):
+            hall.point(seat.person, None)
+        hall.tell(hall.people())
+        self._close_if_empty(hall)
+        if not self._seats():
+            self._all_gone.set()
 
-    def _announce(self, hall: Hall) -> None:
-        people = {
-            seat.id: Person(name=seat.name, colour="#1f77b4", role=seat.role, here=True) for seat in hall.seats.values()
-        }
-        self._broadcast(hall, People(people=people))
-
-    def _broadcast(self, hall: Hall, message: ServerMessage) -> None:
-        packed = encode(message)
-        for seat in hall.seats.values():
-            _show(seat, message, packed)
+    def _rename(self, hall: Hall, person: str, name: str) -> None:
+        member = hall.guests.rename(person, name)
+        if not person.startswith("s-"):  # a script is kept when it edits something
+            self._wait_for(self.store.save_member(hall.room.id, member))
 
     # Operations ------------------------------------------------------------------------------------------------------
 
+    def count(self, seat: Seat, message: ClientMessage) -> None:
+        """Count what comes in. Raises `Farewell` where it is more than anybody needs."""
+        try:
+            self.limits.check_address(seat.address, "message")
+            if isinstance(message, Ping | AckFrame | Hello):
+                self.limits.check_person(seat.person, tag_of(message))
+        except SlowDown as error:
+            self.metrics.rejects.add(error.setting)
+            raise Farewell(Close.TOO_MANY, Fault(reason="too_many", message=str(error))) from None
+
     def receive(self, seat: Seat, message: ClientMessage) -> None:
         """Do what somebody in a room asks for, or tell them why not."""
-        room, by = seat.hall.room, seat.id
+        match message:
+            case Presence() | Rename():
+                with contextlib.suppress(SlowDown):  # the next one will tell
+                    self.limits.check_person(seat.person, tag_of(message))
+                    self._show(seat, message)
+            case Hello() | AckFrame() | Ping():
+                pass  # between the connection and its client
+            case _:
+                self._request(seat, message)
+
+    def _show(self, seat: Seat, message: Presence | Rename) -> None:
+        hall = seat.hall
+        if isinstance(message, Presence):
+            pointing = Pointing(cursor=message.cursor, selected=message.selected, tool=message.tool, busy=message.busy)
+            hall.point(seat.person, pointing)
+        elif message.name.strip():
+            self._rename(hall, seat.person, message.name.strip())
+            hall.tell(hall.people())
+
+    def _request(self, seat: Seat, message: Request) -> None:
+        hall, by = seat.hall, seat.person
+        room = hall.room
+        try:
+            self.limits.check_person(by, tag_of(message))
+            if seat.role == "viewer":
+                raise Refused("forbidden", "your link is for viewing: ask for one to edit")
+        except SlowDown as error:
+            self.metrics.rejects.add(error.setting)
+            seat.outbox.put(Rejected(op_id=message.op_id, reason="slow_down", message=str(error)))
+            return
+        except Refused as refusal:
+            self._reject(seat, message.op_id, refusal)
+            return
+        known = room.known(message.op_id)
+        if known is not None:  # sent again: the answer got lost, or has yet to come
+            saved = asyncio.wrap_future(self.store.barrier())
+            saved.add_done_callback(lambda _: seat.outbox.put(known))
+            return
         match message:
             case Edit():
-                self._operate(seat, message.op_id, lambda: room.edit(by, message))
-            case StartRun() if room.document.mask and seat.role != "viewer":
+                self._operate(seat, message, lambda: room.edit(by, message))
+            case Undo():
+                self._operate(seat, message, lambda: room.undo(by, message))
+            case Redo():
+                self._operate(seat, message, lambda: room.redo(by, message))
+            case StartRun() if room.document.mask:
                 self._keep(self._start(seat, message))
             case StartRun():
-                self._operate(seat, message.op_id, lambda: room.start(by, message, secrets.token_urlsafe(6)))
+                self._operate(seat, message, lambda: room.start(by, message, secrets.token_urlsafe(6)))
             case StopRun():
-                self._operate(seat, message.op_id, lambda: room.stop(by, message))
+                self._operate(seat, message, lambda: room.stop(by, message))
             case Reset():
-                self._operate(seat, message.op_id, lambda: room.reset(by, message))
-            case _:
-                pass  # between the connection and its client
+                self._operate(seat, message, lambda: room.reset(by, message))
+            case SeekMoment():
+                self._keep(self._seek(seat, message))
 
     async def _start(self, seat: Seat, message: StartRun) -> None:
         """Press Drag in a room with a mask, which has to be drawn to know whether it lets anything change."""
@@ -310,47 +574,46 @@ class Hub:
         if not self._is_open(hall):
             return  # everybody has left; whoever pressed sends it again when they are back
         run = secrets.token_urlsafe(6)
-        self._operate(seat, message.op_id, lambda: hall.room.start(seat.id, message, run, frozen=frozen))
+        self._operate(seat, message, lambda: hall.room.start(seat.person, message, run, frozen=frozen))
 
-    async def load_mask(self, hall: Hall, op_id: str, raster: Raster) -> DocRecord:
+    async def load_mask(self, hall: Hall, by: str, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by a loaded one; returns the record when it is on disk. Raises `StoreError`."""
         hall = await self.open(hall.room.id)  # it may have been closed while the mask was on its way
         known = hall.room.known(op_id)
         if known is not None:
             await asyncio.wrap_future(self.store.barrier())
             return known
-        record = hall.room.load_mask("", op_id, raster)
+        record = hall.room.load_mask(by, op_id, raster)
         await asyncio.wrap_future(self._commit(hall, record))
         return record
 
-    def _operate(self, seat: Seat, op_id: str, operate: Callable[[], DocRecord]) -> None:
-        hall = seat.hall
-        if seat.role == "viewer":
-            seat.outbox.put(
-                Rejected(op_id=op_id, reason="forbidden", message="your link is for viewing: ask for one to edit")
-            )
-            return
-        known = hall.room.known(op_id)
-        if known is not None:  # sent again: the answer got lost, or has yet to come
-            saved = asyncio.wrap_future(self.store.barrier())
-            saved.add_done_callback(lambda _: seat.outbox.put(known))
-            return
+    def _operate(self, seat: Seat, message: Request, operate: Callable[[], DocRecord]) -> None:
         try:
             record = operate()
         except Refused as refusal:
-            seat.outbox.put(Rejected(op_id=op_id, reason=refusal.reason, message=str(refusal)))
+            self._reject(seat, message.op_id, refusal)
             return
-        self._commit(hall, record, seat)
+        self._commit(seat.hall, record, seat)
+
+    def _reject(self, seat: Seat, op_id: str, refusal: Refused) -> None:
+        self.metrics.rejects.add(refusal.reason)
+        seat.outbox.put(Rejected(op_id=op_id, reason=refusal.reason, message=str(refusal)))
 
     def _commit(self, hall: Hall, record: DocRecord, seat: Seat | None = None) -> Future[None]:
         """Save a record, then tell everybody."""
+        accepted = time.monotonic()
+        if isinstance(record, Edited) and record.by.startswith("s-") and record.by in hall.guests.members:
+            # Whoever has edited keeps their name.
+            self._wait_for(self.store.save_member(hall.room.id, hall.guests.members[record.by]))
         saving = self.store.append(hall.room.id, record, hall.room.document)
 
         def saved(saving: asyncio.Future[None]) -> None:
             error = None if saving.cancelled() else saving.exception()
             if error is None:
+                self.metrics.save_seconds.observe(time.monotonic() - accepted)
+                self.metrics.operations.add(tag_of(record.op if isinstance(record, Edited) else record))
                 self._publish(hall, record)
-            else:
+            elif self._is_open(hall):
                 self._unsaved(hall, record, seat, error)
 
         asyncio.wrap_future(saving).add_done_callback(saved)
@@ -358,7 +621,7 @@ class Hub:
 
     def _unsaved(self, hall: Hall, record: DocRecord, seat: Seat | None, error: BaseException) -> None:
         """The disk refused: go back to what is on it, and tell."""
-        log.error("record %d of room %s was not saved: %s", record.seq, hall.room.id, error)
+        log.error("record %d was not saved: %s", record.seq, error, extra={"room": hall.room.id})
         if seat is not None and not isinstance(record, Ended):
             seat.outbox.put(Rejected(op_id=record.op_id, reason="invalid", message=f"this was not saved: {error}"))
         self._keep(self._reload(hall))
@@ -370,28 +633,37 @@ class Hub:
         if was_running and room.document.run is not None and room.document.run.interrupted:
             room.document = replace(room.document, run=replace(room.document.run, interrupted=False))
         hall.document, hall.seq = room.document, room.seq
-        self._broadcast(hall, Snapshot(seq=hall.seq, document=hall.document))
+        hall.tell(Snapshot(seq=hall.seq, document=hall.document))
+        hall.tell_histories(hall.here)
 
     def _publish(self, hall: Hall, record: DocRecord) -> None:
         """A record is on disk: tell everybody, and the engine where it concerns a run."""
+        last = hall.document.run
         hall.document, hall.seq = fold(hall.document, record), record.seq
-        self._broadcast(hall, record)
+        hall.log.append(record)
+        hall.tell(record)
+        if isinstance(record, Edited):
+            hall.tell_histories(hall.here)
         match record:
             case Started(run=run):
                 hall.latest.clear()
                 hall.stopping, hall.started = False, False
+                hall.resuming = last is not None and last.id == run.id and last.interrupted
                 hall.edited.clear()
-                if hall.room.runs(run.id):  # else the worker was lost meanwhile, which has ended the run already
+                if hall.room.runs(run.id):
                     hall.steering = self._keep(self._steer(hall, run.id))
-            case Edited():
+            case Edited(op=op):
                 hall.edited.set()
+                if prepares_anew(op):
+                    self._prepare_soon(hall)
             case Stopping():
                 hall.stopping = True
                 if hall.started and hall.document.run is not None:
                     self.engine.submit(Stop(room=hall.room.id, run=hall.document.run.id))
             case WasReset():
                 self.engine.submit(Rewind(room=hall.room.id))
-            case Ended():
+            case Ended(run=run):
+                self.metrics.runs.add(str(run.outcome))
                 hall.latest.clear()
                 if hall.steering is not None:
                     hall.steering.cancel()
@@ -404,7 +676,7 @@ class Hub:
         try:
             await self._follow(hall, run)
         except (OSError, StoreError, ValueError) as error:
-            log.exception("run %s in room %s cannot be steered", run, hall.room.id)
+            log.exception("a run cannot be steered", extra={"room": hall.room.id, "run": run})
             if hall.room.runs(run):
                 self._commit(hall, hall.room.end("failed", message=f"the room's pictures cannot be read: {error}"))
 
@@ -413,8 +685,8 @@ class Hub:
         picture = await asyncio.to_thread(self.store.get_picture, room.document.picture.sha256)
         goal = await self._goal(hall)
         if not hall.room.runs(run):
-            return  # over before it began: the worker was lost
-        self.engine.submit(Start(run=run, picture=picture, goal=goal))
+            return  # over before it began
+        self.engine.submit(Start(run=run, picture=picture, goal=goal, resume=hall.resuming))
         hall.started = True
         if hall.stopping:
             self.engine.submit(Stop(room=room.id, run=run))
@@ -442,30 +714,97 @@ class Hub:
             format=frame_format([seat.formats for seat in hall.seats.values()]),
         )
 
+    def _prepare_soon(self, hall: Hall) -> None:
+        """Have the picture prepared, so that a run finds it done, once nothing has changed for a moment."""
+        if hall.preparing is not None:
+            hall.preparing.cancel()
+        hall.preparing = self._keep(self._prepare(hall))
+
+    async def _prepare(self, hall: Hall) -> None:
+        await asyncio.sleep(PREPARE_PAUSE)
+        try:
+            picture = await asyncio.to_thread(self.store.get_picture, hall.room.document.picture.sha256)
+            goal = await self._goal(hall)
+        except (OSError, StoreError, ValueError) as error:
+            log.error("a picture cannot be prepared: %s", error, extra={"room": hall.room.id})
+            return  # whoever presses Drag is told
+        if not hall.room.running and self._is_open(hall):
+            self.engine.submit(Prepare(picture=picture, goal=goal))
+
+    async def _seek(self, seat: Seat, message: SeekMoment) -> None:
+        """Ask the engine for a moment; what it answers is a record, or a refusal."""
+        hall, asked = seat.hall, (seat, message)
+        moments = {moment.id for moment in hall.moments.moments} if hall.moments is not None else set()
+        if message.moment not in moments:
+            there = ", ".join(map(str, sorted(moments)[:20])) or "none"
+            text = f"moment {message.moment} is not on the timeline (it may have been thinned away): there are {there}"
+            self._reject(seat, message.op_id, Refused("unknown", text))
+            return
+        waiting = hall.seeking.setdefault(message.moment, [])
+        if any(other.op_id == message.op_id for _, other in waiting):
+            return  # sent again, and still under way
+        waiting.append(asked)
+        try:
+            goal = await self._goal(hall)
+            if self._is_open(hall):
+                self.engine.submit(Seek(moment=message.moment, goal=goal))
+                await asyncio.sleep(SEEK_SECONDS)
+        except (OSError, StoreError, ValueError) as error:
+            log.error("a moment cannot be sought: %s", error, extra={"room": hall.room.id})
+        if asked in hall.seeking.get(message.moment, []):
+            hall.seeking[message.moment].remove(asked)
+            text = f"moment {message.moment} could not be reached: the device is busy or its worker restarts, try again"
+            self._reject(seat, message.op_id, Refused("busy", text))
+
+    def _sought(self, hall: Hall, event: Sought) -> None:
+        for seat, message in hall.seeking.pop(event.moment, []):
+            self._operate(
+                seat,
+                message,
+                lambda by=seat.person, m=message: hall.room.seek(by, m, event.tracked),  # type: ignore[misc]
+            )
+
     def _hear(self, event: AnyEvent) -> None:
         """The engine tells something."""
-        if isinstance(event, Lost):
-            for running in [hall for hall in self._halls.values() if hall.room.running]:
-                self._lost(running, event.message)
+        if isinstance(event, Restarting | Restarted):
+            self._restarted(event)
             return
-        if not isinstance(event, Reported | Pictured | Complained | Finished):
+        if not isinstance(event, Reported | Pictured | Complained | Finished | Preparing | Kept | Sought):
             return
         hall = self._halls.get(event.room)
         if hall is None:
             return  # nobody is there any more
-        if isinstance(event, Complained):
-            self._broadcast(hall, Fault(reason="editor", message=event.message))
-            return
-        about = event.record.run if isinstance(event, Reported) else event.run
-        if not hall.room.runs(about):
-            return  # of a run that is over for this room
         match event:
-            case Reported(record=record):
+            case Complained(moment=moment, message=message):
+                asked = hall.seeking.pop(moment, []) if moment is not None else []
+                for seat, seek in asked:
+                    self._reject(seat, seek.op_id, Refused("unknown", message))
+                if not asked:
+                    hall.tell(Fault(reason="editor", message=message))
+            case Preparing(stage=stage, step=step, steps=steps, seconds_left=left):
+                if not hall.room.running:
+                    self._volatile(hall, Prepared(stage=stage, step=step, steps=steps, seconds_left=left))
+            case Kept(thumbnails=thumbnails):
+                hall.keep(to_moments(event, hall), thumbnails)
+            case Sought():
+                self._sought(hall, event)
+            case Reported(record=record) if hall.room.runs(record.run):
                 self._volatile(hall, record)
-            case Pictured():
+            case Pictured(run=run) if hall.room.runs(run):
                 self._volatile(hall, self._frame(event))
-            case Finished():
+            case Finished(run=run) if hall.room.runs(run):
                 self._keep(self._end(hall, event))
+
+    def _restarted(self, event: Restarting | Restarted) -> None:
+        """A device's worker is away, or back: tell the rooms that have something on it, or would have."""
+        for hall in self._halls.values():
+            if isinstance(event, Restarting) and (hall.room.id in event.rooms or self.engine.state != "ready"):
+                hall.engine = EngineReport(state="restarting", message=event.message)
+            elif isinstance(event, Restarted) and (hall.room.id in event.rooms or self.engine.state == "ready"):
+                hall.engine = EngineReport(state="ready")
+            else:
+                continue
+            hall.tell(hall.engine)
 
     def _frame(self, event: Pictured) -> Frame:
         self._frames += 1
@@ -481,9 +820,9 @@ class Hub:
             data=event.data,
         )
 
-    def _volatile(self, hall: Hall, record: Progress | Points | Frame) -> None:
+    def _volatile(self, hall: Hall, record: Progress | Points | Frame | Prepared) -> None:
         hall.latest[type(record)] = record
-        self._broadcast(hall, record)
+        hall.tell(record)
 
     async def _end(self, hall: Hall, event: Finished) -> None:
         """Save the picture of a run, then its end."""
@@ -493,8 +832,8 @@ class Hub:
                 sha256 = await asyncio.to_thread(self.store.put_picture, event.picture)
             except StoreError as error:
                 outcome, message = "failed", f"the result could not be saved: {error}"
-        if not hall.room.runs(event.run):
-            return  # the worker died meanwhile, which has ended this run already; another may have begun
+        if not hall.room.runs(event.run) or not self._is_open(hall):
+            return  # ended otherwise meanwhile, or deleted
         record = hall.room.end(
             outcome,
             iterations=event.iterations,
@@ -505,10 +844,14 @@ class Hub:
         )
         self._commit(hall, record)
 
-    def _lost(self, hall: Hall, message: str) -> None:
-        """The worker is gone, and with it the latent: all content is back where it was."""
-        tracked: Mapping[str, Any] = {id: drag.handle for id, drag in hall.room.document.drags.items()}
-        self._commit(hall, hall.room.end("failed", tracked=tracked, message=f"{message}. Press Drag to begin anew."))
+    def _wait_for(self, saving: Future[None]) -> None:
+        """Something small is being kept that nobody waits for; where it fails, the log says so."""
+
+        def saved(saving: asyncio.Future[None]) -> None:
+            if not saving.cancelled() and saving.exception() is not None:
+                log.error("a link or a person was not saved: %s", saving.exception())
+
+        asyncio.wrap_future(saving).add_done_callback(saved)
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something of our own until the hub closes; what goes wrong in it is logged."""
@@ -523,12 +866,42 @@ class Hub:
             log.error("a task of the hub failed", exc_info=task.exception())
 
 
+def new_link(role: Role) -> tuple[Link, str]:
+    """A link and its secret."""
+    secret = secrets.token_urlsafe(BYTES)
+    return Link(secrets.token_urlsafe(6), digest(secret), role, time.time()), secret
+
+
+def to_moments(kept: Kept, hall: Hall) -> Moments:
+    """The timeline as people are told of it."""
+    run = hall.document.run
+    return Moments(
+        run=run.id if run is not None and run.outcome is None else None,
+        moments=[
+            Moment(id=m.id, parent=m.parent, iteration=m.iteration, time=m.time, thumbnail=m.thumbnail)
+            for m in kept.moments
+        ],
+        current=kept.current,
+    )
+
+
+def prepares_anew(op: object) -> bool:
+    """Whether the preparation of a picture depends on what an operation changes."""
+    match op:
+        case SetPrompt():
+            return True
+        case Restore(prompt=str()):
+            return True
+        case SetSettings(settings=settings) | Restore(settings=settings):
+            return not settings.keys() <= LIVE_SETTINGS
+    return False
+
+
 def frame_format(wishes: list[tuple[str, ...]]) -> FrameFormat:
     """The picture format that everybody in a room can show, WebP if they can."""
     return "webp" if all("webp" in wish for wish in wishes) else "jpeg"
 
 
-def _show(seat: Seat, message: ServerMessage, packed: bytes | None = None) -> None:
-    """Send a message, unless it is a picture that this client cannot show."""
-    if not isinstance(message, Frame) or message.format in seat.formats:
-        seat.outbox.put(message, packed)
+def tag_of(record: Any) -> str:
+    """The type of a message or an operation."""
+    return str(type(record).__struct_config__.tag)

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from server.app import Server, serve
-from server.engine import AnyCommand, AnyEvent, Change, Engine, Finished, Goal, Pictured, Start, Stop
+from server.engine import AnyCommand, AnyEvent, Change, Engine, Finished, Goal, Pictured, Prepare, Seek, Start, Stop
 from server.protocol import ModelInfo
 from server.settings import Settings
 
@@ -108,7 +108,7 @@ class QuietEngine(Engine):
         """The next command of a kind for a room."""
         while True:
             command = self.commands.get(timeout=seconds)
-            about = command.goal.room if isinstance(command, Start | Change) else command.room
+            about = command.goal.room if isinstance(command, Start | Change | Prepare | Seek) else command.room
             if isinstance(command, kind) and about == room:
                 return command
 

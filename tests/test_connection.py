@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from server.client import Client, NewRoom, OperationRejected, create_room
 from server.connection import Outbox
-from server.engine import Change, Complained, Finished, Lost, Reported, Rewind, Start
+from server.engine import Change, Complained, Finished, Reported, Rewind, Start
 from server.protocol import (
     VERSION,
     AckFrame,
@@ -213,28 +213,6 @@ def test_edits_reach_everybody_and_the_engine_while_it_runs(address: str, engine
             await ada.wait(Edited, lambda edited: edited.op == SetPrompt(prompt="so they are equal"))
             assert ada.document == grace.document
             assert ada.document.result is None
-
-    asyncio.run(story())
-
-
-def test_a_run_ends_once_when_the_worker_is_lost_and_can_begin_anew(
-    address: str, engine: QuietEngine, room: NewRoom
-) -> None:
-    async def story() -> None:
-        async with Client.join(address, room.id, room.secret) as client:
-            await client.edit(D1)
-            run = (await client.run()).run.id
-            goal = (await asyncio.to_thread(engine.expect, Start, room.id)).goal
-            engine.tell(Lost(message="the device's worker stopped (exit code -9) and is started again"))
-            ended = await client.wait(Ended)
-            assert (ended.run.id, ended.run.outcome, ended.tracked) == (run, "failed", {"d1": D1.handle})
-            assert "exit code -9) and is started again. Press Drag" in (ended.run.message or "")
-            late = Finished(room=room.id, run=run, outcome="arrived", iterations=1, seq=goal.seq, tracked={})
-            engine.tell(late)
-            assert (await client.run()).run.id != run
-            assert sum(isinstance(message, Ended) for message in client.received) == 1
-            await client.stop()
-            await client.wait(Ended, lambda ended: ended.run.outcome == "stopped")
 
     asyncio.run(story())
 

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from server.connection import Outbox
-from server.engine import Finished, Lost, Start
-from server.hub import Hub, Seat
+from server.engine import Finished, Start
+from server.exchange import Visitor
+from server.hall import Seat
+from server.hub import Hub
 from server.protocol import VERSION, AddDrag, Document, Edit, Hello, MoveDrag, Picture, StartRun
 from server.settings import Settings
 from server.store import Store
@@ -23,7 +25,7 @@ class Sitting:
         self.hub, self.engine, self.room, self.hello = hub, engine, room, hello
 
     async def sit(self) -> Seat:
-        return await self.hub.join(self.room, self.hello, Outbox())
+        return await self.hub.join(self.room, self.hello, Outbox(), Visitor())
 
 
 @asynccontextmanager
@@ -44,44 +46,6 @@ async def settled(hub: Hub) -> None:
     for _ in range(5):
         await asyncio.wrap_future(hub.store.barrier())
         await asyncio.sleep(0.02)
-
-
-def test_a_worker_lost_before_a_run_is_told_of_ends_it_for_good(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with sitting(tmp_path) as sits:
-            seat = await sits.sit()
-            seat.receive(StartRun(op_id="go"))
-            sits.engine.tell(Lost(message="gone"))
-            await settled(sits.hub)
-            run = seat.hall.document.run
-            assert run is not None
-            assert run.outcome == "failed"
-            assert not [command for command in sits.engine.commands.queue if isinstance(command, Start)]
-
-    asyncio.run(story())
-
-
-def test_the_end_of_a_lost_run_does_not_end_the_next(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with sitting(tmp_path) as sits:
-            seat = await sits.sit()
-            seat.receive(StartRun(op_id="go"))
-            await settled(sits.hub)
-            first = (await asyncio.to_thread(sits.engine.expect, Start, sits.room)).run
-            finished = Finished(
-                room=sits.room, run=first, outcome="arrived", iterations=1, seq=1, tracked={}, picture=png(color="red")
-            )
-            sits.engine.tell(finished)  # its picture is on its way to the disk when
-            sits.engine.tell(Lost(message="gone"))
-            asyncio.get_running_loop().call_soon(seat.receive, StartRun(op_id="again"))
-            await settled(sits.hub)
-            run = seat.hall.document.run
-            assert run is not None
-            assert run.id != first
-            assert seat.hall.room.runs(run.id)
-            assert seat.hall.document.result is None
-
-    asyncio.run(story())
 
 
 def test_a_room_that_everybody_has_left_is_read_from_disk_again(tmp_path: Path) -> None:

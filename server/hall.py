@@ -1,0 +1,202 @@
+"""Hall: a room that is open, who sits in it, and what those who come late should see. It tells, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from server.connection import Outbox
+from server.guests import Guests
+from server.protocol import (
+    PRESENCE_RATE,
+    ClientMessage,
+    DocRecord,
+    Document,
+    Edited,
+    EngineReport,
+    Frame,
+    History,
+    MaskLayer,
+    Moments,
+    People,
+    Person,
+    Pointing,
+    Points,
+    Prepared,
+    Presences,
+    Progress,
+    Role,
+    SeekMoment,
+    ServerMessage,
+    encode,
+)
+from server.room import Room
+
+RESUMED = 1000
+"""Records that somebody who comes back is sent at most; who has missed more gets a snapshot."""
+
+
+@dataclass(frozen=True)
+class DrawnMask:
+    """Layers and what they look like: a PNG, or None if everything may change; ``frozen`` if nothing may."""
+
+    layers: tuple[MaskLayer, ...] = ()
+    png: bytes | None = None
+    frozen: bool = False
+
+
+class House(Protocol):
+    """What a seat needs of the hub."""
+
+    def count(self, seat: Seat, message: ClientMessage) -> None:
+        """Count what comes in. Raises `Farewell` where it is too much."""
+
+    def receive(self, seat: Seat, message: ClientMessage) -> None:
+        """Do what somebody asks for, or tell them why not."""
+
+
+@dataclass(eq=False)
+class Seat:
+    """One connection of a person to one room; ``link`` is the id of the link that they came by."""
+
+    house: House
+    hall: Hall
+    id: str
+    person: str
+    link: str
+    address: str
+    formats: tuple[str, ...]
+    outbox: Outbox
+
+    @property
+    def role(self) -> Role:
+        """What its person may do now."""
+        return self.hall.guests.role(self.person) or "viewer"
+
+    def count(self, message: ClientMessage) -> None:
+        """Count what comes in. Raises `Farewell` where it is too much."""
+        self.house.count(self, message)
+
+    def receive(self, message: ClientMessage) -> None:
+        """Do what somebody asks for, or tell them why not."""
+        self.house.receive(self, message)
+
+    def show(self, message: ServerMessage, packed: bytes | None = None) -> None:
+        """Send a message, unless it is a picture that this client cannot show."""
+        if not isinstance(message, Frame) or message.format in self.formats:
+            self.outbox.put(message, packed)
+
+
+@dataclass(eq=False)
+class Hall:
+    """An open room. ``document`` at ``seq`` is what is on disk and has been told: the room itself may be ahead.
+
+    Attributes:
+        log: the latest records that have been told, up to ``seq``.
+        latest: of what is volatile about a run, the latest of each kind.
+        thumbnails: WebP pictures of the moments, by id.
+        seeking: who has asked for a moment that the engine has not answered for yet.
+        edited: the engine has not heard of the latest edit yet.
+        started: the engine has heard of the run; ``resuming``: it was interrupted before.
+    """
+
+    room: Room
+    instance: str
+    guests: Guests
+    document: Document
+    seq: int
+    log: deque[DocRecord]
+    engine: EngineReport
+    moments: Moments | None = None
+    thumbnails: dict[int, bytes] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
+    latest: dict[type, Progress | Points | Frame | Prepared] = field(default_factory=dict)
+    seeking: dict[int, list[tuple[Seat, SeekMoment]]] = field(default_factory=dict)
+    pointing: dict[str, Pointing] = field(default_factory=dict)
+    edited: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+    started: bool = False
+    resuming: bool = False
+    mask: DrawnMask = field(default_factory=DrawnMask)
+    steering: asyncio.Task[None] | None = None
+    preparing: asyncio.Task[None] | None = None
+    _histories: dict[str, History] = field(default_factory=dict)
+    _pointed: dict[str, Pointing | None] = field(default_factory=dict)
+    _batch: asyncio.TimerHandle | None = None
+    _batched: float = 0.0
+
+    @property
+    def here(self) -> set[str]:
+        """The people in the room."""
+        return {seat.person for seat in self.seats.values()}
+
+    def of(self, person: str) -> list[Seat]:
+        """The seats of a person."""
+        return [seat for seat in self.seats.values() if seat.person == person]
+
+    def tell(self, message: ServerMessage, seats: Iterable[Seat] | None = None) -> None:
+        """Send a message to everybody, or to some."""
+        packed = encode(message)
+        for seat in list(self.seats.values()) if seats is None else seats:
+            seat.show(message, packed)
+
+    def people(self) -> People:
+        """Who is here, and who has edited what is still in the log."""
+        here, members = self.here, self.guests.members
+        edited = {record.by for record in self.log if isinstance(record, Edited)}
+        people = {
+            person: Person(name=member.name, colour=member.colour, role=member.role or "viewer", here=person in here)
+            for person, member in members.items()
+            if person in here or person in edited
+        }
+        return People(people=people)
+
+    def missed(self, since: int) -> list[DocRecord] | None:
+        """The records after ``since``; None where only a snapshot helps."""
+        run = self.document.run
+        oldest = self.seq - len(self.log)
+        if not oldest <= since <= self.seq or self.seq - since > RESUMED or (run is not None and run.interrupted):
+            return None  # that a run was interrupted is in no record
+        return [record for record in self.log if record.seq > since]
+
+    def tell_histories(self, people: Iterable[str]) -> None:
+        """Tell people what their undo and redo would be about, where that has changed."""
+        for person in people:
+            undo, redo = self.room.history(person)
+            history = History(undo=undo, redo=redo)
+            if self._histories.get(person) != history:
+                self._histories[person] = history
+                self.tell(history, self.of(person))
+
+    def history(self, person: str) -> History:
+        """What somebody who comes in is told of their undo and redo."""
+        undo, redo = self.room.history(person)
+        self._histories[person] = History(undo=undo, redo=redo)
+        return self._histories[person]
+
+    def point(self, person: str, pointing: Pointing | None) -> None:
+        """Somebody points elsewhere, or has gone: everybody is told, with what else happens within a moment."""
+        if pointing is None:
+            if self.pointing.pop(person, None) is None:
+                return
+        else:
+            self.pointing[person] = pointing
+        self._pointed[person] = pointing
+        if self._batch is None:
+            loop = asyncio.get_running_loop()
+            self._batch = loop.call_at(max(loop.time(), self._batched + 1 / PRESENCE_RATE), self._tell_pointing)
+
+    def _tell_pointing(self) -> None:
+        self._batch, self._batched = None, asyncio.get_running_loop().time()
+        pointed, self._pointed = self._pointed, {}
+        self.tell(Presences(people=pointed))
+
+    def keep(self, moments: Moments, thumbnails: dict[int, bytes]) -> None:
+        """The timeline has changed; ``thumbnails`` are new ones."""
+        there = {moment.id for moment in moments.moments}
+        self.thumbnails = {id: picture for id, picture in {**self.thumbnails, **thumbnails}.items() if id in there}
+        self.moments = moments
+        self.tell(moments)
