@@ -153,7 +153,6 @@ def create_app(hub: Hub) -> Starlette:
         Route("/metrics", pages.metrics),
         WebSocketRoute("/ws/{room}", pages.websocket),
         Route("/", pages.index),
-        *([Route("", pages.to_index)] if hub.settings.base_path else []),
         Route("/r/{room}", pages.index),
         Route("/{name:str}", pages.file),
         *_folders(hub.settings.static_dir),
@@ -456,10 +455,6 @@ class Pages:
         text = below(self._settings.base_path, await asyncio.to_thread(page.read_text, "utf-8"))
         return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
 
-    async def to_index(self, request: Request) -> Response:
-        """The base path without its slash."""
-        return RedirectResponse(f"{self._settings.base_path}/", 308)
-
     async def file(self, request: Request) -> Response:
         """The icon, the manifest, and what the front end's build has put beside its page."""
         name = request.path_params["name"]
@@ -709,11 +704,17 @@ class Guard:
             await error_response(403, "wrong_origin", text)(scope, receive, send)
         else:
             app = self._app if scope["type"] == "websocket" else self._limited(scope)
-            # Paths below the base path and, for proxies that take it away, paths without it work alike.
-            await app({**scope, "root_path": self._base}, receive, _with_headers(send, security_headers(host)))
+            path = scope["path"]
+            if path != self._base and not path.startswith(f"{self._base}/"):
+                path = self._base + path  # a proxy has taken it away
+            await app(
+                {**scope, "root_path": self._base, "path": path}, receive, _with_headers(send, security_headers(host))
+            )
 
     def _limited(self, scope: Scope) -> ASGIApp:
-        """The application, or what answers in its place where too much is asked for."""
+        """The application, or what answers in its place where too much is asked for, or a slash is missing."""
+        if self._base and scope["path"] == self._base:
+            return RedirectResponse(f"{self._base}/", 308)
         try:
             self._hub.limits.check_address(address_of(HTTPConnection(scope)), "request")
         except SlowDown as error:

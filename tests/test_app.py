@@ -14,9 +14,33 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
-from server.client import Client, NewRoom, RequestFailed, create_room, request
-from server.protocol import AddStroke, Edited, Raster, Stroke
+from server.archive import import_room
+from server.checkpoints import Checkpoint, Checkpoints, KeptMoment, picture_parts
+from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
+from server.engine import Forget, Goal, Kept, MomentInfo
+from server.protocol import (
+    VERSION,
+    AddDrag,
+    AddStroke,
+    Edited,
+    Ended,
+    Frame,
+    Hello,
+    Moments,
+    People,
+    Raster,
+    SetPrompt,
+    Started,
+    Stroke,
+    Welcome,
+    decode_server,
+    encode,
+)
+from server.settings import Rate
+from server.store import Store
 from tests.conftest import ROOT
 from tests.quiet import png, quiet_server
 
@@ -245,6 +269,472 @@ def test_a_mask_sent_again_changes_nothing(address: str, room: NewRoom) -> None:
     assert answers[0] == answers[1]
     with pytest.raises(RequestFailed, match="no id!"):
         request(address, "PUT", f"/api/rooms/{room.id}/mask", png(), {**headers, "Op-Id": "no id!"})
+
+
+# Entering ------------------------------------------------------------------------------------------------------------
+
+
+class Visitor:
+    """A browser without a page: it keeps its cookie."""
+
+    def __init__(self, address: str, **headers: str) -> None:
+        self.address, self.headers = address, headers
+        self.cookie = ""
+        self.set_cookie = ""
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=20)
+        given = {**self.headers, "Cookie": f"livedrag={self.cookie}" if self.cookie else ""}
+        headers = {name: value for name, value in given.items() if value}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            self.set_cookie = response.getheader("set-cookie") or ""
+            if self.set_cookie:
+                self.cookie = self.set_cookie.partition(";")[0].removeprefix("livedrag=")
+            data = response.read()
+            return response.status, json.loads(data) if data[:1] in (b"{", b"[") else data
+        finally:
+            connection.close()
+
+    def enter(self, room: NewRoom, secret: str = "", **said: str) -> tuple[int, Any]:
+        return self.ask("POST", f"/api/rooms/{room.id}/enter", {"secret": secret, **said})
+
+    def handshake(self, room: NewRoom, **hello: Any) -> tuple[Welcome | None, int]:
+        """Say hello with the cookie, as a page does; gives the welcome or the close code."""
+
+        async def story() -> tuple[Welcome | None, int]:
+            headers = {"Cookie": f"livedrag={self.cookie}"} if self.cookie else {}
+            url = f"{self.address.replace('http', 'ws')}/ws/{room.id}"
+            origin: Any = self.headers.get("Origin", self.address) or None
+            async with connect(url, origin=origin, additional_headers=headers, proxy=None) as socket:
+                await socket.send(encode(Hello(version=VERSION, **hello)))
+                message = decode_server(await socket.recv())
+                if isinstance(message, Welcome):
+                    return message, 0
+                await socket.wait_closed()
+                return None, socket.close_code or 0
+
+        return asyncio.run(story())
+
+
+def refusal(answer: tuple[int, Any]) -> tuple[int, str]:
+    return answer[0], answer[1]["error"]["reason"]
+
+
+def test_a_secret_becomes_a_cookie_that_opens_the_room_from_then_on(address: str, room: NewRoom) -> None:
+    visitor = Visitor(address)
+    status, said = visitor.enter(room, room.secret)
+    assert (status, said["role"]) == (200, "owner")
+    attributes = {part.strip().lower() for part in visitor.set_cookie.split(";")[1:]}
+    assert attributes >= {"httponly", "samesite=strict", "path=/"}
+    assert "secure" not in attributes, "the test speaks plain HTTP"
+    assert len(visitor.cookie) * 6 >= 128
+    assert visitor.ask("GET", f"/api/rooms/{room.id}/picture") == (200, get(address, room, "picture"))
+    cookie = visitor.cookie
+    assert visitor.enter(room)[0] == 200, "the cookie is enough"
+    assert (visitor.set_cookie, visitor.cookie) == ("", cookie)
+    first, second = (visitor.handshake(room)[0] for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first.person, first.role) == (second.person, "owner")
+    assert first.you != second.you
+
+
+def test_a_cookie_does_not_open_what_its_holder_has_not_entered(address: str, room: NewRoom) -> None:
+    visitor, other = Visitor(address), create_room(address, png())
+    visitor.enter(room, room.secret)
+    assert refusal(visitor.enter(other)) == (403, "wrong_secret")
+    assert refusal(visitor.enter(other, room.secret)) == (403, "wrong_secret")
+    assert refusal(visitor.ask("GET", f"/api/rooms/{other.id}/picture")) == (403, "wrong_secret")
+    assert visitor.handshake(other) == (None, 4403)
+    assert refusal(visitor.enter(NewRoom("nowhere", "", ""))) == (404, "unknown_room")
+    visitor.cookie = "made-up"
+    assert refusal(visitor.ask("GET", f"/api/rooms/{room.id}/picture")) == (403, "wrong_secret")
+    visitor.enter(room, room.secret)
+    assert visitor.cookie != "made-up", "a cookie that we did not make is not taken over"
+
+
+def test_a_cookie_counts_in_a_handshake_from_our_own_page_alone(address: str, room: NewRoom) -> None:
+    visitor = Visitor(address, Origin="")
+    visitor.enter(room, room.secret)
+    assert visitor.handshake(room) == (None, 4403)
+    page = Visitor(address, Origin=address)
+    page.cookie = visitor.cookie
+    assert page.handshake(room)[1] == 0
+
+
+def test_pages_of_other_origins_cannot_do_anything(address: str, room: NewRoom) -> None:
+    evil = Visitor(address, Origin="http://evil.example")
+    for method, path in (("POST", "/api/rooms"), ("DELETE", f"/api/rooms/{room.id}"), ("POST", "/api/password")):
+        assert refusal(evil.ask(method, path, {})) == (403, "wrong_origin")
+
+
+def test_a_ticket_opens_one_connection(address: str, room: NewRoom) -> None:
+    visitor = Visitor(address)
+    ticket = visitor.enter(room, room.secret)[1]["ticket"]
+    script = Visitor(address, Origin="")
+    welcome, _ = script.handshake(room, ticket=ticket)
+    assert welcome is not None
+    assert welcome.person == (visitor.handshake(room)[0] or welcome).person
+    assert script.handshake(room, ticket=ticket) == (None, 4403)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "quoted"),
+    [
+        (b"not json", 422, "body: "),
+        (b'{"secret": 7}', 422, "Expected `str`"),
+        (b'{"colour": ""}', 422, "colour"),
+        (b'{"secret": "' + b"x" * 5000 + b'"}', 413, "4096"),
+    ],
+)
+def test_a_malformed_entry_is_refused(address: str, room: NewRoom, body: bytes, status: int, quoted: str) -> None:
+    with pytest.raises(RequestFailed) as caught:
+        request(address, "POST", f"/api/rooms/{room.id}/enter", body)
+    assert caught.value.status == status
+    assert quoted in str(caught.value)
+
+
+def test_a_server_with_a_password_asks_for_it_everywhere_but_once(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, password="open sesame") as (address, _):
+        visitor = Visitor(address)
+        assert json.loads(request(address, "GET", "/healthz"))["capabilities"] == ["password"]
+        with pytest.raises(RequestFailed) as caught:
+            create_room(address, png())
+        assert (caught.value.status, caught.value.reason) == (401, "password")
+        room = create_room(address, png(), password="open sesame")
+        assert refusal(visitor.enter(room, room.secret)) == (401, "password")
+        assert refusal(visitor.enter(room, room.secret, password="sesame")) == (401, "password")
+        bearer = Visitor(address, Authorization=f"Bearer {room.secret}")
+        assert refusal(bearer.ask("GET", f"/api/rooms/{room.id}/picture")) == (401, "password")
+        assert Visitor(address).handshake(room, secret=room.secret) == (None, 4401)
+        assert visitor.enter(room, room.secret, password="open sesame")[0] == 200
+        assert visitor.enter(room, room.secret)[0] == 200
+        assert visitor.ask("GET", f"/api/rooms/{room.id}/picture")[0] == 200
+        welcome, _ = visitor.handshake(room)
+        assert welcome is not None
+        assert welcome.capabilities == ("password",)
+        another = Visitor(address)
+        assert refusal(another.ask("POST", "/api/password", {"password": "x"})) == (401, "password")
+        assert another.ask("POST", "/api/password", {"password": "open sesame"})[0] == 204
+        assert another.enter(room, room.secret)[0] == 200
+
+
+# Owners --------------------------------------------------------------------------------------------------------------
+
+
+def owner(address: str, room: NewRoom) -> Visitor:
+    visitor = Visitor(address)
+    assert visitor.enter(room, room.secret)[0] == 200
+    return visitor
+
+
+def test_links_give_roles_and_only_owners_see_and_make_them(address: str, room: NewRoom) -> None:
+    boss = owner(address, room)
+    links = f"/api/rooms/{room.id}/links"
+    status, made = boss.ask("POST", links, {"role": "viewer"})
+    assert (status, made["role"], made["used"]) == (201, "viewer", None)
+    assert made["url"] == f"/r/{room.id}#{made['secret']}"
+    assert len(made["secret"]) * 6 >= 128
+    viewer = Visitor(address)
+    assert viewer.enter(room, made["secret"])[1]["role"] == "viewer"
+    for method, path, body in (
+        ("GET", links, None),
+        ("POST", links, {"role": "owner"}),
+        ("DELETE", f"{links}/{made['id']}", None),
+        ("DELETE", f"/api/rooms/{room.id}", None),
+        ("GET", f"/api/rooms/{room.id}/export", None),
+        ("PUT", f"/api/rooms/{room.id}/mask", None),
+    ):
+        assert refusal(viewer.ask(method, path, body)) == (403, "forbidden")
+    assert viewer.ask("GET", f"/api/rooms/{room.id}/picture")[0] == 200
+    listed = boss.ask("GET", links)[1]
+    assert [link["role"] for link in listed] == ["owner", "viewer"]
+    assert all(link["used"] for link in listed)
+    assert room.secret not in json.dumps(listed)
+    assert refusal(boss.ask("POST", links, {"role": "king"})) == (422, "bad_body")
+    assert refusal(boss.ask("DELETE", f"{links}/nothing")) == (404, "unknown_link")
+    assert refusal(boss.ask("DELETE", f"{links}/{listed[0]['id']}")) == (409, "not_allowed")
+
+
+def test_a_viewer_sees_everything_and_changes_nothing(address: str, room: NewRoom) -> None:
+    viewing = owner(address, room).ask("POST", f"/api/rooms/{room.id}/links", {"role": "viewer"})[1]["secret"]
+
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret) as boss,
+            Client.join(address, room.id, viewing, name="Vera") as viewer,
+        ):
+            for attempt in (viewer.edit(SetPrompt(prompt="x")), viewer.run(), viewer.undo(), viewer.seek(0)):
+                with pytest.raises(OperationRejected, match="for viewing") as caught:
+                    await attempt
+                assert caught.value.reason == "forbidden"
+            await boss.edit(SetPrompt(prompt="a bear"))
+            await viewer.wait(Edited)
+            assert viewer.document == boss.document
+            assert boss.document.prompt == "a bear"
+
+    asyncio.run(story())
+
+
+def test_an_owner_changes_roles_at_once(address: str, room: NewRoom) -> None:
+    boss = owner(address, room)
+    viewing = boss.ask("POST", f"/api/rooms/{room.id}/links", {"role": "viewer"})[1]["secret"]
+
+    async def story() -> None:
+        async with Client.join(address, room.id, viewing, name="Vera") as vera:
+            me = vera.welcome.person
+            path = f"/api/rooms/{room.id}/people"
+            assert (await asyncio.to_thread(boss.ask, "PUT", f"{path}/{me}", {"role": "editor"}))[0] == 204
+            await vera.wait(People, lambda people: people.people[me].role == "editor")
+            await vera.edit(SetPrompt(prompt="now I may"))
+            unknown = await asyncio.to_thread(boss.ask, "PUT", f"{path}/nobody", {"role": "editor"})
+            assert refusal(unknown) == (404, "unknown_person")
+            welcome = (await asyncio.to_thread(boss.handshake, room))[0]
+            assert welcome is not None
+            own = await asyncio.to_thread(boss.ask, "DELETE", f"{path}/{welcome.person}")
+            assert refusal(own) == (409, "not_allowed")
+
+    asyncio.run(story())
+
+
+def test_who_is_put_out_is_out_at_once_and_stays_out(address: str, room: NewRoom) -> None:
+    boss, guest = owner(address, room), Visitor(address)
+    editing = boss.ask("POST", f"/api/rooms/{room.id}/links", {"role": "editor"})[1]["secret"]
+    ticket = guest.enter(room, editing)[1]["ticket"]
+
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, "", ticket=ticket, name="Mallory", reconnect=False) as mallory,
+            Client.join(address, room.id, editing, name="Grace") as grace,
+        ):
+            path = f"/api/rooms/{room.id}/people/{mallory.welcome.person}"
+            await grace.wait(People, lambda people: len(people.people) == 2)
+            assert (await asyncio.to_thread(boss.ask, "DELETE", path))[0] == 204
+            with pytest.raises(ConnectionClosed) as caught:
+                await mallory.wait(Edited)
+            assert caught.value.rcvd is not None
+            assert (caught.value.rcvd.code, caught.value.rcvd.reason[:8]) == (4413, "an owner")
+            await grace.wait(People, lambda people: len(people.people) == 1)
+            await grace.edit(SetPrompt(prompt="still here"))
+
+    asyncio.run(story())
+    assert refusal(guest.enter(room, editing)) == (403, "removed")
+    assert guest.handshake(room) == (None, 4413)
+    assert Visitor(address).enter(room, editing)[0] == 200, "the link is as it was"
+
+
+def test_a_revoked_link_puts_out_who_came_by_it(address: str, room: NewRoom) -> None:
+    boss = owner(address, room)
+    link = boss.ask("POST", f"/api/rooms/{room.id}/links", {"role": "editor"})[1]
+
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, link["secret"], name="Mallory", reconnect=False) as mallory,
+            Client.join(address, room.id, room.secret, name="Grace") as grace,
+        ):
+            assert (await asyncio.to_thread(boss.ask, "DELETE", f"/api/rooms/{room.id}/links/{link['id']}"))[0] == 204
+            with pytest.raises(ConnectionClosed) as caught:
+                await mallory.wait(Edited)
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 4413
+            await grace.edit(SetPrompt(prompt="still here"))
+
+    asyncio.run(story())
+    assert refusal(Visitor(address).enter(room, link["secret"])) == (403, "wrong_secret")
+
+
+def test_a_deleted_room_is_gone_for_everybody(tmp_path: Path) -> None:
+    with quiet_server(tmp_path) as (address, engine):
+        room = create_room(address, png())
+
+        async def story() -> None:
+            async with Client.join(address, room.id, room.secret, reconnect=False) as client:
+                await client.edit(SetPrompt(prompt="x"))
+                await client.delete_room()
+                with pytest.raises(ConnectionClosed) as caught:
+                    await client.wait(Started)
+                assert caught.value.rcvd is not None
+                assert caught.value.rcvd.code == 4410
+
+        asyncio.run(story())
+        assert engine.expect(Forget, room.id).wipe
+        with pytest.raises(RequestFailed, match="there is no room"):
+            get(address, room, "picture")
+        assert Visitor(address).handshake(room, secret=room.secret) == (None, 4404)
+
+
+# Keepsakes -----------------------------------------------------------------------------------------------------------
+
+
+def webp(color: str, size: tuple[int, int] = (32, 24)) -> bytes:
+    return saved(Image.new("RGB", size, color), "WEBP", lossless=True)
+
+
+def keep_frames(data: Path, room: str, moments: list[KeptMoment], frames: dict[int, bytes]) -> None:
+    """As the device's worker does at the end of a run."""
+    goal = Goal(room=room, seq=0, prompt="", settings={}, drags={})
+    checkpoint = Checkpoint(picture="", goal=goal, moments=moments, current=moments[-1].info.id)
+    Checkpoints(data / "checkpoints").save(room, checkpoint, picture_parts("frames", frames))
+
+
+def test_moments_have_pictures_until_they_are_thinned_away(tmp_path: Path) -> None:
+    with quiet_server(tmp_path) as (address, engine):
+        room = create_room(address, png())
+        moments = [MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0) for id in (0, 1)]
+
+        async def story() -> None:
+            async with Client.join(address, room.id, room.secret) as client:
+                engine.tell(
+                    Kept(room=room.id, moments=moments, current=1, thumbnails={0: webp("red"), 1: webp("blue")})
+                )
+                told = await client.wait(Moments)
+                assert ([moment.id for moment in told.moments], told.current) == ([0, 1], 1)
+                assert await client.get("moments/1") == webp("blue")
+                engine.tell(Kept(room=room.id, moments=moments[:1], current=0))
+                await client.wait(Moments, lambda moments: moments.current == 0)
+                assert await client.get("moments/0") == webp("red")
+                with pytest.raises(RequestFailed, match="no picture of moment 1"):
+                    await client.get("moments/1")
+                async with Client.join(address, room.id, room.secret) as late:
+                    assert (await late.wait(Moments)).current == 0
+                path, bearer = f"/api/rooms/{room.id}/moments/0", {"Authorization": f"Bearer {room.secret}"}
+                status, headers, _ = await asyncio.to_thread(answer, address, path, **bearer)
+                assert status == 200
+                bearer["If-None-Match"] = headers["etag"]
+                again = await asyncio.to_thread(answer, address, path, **bearer)
+                assert (again[0], again[2]) == (304, b"")
+
+        asyncio.run(story())
+
+
+def test_the_trajectory_is_an_animation_of_the_branch(tmp_path: Path) -> None:
+    with quiet_server(tmp_path) as (address, _):
+        room = create_room(address, png())
+        with pytest.raises(RequestFailed, match="no trajectory yet: press Drag"):
+            get(address, room, "trajectory.webp")
+        moments = [
+            KeptMoment(info=MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0), tracked={})
+            for id in range(3)
+        ]
+        keep_frames(tmp_path, room.id, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (16, 12))})
+        picture = opened(get(address, room, "trajectory.webp"))
+        assert (picture.format, getattr(picture, "n_frames", 1), picture.size) == ("WEBP", 3, (16, 12))
+
+
+def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(SetPrompt(prompt="a bear"))
+
+    asyncio.run(story())
+    data = get(address, room, "export")
+    with Store(tmp_path / "other") as store:
+        imported, _ = import_room(store, io.BytesIO(data), max_pixels=10**6)
+        kept = store.load(imported).result()
+        assert kept is not None
+        assert kept.document.prompt == "a bear"
+        assert store.get_picture(kept.document.picture.sha256) == get(address, room, "picture")
+
+
+# Below a base path, behind a proxy, and too much ---------------------------------------------------------------------
+
+
+def test_everything_works_below_a_base_path_whether_a_proxy_takes_it_away_or_not(tmp_path: Path) -> None:
+    static = tmp_path / "static"
+    (static / "app" / "assets").mkdir(parents=True)
+    (static / "app" / "index.html").write_text(
+        '<meta name="livedrag-base" content="" /><script src="/assets/main.js"></script><link href="/icon.svg">'
+    )
+    (static / "app" / "assets" / "main.js").write_text("1")
+    with quiet_server(tmp_path / "data", static_dir=static, base_path="/drag") as (address, _):
+        for prefix in ("", "/drag"):
+            page = request(address, "GET", f"{prefix}/r/room1").decode()
+            assert '<meta name="livedrag-base" content="/drag" />' in page
+            assert 'src="/drag/assets/main.js"' in page
+            assert 'href="/drag/icon.svg"' in page
+            assert request(address, "GET", f"{prefix}/assets/main.js") == b"1"
+            assert json.loads(request(address, "GET", f"{prefix}/healthz"))["status"] == "ok"
+            room = create_room(f"{address}{prefix}", png())
+            assert room.url == f"/drag/r/{room.id}#{room.secret}"
+
+            async def story(prefix: str = prefix, room: NewRoom = room) -> None:
+                async with Client.join(f"{address}{prefix}", room.id, room.secret) as client:
+                    assert client.welcome.base == "/drag"
+                    assert opened(await client.get("picture")).size == (64, 48)
+
+            asyncio.run(story())
+        visitor = Visitor(address)
+        visitor.ask("POST", f"/drag/api/rooms/{room.id}/enter", {"secret": room.secret})
+        assert "Path=/drag/" in visitor.set_cookie
+        assert answer(address, "/drag")[:2][0] == 308
+        assert answer(address, "/drag")[1]["location"] == "/drag/"
+        assert answer(address, "/dragon/healthz")[0] == 404
+
+
+def test_who_comes_through_a_trusted_proxy_is_who_it_says(tmp_path: Path) -> None:
+    def made(data: Path, **settings: Any) -> tuple[str, list[int]]:
+        with quiet_server(data, rate_entries=Rate(0.001, 2), **settings) as (address, _):
+            room, statuses = create_room(address, png()), []
+            for client in ("10.1.1.1", "10.1.1.2", "10.1.1.3"):
+                visitor = Visitor(address, **{"X-Forwarded-For": client, "X-Forwarded-Proto": "https"})
+                statuses.append(visitor.enter(room, room.secret)[0])
+            return visitor.set_cookie, statuses
+
+    cookie, statuses = made(tmp_path / "trusting", trusted_proxies=("127.0.0.1",))
+    assert statuses == [200, 200, 200]
+    assert "Secure" in cookie
+    cookie, statuses = made(tmp_path / "wary")
+    assert statuses == [200, 200, 429], "a stranger does not get round the limit by naming others"
+
+
+def test_too_much_is_refused_with_when_to_come_back(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, rate_rooms=Rate(0.01, 1), rate_requests=Rate(0.01, 5)) as (address, _):
+        create_room(address, png())
+        with pytest.raises(RequestFailed, match=r"too many new rooms from one address: 0\.01 a second work") as caught:
+            create_room(address, png())
+        assert (caught.value.status, caught.value.reason) == (429, "slow_down")
+        for _ in range(3):
+            assert answer(address, "/healthz")[0] == 200
+        status, headers, body = answer(address, "/healthz")
+        assert (status, json.loads(body)["error"]["reason"]) == (429, "slow_down")
+        assert 1 <= int(headers["retry-after"]) <= 100
+        assert "content-security-policy" in headers
+
+
+def test_metrics_tell_what_happens(tmp_path: Path) -> None:
+    with quiet_server(tmp_path / "on") as (address, engine):
+        room = create_room(address, png())
+
+        async def story() -> str:
+            async with Client.join(address, room.id, room.secret) as client:
+                await client.edit(AddDrag(id="d1", handle=(10, 10), target=(30, 20)))
+                with pytest.raises(OperationRejected):
+                    await client.stop()
+                run = (await client.run()).run.id
+                engine.show(room.id, run, 1)
+                await client.wait(Frame)
+                await client.stop()
+                await client.wait(Ended)
+                return (await asyncio.to_thread(request, address, "GET", "/metrics")).decode()
+
+        shown = asyncio.run(story())
+        for line in (
+            "livedrag_rooms_open 1",
+            "livedrag_people 1",
+            "livedrag_connections 1",
+            'livedrag_operations_total{type="add_drag"} 1',
+            'livedrag_operations_total{type="started"} 1',
+            'livedrag_rejects_total{reason="invalid"} 1',
+            'livedrag_runs_total{outcome="stopped"} 1',
+            'livedrag_frames_total{what="sent"} 1',
+            "livedrag_save_seconds_count 4",
+        ):
+            assert f"\n{line}\n" in shown, line
+        assert room.secret not in shown
+    with quiet_server(tmp_path / "off", metrics=False) as (address, _):
+        assert answer(address, "/metrics")[0] == 404
 
 
 # Pages and headers ---------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_who_came_by_a_revoked_link_is_out_until_they_have_another() -> None:
     assert {member.person for member in out} == {"p", "q"}
     for refused in (None, "editor"):
         with pytest.raises(WrongSecret):
-            door.come("p", refused)  # type: ignore[arg-type]
+            door.come("p", refused)
     assert door.come("r") == "viewer"
     assert door.come("p", "viewer") == "viewer"
 
