@@ -34,6 +34,8 @@ OWN_RANGES: Mapping[str, tuple[float, float]] = {
     "preview_side": (32, 1024),
 }
 """The least and the largest value of those of them that are numbers."""
+MOST_KEPT_SIDE = 512
+"""Longest side in pixels of a preview that is kept for its moment; larger ones are kept smaller."""
 QUALITY = 80
 """Of previews, out of 100."""
 
@@ -267,6 +269,15 @@ def digest_of(picture: bytes) -> str:
 def without_drags(goal: Goal) -> Goal:
     """The goal of a session in which nothing is put down yet."""
     return msgspec.structs.replace(goal, drags={}, mask=None)
+
+
+def shrunk(picture: Image.Image, side: int) -> Image.Image:
+    """The picture, no larger than ``side`` pixels either way."""
+    if max(picture.size) <= side:
+        return picture
+    small = picture.copy()
+    small.thumbnail((side, side), reducing_gap=2.0)
+    return small
 
 
 def png(picture: Image.Image) -> bytes:

@@ -69,6 +69,7 @@ from server.engine import (
 )
 from server.engine_local import WorkerOptions
 from server.jobs import (
+    MOST_KEPT_SIDE,
     OWN_RANGES,
     OWN_SETTINGS,
     Job,
@@ -82,6 +83,7 @@ from server.jobs import (
     places,
     png,
     read_mask,
+    shrunk,
     whole,
     without_drags,
 )
@@ -768,16 +770,15 @@ class DeviceWorker:
             )
         )
         if stage == "dragging":
-            self._keep_picture(job, session, data)
+            kept = shrunk(picture, MOST_KEPT_SIDE)
+            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.goal.format))
 
     def _show_unedited(self, job: Job, session: DragSession) -> None:
         """The first moment of a timeline looks like the uploaded picture."""
         current = session.timeline.current
         if current is None or session.timeline[current].parent is not None or current in job.shown.thumbnails:
             return
-        small = session.picture.copy()
-        side = whole(job.goal, "preview_side")
-        small.thumbnail((side, side))
+        small = shrunk(session.picture, min(whole(job.goal, "preview_side"), MOST_KEPT_SIDE))
         session.timeline.show(small)
         self._keep_picture(job, session, compressed(small, "webp"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_the_worker_runs_elsewhere_and_ends_with_the_engine() -> None:
         async with running(engine) as ear:
             assert engine.state == "ready"
             assert engine.pid not in (None, os.getpid())
+            assert psutil.Process(engine.pid).nice() > psutil.Process().nice(), "it steps back for this process"
             engine.submit(Start(run="r1", picture=PICTURE, goal=GOAL))
             await ear.expect(Finished)
             (device,) = engine.stats().devices
@@ -124,6 +126,30 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None
             assert (await ear.expect(Finished)).run == "r2"
             assert [event.run for event in ear.heard if isinstance(event, Finished)] == ["r1", "r2"]
             assert (engine.state, engine.stats().devices[0].restarts) == ("ready", 1)
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_runs_end_exactly_once_whenever_their_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.engine_local.PAUSES", (0.1,))
+
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=3))
+        goal = replace(GOAL, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
+        moments = random.Random(0)
+        async with running(engine) as ear:
+            for number in range(8):
+                room, run = f"room-{number}", f"run-{number}"
+                engine.submit(Start(run=run, picture=PICTURE, goal=replace(goal, room=room)))
+                for _ in range(moments.randint(1, 50)):
+                    await ear.expect(Reported)
+                kill(engine)
+                await ear.expect(Restarting)
+                ended = await ear.expect(Finished)
+                assert (ended.run, ended.outcome, ended.iterations) == (run, "exhausted", 20)
+                assert ended.picture is not None
+            assert len([event for event in ear.heard if isinstance(event, Finished)]) == 8
 
     asyncio.run(story())
 
