@@ -4,11 +4,25 @@ model."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from editor.model import Diffusion, Level
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+
+    Args:
+        empty: embedding of no words, ``(1, L, D)``.
+        scale: how far a prediction goes from the one without words to the one with them, and beyond; 1 is none.
+    """
+
+    empty: Tensor
+    scale: float
 
 
 def predict_x0(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
@@ -49,7 +63,14 @@ def inversion_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Leve
 
 
 @torch.no_grad()
-def denoising_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+def denoising_step(
+    model: Diffusion, latent: Tensor, prompt: Tensor, level: Level, guidance: Guidance | None = None
+) -> tuple[Tensor, Tensor]:
     """Descend one level; returns the latent just below it and the predicted clean latent, both ``(1, 4, H/8, W/8)``."""
-    noise = model.predict(latent, level.timestep, prompt).noise
+    if guidance is None:
+        noise = model.predict(latent, level.timestep, prompt).noise
+    else:
+        both = model.predict(latent.expand(2, -1, -1, -1), level.timestep, torch.cat([guidance.empty, prompt])).noise
+        without, with_words = both.chunk(2)
+        noise = torch.lerp(without, with_words, guidance.scale)
     return ddim_step(latent, noise, level.alpha, level.alpha_below), predict_x0(latent, noise, level.alpha)

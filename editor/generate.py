@@ -1,4 +1,4 @@
-"""A picture from words: DDIM from noise with classifier-free guidance (arXiv 2207.12598)."""
+"""A picture from words: DDIM from noise with classifier-free guidance (see `editor.ddim`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editor.ddim import ddim_step, predict_x0
+from editor.ddim import Guidance, denoising_step
 from editor.errors import SettingsError
 from editor.model import Diffusion
 
@@ -24,12 +24,14 @@ class GenerationStep:
     Args:
         step: steps taken.
         steps: of the whole schedule.
-        latent: at the level reached, ``(1, 4, H/8, W/8)``.
+        before: the latent at the level left, ``(1, 4, H/8, W/8)``.
+        latent: at the level reached, same shape.
         predicted_x0: the clean latent that is to be expected, same shape.
     """
 
     step: int
     steps: int
+    before: Tensor
     latent: Tensor
     predicted_x0: Tensor
 
@@ -57,13 +59,12 @@ def generate(
         SettingsError: a number is out of range.
     """
     _check(seed, guidance, ddim_steps)
-    texts = torch.cat([model.embed_prompt(""), model.embed_prompt(prompt)])
+    text, guided = model.embed_prompt(prompt), Guidance(model.embed_prompt(""), guidance)
     latent = first_noise(model, seed)
     for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
-        noise = guided_noise(model, latent, level.timestep, texts, guidance)
-        x0 = predict_x0(latent, noise, level.alpha)
-        latent = ddim_step(latent, noise, level.alpha, level.alpha_below)
-        yield GenerationStep(step, ddim_steps, latent, x0)
+        before = latent
+        latent, x0 = denoising_step(model, before, text, level, guided)
+        yield GenerationStep(step, ddim_steps, before, latent, x0)
 
 
 def _check(seed: int, guidance: float, ddim_steps: int) -> None:
@@ -73,11 +74,3 @@ def _check(seed: int, guidance: float, ddim_steps: int) -> None:
         raise SettingsError(f"guidance is {guidance!r}: 0 to {MOST_GUIDANCE:g} works, {GUIDANCE:g} is usual")
     if not 1 <= ddim_steps <= 999:
         raise SettingsError(f"the schedule has {ddim_steps} steps: 1 to 999 works, 50 is usual")
-
-
-@torch.no_grad()
-def guided_noise(model: Diffusion, latent: Tensor, timestep: int, texts: Tensor, guidance: float) -> Tensor:
-    """The noise that words ask for, ``(1, 4, H/8, W/8)``; ``texts`` are the embeddings ``(2, L, D)`` of none and of
-    them."""
-    without, with_words = model.predict(latent.expand(2, -1, -1, -1), timestep, texts).noise.chunk(2)
-    return torch.lerp(without, with_words, guidance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from editor.attention import Seen, controlled, recording
-from editor.ddim import ddim_step, denoising_step, inversion_step, predict_x0
+from editor.ddim import Guidance, ddim_step, denoising_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
+from editor.generate import GUIDANCE, GenerationStep
 from editor.handles import Handle, cells_and_targets, follow, place, put_down
 from editor.lora import FitStep, Lora
 from editor.model import Diffusion, Level
 from editor.motion import mask_loss, motion_supervision_loss
-from editor.picture import check_mask, compose, mask_to_latent, to_rgb, to_tensor, working_size
+from editor.picture import check_mask, compose, mask_to_latent, to_picture, to_rgb, to_tensor, working_size
 from editor.points import Drag, Point, Rasters, Size, distance
 from editor.preview import Quality, affordable, decode_preview
 from editor.references import Setting
@@ -117,6 +118,43 @@ class DragSession:
             generator=torch.Generator().manual_seed(seed),
         )
 
+    @classmethod
+    def drawn(
+        cls,
+        model: Diffusion,
+        prompt: str,
+        drawing: Sequence[GenerationStep],
+        *,
+        guidance: float = GUIDANCE,
+        settings: DragSettings | None = None,
+        seed: int = 0,
+    ) -> DragSession:
+        """A session on a picture that `generate` has made: dragged is its own latent, without inversion.
+
+        Args:
+            model: that made it.
+            prompt: it was made from.
+            drawing: all steps of making it.
+            guidance: it was made with.
+            settings, seed: as for any session; ``ddim_steps`` must be those of the drawing.
+
+        Raises:
+            SettingsError: it was made in another number of steps.
+        """
+        settings = settings or DragSettings.resolve(model_defaults=model.defaults)
+        if len(drawing) != settings.ddim_steps:
+            raise SettingsError(
+                f"the picture was drawn in {len(drawing)} steps and ddim_steps is {settings.ddim_steps}: "
+                "the same number works"
+            )
+        picture = to_picture(model.decode(drawing[-1].latent))
+        session = cls(model, picture, prompt=prompt, settings=settings, seed=seed)
+        session._clean = drawing[-1].latent
+        session._inverted = drawing[-settings.levels_inverted].before
+        session._climbed = len(session._levels)
+        session._guidance = Guidance(model.embed_prompt(""), guidance)
+        return session
+
     def _set_up(
         self,
         model: Diffusion,
@@ -138,6 +176,7 @@ class DragSession:
         self._fitted = 0
         self._climbed = 0
         self._inverted = self._clean
+        self._guidance: Guidance | None = None
         self._latent: Tensor | None = None
         self._optimizer: torch.optim.Adam | None = None
         self._handles: dict[str, Handle] = {}
@@ -270,9 +309,15 @@ class DragSession:
             self._inverted = _finite(climbed, f"step {self._climbed + 1} of the inversion")
             self._climbed += 1
             if self._climbed == len(self._levels):
-                self._go_on_from(self._inverted, iteration=0)
-                self.timeline.add(0, self._handles, self._inverted)
+                self._begin()
             yield InversionStep(self._climbed, len(self._levels))
+        if self._latent is None:  # of a drawn picture
+            self._begin()
+
+    def _begin(self) -> None:
+        """The latent that is going to be dragged is there."""
+        self._go_on_from(self._inverted, iteration=0)
+        self.timeline.add(0, self._handles, self._inverted)
 
     # Dragging ---------------------------------------------------------------------------------------------------------
 
@@ -489,7 +534,7 @@ class DragSession:
         before = self._unedited[index - 1] if index else self._inverted
         level = self._levels[::-1][index]
         with lora.active(), recording(self._model.unet) as seen:
-            below, _ = denoising_step(self._model, before, self._prompt, level)
+            below, _ = self._descend(before, level)
         self._keep(index, seen)
         return _finite(below, f"rendering step {index + 1} of the unedited picture")
 
@@ -502,16 +547,19 @@ class DragSession:
         _, _, lora = self._ready()
         if not self.settings.reference_control:
             with lora.active():
-                return denoising_step(self._model, latent, self._prompt, level)
+                return self._descend(latent, level)
         with lora.active(), controlled(self._model.unet, self._reference_at(index, level)):
-            return denoising_step(self._model, latent, self._prompt, level)
+            return self._descend(latent, level)
+
+    def _descend(self, latent: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        return denoising_step(self._model, latent, self._prompt, level, self._guidance)
 
     def _reference_at(self, index: int, level: Level) -> Seen:
         if index in self._reference:
             return self._reference[index]
         before = self._unedited[index - 1] if index else self._inverted
         with recording(self._model.unet) as seen:
-            denoising_step(self._model, before, self._prompt, level)
+            self._descend(before, level)
         self._keep(index, seen)
         return seen
 
@@ -550,6 +598,7 @@ class DragSession:
             "iteration": self.iteration,
             "fitted": self._fitted,
             "climbed": self._climbed,
+            "guidance": None if self._guidance is None else self._guidance.scale,
             "latent_moved": self._latent_moved,
             "handles": taken.put_handles(self._handles),
             "current": self.timeline.current,
@@ -622,6 +671,8 @@ class DragSession:
         self._generator.set_state(named["generator"])
         self._fitted, self._climbed, self._taken = facts["fitted"], facts["climbed"], facts["taken"]
         self._inverted = named["inverted"].to(self._clean)
+        if facts["guidance"] is not None:
+            self._guidance = Guidance(self._model.embed_prompt(""), facts["guidance"])
         if lora := taken.get("lora"):
             self._lora = self._make_lora(torch.Generator())
             self._lora.load_state(lora)

@@ -19,7 +19,7 @@ from editor.errors import EditorError
 from editor.handles import Handle, Handles
 from editor.points import Cell, Drag, Point
 
-VERSION = 2
+VERSION = 3
 MOMENTS_A_PART = 32
 """Moments of the timeline that share a part."""
 STATE = "state"

@@ -20,7 +20,7 @@ EDITOR = [
     {"picture"},
     {"model", "warp"},
     {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
-    {"handles"},
+    {"handles", "generate"},
     {"timeline", "snapshot"},
     {"session"},
     {"cli"},

@@ -20,8 +20,9 @@ STRIDE = 8
 WHOLE = 0.7
 """From this part of the training on, whole pictures are seen, with whose statistics the normalisations will work."""
 CROP = 128
-NOISE = 0.03
-"""Standard deviation of what is added to the latent, so that latents a little off decode to pictures a little off."""
+NOISE = 0.05
+"""Of what is added to the latent, in its own standard deviations: latents a little off are to be pictures a little off,
+and what matters in a latent is to be large enough for the UNet to see."""
 EDGES = 0.5
 """Weight of the difference of gradients."""
 SQUARES = 4.0
@@ -82,7 +83,7 @@ class AutoencoderStage(Stage):
         vae: Any = self.modules["vae"]
         latents = vae.encode(scenes).latent
         noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
-        shown = vae.decode(latents + NOISE * noise).sample
+        shown = vae.decode(latents + NOISE * latents.std().detach() * noise).sample
         return {
             "colour": (shown - scenes).abs().mean() + SQUARES * mse_loss(shown, scenes),
             "edges": EDGES * edge_loss(shown, scenes),
