@@ -274,12 +274,6 @@ class Restarted(Event, frozen=True, kw_only=True):
     rooms: tuple[str, ...] = ()
 
 
-class Lost(Event, frozen=True, kw_only=True):
-    """The worker died and is started again; all of its sessions are gone, runs under way are over."""
-
-    message: str
-
-
 AnyCommand = Start | Change | Stop | Rewind | Prepare | Seek | Forget
 AnyEvent = (
     Ready
@@ -296,7 +290,6 @@ AnyEvent = (
     | Timed
     | Restarting
     | Restarted
-    | Lost
 )
 
 
