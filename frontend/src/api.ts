@@ -108,28 +108,28 @@ export async function deleteRoom(key: Key): Promise<void> {
 
 /** The small picture of a kept iteration. */
 export async function fetchMoment(key: Key, moment: number): Promise<Blob> {
-  return (await ask(`/api/rooms/${key.room}/moments/${moment}`, authorised(key))).blob();
+  return (await ask(`/api/rooms/${key.room}/moments/${moment}`)).blob();
 }
 
 /** What can be taken home: the result, how it came about, or the room with everything in it. */
 export type Keepsake = "result" | "trajectory.webp" | "trajectory.mp4" | "export";
 
 export async function fetchKeepsake(key: Key, which: Keepsake): Promise<Blob> {
-  return (await ask(`/api/rooms/${key.room}/${which}`, authorised(key))).blob();
+  return (await ask(`/api/rooms/${key.room}/${which}`)).blob();
 }
 
 /** The uploaded picture, or the last run's result, as a PNG. */
 export async function fetchPicture(key: Key, which: "picture" | "result"): Promise<Blob> {
-  return (await ask(`/api/rooms/${key.room}/${which}`, authorised(key))).blob();
+  return (await ask(`/api/rooms/${key.room}/${which}`)).blob();
 }
 
 /** A loaded mask; white may change. */
 export async function fetchMask(key: Key, sha256: string): Promise<Blob> {
-  return (await ask(`/api/rooms/${key.room}/masks/${sha256}`, authorised(key))).blob();
+  return (await ask(`/api/rooms/${key.room}/masks/${sha256}`)).blob();
 }
 
 export async function putMask(key: Key, png: Blob): Promise<void> {
-  await ask(`/api/rooms/${key.room}/mask`, { method: "PUT", headers: { ...authorised(key).headers, "Content-Type": "image/png" }, body: png });
+  await ask(`/api/rooms/${key.room}/mask`, { method: "PUT", headers: { "Content-Type": "image/png" }, body: png });
 }
 
 export async function fetchSamples(): Promise<readonly Sample[]> {
@@ -149,10 +149,6 @@ export function socketAddress(room: string): string {
 
 function asJson(method: "POST" | "PUT", value: unknown): RequestInit {
   return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) };
-}
-
-function authorised(key: Key): { readonly headers: Record<string, string> } {
-  return { headers: { Authorization: `Bearer ${key.secret}` } };
 }
 
 async function ask(path: string, init?: RequestInit): Promise<Response> {

@@ -23,6 +23,7 @@ const asked: string[] = [];
 /** What the server answers to whoever wants to come in. */
 let entrance: Response;
 const settle = () => vi.advanceTimersByTimeAsync(0);
+const refusal = (status: number, reason: string, message: string) => new Response(JSON.stringify({ error: { reason, message } }), { status });
 
 beforeEach(async () => {
   vi.useFakeTimers();
@@ -61,11 +62,11 @@ function open(document: Document = blank, seq = 3): FakeWebSocket {
 
 const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type === "edit");
 
-it("enters with the secret and fetches the picture", () => {
+it("is let in by HTTP, then says hello without the secret and fetches the picture", () => {
   const socket = open();
   expect(socket.url).toBe("wss://here/ws/r");
-  expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1", secret: "s3cret" });
-  expect(asked).toEqual(["/api/rooms/r/picture"]);
+  expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1" });
+  expect(asked).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]);
   expect(store.picture.value).toMatchObject({ width: 200 });
 });
 
@@ -141,6 +142,41 @@ it("shows what went wrong with a run", () => {
   const socket = open(going);
   socket.says({ type: "ended", seq: 5, run: { ...going.run, outcome: "failed", message: "out of memory" }, tracked: {}, result: null });
   expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "out of memory" });
+});
+
+it("says what a link without its key is, where no cookie opens the room", async () => {
+  leave();
+  const made = FakeWebSocket.made.length;
+  entrance = refusal(403, "wrong_secret", "the secret is wrong");
+  leave = session.enter({ room: "r", secret: "" });
+  await settle();
+  expect(FakeWebSocket.made).toHaveLength(made);
+  expect(store.connection.value).toMatchObject({ state: "refused", message: expect.stringContaining("the part after #") });
+});
+
+it("asks for the server's password, and comes in with it", async () => {
+  leave();
+  entrance = refusal(401, "password", "this server has a password");
+  leave = session.enter({ room: "r", secret: "s3cret" });
+  await settle();
+  expect(store.connection.value).toEqual({ state: "password", message: "this server has a password" });
+  vi.stubGlobal("fetch", () => Promise.resolve(new Response("{}")));
+  const made = FakeWebSocket.made.length;
+  expect(await session.sayPassword("sesame")).toBeNull();
+  await settle();
+  expect(FakeWebSocket.made).toHaveLength(made + 1);
+});
+
+it("tries again where the server could not be reached", async () => {
+  leave();
+  entrance = refusal(502, "bad_gateway", "nobody there");
+  leave = session.enter({ room: "r", secret: "s3cret" });
+  await settle();
+  expect(store.connection.value.state).toBe("lost");
+  entrance = new Response("{}");
+  const made = FakeWebSocket.made.length;
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(FakeWebSocket.made).toHaveLength(made + 1);
 });
 
 it("asks for what came since, and marks what was changed offline", () => {

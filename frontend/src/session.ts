@@ -3,7 +3,7 @@
 import { batch, effect } from "@preact/signals";
 import { noted } from "./activity.ts";
 import * as api from "./api.ts";
-import { fetchMask, fetchPicture, putMask, socketAddress } from "./api.ts";
+import { ApiError, fetchMask, fetchPicture, putMask, socketAddress } from "./api.ts";
 import type { Keepsake, Key } from "./api.ts";
 import { decodeFrames } from "./frames.ts";
 import type { Frames } from "./frames.ts";
@@ -16,7 +16,7 @@ import { receive, rejectedRequest, request } from "./room.ts";
 import { isPhotograph } from "./photograph.ts";
 import { remember } from "./recent.ts";
 import { name } from "./name.ts";
-import { connect } from "./socket.ts";
+import { Refusal, connect } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
@@ -65,11 +65,11 @@ export function enter(key: Key): () => void {
   );
   mine.socket = connect({
     url: socketAddress(key.room),
-    admit: () => Promise.resolve(),
+    admit: () => admit(key),
     hello: () => {
       const known = store.room.value;
       const since = known.document === null ? {} : { since: known.seq, of: known.instance };
-      return { secret: key.secret, ...since, ...(name.value === "" ? {} : { name: name.value }) };
+      return name.value === "" ? since : { ...since, name: name.value };
     },
     onMessage: (message) => {
       if (session === mine) handle(mine, message);
@@ -93,6 +93,18 @@ export function enter(key: Key): () => void {
     mine.frames.close();
     store.clear();
   };
+}
+
+/** Lets the page in by HTTP, whose cookie opens everything else. What no second try can change is a `Refusal`. */
+async function admit(key: Key): Promise<void> {
+  try {
+    await api.enterRoom(key);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 401 && error.reason === "password") throw new Refusal({ state: "password", message: error.message });
+    if (error.status < 400 || error.status >= 500 || error.status === 429) throw error;
+    throw new Refusal({ state: "refused", code: error.status, message: key.secret === "" ? texts.refused.noSecret : error.message });
+  }
 }
 
 /** Says the server's password and goes on to the room. Returns what is wrong, or null. */

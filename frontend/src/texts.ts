@@ -6,8 +6,7 @@ import type { Operation, Outcome, Request, Role, Stage } from "./protocol.ts";
 
 const px = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
 
-/** The edit itself is in the server's memory: a restart leaves its picture and its points, but not what led there. */
-const GOES_ON = "Drag goes on; after a server restart, from the upload";
+const GOES_ON = "Drag goes on from here";
 
 export const texts = {
   name: "livedrag",
@@ -215,7 +214,7 @@ export const texts = {
     ahead: (rooms: number) => (rooms === 1 ? "one picture ahead" : `${rooms} pictures ahead`),
     left: (seconds: number) => (seconds < 1 ? "nearly done" : seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
     interrupted: "Interrupted",
-    interruptedHelp: "The server stopped. Drag starts anew from the uploaded picture",
+    interruptedHelp: "The server stopped. Drag goes on from where it was last kept",
     offline: "Not connected",
     offlineRunning: "The run goes on without this page",
   },

@@ -30,18 +30,23 @@ def upload(samples: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
     """A server whose runs do nothing by themselves, and the engine through which a test plays them."""
-    with quiet_server(tmp_path_factory.mktemp("quiet")) as served:
+    with quiet_server(tmp_path_factory.mktemp("quiet"), heartbeat=1.0, deadline=4.0) as served:
         yield served
 
 
 @pytest.fixture
-def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
+def complaints() -> list[str]:
+    """What consoles have complained of; a test that provokes some takes them out again."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser: Browser, request: pytest.FixtureRequest, complaints: list[str]) -> Iterator[OpenPage]:
     """Opens a page of its own browser context. At the end: no error in any console, and that includes the CSP's.
 
     Paths belong to the real server, unless the test has asked for the quiet one.
     """
     pages: list[Page] = []
-    complaints: list[str] = []
     address = (
         request.getfixturevalue("quiet")[0]
         if "quiet" in request.fixturenames

@@ -40,6 +40,7 @@ class Editor:
 
     def on_screen(self, x: float, y: float) -> tuple[float, float]:
         """Where a place of the picture is in the window."""
+        self.canvas.scroll_into_view_if_needed()
         box = self.canvas.bounding_box()
         assert box is not None
         scale = self.number("scale")

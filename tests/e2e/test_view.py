@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import Browser, CDPSession, Page, expect
 
 from tests.e2e.editor import PHONE, Editor, OpenPage, choose
-from tests.quiet import QuietEngine
+from tests.quiet import QuietEngine, quiet_server
 
 HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
@@ -182,3 +182,24 @@ def test_the_theme_is_chosen_and_remembered(open_page: OpenPage) -> None:
     assert dark != light
     page.reload()
     assert page.evaluate(ground) == dark
+
+
+def test_a_server_with_a_password_asks_for_it_once(browser: Browser, upload: Path, tmp_path: Path) -> None:
+    with quiet_server(tmp_path / "guarded", password="sesame") as (address, _), browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_test_id("picture-file").set_input_files(upload)
+        password = page.get_by_label("Password")
+        password.fill("wrong")
+        page.get_by_role("button", name="Enter").click()
+        expect(page.get_by_role("alert")).not_to_have_text("")
+        password.fill("sesame")
+        page.get_by_role("button", name="Enter").click()
+        page.wait_for_url(re.compile("/r/"))
+        Editor(page)
+        with browser.new_context() as elsewhere:
+            friend = elsewhere.new_page()
+            friend.goto(page.url)
+            friend.get_by_label("Password").fill("sesame")
+            friend.get_by_label("Password").press("Enter")
+            Editor(friend)

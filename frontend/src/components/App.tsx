@@ -4,6 +4,7 @@ import { toasts } from "../store.ts";
 import { followTheme } from "../theme.ts";
 import { Editor } from "./Editor.tsx";
 import { Landing } from "./Landing.tsx";
+import { Password } from "./Password.tsx";
 import { Toasts } from "./Toasts.tsx";
 import { usePictureIntake } from "./intake.tsx";
 
@@ -16,6 +17,8 @@ export function App() {
     <>
       {now.page === "room" ? (
         <Editor key={now.key.room + now.key.secret} room={now.key} intake={intake} />
+      ) : intake.asked !== null ? (
+        <Password message={intake.asked.message} say={intake.asked.say} />
       ) : (
         <Landing intake={intake} />
       )}

@@ -9,18 +9,20 @@ import { texts } from "../texts.ts";
 import { Canvas } from "./Canvas.tsx";
 import { ConnectionBanner, ConnectionDot } from "./Connection.tsx";
 import { Dock } from "./Dock.tsx";
-import { KeyboardIcon, Mark, PictureIcon, RedoIcon, UndoIcon } from "./icons.tsx";
+import { KeyboardIcon, Mark, PictureIcon, RedoIcon, ShareIcon, UndoIcon } from "./icons.tsx";
 import type { Intake } from "./intake.tsx";
 import { MenuItem, MoreMenu } from "./Menu.tsx";
 import { Panel } from "./Panel.tsx";
 import { Password } from "./Password.tsx";
 import { Faces } from "./People.tsx";
+import { Share } from "./Share.tsx";
 import { Shortcuts, useKeys } from "./Shortcuts.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Toolbar } from "./Toolbar.tsx";
 
 export function Editor({ room, intake }: { readonly room: Key; readonly intake: Intake }) {
   const sheet = useSignal(false);
+  const share = useSignal(false);
   useEffect(() => enter(room), []);
   useEffect(() => {
     window.document.title = `${texts.name} · ${room.room.slice(0, 6)}`;
@@ -47,6 +49,10 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
           <span class="spring" />
           <Faces />
           {store.editable.value && <UndoRedo />}
+          <button type="button" class="quiet-button" aria-label={texts.share.title} title={texts.share.title} onClick={() => (share.value = true)}>
+            <ShareIcon />
+            <span class="wide-only">{texts.share.title}</span>
+          </button>
           <MoreMenu>
             <MenuItem disabled={intake.busy} onClick={() => goTo({ page: "landing" })}>
               <PictureIcon />
@@ -61,15 +67,18 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
         <Toolbar />
       </header>
       <main class="work">
-        <section class="stage">
-          <ConnectionBanner />
-          <Canvas />
-        </section>
-        <Timeline />
-        <Panel />
+        <div class="work-scroll">
+          <section class="stage">
+            <ConnectionBanner />
+            <Canvas />
+          </section>
+          <Timeline />
+          <Panel />
+        </div>
         <Dock />
       </main>
       <Shortcuts open={sheet} />
+      <Share open={share} />
       <p class="visually-hidden" role="status" data-testid="announcement">
         {store.announcement.value}
       </p>

@@ -1,7 +1,7 @@
 /** Every way in for a picture: a chosen file, one dropped anywhere on the page, one pasted, a sample. */
 
 import { useEffect, useState } from "preact/hooks";
-import { createRoom, fetchFile } from "../api.ts";
+import { ApiError, createRoom, fetchFile, sayPassword } from "../api.ts";
 import type { NewRoom, Sample } from "../api.ts";
 import { goTo } from "../routes.ts";
 import { messageOf } from "../session.ts";
@@ -13,23 +13,47 @@ export interface Intake {
   /** A picture hovers over the page. */
   readonly over: boolean;
   readonly veil: string;
+  /** The server wants its password first; null while it does not. */
+  readonly asked: Asked | null;
   open(file: Blob): void;
   openSample(sample: Sample): void;
+}
+
+export interface Asked {
+  readonly message: string;
+  /** Says the password and goes on with what was asked for. Answers what is wrong, or null. */
+  readonly say: (password: string) => Promise<string | null>;
 }
 
 export function usePictureIntake(): Intake {
   const [busy, setBusy] = useState(false);
   const [over, setOver] = useState(false);
+  const [asked, setAsked] = useState<Asked | null>(null);
 
   async function make(parts: () => Promise<NewRoom>): Promise<void> {
     setBusy(true);
     try {
       goTo({ page: "room", key: await createRoom(await parts()) });
     } catch (error) {
+      if (error instanceof ApiError && error.reason === "password") {
+        setAsked({ message: error.message, say: (password) => sayAndGoOn(password, parts) });
+        return;
+      }
       toast("error", texts.errors.notOpened(messageOf(error)));
     } finally {
       setBusy(false);
     }
+  }
+
+  async function sayAndGoOn(password: string, parts: () => Promise<NewRoom>): Promise<string | null> {
+    try {
+      await sayPassword(password);
+    } catch (error) {
+      return messageOf(error);
+    }
+    setAsked(null);
+    void make(parts);
+    return null;
   }
 
   const open = (picture: Blob) => void make(async () => ({ picture }));
@@ -77,5 +101,5 @@ export function usePictureIntake(): Intake {
     };
   }, []);
 
-  return { busy, over, veil: texts.landing.dropNow, open, openSample };
+  return { busy, over, asked, veil: texts.landing.dropNow, open, openSample };
 }

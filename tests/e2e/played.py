@@ -1,0 +1,93 @@
+"""A run that a test plays through a `QuietEngine`: what people would see of a real one, the same each time."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+
+from PIL import Image, ImageEnhance
+from playwright.sync_api import Page
+
+from server.engine import Kept, MomentInfo, Pictured, Reported, Start
+from server.protocol import XY, Points, Progress
+from tests.quiet import QuietEngine
+
+
+def room_of(page: Page) -> str:
+    """The id of the room that a page is in."""
+    found = re.search(r"/r/([\w-]+)", page.url)
+    assert found is not None
+    return found[1]
+
+
+class PlayedRun:
+    """The run that somebody has just asked for in a page's room."""
+
+    def __init__(self, engine: QuietEngine, page: Page) -> None:
+        self.engine = engine
+        self.room = room_of(page)
+        self.start: Start = engine.expect(Start, self.room)
+        with Image.open(io.BytesIO(self.start.picture)) as picture:
+            self.picture = picture.convert("RGB")
+        self.moments: list[MomentInfo] = []
+
+    def step(self, iteration: int, share: float, *, preview: bool = True) -> None:
+        """Every point has gone a ``share`` of its way, in [0, 1]."""
+        goal = self.engine.goals[self.room]
+        handles: dict[str, XY] = {}
+        distances: dict[str, float] = {}
+        for id, grip in goal.drags.items():
+            (x, y), (to_x, to_y) = grip.handle, grip.target
+            handles[id] = (x + share * (to_x - x), y + share * (to_y - y))
+            distances[id] = (1 - share) * ((to_x - x) ** 2 + (to_y - y) ** 2) ** 0.5
+        run = self.start.run
+        progress = Progress(
+            run=run,
+            stage="dragging",
+            step=iteration,
+            steps=80,
+            seconds=iteration / 7,
+            seconds_left=(80 - iteration) / 7,
+        )
+        points = Points(run=run, iteration=iteration, handles=handles, distances=distances, loss=1 - share)
+        self.engine.tell(Reported(room=self.room, record=progress))
+        self.engine.tell(Reported(room=self.room, record=points))
+        if preview:
+            self.show(iteration)
+
+    def show(self, iteration: int) -> None:
+        """A preview that looks different at every iteration."""
+        small = self._picture(iteration, 160)
+        event = Pictured(
+            room=self.room,
+            run=self.start.run,
+            stage="dragging",
+            iteration=iteration,
+            format="webp",
+            width=small.width,
+            height=small.height,
+            time=time.time(),
+            data=_webp(small),
+        )
+        self.engine.tell(event)
+
+    def keep(self, iteration: int, parent: int | None = None) -> int:
+        """The timeline grows by a moment, after ``parent`` or the last one. Returns its id."""
+        id = len(self.moments) + 1
+        before = parent if parent is not None else (self.moments[-1].id if self.moments else None)
+        self.moments.append(MomentInfo(id=id, parent=before, iteration=iteration, time=time.time(), thumbnail=True))
+        thumbnails = {id: _webp(self._picture(iteration, 96))}
+        self.engine.tell(Kept(room=self.room, moments=list(self.moments), current=id, thumbnails=thumbnails))
+        return id
+
+    def _picture(self, iteration: int, side: int) -> Image.Image:
+        small = self.picture.copy()
+        small.thumbnail((side, side))
+        return ImageEnhance.Color(small).enhance(1 + iteration / 40)
+
+
+def _webp(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,118 @@
+"""Every screen in both themes at three widths: axe finds nothing to complain of, and a picture is kept to look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
+
+from tests.conftest import ROOT
+from tests.e2e.editor import PHONE, TABLET, WIDE, OpenPage, choose, take_picture
+from tests.e2e.played import PlayedRun
+from tests.quiet import QuietEngine
+
+AXE = ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+SIZES: dict[str, ViewportSize] = {"wide": WIDE, "tablet": TABLET, "phone": PHONE}
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds on the page as it is, one line each."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    # Colours on their way from one to another are no colours yet.
+    page.evaluate(
+        "Promise.all(document.getAnimations().map(one => one.effect.getTiming().iterations < 9 && one.finished))"
+    )
+    found: dict[str, Any] = page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
+    return [
+        f"{one['id']} ({one['help']}): {', '.join(str(node['target']) for node in one['nodes'][:4])}"
+        for one in found["violations"]
+    ]
+
+
+def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
+    """Goes through the page; stops at each screen and gives its name."""
+    expect(page.get_by_role("button", name=re.compile("sample")).first).to_be_visible()
+    yield "landing"
+    page.get_by_test_id("more").click()
+    yield "menu"
+    page.keyboard.press("Escape")
+    editor = choose(page, upload)
+    yield "empty"
+    page.keyboard.press("?")
+    yield "shortcuts"
+    page.get_by_role("button", name="Close").click()
+    editor.click((94, 150))
+    editor.click((72, 110))
+    page.get_by_label("Point 1, handle at").click()
+    page.get_by_text("Advanced").click()
+    yield "points"
+    page.get_by_text("Advanced").click()
+    editor.button("Paint").click()
+    editor.pull((60, 100), (120, 160))
+    expect(page.get_by_text("Only the painted region")).to_be_visible()
+    yield "mask"
+    editor.button("Points").click()
+    editor.button("Drag").click()
+    run = PlayedRun(engine, page)
+    for iteration in range(1, 9):
+        run.keep(iteration * 3)
+        run.step(iteration * 3, iteration / 12)
+    expect(editor.canvas).to_have_attribute("data-showing", "preview")
+    expect(page.get_by_test_id("chart")).to_be_attached()
+    yield "running"
+    page.keyboard.press("Escape")
+    if not page.get_by_test_id("stage").get_attribute("data-outcome"):
+        page.keyboard.press("Escape")
+    editor.expect_outcome("^stopped$")
+    expect(page.get_by_test_id("timeline")).to_be_visible()
+    editor.button("Split view").click()
+    page.get_by_text("Activity").click()
+    yield "result"
+    page.get_by_label("Look through the iterations").fill("2")
+    expect(editor.canvas).to_have_attribute("data-showing", "moment")
+    yield "timeline"
+    editor.button("Share").click()
+    editor.button("New link to edit").click()
+    expect(page.get_by_test_id("qr")).to_be_visible()
+    yield "share"
+    editor.button("Close").click()
+    page.context.set_offline(True)
+    expect(page.get_by_test_id("connection-banner")).to_be_visible(timeout=30_000)
+    yield "offline"
+    page.context.set_offline(False)
+    page.goto("/r/nosuchroom#nosecret")
+    expect(page.get_by_role("heading", name="cannot be opened")).to_be_visible()
+    page.wait_for_timeout(300)  # for the console to say so, too
+    yield "refused"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_screen(
+    open_page: OpenPage,
+    upload: Path,
+    quiet: tuple[str, QuietEngine],
+    size: str,
+    theme: Literal["light", "dark"],
+    complaints: list[str],
+) -> None:
+    touch = size != "wide"
+    page = open_page(viewport=SIZES[size], color_scheme=theme, has_touch=touch, is_mobile=touch)
+    found: dict[str, list[str]] = {}
+    for screen in screens(page, upload, quiet[1]):
+        take_picture(page, f"{screen}-{size}-{theme}")
+        if bad := violations(page):
+            found[screen] = bad
+        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0, f"{screen} is {overflow} px wider than the window"
+    assert found == {}
+    # The last screen is a room that there is not.
+    complaints[:] = [text for text in complaints if "404" not in text]

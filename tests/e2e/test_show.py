@@ -1,0 +1,79 @@
+"""The README's pictures and the landing's animation, recorded from the page itself with the built-in model.
+
+``LIVEDRAG_SCREENSHOT=1 python -m pytest tests/e2e/test_show.py`` renews them; ``LIVEDRAG_SHOW=name`` names another
+sample than the teddy bear.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+
+from tests.conftest import ROOT
+from tests.e2e.editor import A_RUN, Editor, OpenPage, open_sample
+
+STATIC = ROOT / "static"
+ANIMATIONS = ROOT / "frontend" / "src" / "animations"
+SHOWN = os.environ.get("LIVEDRAG_SHOW", "teddy-bear")
+SIDE = 448
+"""Of the animation, in pixels."""
+MOST_FRAMES = 48
+
+pytestmark = pytest.mark.skipif(
+    "LIVEDRAG_SCREENSHOT" not in os.environ, reason="LIVEDRAG_SCREENSHOT=1 renews the pictures of README and landing"
+)
+
+
+def picture_of(page: Page, editor: Editor) -> Image.Image:
+    """What the canvas shows of the picture, points included, and nothing around it."""
+    left, top = editor.on_screen(-0.5, -0.5)
+    side = 256 * editor.number("scale")
+    shot = page.screenshot(clip={"x": left, "y": top, "width": side, "height": side})
+    with Image.open(io.BytesIO(shot)) as picture:
+        return picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def test_renew_the_show(open_page: OpenPage) -> None:
+    page = open_page(color_scheme="light")
+    editor = open_sample(page, SHOWN.replace("-", ".*"))
+    page.keyboard.press("Escape")
+    editor.button("Hide").click()
+    page.mouse.move(5, 5)
+    page.keyboard.down("c")
+    frames = [picture_of(page, editor)]
+    page.keyboard.up("c")
+    editor.button("Drag").click()
+    editor.expect_preview()
+    shown = -1.0
+    while editor.canvas.get_attribute("data-showing") == "preview":
+        page.wait_for_function(
+            "shown => { const { frame, showing } = document.querySelector('[data-testid=canvas]').dataset;"
+            " return Number(frame) > shown || showing !== 'preview'; }",
+            arg=shown,
+            timeout=A_RUN,
+        )
+        shown = editor.number("frame")
+        frames.append(picture_of(page, editor))
+        if len(frames) == 6:
+            page.screenshot(path=STATIC / "screenshot.png")
+    editor.expect_outcome("^(arrived|exhausted)$")
+    frames.append(picture_of(page, editor))
+    page.screenshot(path=STATIC / "screenshot-result.png")
+    step = max(1, len(frames) // MOST_FRAMES)
+    kept = [frames[0], *frames[1:-1:step], frames[-1]]
+    durations = [900, *[max(60, 2400 // len(kept))] * (len(kept) - 2), 1800]
+    ANIMATIONS.mkdir(exist_ok=True)
+    first, *rest = kept
+    first.save(
+        ANIMATIONS / f"{SHOWN}.webp",
+        save_all=True,
+        append_images=rest,
+        duration=durations,
+        loop=0,
+        quality=72,
+        method=6,
+    )

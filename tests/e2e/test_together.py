@@ -1,0 +1,213 @@
+"""Several people in one room, each in a browser of their own, on a server whose runs are played by the test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from server.engine import Seek, Sought
+from tests.e2e.editor import PHONE, Editor, OpenPage, choose
+from tests.e2e.played import PlayedRun
+from tests.quiet import QuietEngine
+
+HANDLE, TARGET, ELSEWHERE = (94.0, 150.0), (72.0, 110.0), (60.0, 130.0)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+Quiet = tuple[str, QuietEngine]
+
+
+def new_link(page: Page, to: str) -> str:
+    """The owner makes a link ``to`` "edit" or to "view", and gives it away."""
+    page.get_by_role("button", name="Share", exact=True).click()
+    page.get_by_role("button", name=f"New link to {to}").click()
+    link = page.get_by_test_id("made-link")
+    expect(link).to_have_value(re.compile("#."))
+    expect(page.get_by_test_id("qr")).to_be_visible()
+    address = link.input_value()
+    page.get_by_role("button", name="Close").click()
+    return address
+
+
+def toast(page: Page, text: str) -> None:
+    expect(page.get_by_test_id("toast").filter(has_text=text).first).to_be_visible()
+
+
+def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    bo = Editor(open_page(new_link(ada.page, "edit")))
+    toast(ada.page, "is here")
+    expect(ada.page.get_by_test_id("faces")).to_be_visible()
+
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    bo.expect_place("target", TARGET)
+    ada.button("Drag").click()
+    expect(bo.button("Stop")).to_be_visible()
+    run = PlayedRun(quiet[1], ada.page)
+    run.step(3, 0.2)
+    for one in (ada, bo):
+        expect(one.canvas).to_have_attribute("data-showing", "preview")
+        one.expect_place("handle", (89.6, 142.0))
+
+    bo.pull(TARGET, ELSEWHERE)
+    ada.expect_place("target", ELSEWHERE)
+    run.step(4, 0.5)
+    for iteration in range(5, 9):
+        run.step(iteration, iteration / 10)
+    expect(ada.page.get_by_test_id("chart")).to_be_visible()
+    expect(bo.page.get_by_test_id("chart")).to_be_visible()
+    bo.button("Stop").click()
+    for one in (ada, bo):
+        one.expect_outcome("^stopped$")
+        expect(one.canvas).to_have_attribute("data-showing", "result")
+    ada.page.get_by_text("Activity").click()
+    expect(ada.page.get_by_test_id("activity")).to_contain_text("pressed Stop")
+
+
+def test_undo_takes_back_ones_own(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    bo = Editor(open_page(new_link(ada.page, "edit")))
+    expect(ada.button("Undo")).to_be_disabled()
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    expect(bo.points).to_have_count(1)
+    bo.click((200, 100))
+    bo.click((230, 120))
+    expect(ada.points).to_have_count(2)
+
+    # Ada's undo is about Ada's point, though Bo's came later.
+    ada.button("Undo").click()
+    expect(ada.points).to_have_count(1)
+    expect(bo.points).to_have_count(1)
+    bo.expect_place("handle", (200, 100))
+    ada.button("Redo").click()
+    expect(bo.points).to_have_count(2)
+    bo.page.keyboard.press("Control+z")
+    expect(ada.points).to_have_count(1)
+    ada.expect_place("handle", HANDLE)
+
+
+def test_a_viewer_sees_everything_and_has_no_tools(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    viewer = Editor(open_page(new_link(ada.page, "view"), viewport=PHONE, has_touch=True, is_mobile=True))
+    page = viewer.page
+    expect(page.get_by_test_id("viewing")).to_be_visible()
+    expect(page.get_by_role("group", name="Tools")).to_have_count(0)
+    for name in ("Drag", "Undo", "Redo", "Reset", "Load mask…", "Remove point 1"):
+        expect(viewer.button(name)).to_have_count(0)
+    page.touchscreen.tap(*viewer.on_screen(200, 100))
+    page.touchscreen.tap(*viewer.on_screen(230, 120))
+    ada.button("Drag").click()
+    run = PlayedRun(quiet[1], ada.page)
+    run.step(3, 0.3)
+    expect(viewer.canvas).to_have_attribute("data-showing", "preview")
+    expect(viewer.points).to_have_count(1)
+    viewer.screenshot("viewer-phone")
+
+    # Roles change under people's hands.
+    ada.page.get_by_role("button", name="Share", exact=True).click()
+    ada.page.get_by_test_id("people").get_by_role("combobox").select_option("editor")
+    toast(page, "You can edit now")
+    expect(viewer.button("Stop")).to_be_visible()
+    expect(page.get_by_test_id("viewing")).to_have_count(0)
+
+
+def test_a_revoked_link_puts_people_out(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    link = new_link(ada.page, "edit")
+    bo = Editor(open_page(link))
+    expect(ada.page.get_by_test_id("faces")).to_be_visible()
+    ada.page.get_by_role("button", name="Share", exact=True).click()
+    revoke = ada.page.get_by_role("button", name="Revoke link: Can edit")
+    expect(revoke).to_have_count(1)
+    revoke.click()
+    expect(bo.page.get_by_role("heading", name="cannot be opened")).to_be_visible()
+    expect(revoke).to_have_count(0)
+
+
+def test_the_others_are_seen_pointing(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    bo = Editor(open_page(new_link(ada.page, "edit")))
+    bo.page.get_by_role("button", name="Share", exact=True).click()
+    bo.page.get_by_label("Your name").fill("Bo")
+    bo.page.get_by_label("Your name").press("Enter")
+    bo.page.get_by_role("button", name="Close").click()
+    expect(ada.page.get_by_test_id("faces")).to_have_attribute("aria-label", re.compile("Bo"))
+    before = ada.pixels()
+    bo.page.mouse.move(*bo.on_screen(200, 100))
+    bo.page.mouse.move(*bo.on_screen(210, 110), steps=3)
+    ada.page.wait_for_function(
+        "() => document.querySelector('[data-testid=canvas]').dataset.pointing === '1'",
+    )
+    ada.screenshot("pointing")
+    assert ada.pixels() != before
+
+
+def test_one_goes_offline_works_on_and_comes_back(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    bo = Editor(open_page(new_link(ada.page, "edit")))
+    page = bo.page
+    page.context.set_offline(True)
+    banner = page.get_by_test_id("connection-banner")
+    expect(banner).to_be_visible(timeout=30_000)
+    bo.click((200, 100))
+    bo.click((230, 120))
+    expect(bo.page.get_by_test_id("point-2")).to_have_attribute("data-waiting", "true")
+    expect(banner).to_contain_text("1 change waits")
+    bo.screenshot("offline")
+    ada.pull(TARGET, ELSEWHERE)
+    page.context.set_offline(False)
+    expect(banner).to_have_count(0)
+    expect(bo.page.get_by_test_id("point-2")).to_have_attribute("data-waiting", "false")
+    bo.expect_place("target", ELSEWHERE)
+    expect(ada.points).to_have_count(2)
+    toast(page, "Connected again")
+
+
+def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    bo = Editor(open_page(new_link(ada.page, "edit")))
+    page = ada.page
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    ada.button("Drag").click()
+    run = PlayedRun(quiet[1], page)
+    for iteration in range(6):
+        run.keep(iteration * 5)
+        run.step(iteration * 5, iteration / 6)
+    page.wait_for_timeout(600)  # sooner, it would be a double click
+    ada.button("Stop").click()
+    ada.expect_outcome("^stopped$")
+    timeline = page.get_by_test_id("timeline")
+    expect(timeline).to_have_attribute("data-moments", "6")
+
+    # Looking is for oneself alone.
+    page.get_by_label("Look through the iterations").fill("2")
+    expect(ada.canvas).to_have_attribute("data-showing", "moment")
+    expect(page.get_by_test_id("showing")).to_have_text("Iteration 10")
+    expect(bo.canvas).to_have_attribute("data-showing", "result")
+    ada.screenshot("timeline")
+    ada.button("Go on from here").click()
+    seek: Seek = quiet[1].expect(Seek, run.room)
+    assert seek.moment == 3
+    point = next(iter(seek.goal.drags))
+    quiet[1].tell(Sought(room=run.room, moment=3, tracked={point: (88.0, 140.0)}))
+    for one in (ada, bo):
+        one.expect_place("handle", (88, 140))
+        expect(one.canvas).to_have_attribute("data-showing", "moment")
+
+    # Another branch leaves from there; the first is still to be found.
+    branch = run.keep(11, parent=3)
+    expect(page.get_by_role("button", name=re.compile("Another branch leaves here, to iteration 25"))).to_be_visible()
+    assert branch == 7
+    ada.button("Play").click()
+    expect(ada.button("Pause")).to_be_visible()
+    expect(ada.button("Play")).to_be_visible()
