@@ -120,7 +120,7 @@ class Forget(Command, frozen=True, kw_only=True):
 class DeviceStats(Struct, frozen=True, kw_only=True):
     """What one device has done and holds. Steps and seconds of device time are counted by stage since its worker began.
 
-    ``rooms`` has the seconds of device time of each room that is on it; ``memory_bytes`` is what their sessions hold.
+    ``rooms`` has the seconds of device time of each room since it came; ``memory_bytes`` is what their sessions hold.
     """
 
     device: str = ""

@@ -78,6 +78,16 @@ class Shown:
             self.frames.pop(gone, None)
 
 
+@dataclass(frozen=True)
+class BuiltOf:
+    """What a session cannot change any more: another of these is another session. ``picture`` is its digest."""
+
+    picture: str
+    prompt: str
+    seed: int
+    settings: Mapping[str, Setting]
+
+
 @dataclass(eq=False)
 class Job:
     """One room's session on the device and what it is doing.
@@ -99,7 +109,7 @@ class Job:
 
     goal: Goal
     session: DragSession | None = None
-    built_of: object = None
+    built_of: BuiltOf | None = None
     run: str = ""
     steps: Iterator[None] | None = None
     again: Callable[[], Iterator[None]] | None = None
@@ -170,11 +180,11 @@ class Job:
     def to_checkpoint(self) -> tuple[Checkpoint, list[Part]]:
         """What there is to be written of its session."""
         assert self.session is not None
+        assert self.built_of is not None
         moments = self.moments()
         self.shown.keep_only({moment.info.id for moment in moments})
-        digest, *_ = self.built_of if isinstance(self.built_of, tuple) else ("",)
         checkpoint = Checkpoint(
-            picture=digest,
+            picture=self.built_of.picture,
             goal=self.goal,
             run=self.run,
             iterations=self.iterations,

@@ -72,6 +72,7 @@ from server.jobs import (
     MOST_KEPT_SIDE,
     OWN_RANGES,
     OWN_SETTINGS,
+    BuiltOf,
     Job,
     Shown,
     Stopwatch,
@@ -142,6 +143,7 @@ class DeviceWorker:
         self._jobs: dict[str, Job] = {}
         self._scheduler = Scheduler()
         self._pace: dict[str, float] = {}
+        self._used: dict[str, float] = {}  # seconds of device time by room; the scheduler's begin elsewhere
         self._steps: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         self._stats_told = 0.0
@@ -193,7 +195,10 @@ class DeviceWorker:
             case Start(goal=goal):
                 self._start(self._jobs.setdefault(goal.room, Job(goal)), command)
             case Prepare(goal=goal):
-                self._prepare_alone(command)
+                try:
+                    self._prepare_alone(command)
+                except EditorError:  # whoever presses Drag is told
+                    self._tell(Preparing(room=goal.room, stage="failed", step=0, steps=1))
             case Change(goal=goal):
                 job = self._jobs.get(goal.room)
                 if job is not None and job.steps is not None:
@@ -205,6 +210,8 @@ class DeviceWorker:
                     job.stopping = True
                     if job.steps is not None and not job.placed:  # it has done nothing yet, and need not wait for that
                         self._finish(job, "stopped")
+                        if job.session is None:
+                            self._leave(job)
             case Seek(goal=goal):
                 self._seek(command)
             case Rewind(room=room):
@@ -241,7 +248,7 @@ class DeviceWorker:
         checkpoint = self._checkpoints.newest(room)
         return checkpoint is not None and len(checkpoint.moments) > 1
 
-    def _built_of_last(self, room: str) -> object:
+    def _built_of_last(self, room: str) -> BuiltOf | None:
         """What the room's last session was built of, be it on the device or on disk."""
         job = self._jobs.get(room)
         if job is not None and job.session is not None:
@@ -298,10 +305,12 @@ class DeviceWorker:
             return
         checkpoint = self._checkpoints.newest(room)
         if checkpoint is not None:
-            first = next((moment.info.id for moment in checkpoint.moments), None)
+            moments = [moment.info for moment in checkpoint.moments]
+            first = moments[0].id if moments else None
             self._checkpoints.amend(
                 room, msgspec.structs.replace(checkpoint, rewound=True, sought=None, current=first, has_picture=False)
             )
+            self._tell(Kept(room=room, moments=moments, current=first))
 
     def _put_back(self, job: Job, session: DragSession) -> None:
         session.reset()
@@ -363,6 +372,7 @@ class DeviceWorker:
     def _count(self, job: Job, seconds: float) -> None:
         stage = job.stage
         self._scheduler.charge(job.room, seconds)
+        self._used[job.room] = self._used.get(job.room, 0.0) + seconds
         self._steps[stage] = self._steps.get(stage, 0) + 1
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
         self._pace[stage] = (1 - RECENT) * self._pace.get(stage, seconds) + RECENT * seconds
@@ -376,7 +386,7 @@ class DeviceWorker:
             queued=sum(job.steps is not None and not job.placed for job in self._jobs.values()),
             steps=self._steps,
             seconds=self._seconds,
-            rooms=dict(self._scheduler.spent),
+            rooms=dict(self._used),
             memory_bytes=self._held(),
         )
 
@@ -456,6 +466,7 @@ class DeviceWorker:
         self._drop(job)
         self._jobs.pop(job.room, None)
         self._scheduler.leave(job.room)
+        self._used.pop(job.room, None)
         self._tell(Left(room=job.room))
 
     def _drop(self, job: Job) -> None:
@@ -670,13 +681,12 @@ class DeviceWorker:
         checkpoint = self._checkpoints.newest(job.room)
         return 1 + max((moment.info.id for moment in checkpoint.moments), default=-1) if checkpoint else 0
 
-    def _built_of(self, picture: str, goal: Goal) -> object:
-        """What a session cannot change any more: the picture's digest comes first."""
+    def _built_of(self, picture: str, goal: Goal) -> BuiltOf:
         settings = self._settings(goal).as_dict()
         fixed = {name: value for name, value in settings.items() if name not in LIVE_SETTINGS}
-        return (picture, goal.prompt, whole(goal, "seed"), fixed)
+        return BuiltOf(picture, goal.prompt, whole(goal, "seed"), fixed)
 
-    def _restore(self, job: Job, picture: Image.Image, built_of: object, resume: str | None) -> bool:
+    def _restore(self, job: Job, picture: Image.Image, built_of: BuiltOf, resume: str | None) -> bool:
         """Take up the session that is on disk, if it was built in the same way; whether there is one."""
         room = job.room
         for checkpoint, parts in self._checkpoints.load(room):
@@ -716,7 +726,7 @@ class DeviceWorker:
         except OSError as error:
             log.error("no checkpoint of room %s could be written: %s", job.room, error)
             if not job.unkept:
-                message = f"this run could not be kept on disk and would not survive a restart: {error}"
+                message = f"what is done here could not be kept on disk and would not survive a restart: {error}"
                 self._tell(Complained(room=job.room, message=message))
             job.unkept = True
 
@@ -883,6 +893,13 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         model = Diffusion.load(options.model, device=options.device or None, tiny=options.tiny or None)
     except EditorError as error:
         tell(LoadFailed(message=str(error)))
+        return
+    if options.preview_quality == "tiny" and model.tiny is None:
+        tell(
+            LoadFailed(
+                message="previews of the quality 'tiny' need a tiny autoencoder and this model has none: name one"
+            )
+        )
         return
     worker = DeviceWorker(
         model,
