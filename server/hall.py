@@ -133,6 +133,11 @@ class Hall:
         """The people in the room."""
         return {seat.person for seat in self.seats.values()}
 
+    @property
+    def editors(self) -> set[str]:
+        """The people who have edited what is still in the log."""
+        return {record.by for record in self.log if isinstance(record, Edited)}
+
     def of(self, person: str) -> list[Seat]:
         """The seats of a person."""
         return [seat for seat in self.seats.values() if seat.person == person]
@@ -145,8 +150,7 @@ class Hall:
 
     def people(self) -> People:
         """Who is here, and who has edited what is still in the log."""
-        here, members = self.here, self.guests.members
-        edited = {record.by for record in self.log if isinstance(record, Edited)}
+        here, edited, members = self.here, self.editors, self.guests.members
         people = {
             person: Person(name=member.name, colour=member.colour, role=member.role or "viewer", here=person in here)
             for person, member in members.items()

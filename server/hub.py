@@ -491,7 +491,7 @@ class Hub:
 
     def _rename(self, hall: Hall, person: str, name: str) -> None:
         member = hall.guests.rename(person, name)
-        if not person.startswith("s-"):  # a script is kept when it edits something
+        if not person.startswith("s-") or person in hall.editors:  # a script is kept when it edits something
             self._wait_for(self.store.save_member(hall.room.id, member))
 
     # Operations ------------------------------------------------------------------------------------------------------

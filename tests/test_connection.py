@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgpack
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
 from server.client import Client, NewRoom, OperationRejected, create_room
-from server.connection import Outbox
-from server.engine import Change, Complained, Finished, Reported, Rewind, Start
+from server.connection import Farewell, Outbox
+from server.engine import (
+    Change,
+    Complained,
+    Kept,
+    MomentInfo,
+    Prepare,
+    Preparing,
+    Reported,
+    Restarted,
+    Restarting,
+    Rewind,
+    Seek,
+    Start,
+)
+from server.engine import Sought as EngineSought
 from server.protocol import (
     VERSION,
     AckFrame,
@@ -23,20 +40,36 @@ from server.protocol import (
     Edit,
     Edited,
     Ended,
+    EngineReport,
     Fault,
     Frame,
     Hello,
+    History,
+    Moments,
     MoveDrag,
     People,
     Person,
+    Ping,
+    Pointing,
     Points,
+    Prepared,
+    Presence,
+    Presences,
+    Rejected,
+    Rename,
+    Restore,
+    Resumed,
     ServerMessage,
     SetPrompt,
+    SetSettings,
+    Snapshot,
+    Sought,
     Started,
     Stroke,
     decode_server,
     encode,
 )
+from server.settings import Rate
 from tests.quiet import QuietEngine, png, quiet_server
 
 D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
@@ -127,6 +160,16 @@ def test_points_of_a_run_come_after_its_start() -> None:
     assert drain(outbox) == [edited(1), after]
 
 
+def test_where_people_point_is_not_lost_on_a_slow_client() -> None:
+    outbox = Outbox()
+    here, there = Pointing(cursor=(1.0, 2.0)), Pointing(cursor=(3.0, 4.0))
+    outbox.put(Presences(people={"p": here, "q": here}))
+    outbox.put(Presences(people={"q": None, "r": there}))
+    assert drain(outbox) == [Presences(people={"p": here, "q": None, "r": there})]
+    outbox.put(Presences(people={"p": there}))
+    assert drain(outbox) == [Presences(people={"p": there})]
+
+
 # Over a real socket --------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +188,6 @@ def test_a_slow_viewer_holds_two_frames_slows_nobody_and_gets_the_newest(
                 engine.show(room.id, run, iteration)
                 await quick.wait(Frame, lambda frame, iteration=iteration: frame.iteration == iteration)  # type: ignore[misc]
             assert [message.iteration for message in slow.received if isinstance(message, Frame)] == [1, 2]
-            slow.acknowledge = True
             held = [message for message in slow.received if isinstance(message, Frame)]
             await slow.send(AckFrame(frame=held[0].frame))
             newest = await slow.wait(Frame, lambda frame: frame.iteration > 2)
@@ -380,3 +422,342 @@ def test_people_who_leave_are_no_fault(address: str, room: NewRoom, caplog: pyte
 
     asyncio.run(story())
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+# People --------------------------------------------------------------------------------------------------------------
+
+
+def test_people_point_and_everybody_sees_it_in_batches(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret, name="Ada") as ada,
+            Client.join(address, room.id, room.secret, name="Grace") as grace,
+        ):
+            await grace.wait(People, lambda people: len(people.people) == 2)
+            began = time.monotonic()
+            for x in range(50):
+                await ada.send(Presence(cursor=(float(x), 2.0), selected="d1", tool="points", busy=True))
+            me = ada.welcome.person
+            last = await grace.wait(Presences, lambda told: (told.people[me] or Pointing()).cursor == (49.0, 2.0))
+            assert last.people == {me: Pointing(cursor=(49.0, 2.0), selected="d1", tool="points", busy=True)}
+            told = [message for message in grace.received if isinstance(message, Presences)]
+            assert len(told) <= 2 + (time.monotonic() - began) * 30
+            async with Client.join(address, room.id, room.secret, name="Late") as late:
+                assert (await late.wait(Presences)).people[me] == last.people[me]
+        async with Client.join(address, room.id, room.secret, name="Grace") as grace:
+            async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+                await ada.send(Presence(cursor=(1.0, 2.0)))
+                await grace.wait(Presences, lambda told: me in told.people)
+            assert (await grace.wait(Presences, lambda told: told.people.get(me, told) is None)).people == {me: None}
+
+    asyncio.run(story())
+
+
+def test_names_change_and_who_has_edited_stays_listed(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+            async with (
+                Client.join(address, room.id, room.secret, name="Grace") as grace,
+                Client.join(address, room.id, room.secret, name="Vera"),
+            ):
+                await grace.edit(D1)
+                await grace.send(Rename(name="  Grace H. "))
+                me = grace.welcome.person
+                renamed = await ada.wait(People, lambda told: me in told.people and told.people[me].name == "Grace H.")
+                assert all(person.colour.startswith("#") and person.here for person in renamed.people.values())
+                assert len({person.colour for person in renamed.people.values()}) == 3
+            gone = await ada.wait(People, lambda told: len(told.people) == 2 and not told.people[me].here)
+            assert gone.people[me].name == "Grace H."
+            edited = await ada.wait(Edited)
+            assert edited.by == me
+
+    asyncio.run(story())
+
+    async def later() -> None:  # the room was closed meanwhile, and is read from the disk
+        async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+            names = {person.name for person in (await ada.wait(People)).people.values()}
+            assert names == {"Ada", "Grace H."}
+
+    asyncio.run(later())
+
+
+def test_two_tabs_are_one_person_until_both_are_closed(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+            async with Client.join(address, room.id, room.secret, name="Grace") as first:
+                async with Client.join(address, room.id, room.secret, name="Grace") as second:
+                    assert first.welcome.person == second.welcome.person
+                    assert first.welcome.you != second.welcome.you
+                    await second.send(Presence(cursor=(1.0, 1.0)))
+                    await ada.wait(Presences)
+                await asyncio.sleep(0.1)  # nothing tells that nobody has gone
+                told = [message for message in ada.received if isinstance(message, People)][-1]
+                assert told.people[first.welcome.person].here
+                assert not [m for m in ada.received if isinstance(m, Presences) and None in m.people.values()]
+            await ada.wait(Presences, lambda told: None in told.people.values())
+
+    asyncio.run(story())
+
+
+def test_who_is_cut_off_is_gone_after_the_deadline_and_slows_nobody(address: str, room: NewRoom) -> None:
+    """The other end neither reads, nor answers pings, nor says goodbye; the server's deadline is 1 s here."""
+
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+            url = f"{address.replace('http', 'ws')}/ws/{room.id}"
+            async with connect(url, compression=None, proxy=None, close_timeout=0.1) as stalled:
+                await stalled.send(encode(Hello(version=VERSION, secret=room.secret, name="Mallory")))
+                there = await ada.wait(People, lambda told: len(told.people) == 2)
+                stalled.transport.pause_reading()
+                cut = time.monotonic()
+                while time.monotonic() - cut < 0.5:
+                    began = time.monotonic()
+                    await ada.edit(SetPrompt(prompt="x" * 1000))
+                    assert time.monotonic() - began < 0.5
+                await ada.wait(People, lambda told: len(told.people) == 1, since=ada.count)
+                assert 0.5 < time.monotonic() - cut < 3
+                assert "Mallory" in {person.name for person in there.people.values()}
+
+    asyncio.run(story())
+
+
+# Undo, coming back ---------------------------------------------------------------------------------------------------
+
+
+def test_undo_reaches_everybody_and_each_is_told_of_their_own(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret, name="Ada") as ada,
+            Client.join(address, room.id, room.secret, name="Grace") as grace,
+        ):
+            assert await ada.wait(History) == History(undo=None, redo=None)
+            await ada.edit(D1)
+            await ada.wait(History, lambda told: told.undo == "add_drag")
+            await grace.edit(SetPrompt(prompt="theirs"))
+            await grace.wait(History, lambda told: told.undo == "set_prompt")
+            undone = await ada.undo()
+            assert (undone.by, undone.op) == (ada.welcome.person, Restore(drags={"d1": None}))
+            await ada.wait(History, lambda told: told == History(undo=None, redo="add_drag"))
+            await grace.wait(Edited, lambda edited: edited.undoes is not None)
+            assert grace.document == ada.document
+            assert (ada.document.drags, ada.document.prompt) == ({}, "theirs")
+            with pytest.raises(OperationRejected, match="nothing that you did") as caught:
+                await ada.undo()
+            assert caught.value.reason == "nothing"
+            assert (await ada.redo()).redoes == undone.undoes
+            seen = ada.count
+            await grace.edit(MoveDrag(id="d1", target=(40.0, 40.0)))
+            await ada.wait(History, lambda told: told == History(undo=None, redo=None), since=seen)
+        async with Client.join(address, room.id, room.secret, name="Grace") as grace:
+            assert (await grace.wait(History)).undo == "move_drag"  # from the disk
+
+    asyncio.run(story())
+
+
+async def first_answers(address: str, room: NewRoom, count: int, **hello: object) -> list[ServerMessage]:
+    """What somebody is told who says hello, by hand."""
+    url = f"{address.replace('http', 'ws')}/ws/{room.id}"
+    async with connect(url, compression=None, proxy=None) as socket:
+        greeting = Hello(version=VERSION, secret=room.secret, name="Ada", **hello)  # type: ignore[arg-type]
+        await socket.send(encode(greeting))
+        return [decode_server(await socket.recv(decode=False)) for _ in range(count)]
+
+
+def test_who_comes_back_gets_what_was_missed_or_a_snapshot(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Grace") as grace:
+            life = grace.welcome.instance
+            records = [await grace.edit(SetPrompt(prompt=str(number))) for number in range(3)]
+            _, resumed, *missed = await first_answers(address, room, 4, since=1, of=life)
+            assert (resumed, missed) == (Resumed(seq=1), records[1:])
+            _, current, then = await first_answers(address, room, 3, since=3, of=life)
+            assert current == Resumed(seq=3)
+            assert not isinstance(then, Edited)
+            for since, of in ((1, "another life"), (1, None), (99, life), (None, life)):
+                _, snapshot = await first_answers(address, room, 2, since=since, of=of)
+                assert isinstance(snapshot, Snapshot)
+                assert (snapshot.seq, snapshot.document) == (3, grace.document)
+
+    asyncio.run(story())
+
+
+def test_what_was_made_offline_is_stale_where_others_were_faster(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret, name="Ada") as ada,
+            Client.join(address, room.id, room.secret, name="Grace") as grace,
+        ):
+            await grace.edit(SetPrompt(prompt="theirs"))
+            await ada.send(Edit(op_id="late", base=0, op=SetPrompt(prompt="mine"), offline=True))
+            refused = await ada.wait(Rejected)
+            assert (refused.op_id, refused.reason) == ("late", "stale")
+            assert "the prompt was changed by others" in refused.message
+            await ada.send(Edit(op_id="online", base=0, op=SetPrompt(prompt="mine")))
+            await grace.wait(Edited, lambda edited: edited.op_id == "online")
+            assert grace.document.prompt == "mine"
+
+    asyncio.run(story())
+
+
+# The engine ----------------------------------------------------------------------------------------------------------
+
+MOMENTS = [MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0) for id in range(3)]
+
+
+def test_anybody_may_go_back_to_a_moment_also_during_a_run(address: str, engine: QuietEngine, room: NewRoom) -> None:
+    async def story() -> None:
+        async with (
+            Client.join(address, room.id, room.secret, name="Ada") as ada,
+            Client.join(address, room.id, room.secret, name="Grace") as grace,
+        ):
+            with pytest.raises(OperationRejected, match=r"moment 1 is not on .* there are none") as caught:
+                await ada.seek(1)
+            assert caught.value.reason == "unknown"
+            await ada.edit(D1)
+            run = (await ada.run()).run.id
+            engine.tell(Kept(room=room.id, moments=MOMENTS, current=2))
+            assert (await grace.wait(Moments)).run == run
+            seeking = asyncio.create_task(grace.seek(1))
+            asked = await asyncio.to_thread(engine.expect, Seek, room.id)
+            assert (asked.moment, asked.goal.drags["d1"].target) == (1, D1.target)
+            engine.tell(EngineSought(room=room.id, moment=1, tracked={"d1": (15.0, 12.0)}))
+            sought = await seeking
+            assert (sought.by, sought.moment) == (grace.welcome.person, 1)
+            await ada.wait(Sought)
+            assert ada.document == grace.document
+            assert (ada.document.moment, ada.document.drags["d1"].tracked) == (1, (15.0, 12.0))
+            assert ada.document.run is not None
+            assert ada.document.run.outcome is None, "the run goes on"
+            seeking = asyncio.create_task(ada.seek(2))
+            await asyncio.to_thread(engine.expect, Seek, room.id)
+            engine.tell(Complained(room=room.id, message="moment 2 is not on the timeline", moment=2))
+            with pytest.raises(OperationRejected, match="moment 2 is not on the timeline"):
+                await seeking
+            await ada.stop()
+            await ada.wait(Ended)
+
+    asyncio.run(story())
+
+
+def test_everybody_sees_that_the_worker_restarts_and_the_run_goes_on(
+    address: str, engine: QuietEngine, room: NewRoom
+) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            assert await client.wait(EngineReport) == EngineReport(state="ready")
+            await client.edit(D1)
+            run = (await client.run()).run.id
+            await asyncio.to_thread(engine.expect, Start, room.id)
+            engine.tell(Restarting(message="the worker stopped (exit code -9)", rooms=(room.id,)))
+            told = await client.wait(EngineReport, lambda told: told.state == "restarting")
+            assert told.message == "the worker stopped (exit code -9)"
+            async with Client.join(address, room.id, room.secret, name="Late") as late:
+                assert (await late.wait(EngineReport)).state == "restarting"
+                engine.tell(Restarted(rooms=(room.id,)))
+                await late.wait(EngineReport, lambda told: told.state == "ready")
+            engine.show(room.id, run, 9)
+            await client.wait(Frame)
+            await client.stop()
+            await client.wait(Ended)
+            assert sum(isinstance(message, Ended) for message in client.received) == 1
+
+    asyncio.run(story())
+
+
+def test_a_restart_of_another_device_is_not_this_rooms_business(
+    address: str, engine: QuietEngine, room: NewRoom
+) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            engine.tell(Restarting(message="away", device="cuda:1", rooms=("elsewhere",)))
+            await client.edit(SetPrompt(prompt="x"))
+            assert {m.state for m in client.received if isinstance(m, EngineReport)} == {"ready"}
+
+    asyncio.run(story())
+
+
+def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engine: QuietEngine, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            prepare = await asyncio.to_thread(engine.expect, Prepare, room.id)
+            assert (prepare.picture, prepare.goal.drags) == (await client.get("picture"), {})
+            engine.tell(Preparing(room=room.id, stage="fitting", step=3, steps=80, seconds_left=5.0))
+            told = Prepared(stage="fitting", step=3, steps=80, seconds_left=5.0)
+            assert await client.wait(Prepared) == told
+            async with Client.join(address, room.id, room.secret, name="Late") as late:
+                assert await late.wait(Prepared) == told
+            await client.edit(SetSettings(settings={"latent_lr": 0.5}))  # counts without preparing
+            await client.edit(SetPrompt(prompt="a bear"))
+            await client.edit(SetSettings(settings={"lora_steps": 7}))
+            prepare = await asyncio.to_thread(engine.expect, Prepare, room.id)
+            assert (prepare.goal.prompt, prepare.goal.settings["lora_steps"]) == ("a bear", 7), "both at once"
+
+    asyncio.run(story())
+
+
+# Too much, and the end -----------------------------------------------------------------------------------------------
+
+
+def test_too_many_edits_are_refused_and_too_many_signals_end_the_connection(tmp_path: Path) -> None:
+    limits = {"rate_edits": Rate(0.5, 2), "rate_presence": Rate(0.5, 1), "rate_signals": Rate(0.5, 5)}
+    with quiet_server(tmp_path, **limits, rate_connections=Rate(0.01, 4)) as (address, _):
+        room = create_room(address, png())
+
+        async def story() -> None:
+            async with (
+                Client.join(address, room.id, room.secret, name="Ada", reconnect=False) as ada,
+                Client.join(address, room.id, room.secret, name="Grace") as grace,
+            ):
+                for number in range(2):
+                    await ada.edit(SetPrompt(prompt=str(number)))
+                with pytest.raises(OperationRejected, match=r"too many edits: 0\.5 a second work, 2 at once") as caught:
+                    await ada.edit(SetPrompt(prompt="x"))
+                assert caught.value.reason == "slow_down"
+                await grace.edit(SetPrompt(prompt="others may"))
+                for x in range(3):
+                    await ada.send(Presence(cursor=(float(x), 0.0)))
+                await grace.edit(SetPrompt(prompt="and see the first alone"))
+                assert (await grace.wait(Presences)).people[ada.welcome.person] == Pointing(cursor=(0.0, 0.0))
+                for _ in range(6):
+                    await ada.send(Ping(time=0.0))
+                with pytest.raises(ConnectionClosed) as closed:
+                    await ada.wait(Started)
+                assert closed.value.rcvd is not None
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason[:16]) == (4409, "too many signals")
+
+        asyncio.run(story())
+        hello = encode(Hello(version=VERSION, secret=room.secret))
+        codes = [asyncio.run(closed_with(address, f"/ws/{room.id}", hello, b"\xc1"))[1] for _ in range(2)]
+        fault, code = asyncio.run(closed_with(address, f"/ws/{room.id}"))
+        assert (codes, code, fault.reason) == ([4400, 4400], 4409, "too_many")
+        assert "too many connections from one address: 0.01 a second work, 4 at once" in fault.message
+
+
+def test_who_does_not_take_what_is_reliable_is_let_go() -> None:
+    async def story() -> None:
+        outbox = Outbox()
+        for number in range(2001):
+            outbox.put(edited(number))
+        with pytest.raises(Farewell, match="2000 messages wait") as caught:
+            await outbox.dismissed()
+        assert caught.value.code == 4408
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stops_says_that_one_may_come_back(tmp_path: Path) -> None:
+    async def story(address: str, room: NewRoom, stopping: threading.Event) -> int:
+        async with Client.join(address, room.id, room.secret, reconnect=False) as client:
+            stopping.set()
+            with pytest.raises(ConnectionClosed) as caught:
+                await client.wait(Started)
+            assert caught.value.rcvd is not None
+            return caught.value.rcvd.code
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as threads:
+        address, _ = stack.enter_context(quiet_server(tmp_path))
+        stopping = threading.Event()
+        code = threads.submit(lambda: asyncio.run(story(address, create_room(address, png()), stopping)))
+        assert stopping.wait(20)
+        stack.close()
+        assert code.result(20) == 4503
