@@ -30,6 +30,8 @@ pytestmark = pytest.mark.skipif(
 
 def picture_of(page: Page, editor: Editor) -> Image.Image:
     """What the canvas shows of the picture, points included, and nothing around it."""
+    # What was announced has been laid out and drawn by the frame after next.
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     left, top = editor.on_screen(-0.5, -0.5)
     side = 256 * editor.number("scale")
     shot = page.screenshot(clip={"x": left, "y": top, "width": side, "height": side})

@@ -39,9 +39,10 @@ export function Timeline() {
   }, [playing, at, moments.length]);
   const current = moments[at];
   if (!shown || current === undefined) return null;
-  const most = Math.max(1, Math.floor(width / FRAME));
-  const step = Math.max(1, (moments.length - 1) / Math.max(1, most - 1));
-  const frames = Array.from({ length: Math.min(most, moments.length) }, (_, index) => moments[Math.round(index * step)] ?? current);
+  // As many as there is room for, each about above its place on the scrubber: some twice, or not all.
+  const room = Math.round(width / FRAME);
+  const step = (moments.length - 1) / Math.max(1, room - 1);
+  const frames = Array.from({ length: room }, (_, index) => moments[Math.round(index * step)] ?? current);
   const elsewhere = looked !== null && looked.id !== here;
   return (
     <section class="timeline" aria-label={words.title} data-testid="timeline" data-moments={moments.length}>
@@ -59,8 +60,8 @@ export function Timeline() {
       </button>
       <div class="film" ref={strip}>
         <div class="film-frames" aria-hidden="true">
-          {frames.map((moment) => (
-            <Thumbnail key={moment.id} id={moment.id} />
+          {frames.map((moment, index) => (
+            <Thumbnail key={index} id={moment.id} />
           ))}
         </div>
         <input
