@@ -1,7 +1,4 @@
-"""Job: one room's session on a device and what it is doing; and what a session is told when its room's goal changes.
-
-Beside the worker alone this imports the editor.
-"""
+"""Job: one room's session on a device and what it is doing; and what a session is told when its room's goal changes."""
 
 from __future__ import annotations
 

@@ -31,12 +31,13 @@ SERVER = [
     {"room"},
     {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray", "checkpoints"},
     {"guests", "exchange", "jobs", "archive", "client", "protocol_page"},
-    {"connection"},
-    {"hall"},
+    {"connection", "sessions"},
+    {"hall", "runs"},
     {"hub", "worker"},
     {"app", "cli"},
     {"__main__"},
 ]
+ON_THE_DEVICE = {"worker.py", "runs.py", "sessions.py", "jobs.py"}
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 WEB = {"starlette", "uvicorn", "websockets", "server", "asyncio"}
 LARGEST_FILE = 3 * 2**20
@@ -96,10 +97,10 @@ def test_editor_knows_no_web() -> None:
 def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
     for path in (ROOT / "server").rglob("*.py"):
         found = imports(path)
-        if path.name not in {"worker.py", "jobs.py", "__main__.py"}:
+        if path.name not in {*ON_THE_DEVICE, "__main__.py"}:
             assert not tops(found) & {"editor", *HEAVY}, path.name
-        if path.name != "worker.py":
-            assert not {"server.worker", "server.jobs"} & found, f"{path.name} must name the worker by string"
+            named = {f"server.{Path(name).stem}" for name in ON_THE_DEVICE}
+            assert not named & found, f"{path.name} must name the worker by string"
 
 
 def test_room_and_protocol_do_no_io() -> None:

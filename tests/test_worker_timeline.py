@@ -272,7 +272,7 @@ def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
 def test_a_long_fitting_is_kept_as_it_goes(
     small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from server import worker as module
+    from server import runs as module
 
     monkeypatch.setattr(module, "FITTING_KEPT", 0.0)
     with a_worker(small, told, checkpoints) as killed:

@@ -1,0 +1,243 @@
+"""Sessions: opens the sessions of rooms, has them follow what their rooms want, and keeps them on disk as they go.
+
+So a session may leave the device at any time, and another process can go on with it: see `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+from PIL import Image
+
+from editor import Diffusion, DragSession, DragSettings, EditorError
+from server.checkpoints import CheckpointError, Checkpoints
+from server.engine import AnyEvent, Complained, Goal, Kept, MomentInfo, Sought
+from server.jobs import (
+    OWN_SETTINGS,
+    BuiltOf,
+    Job,
+    Shown,
+    changes,
+    digest_of,
+    grips_of,
+    read_mask,
+    whole,
+    without_drags,
+)
+from server.protocol import LIVE_SETTINGS
+
+log = logging.getLogger(__name__)
+
+TIMELINES_APART = 0.5
+"""Least seconds between two tellings of one room's timeline."""
+
+
+class Sessions:
+    """What the sessions on one device have in common: its model, and where they are kept.
+
+    Args:
+        model: loaded on the device.
+        checkpoints: where sessions are kept.
+        tell: takes every event.
+    """
+
+    def __init__(self, model: Diffusion, checkpoints: Checkpoints, tell: Callable[[AnyEvent], None]) -> None:
+        self._model = model
+        self._checkpoints = checkpoints
+        self._tell = tell
+
+    def settings(self, goal: Goal) -> DragSettings:
+        """The editor's settings that a goal asks for. Raises `EditorError`."""
+        overrides = {name: value for name, value in goal.settings.items() if name not in OWN_SETTINGS}
+        return DragSettings.resolve(str(goal.settings.get("preset", "")) or None, self._model.defaults, overrides)
+
+    def built_of(self, picture: str, goal: Goal) -> BuiltOf:
+        """What a session of this picture, by its digest, would be built of. Raises `EditorError`."""
+        settings = self.settings(goal).as_dict()
+        fixed = {name: value for name, value in settings.items() if name not in LIVE_SETTINGS}
+        return BuiltOf(picture, goal.prompt, whole(goal, "seed"), fixed)
+
+    def open(self, job: Job, picture: bytes, goal: Goal, resume: str | None = None) -> DragSession:
+        """Give the job a session that fits the goal: the one that it has, or the one on disk, or a new one.
+
+        Args:
+            resume: the run whose iterations go on being counted.
+        """
+        goal = goal if job.session is None or job.goal.seq < goal.seq else job.goal
+        read_mask(goal.mask)
+        settings = self.settings(goal)
+        built_of = self.built_of(digest_of(picture), goal)
+        moments = self._moments_so_far(job)
+        if job.session is not None and job.built_of != built_of:
+            job.session.close()
+            job.session = None
+        if job.session is None:
+            latest = job.goal if job.goal.seq > goal.seq else goal  # edited while it waited
+            opened = Image.open(io.BytesIO(picture)).convert("RGB")
+            if not self._restore(job, opened, built_of, resume):
+                seed = whole(goal, "seed")
+                job.session = DragSession(self._model, opened, prompt=goal.prompt, settings=settings, seed=seed)
+                job.session.timeline.begin_at(moments)
+                job.goal, job.has_picture = without_drags(goal), False
+                job.checkpoint, job.shown, job.told_thumbnails = None, Shown(), set()
+            job.built_of, goal = built_of, latest
+        session = job.session
+        assert session is not None
+        self.follow(job, goal)
+        return session
+
+    def _moments_so_far(self, job: Job) -> int:
+        """A number above those of all moments of the room: what they looked like may be in browsers' caches."""
+        if job.session is not None:
+            return 1 + max((moment.index for moment in job.session.timeline), default=-1)
+        checkpoint = self._checkpoints.newest(job.room)
+        return 1 + max((moment.info.id for moment in checkpoint.moments), default=-1) if checkpoint else 0
+
+    def _restore(self, job: Job, picture: Image.Image, built_of: BuiltOf, resume: str | None) -> bool:
+        """Take up the session that is on disk, if it was built in the same way; whether there is one."""
+        room = job.room
+        for checkpoint, parts in self._checkpoints.load(room):
+            try:
+                if self.built_of(checkpoint.picture, checkpoint.goal) != built_of:
+                    return False
+                session = DragSession.restore(self._model, picture, tensors_of(parts))
+                thumbnails = self._checkpoints.pictures(room, checkpoint, "thumbnails")
+                frames = self._checkpoints.pictures(room, checkpoint, "frames")
+            except (EditorError, CheckpointError, OSError) as error:
+                log.warning("a checkpoint of room %s cannot be used: %s", room, error)
+                continue
+            times = {moment.info.id: moment.info.time for moment in checkpoint.moments}
+            tracked = {moment.info.id: moment.tracked for moment in checkpoint.moments}
+            job.session, job.shown, job.told_thumbnails = session, Shown(times, tracked, thumbnails, frames), set()
+            job.goal, job.checkpoint, job.has_picture = checkpoint.goal, checkpoint, checkpoint.has_picture
+            if resume is not None and resume == checkpoint.run:
+                job.iterations, job.branched_at = checkpoint.iterations, checkpoint.branched_at
+            if checkpoint.rewound:
+                self.put_back(job, session)
+            elif checkpoint.sought is not None:
+                session.seek(checkpoint.sought)
+                job.goal = msgspec.structs.replace(job.goal, drags=grips_of(session, job.goal))
+                job.branched_at = job.iterations
+            self.tell_timeline(job)
+            return True
+        return False
+
+    def keep(self, job: Job) -> None:
+        """Write a checkpoint. Where the disk refuses, the room is told, once a run, and goes on without."""
+        if job.session is None:
+            return
+        job.kept = time.monotonic()
+        try:
+            checkpoint, parts = job.to_checkpoint()
+            job.checkpoint = self._checkpoints.save(job.room, checkpoint, parts, before=job.checkpoint)
+        except OSError as error:
+            log.error("no checkpoint of room %s could be written: %s", job.room, error)
+            if not job.unkept:
+                message = f"what is done here could not be kept on disk and would not survive a restart: {error}"
+                self._tell(Complained(room=job.room, message=message))
+            job.unkept = True
+
+    def has_moved(self, room: str, job: Job | None) -> bool:
+        """Whether a run has moved the content of a room, and so left something to lose."""
+        if job is not None and job.session is not None:
+            return len(job.session.timeline) > 1
+        checkpoint = self._checkpoints.newest(room)
+        return checkpoint is not None and len(checkpoint.moments) > 1
+
+    def built_of_last(self, room: str, job: Job | None) -> BuiltOf | None:
+        """What the room's last session was built of, be it on the device or on disk."""
+        if job is not None and job.session is not None:
+            return job.built_of
+        checkpoint = self._checkpoints.newest(room)
+        return None if checkpoint is None else self.built_of(checkpoint.picture, checkpoint.goal)
+
+    def follow(self, job: Job, goal: Goal) -> None:
+        """Make the session's points, mask and settings those of the goal; complain of what cannot be followed."""
+        before, job.goal = job.goal, goal
+        if job.session is None:
+            return
+        try:
+            old, new = self.settings(before).as_dict(), self.settings(goal).as_dict()
+        except EditorError as error:
+            self._tell(Complained(room=goal.room, message=str(error)))
+            job.goal = msgspec.structs.replace(goal, settings=before.settings)
+            old = new = {}
+        changed = {name: value for name, value in new.items() if value != old[name]}
+        for change in changes(job.session, before, goal, changed):
+            try:
+                change()
+            except EditorError as error:
+                self._tell(Complained(room=goal.room, message=str(error)))
+        if not goal.drags:
+            job.stopping = True
+
+    def go_to(self, job: Job, session: DragSession, moment: int, goal: Goal) -> None:
+        """Put the content where it was at a moment; then what the goal has otherwise. Raises `EditorError`."""
+        session.seek(moment)
+        job.goal = msgspec.structs.replace(job.goal, drags=grips_of(session, goal))
+        self.follow(job, goal)
+        job.sought, job.branched_at = True, job.iterations
+
+    def put_back(self, job: Job, session: DragSession) -> None:
+        """Back to the uploaded picture."""
+        session.reset()
+        for id in session.drags:  # the next run puts them down where the room has them
+            session.remove_drag(id)
+        job.goal = msgspec.structs.replace(job.goal, drags={})
+        job.has_picture = False
+
+    def tell_timeline(self, job: Job, *, at_most_so_often: bool = False) -> None:
+        """Tell what is on the timeline, where that has changed."""
+        now = time.monotonic()
+        if job.session is None or (at_most_so_often and now - job.told_at < TIMELINES_APART):
+            return
+        moments: list[MomentInfo] = [moment.info for moment in job.moments()]
+        current = job.session.timeline.current
+        if not moments or (moments, current) == job.told:
+            return
+        here = {moment.id for moment in moments}
+        new = {id: data for id, data in job.shown.thumbnails.items() if id in here - job.told_thumbnails}
+        job.told, job.told_at = (moments, current), now
+        job.told_thumbnails |= new.keys()
+        self._tell(Kept(room=job.room, moments=moments, current=current, thumbnails=new))
+
+    def seek_on_disk(self, moment: int, goal: Goal) -> None:
+        """Go to a moment in a room whose session is not on the device; it will be there when it is opened.
+
+        Raises:
+            EditorError: it is not kept.
+        """
+        checkpoint = self._checkpoints.newest(goal.room)
+        known = {kept.info.id: kept for kept in checkpoint.moments} if checkpoint else {}
+        if checkpoint is None or moment not in known:
+            raise EditorError(f"moment {moment} is not on the timeline: it may have been thinned away")
+        put_down = {id: grip.handle for id, grip in goal.drags.items()}
+        there = {} if known[moment].info.parent is None else known[moment].tracked
+        self._checkpoints.amend(
+            goal.room,
+            msgspec.structs.replace(checkpoint, sought=moment, current=moment, goal=goal, rewound=False),
+        )
+        tracked = {id: there.get(id, place) for id, place in put_down.items()}
+        self._tell(Sought(room=goal.room, moment=moment, tracked=tracked))
+        moments = [kept.info for kept in checkpoint.moments]
+        self._tell(Kept(room=goal.room, moments=moments, current=moment))
+
+    def rewind_on_disk(self, room: str) -> None:
+        """Likewise back to the uploaded picture."""
+        checkpoint = self._checkpoints.newest(room)
+        if checkpoint is not None:
+            moments = [moment.info for moment in checkpoint.moments]
+            first = moments[0].id if moments else None
+            self._checkpoints.amend(
+                room, msgspec.structs.replace(checkpoint, rewound=True, sought=None, current=first, has_picture=False)
+            )
+            self._tell(Kept(room=room, moments=moments, current=first))
+
+
+def tensors_of(parts: dict[str, bytes]) -> dict[str, bytes]:
+    """Those parts of a checkpoint that are the session's own."""
+    return {name: data for name, data in parts.items() if not name.startswith(("thumbnails-", "frames-"))}
