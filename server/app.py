@@ -506,6 +506,7 @@ def visitor_of(connection: HTTPConnection) -> Visitor:
         address=address_of(connection),
         cookie=connection.cookies.get(COOKIE, "") if trusted else "",
         password=headers.get("livedrag-password", ""),
+        name=headers.get("livedrag-name", "")[:60].strip(),
     )
 
 

@@ -31,11 +31,15 @@ class NeedsPassword(Exception):
 
 @dataclass(frozen=True)
 class Visitor:
-    """What a request or a handshake says of who it is from; ``address`` is where it comes from."""
+    """What a request or a handshake says of who it is from; ``address`` is where it comes from.
+
+    ``name`` tells the scripts apart that know one secret.
+    """
 
     address: str = ""
     cookie: str = ""
     password: str = ""
+    name: str = ""
 
 
 class Exchange:

@@ -144,8 +144,9 @@ class Hall:
 
     def tell(self, message: ServerMessage, seats: Iterable[Seat] | None = None) -> None:
         """Send a message to everybody, or to some."""
-        packed = encode(message)
-        for seat in list(self.seats.values()) if seats is None else seats:
+        told = list(self.seats.values() if seats is None else seats)
+        packed = encode(message) if told else b""
+        for seat in told:
             seat.show(message, packed)
 
     def people(self) -> People:

@@ -316,9 +316,8 @@ class Hub:
         """A cookie for who has none and says the password, where there is one. Raises `NeedsPassword`."""
         session = await self.exchange.holder(visitor.cookie)
         passed = await self.exchange.has_passed(session)
-        if not passed and not self.exchange.is_password(visitor.password):
-            said = "this is not its password" if visitor.password else "say it first"
-            raise NeedsPassword(f"this server has a password: {said}")
+        if not passed:
+            self._try_password(visitor)
         cookie = ""
         if session is None:
             cookie, session = await self.exchange.new_holder()
@@ -329,8 +328,16 @@ class Hub:
     async def check_password(self, visitor: Visitor) -> None:
         """Raise `NeedsPassword` unless the server has none, or the visitor has said it."""
         session = await self.exchange.holder(visitor.cookie)
-        if not await self.exchange.has_passed(session) and not self.exchange.is_password(visitor.password):
+        if not await self.exchange.has_passed(session):
+            self._try_password(visitor)
+
+    def _try_password(self, visitor: Visitor) -> None:
+        if self.exchange.is_password(visitor.password):
+            return
+        if not visitor.password:
             raise NeedsPassword("this server has a password: enter with it first, or send it as Livedrag-Password")
+        self.limits.check_address(visitor.address, "enter")
+        raise NeedsPassword("this server has a password, and this is another: ask whoever runs it")
 
     async def visit(self, room: str, visitor: Visitor, secret: str) -> tuple[Hall, str]:
         """A room for who asks by HTTP, and who that is. Raises as `enter` does."""
@@ -341,8 +348,11 @@ class Hub:
             raise WrongSecret(
                 f"room {room!r} opens with its secret: send 'Authorization: Bearer <secret>', or enter it"
             )
-        person = session.person if session is not None else self._script(hall, secret, "script")
-        _, link = hall.guests.admit(person, secret, time.time())
+        name = visitor.name or "script"
+        person = session.person if session is not None else self._script(hall, secret, name)
+        member, link = hall.guests.admit(person, secret, time.time())
+        if not member.name:
+            self._rename(hall, person, name)
         if link is not None:
             self._wait_for(self.store.save_link(room, link))
         return hall, person
@@ -413,6 +423,9 @@ class Hub:
             member, link = hall.guests.admit(person, hello.secret, time.time())
         except UnknownRoom as error:
             raise Farewell(Close.UNKNOWN_ROOM, Fault(reason="unknown_room", message=str(error))) from None
+        except SlowDown as error:
+            self.metrics.rejects.add(error.setting)
+            raise Farewell(Close.TOO_MANY, Fault(reason="too_many", message=str(error))) from None
         except NeedsPassword as error:
             raise Farewell(Close.PASSWORD, Fault(reason="password", message=str(error))) from None
         except NoEntry as error:

@@ -207,7 +207,8 @@ The page's link is `{{base}}/r/{{room}}#{{secret}}`. `POST {{base}}/api/rooms/{{
 "...", "password": "..."}}` (the password where the server asks for one) sets a cookie that opens the room from then on,
 and answers `{{"role": "...", "ticket": "..."}}`. A page's WebSocket is known by its cookie; a script sends in `hello`
 the ticket, which is good for one connection within a minute, or the secret itself. HTTP requests take the cookie or
-`Authorization: Bearer <secret>`, and `Livedrag-Password: <password>` where there is one.
+`Authorization: Bearer <secret>` with `Livedrag-Name: <name>` (the name in `hello`, to be the same person), and
+`Livedrag-Password: <password>` where there is one.
 """
 
 

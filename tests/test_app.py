@@ -396,6 +396,29 @@ def test_a_malformed_entry_is_refused(address: str, room: NewRoom, body: bytes, 
     assert quoted in str(caught.value)
 
 
+def test_passwords_cannot_be_guessed_quickly(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, password="open sesame", rate_entries=Rate(0.001, 3)) as (address, _):
+        guesser = Visitor(address, **{"Livedrag-Password": "guess"})
+        guesses = [guesser.ask("GET", "/api/rooms/none/picture")[0] for _ in range(5)]
+        assert guesses == [401, 401, 401, 429, 429]
+        assert guesser.enter(NewRoom("none", "", ""), password="open sesame")[0] == 429
+        assert Visitor(address).ask("GET", "/api/rooms/none/picture")[0] == 401, "who does not guess is not held up"
+
+
+def test_a_script_is_the_same_person_by_http_as_by_its_socket(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Ada") as ada:
+            headers = {"Authorization": f"Bearer {room.secret}", "Livedrag-Name": "Ada"}
+            path = f"/api/rooms/{room.id}/mask"
+            await asyncio.to_thread(request, address, "PUT", path, png(color="white"), headers)
+            edited = await ada.wait(Edited)
+            assert edited.by == ada.welcome.person
+            await ada.undo()
+            assert ada.document.mask == ()
+
+    asyncio.run(story())
+
+
 def test_a_server_with_a_password_asks_for_it_everywhere_but_once(tmp_path: Path) -> None:
     with quiet_server(tmp_path, password="open sesame") as (address, _):
         visitor = Visitor(address)
