@@ -232,9 +232,11 @@ export function visible(room: Room): Document | null {
   );
 }
 
-/** The drags that requests of ours which still wait are about. */
-export function touchedDrags(room: Room): readonly string[] {
-  return room.pending.flatMap((ours) => (ours.type === "edit" && "id" in ours.op && ours.op.type !== "remove_drag" ? [ours.op.id] : []));
+/** The drags that edits of ours are about which wait for the connection, or were made while it was lost and are not answered yet. */
+export function waitingDrags(room: Room, connected: boolean): readonly string[] {
+  return room.pending.flatMap((ours) =>
+    ours.type === "edit" && (ours.offline || !connected) && "id" in ours.op && ours.op.type !== "remove_drag" ? [ours.op.id] : [],
+  );
 }
 
 /** The request that a rejection answers, while it is still under way. */

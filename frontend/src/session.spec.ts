@@ -189,7 +189,10 @@ it("asks for what came since, and marks what was changed offline", () => {
   expect(socket.sent[0]).toMatchObject({ since: 3, of: "life" });
   socket.says(welcome);
   socket.says({ type: "resumed", seq: 3 });
-  expect(edits(socket)).toMatchObject([{ offline: true }]);
+  const [sent] = edits(socket);
+  expect(sent).toMatchObject({ offline: true });
+  expect(store.drags.value[0]?.waiting).toBe(true);
+  socket.says({ type: "edited", seq: 4, op_id: String(sent?.op_id), by: "me", op: sent?.op, undoes: null, redoes: null });
   expect(store.drags.value[0]?.waiting).toBe(false);
 });
 

@@ -8,7 +8,7 @@ import { covered, distance, fit, keepInSight } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
 import { lineThrough } from "./moments.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
-import { EMPTY, current, isRunning, isStarting, isStopping, touchedDrags, visible } from "./room.ts";
+import { EMPTY, current, isRunning, isStarting, isStopping, visible, waitingDrags } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
 import { texts } from "./texts.ts";
@@ -52,7 +52,7 @@ export interface ShownDrag {
   readonly covered: number;
   readonly trail: readonly XY[];
   readonly moving: boolean;
-  /** Changed here while the connection was lost, and not sent yet. */
+  /** Changed here while the connection was lost, and not known to the others yet. */
   readonly waiting: boolean;
 }
 
@@ -157,7 +157,7 @@ export const drags = computed<readonly ShownDrag[]>(() => {
   const now = document.value;
   if (now === null) return [];
   const doing = gesture.value;
-  const waiting = new Set(connected.value ? [] : touchedDrags(room.value));
+  const waiting = new Set(waitingDrags(room.value, connected.value));
   return Object.entries(now.drags).map(([id, drag], index) => {
     const moving = doing?.kind === "move" && doing.id === id ? doing : null;
     const start = moving?.end === "handle" ? moving.at : drag.handle;

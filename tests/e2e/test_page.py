@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, serving, wait_until_healthy
 from tests.e2e.editor import PHONE, SOON, WIDE, Editor, OpenPage, choose, take_picture
 
 HANDLE, TARGET, ELSEWHERE = (94, 150), (72, 110), (60, 130)
@@ -175,6 +177,42 @@ def test_a_lost_connection_is_said_and_mended(open_page: OpenPage, upload: Path)
     expect(banner).to_have_count(0)
     friend = Editor(open_page(page.url))
     friend.expect_place("target", TARGET)
+
+
+def test_a_server_that_restarts_is_waited_for(browser: Browser, upload: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with browser.new_context(viewport=WIDE) as context:
+        page = context.new_page()
+        with serving(data) as address:
+            page.goto(address)
+            editor = choose(page, upload)
+            editor.click(HANDLE)
+            editor.click(TARGET)
+            editor.expect_place("target", TARGET)
+            expect(page.get_by_test_id("connection-banner")).to_have_count(0)
+        expect(page.get_by_test_id("connection-banner")).to_be_visible()
+        editor.pull(TARGET, ELSEWHERE)
+        expect(page.get_by_test_id("point-1")).to_have_attribute("data-waiting", "true")
+        command = [
+            sys.executable,
+            "-m",
+            "server",
+            "serve",
+            "--port",
+            address.rpartition(":")[2],
+            "--data-dir",
+            str(data),
+        ]
+        log = tmp_path / "again.log"
+        with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as again:
+            try:
+                wait_until_healthy(address, again, log)
+                expect(page.get_by_test_id("connection-banner")).to_have_count(0)
+                expect(page.get_by_test_id("point-1")).to_have_attribute("data-waiting", "false")
+                page.reload()
+                Editor(page).expect_place("target", ELSEWHERE)
+            finally:
+                again.terminate()
 
 
 def test_what_is_no_picture_is_refused_in_words(browser: Browser, live_server: str, tmp_path: Path) -> None:
