@@ -8,13 +8,15 @@ came by a link that was revoked comes back by another one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from server.protocol import Role
 from server.room import digest
 from server.store import Link, Member
 
+SCRIPT = "s-"
 RANKS: Mapping[Role, int] = {"viewer": 0, "editor": 1, "owner": 2}
 COLOURS = (
     "#2563eb",
@@ -101,6 +103,13 @@ class Guests:
         member = self.members[person] = replace(self.members[person], name=name)
         return member
 
+    def forget_scripts(self, but: Collection[str]) -> None:
+        """Forget the scripts that the link alone says all about: where many come and go, under ever new names."""
+        for member in list(self.members.values()):
+            link = self.links.get(member.link)
+            if is_script(member.person) and member.person not in but and link is not None and member.role == link.role:
+                del self.members[member.person]
+
     def add(self, link: Link) -> Link:
         """One more link."""
         self.links[link.id] = link
@@ -147,6 +156,16 @@ class Guests:
         return next((colour for colour in turned if colour not in taken), turned[0])
 
 
+def is_script(person: str) -> bool:
+    """Whether this person is a script, which needs no keeping before it has edited something."""
+    return person.startswith(SCRIPT)
+
+
+def nameless_script() -> str:
+    """A script that is nobody in particular, on every connection another one."""
+    return f"{SCRIPT}{secrets.token_urlsafe(9)}"
+
+
 def script_person(room: str, link: Link, name: str) -> str:
     """Who a script is that knows a link's secret: the same one over reconnects, another one by another name."""
-    return f"s-{hashlib.sha256('/'.join((room, link.id, name)).encode()).hexdigest()[:16]}"
+    return f"{SCRIPT}{hashlib.sha256('/'.join((room, link.id, name)).encode()).hexdigest()[:16]}"

@@ -47,7 +47,7 @@ from server.engine import (
     Stop,
 )
 from server.exchange import BYTES, Exchange, NeedsPassword, Visitor
-from server.guests import Guests, NoEntry, WrongSecret, script_person
+from server.guests import Guests, NoEntry, WrongSecret, is_script, nameless_script, script_person
 from server.hall import DrawnMask, Hall, Seat
 from server.limits import Limits, SlowDown
 from server.mask import lets_nothing_change, rasterise, to_png
@@ -107,6 +107,8 @@ from server.store import Link, Saved, Store, StoreError
 
 log = logging.getLogger(__name__)
 
+MOST_GUESTS = 500
+"""People of a room after which scripts that have left no trace are forgotten."""
 LINGER = 60.0
 """Seconds after which a room in which nobody sits any more leaves the memory, or its session the device."""
 PREPARE_PAUSE = 0.3
@@ -362,7 +364,9 @@ class Hub:
         if link is None:
             text = f"this secret does not open room {hall.room.id!r}: use the whole link, with what follows its '#'"
             raise WrongSecret(text)
-        return script_person(hall.room.id, link, name) if name else f"s-{secrets.token_urlsafe(9)}"
+        if len(hall.guests.members) > MOST_GUESTS:
+            hall.guests.forget_scripts(but=hall.here | hall.editors)
+        return script_person(hall.room.id, link, name) if name else nameless_script()
 
     async def _identify(self, hall: Hall, hello: Hello, visitor: Visitor) -> str:
         """Who says hello."""
@@ -504,7 +508,7 @@ class Hub:
 
     def _rename(self, hall: Hall, person: str, name: str) -> None:
         member = hall.guests.rename(person, name)
-        if not person.startswith("s-") or person in hall.editors:  # a script is kept when it edits something
+        if not is_script(person) or person in hall.editors:
             self._wait_for(self.store.save_member(hall.room.id, member))
 
     # Operations ------------------------------------------------------------------------------------------------------
@@ -615,7 +619,7 @@ class Hub:
     def _commit(self, hall: Hall, record: DocRecord, seat: Seat | None = None) -> Future[None]:
         """Save a record, then tell everybody."""
         accepted = time.monotonic()
-        if isinstance(record, Edited) and record.by.startswith("s-") and record.by in hall.guests.members:
+        if isinstance(record, Edited) and is_script(record.by) and record.by in hall.guests.members:
             # Whoever has edited keeps their name.
             self._wait_for(self.store.save_member(hall.room.id, hall.guests.members[record.by]))
         saving = self.store.append(hall.room.id, record, hall.room.document)

@@ -114,6 +114,20 @@ def test_everybody_has_a_colour_and_the_first_ones_their_own() -> None:
     assert again.guests.members["p0"].colour == colours[0]
 
 
+def test_scripts_that_left_no_trace_can_be_forgotten() -> None:
+    door = Door()
+    link = door.guests.links[door.ids["editor"]]
+    scripts = [script_person("room", link, name) for name in ("here", "gone", "demoted", "out")]
+    for person in ("p-cookie", *scripts):
+        door.come(person, "editor")
+    here, gone, demoted, out = scripts
+    door.guests.give_role(demoted, "viewer", "boss")
+    door.guests.put_out(out, "boss")
+    door.guests.forget_scripts(but={here})
+    assert set(door.guests.members) == {"p-cookie", here, demoted, out}
+    assert door.come(gone, "editor") == "editor"
+
+
 def test_a_script_is_the_same_person_by_the_same_link_and_name() -> None:
     link, other = new_link("editor")[0], new_link("editor")[0]
     ada = script_person("room", link, "Ada")

@@ -104,7 +104,7 @@ def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
 
 
 def test_room_and_protocol_do_no_io() -> None:
-    for name in ("room", "protocol"):
+    for name in ("room", "protocol", "history", "replica"):
         path = ROOT / "server" / f"{name}.py"
         assert not tops(imports(path)) & {"starlette", "uvicorn", "websockets", "socket", "asyncio", "sqlite3", *HEAVY}
 
