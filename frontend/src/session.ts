@@ -15,7 +15,7 @@ import type { AppliedOperation, Operation, People, Presence, Request, ServerMess
 import { receive, rejectedRequest, request } from "./room.ts";
 import { isPhotograph } from "./photograph.ts";
 import { remember } from "./recent.ts";
-import { name } from "./name.ts";
+import { name as myName } from "./name.ts";
 import { Refusal, connect } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 import * as store from "./store.ts";
@@ -32,8 +32,8 @@ interface Session {
   synced: boolean;
   picture: string | null;
   result: string | null;
-  /** Thumbnails of the timeline by the time of their moment, as they are asked for. */
-  readonly moments: Map<number, Promise<ImageBitmap>>;
+  /** Thumbnails of the timeline by moment and its time, as they are asked for. */
+  readonly moments: Map<string, Promise<ImageBitmap>>;
 }
 
 /** Milliseconds between two words on where our pointer is, at least. */
@@ -69,7 +69,7 @@ export function enter(key: Key): () => void {
     hello: () => {
       const known = store.room.value;
       const since = known.document === null ? {} : { since: known.seq, of: known.instance };
-      return name.value === "" ? since : { ...since, name: name.value };
+      return myName.value === "" ? since : { ...since, name: myName.value };
     },
     onMessage: (message) => {
       if (session === mine) handle(mine, message);
@@ -316,7 +316,7 @@ export function seek(moment: number): void {
 
 /** What others see beside our cursor. */
 export function rename(to: string): void {
-  name.value = to;
+  myName.value = to;
   session?.socket.send({ type: "name", name: to });
 }
 
@@ -438,12 +438,13 @@ export function momentPicture(id: number): Promise<ImageBitmap> {
   const moment = store.room.value.moments.find((one) => one.id === id);
   if (mine === null || moment === undefined) return Promise.reject(new Error(`no moment ${id}`));
   // Ids begin anew when the picture is prepared anew; times do not.
-  const known = mine.moments.get(moment.time);
+  const name = `${id} ${moment.time}`;
+  const known = mine.moments.get(name);
   if (known !== undefined) return known;
   const asked = api.fetchMoment(mine.key, id).then((blob) => createImageBitmap(blob));
-  mine.moments.set(moment.time, asked);
+  mine.moments.set(name, asked);
   // A failure is no answer: asked again later, it may come.
-  asked.catch(() => mine.moments.delete(moment.time));
+  asked.catch(() => mine.moments.delete(name));
   return asked;
 }
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.engine import Seek, Sought
+from server.engine import Preparing, Restarted, Restarting, Seek, Sought
 from tests.e2e.editor import PHONE, Editor, OpenPage, choose
-from tests.e2e.played import PlayedRun
+from tests.e2e.played import PlayedRun, room_of
 from tests.quiet import QuietEngine
 
 HANDLE, TARGET, ELSEWHERE = (94.0, 150.0), (72.0, 110.0), (60.0, 130.0)
@@ -211,3 +211,21 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     ada.button("Play").click()
     expect(ada.button("Pause")).to_be_visible()
     expect(ada.button("Play")).to_be_visible()
+
+
+def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    page, engine = ada.page, quiet[1]
+    room = room_of(page)
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    engine.tell(Preparing(room=room, stage="fitting", step=20, steps=80, seconds_left=12.0))
+    expect(ada.stage).to_contain_text("Getting to know the picture meanwhile 20/80")
+    engine.tell(Preparing(room=room, stage="ready", step=1, steps=1))
+    expect(ada.stage).not_to_contain_text("meanwhile")
+    engine.tell(Restarting(message="The device has stopped answering.", rooms=(room,)))
+    toast(page, "The device has stopped answering.")
+    expect(ada.stage).to_contain_text("Engine is starting again")
+    engine.tell(Restarted(rooms=(room,)))
+    toast(page, "The engine is back")
+    expect(ada.stage).to_contain_text("Press Drag")

@@ -6,20 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, CDPSession, Page, expect
+from playwright.sync_api import Browser, CDPSession, expect
 
-from tests.e2e.editor import PHONE, Editor, OpenPage, choose
+from tests.e2e.editor import PHONE, Editor, OpenPage, choose, open_sample
 from tests.quiet import QuietEngine, quiet_server
 
 HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
 pytestmark = pytest.mark.usefixtures("quiet")
-
-
-def room_of(page: Page) -> str:
-    found = re.search(r"/r/([\w-]+)#", page.url)
-    assert found is not None
-    return found[1]
 
 
 def view_of(editor: Editor) -> tuple[float, float, float]:
@@ -203,3 +197,18 @@ def test_a_server_with_a_password_asks_for_it_once(browser: Browser, upload: Pat
             friend.get_by_label("Password").fill("sesame")
             friend.get_by_label("Password").press("Enter")
             Editor(friend)
+
+
+def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    with quiet_server(tmp_path / "below", base_path="/drag") as (address, _), browser.new_context() as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address.removesuffix('/drag')}/drag/")
+        expect(page.get_by_test_id("show").locator("img")).to_have_js_property("naturalWidth", 448)
+        editor = open_sample(page, "koala")
+        assert "/drag/r/" in page.url
+        expect(editor.points).to_have_count(1)
+        page.reload()
+        Editor(page)
+        assert [url for url in asked if "/drag/" not in url and not url.startswith(("blob:", "data:"))] == []

@@ -15,7 +15,7 @@ const { landing } = texts;
 const animations: Readonly<Record<string, string>> = Object.fromEntries(
   Object.entries(import.meta.glob<string>("../animations/*.webp", { eager: true, query: "?url", import: "default" })).map(([path, address]) => [
     path.replace(/^.*\/|\.webp$/g, ""),
-    address,
+    base + address,
   ]),
 );
 
