@@ -175,6 +175,35 @@ CLOSES = {
     p.Close.GOING_AWAY: "the server stops: come back in a moment",
 }
 
+HTTP = (
+    (
+        "POST",
+        "/api/rooms",
+        "anybody",
+        "a form with `picture`, perhaps `mask`, `prompt`, `drags`: `{room, secret, url}`",
+    ),
+    ("POST", "/api/password", "anybody", "`{password}` sets a cookie that has passed the server's password"),
+    ("POST", "/api/rooms/{room}/enter", "anybody", "`{secret, password}` sets a cookie: `{role, ticket}`"),
+    ("GET", "/api/rooms/{room}/picture", "viewer", "the uploaded picture, PNG"),
+    ("GET", "/api/rooms/{room}/result", "viewer", "the picture that the last run left, PNG"),
+    ("GET", "/api/rooms/{room}/mask", "viewer", "the mask as it is now, PNG; white may change"),
+    ("PUT", "/api/rooms/{room}/mask", "editor", "a picture of the same size becomes the mask; `Op-Id` as in an edit"),
+    ("GET", "/api/rooms/{room}/masks/{sha256}", "viewer", "a loaded mask, PNG"),
+    ("GET", "/api/rooms/{room}/moments/{moment}", "viewer", "a small picture of a kept moment, WebP"),
+    ("GET", "/api/rooms/{room}/trajectory.webp", "viewer", "how the content came to where it is, animated WebP"),
+    ("GET", "/api/rooms/{room}/export", "editor", "the whole room, a zip for `livedrag rooms import`"),
+    ("GET", "/api/rooms/{room}/links", "owner", "`[{id, role, made, used}]`"),
+    ("POST", "/api/rooms/{room}/links", "owner", "`{role}` makes a link: `{id, role, made, used, secret, url}`"),
+    ("DELETE", "/api/rooms/{room}/links/{link}", "owner", "revokes a link; who came by it is put out"),
+    ("PUT", "/api/rooms/{room}/people/{person}", "owner", "`{role}` lets somebody do more, or less"),
+    ("DELETE", "/api/rooms/{room}/people/{person}", "owner", "puts somebody out for good"),
+    ("DELETE", "/api/rooms/{room}", "owner", "deletes the room with everything in it"),
+    ("GET", "/api/samples", "anybody", "pictures to try, with drags that work"),
+    ("GET", "/healthz", "anybody", "`{status, version, model, worker, capabilities}`"),
+    ("GET", "/metrics", "anybody", "what the server counts, for Prometheus"),
+)
+"""Method, path below the base path, who may, and what it is."""
+
 HEAD = f"""# The protocol `{p.VERSION}`
 
 Made from the records of `server/protocol.py` by `python -m server.protocol_page`; do not edit it by hand.
@@ -235,6 +264,12 @@ def _lines() -> Iterator[str]:
     for part in PARTS:
         yield f"### {part.__name__}\n"
         yield from _described(part)
+    yield "## HTTP\n"
+    yield 'Errors are `{"error": {"reason": ..., "message": ...}}`; 429 says in `Retry-After` when it works again.\n'
+    yield "| | | for | |\n|--|--|--|--|"
+    for method, path, who, what in HTTP:
+        yield f"| {method} | `{path}` | {who} | {what} |"
+    yield ""
     yield "## Close codes\n"
     yield "| code | name | why |\n|--:|--|--|"
     for code, why in CLOSES.items():

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.routing import Route
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from server.app import create_app
 from server.archive import import_room
 from server.checkpoints import Checkpoint, Checkpoints, KeptMoment, picture_parts
 from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from server.engine import Forget, Goal, Kept, MomentInfo
+from server.hub import Hub
 from server.protocol import (
     VERSION,
     AddDrag,
@@ -31,6 +34,7 @@ from server.protocol import (
     Hello,
     Moments,
     People,
+    Presences,
     Raster,
     SetPrompt,
     Started,
@@ -39,10 +43,11 @@ from server.protocol import (
     decode_server,
     encode,
 )
-from server.settings import Rate
+from server.protocol_page import HTTP
+from server.settings import Rate, Settings
 from server.store import Store
 from tests.conftest import ROOT
-from tests.quiet import png, quiet_server
+from tests.quiet import QuietEngine, png, quiet_server
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +227,18 @@ def test_no_result_yet_says_what_to_do(address: str, room: NewRoom) -> None:
     with pytest.raises(RequestFailed, match="press Drag") as caught:
         get(address, room, "result")
     assert (caught.value.status, caught.value.reason) == (404, "no_result")
+
+
+def test_every_route_for_programs_is_on_the_page_of_the_protocol(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        app = create_app(Hub(Settings(data_dir=tmp_path), store, QuietEngine()))
+    routes = {
+        (method, route.path.replace(":int", ""))
+        for route in app.routes
+        if isinstance(route, Route) and route.path.startswith(("/api/", "/healthz", "/metrics"))
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == {(method, path) for method, path, _, _ in HTTP}
 
 
 def test_unknown_pages_and_methods_are_json_errors(address: str) -> None:
@@ -493,6 +510,8 @@ def test_a_viewer_sees_everything_and_changes_nothing(address: str, room: NewRoo
                 with pytest.raises(OperationRejected, match="for viewing") as caught:
                     await attempt
                 assert caught.value.reason == "forbidden"
+            await viewer.point((3.0, 4.0))
+            assert viewer.welcome.person in (await boss.wait(Presences)).people, "pointing is no change"
             await boss.edit(SetPrompt(prompt="a bear"))
             await viewer.wait(Edited)
             assert viewer.document == boss.document
