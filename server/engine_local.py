@@ -331,8 +331,8 @@ class LocalEngine(Engine):
                 if not stats.running + stats.queued:
                     worker.stepping = None
             case Left(room=room):
-                if room not in self._tasks and room not in self._seeks:
-                    self._places.pop(room, None)
+                if self._places.get(room) is worker and room not in self._tasks and room not in self._seeks:
+                    del self._places[room]
             case Finished(room=room, run=run):
                 task = self._tasks.get(room)
                 if task is not None and task.run == run:

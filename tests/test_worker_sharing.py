@@ -88,14 +88,15 @@ def test_eight_equal_rooms_get_the_same_time(small: Diffusion, told: Told, check
     assert max(times.values()) / min(times.values()) <= 1.1, times
 
 
-def test_the_first_step_after_an_edit_goes_first(worker: DeviceWorker, told: Told) -> None:
-    begin(worker, "a", "b", settings=LONG)
-    while not {"dragging"} <= set(stages_of(told, "a")) & set(stages_of(told, "b")):
-        worker.advance()
-    for room in ("b", "a", "b"):
-        worker.obey(Change(goal=goal_of(room, settings=LONG, seq=10)))
-        worker.advance()
-        assert whose(told)[-1] == room
+def test_the_first_step_after_an_edit_goes_first(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+        begin(worker, "a", "b", settings=LONG)
+        while not {"dragging"} <= set(stages_of(told, "a")) & set(stages_of(told, "b")):
+            worker.advance()
+        for room in ("b", "a", "b"):
+            worker.obey(Change(goal=goal_of(room, settings=LONG, seq=10)))
+            worker.advance()
+            assert whose(told)[-1] == room
 
 
 def test_a_picture_is_prepared_when_nobody_needs_the_device(worker: DeviceWorker, told: Told) -> None:
@@ -113,9 +114,12 @@ def test_a_picture_is_prepared_when_nobody_needs_the_device(worker: DeviceWorker
 # Places --------------------------------------------------------------------------------------------------------------
 
 
-def test_who_finds_no_place_waits_is_told_how_long_and_gets_one(worker: DeviceWorker, told: Told) -> None:
-    begin(worker, *"abcd")
-    finish(worker, told)
+def test_who_finds_no_place_waits_is_told_how_long_and_gets_one(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+        begin(worker, *"abcd")
+        finish(worker, told)
     assert [room for room, _ in ended(told)][:2] in (["a", "b"], ["b", "a"])
     assert sorted(ended(told)) == [(room, "exhausted") for room in "abcd"]
     queued = [record for record in told.records(Progress) if record.stage == "queued"]
