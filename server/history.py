@@ -74,6 +74,7 @@ class History:
         self._written: dict[Property, dict[str, int]] = {}  # by whom, and when last
         self._done: dict[str, list[Change]] = {}
         self._undone: dict[str, list[Change]] = {}
+        self._overwritten: set[tuple[str, bool]] = set()  # who had edits (or undos) that others have changed since
 
     def note(self, record: Edited, before: Document) -> None:
         """An edit was accepted; ``before`` is the document that it met."""
@@ -89,13 +90,20 @@ class History:
             done.append(Change(record.redoes, _take(undone, record.redoes), record.seq, values))
         else:
             undone.clear()
+            self._overwritten.discard((record.by, True))
             done.append(Change(record.op_id, str(type(record.op).__struct_config__.tag), record.seq, values))
         del done[:-MOST_EDITS]
 
     def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore] | None:
         """The latest edit of a person of which something can be taken back (or done again), and what would do that."""
-        for change in reversed((self._undone if redo else self._done).get(by, [])):
+        changes = (self._undone if redo else self._done).get(by, [])
+        for index in range(len(changes) - 1, -1, -1):
+            change = changes[index]
             free = {name: old for name, old in change.before.items() if not self._by_others(by, name, change.seq)}
+            if not free:  # and never will be: it need not be looked at again
+                del changes[index]
+                self._overwritten.add((by, redo))
+                continue
             restore = put_back(document, free)
             if restore is not None:
                 return change, restore
@@ -103,7 +111,7 @@ class History:
 
     def has_any(self, by: str, *, redo: bool = False) -> bool:
         """Whether a person has done anything here, or taken anything back."""
-        return bool((self._undone if redo else self._done).get(by))
+        return bool((self._undone if redo else self._done).get(by)) or (by, redo) in self._overwritten
 
     def stale(self, by: str, op: Operation, base: int, document: Document) -> Property | None:
         """A property that an operation would write and somebody else has written since ``base``, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -342,6 +343,23 @@ def test_an_edit_of_which_nothing_is_left_is_passed_over() -> None:
     assert room.history("p1")[0] == "set_prompt"
     assert undo(room).undoes == "1"
     assert (room.document.prompt, room.document.settings) == ("", {"max_iterations": 6})
+
+
+def test_what_others_have_changed_for_good_is_not_looked_at_again() -> None:
+    """Two people who move the same drag to and fro, and are told all the time what they could undo."""
+    room = a_room()
+    by(room, "p1", D1, "add")
+    for number in range(1000):
+        person = f"p{number % 2 + 1}"
+        by(room, person, MoveDrag(id="d1", target=(20.0 + number % 20, 20.0)), f"o{number}")
+        room.history("p1")
+        room.history("p2")
+    began = time.perf_counter()
+    for _ in range(1000):
+        assert room.history("p1") == (None, None)
+    assert time.perf_counter() - began < 0.1
+    with pytest.raises(Refused, match="others have changed since all that you did"):
+        undo(room)
 
 
 def test_a_drag_that_others_took_away_does_not_come_back_by_moving_it() -> None:
