@@ -263,16 +263,15 @@ class Pages:
 
     def _with_cookie(self, response: Response, request: Request, cookie: str) -> Response:
         response.headers["Cache-Control"] = "no-store"
-        if cookie:
-            response.set_cookie(
-                COOKIE,
-                cookie,
-                max_age=round(self._settings.session_days * 86_400),
-                path=f"{self._settings.base_path}/",
-                secure=request.url.scheme == "https",
-                httponly=True,
-                samesite="strict",
-            )
+        response.set_cookie(  # again, where there was one: it lasts from its last use
+            COOKIE,
+            cookie,
+            max_age=round(self._settings.session_days * 86_400),
+            path=f"{self._settings.base_path}/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
         return response
 
     # Rooms -----------------------------------------------------------------------------------------------------------
@@ -505,9 +504,14 @@ def visitor_of(connection: HTTPConnection) -> Visitor:
     return Visitor(
         address=address_of(connection),
         cookie=connection.cookies.get(COOKIE, "") if trusted else "",
-        password=headers.get("livedrag-password", ""),
-        name=headers.get("livedrag-name", "")[:60].strip(),
+        password=_utf8(headers.get("livedrag-password", "")),
+        name=_utf8(headers.get("livedrag-name", ""))[:60].strip(),
     )
+
+
+def _utf8(header: str) -> str:
+    """A header that may have any letters: sent as UTF-8, read as HTTP reads headers."""
+    return header.encode("latin-1").decode(errors="replace")
 
 
 def below(base: str, page: str) -> str:

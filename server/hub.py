@@ -296,17 +296,20 @@ class Hub:
     # Who may come in -------------------------------------------------------------------------------------------------
 
     async def enter(self, room: str, visitor: Visitor, secret: str) -> tuple[str, Role, str]:
-        """Let the holder of a cookie into a room from now on; returns a new cookie if there was none, role and ticket.
+        """Let the holder of a cookie into a room from now on; returns the cookie (maybe a new one), role and ticket.
 
         Raises:
             UnknownRoom: there is no such room.
             NeedsPassword: the server's password was not said, or another one.
             NoEntry: the secret does not open the room.
         """
-        cookie = await self.give_cookie(visitor)
-        session = await self.exchange.holder(cookie or visitor.cookie)
-        assert session is not None
+        await self.check_password(visitor)
         hall = await self.open(room)
+        if await self.exchange.holder(visitor.cookie) is None:
+            self._link(hall, secret)  # no cookie for who cannot come in
+        cookie = await self.give_cookie(visitor)
+        session = await self.exchange.holder(cookie)
+        assert session is not None
         member, link = hall.guests.admit(session.person, secret, time.time())
         if link is not None:
             await asyncio.wrap_future(self.store.save_link(room, link))
@@ -315,12 +318,12 @@ class Hub:
         return cookie, member.role, self.exchange.issue(room, session.person)
 
     async def give_cookie(self, visitor: Visitor) -> str:
-        """A cookie for who has none and says the password, where there is one. Raises `NeedsPassword`."""
+        """The visitor's cookie, or a new one, which has passed the password. Raises `NeedsPassword`."""
         session = await self.exchange.holder(visitor.cookie)
         passed = await self.exchange.has_passed(session)
         if not passed:
             self._try_password(visitor)
-        cookie = ""
+        cookie = visitor.cookie
         if session is None:
             cookie, session = await self.exchange.new_holder()
         if not passed:
@@ -359,11 +362,15 @@ class Hub:
             self._wait_for(self.store.save_link(room, link))
         return hall, person
 
-    def _script(self, hall: Hall, secret: str, name: str) -> str:
+    def _link(self, hall: Hall, secret: str) -> Link:
         link = hall.guests.link(secret)
         if link is None:
             text = f"this secret does not open room {hall.room.id!r}: use the whole link, with what follows its '#'"
             raise WrongSecret(text)
+        return link
+
+    def _script(self, hall: Hall, secret: str, name: str) -> str:
+        link = self._link(hall, secret)
         if len(hall.guests.members) > MOST_GUESTS:
             hall.guests.forget_scripts(but=hall.here | hall.editors)
         return script_person(hall.room.id, link, name) if name else nameless_script()

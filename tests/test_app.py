@@ -350,7 +350,8 @@ def test_a_secret_becomes_a_cookie_that_opens_the_room_from_then_on(address: str
     assert visitor.ask("GET", f"/api/rooms/{room.id}/picture") == (200, get(address, room, "picture"))
     cookie = visitor.cookie
     assert visitor.enter(room)[0] == 200, "the cookie is enough"
-    assert (visitor.set_cookie, visitor.cookie) == ("", cookie)
+    assert visitor.cookie == cookie
+    assert "Max-Age=15552000" in visitor.set_cookie, "180 days, from now on again"
     first, second = (visitor.handshake(room)[0] for _ in range(2))
     assert first is not None
     assert second is not None
@@ -360,6 +361,8 @@ def test_a_secret_becomes_a_cookie_that_opens_the_room_from_then_on(address: str
 
 def test_a_cookie_does_not_open_what_its_holder_has_not_entered(address: str, room: NewRoom) -> None:
     visitor, other = Visitor(address), create_room(address, png())
+    assert refusal(visitor.enter(room, "guess")) == (403, "wrong_secret")
+    assert visitor.cookie == ""
     visitor.enter(room, room.secret)
     assert refusal(visitor.enter(other)) == (403, "wrong_secret")
     assert refusal(visitor.enter(other, room.secret)) == (403, "wrong_secret")
