@@ -699,7 +699,7 @@ def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engi
 
 
 def test_too_many_edits_are_refused_and_too_many_signals_end_the_connection(tmp_path: Path) -> None:
-    limits = {"rate_edits": Rate(0.5, 2), "rate_presence": Rate(0.5, 1), "rate_signals": Rate(0.5, 5)}
+    limits = {"rate_edits": Rate(0.01, 2), "rate_presence": Rate(0.01, 1), "rate_signals": Rate(0.01, 5)}
     with quiet_server(tmp_path, **limits, rate_connections=Rate(0.01, 4)) as (address, _):
         room = create_room(address, png())
 
@@ -710,7 +710,9 @@ def test_too_many_edits_are_refused_and_too_many_signals_end_the_connection(tmp_
             ):
                 for number in range(2):
                     await ada.edit(SetPrompt(prompt=str(number)))
-                with pytest.raises(OperationRejected, match=r"too many edits: 0\.5 a second work, 2 at once") as caught:
+                with pytest.raises(
+                    OperationRejected, match=r"too many edits: 0\.01 a second work, 2 at once"
+                ) as caught:
                     await ada.edit(SetPrompt(prompt="x"))
                 assert caught.value.reason == "slow_down"
                 await grace.edit(SetPrompt(prompt="others may"))
