@@ -42,6 +42,8 @@ test-long: install
 
 bench: install
 	$(PY) -m tests.bench
+	$(PY) -m tests.bench --service
+	$(PY) -m tests.bench.page
 
 # Stable Diffusion 1.5's shape: needs 12 GiB of memory and 20 minutes.
 bench-full: install
