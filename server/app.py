@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import uvicorn
@@ -504,14 +504,9 @@ def visitor_of(connection: HTTPConnection) -> Visitor:
     return Visitor(
         address=address_of(connection),
         cookie=connection.cookies.get(COOKIE, "") if trusted else "",
-        password=_utf8(headers.get("livedrag-password", "")),
-        name=_utf8(headers.get("livedrag-name", ""))[:60].strip(),
+        password=unquote(headers.get("livedrag-password", "")),  # else only some letters could be sent
+        name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
     )
-
-
-def _utf8(header: str) -> str:
-    """A header that may have any letters: sent as UTF-8, read as HTTP reads headers."""
-    return header.encode("latin-1").decode(errors="replace")
 
 
 def below(base: str, page: str) -> str:

@@ -26,7 +26,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -152,7 +152,7 @@ def request(
 
 
 def _password(password: str) -> dict[str, str]:
-    return {"Livedrag-Password": password} if password else {}
+    return {"Livedrag-Password": quote(password)} if password else {}
 
 
 def _part(boundary: str, field: str, value: str | bytes, name: str) -> bytes:
@@ -419,7 +419,8 @@ class Client:
 
     async def fetch(self, method: str, path: str, body: bytes | dict[str, Any] | None = None) -> bytes:
         """One HTTP request below the room's address; a dict is sent as JSON. Raises `RequestFailed`."""
-        headers = {"Authorization": f"Bearer {self.secret}", **self._password}
+        headers = {"Authorization": f"Bearer {self.secret}", "Livedrag-Name": quote(self._hello["name"])}
+        headers |= self._password
         if isinstance(body, dict):
             body, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         below = f"/api/rooms/{self.room}/{path}".rstrip("/")

@@ -237,7 +237,7 @@ The page's link is `{{base}}/r/{{room}}#{{secret}}`. `POST {{base}}/api/rooms/{{
 and answers `{{"role": "...", "ticket": "..."}}`. A page's WebSocket is known by its cookie; a script sends in `hello`
 the ticket, which is good for one connection within a minute, or the secret itself. HTTP requests take the cookie or
 `Authorization: Bearer <secret>` with `Livedrag-Name: <name>` (the name in `hello`, to be the same person), and
-`Livedrag-Password: <password>` where there is one.
+`Livedrag-Password: <password>` where there is one; both are percent-encoded.
 """
 
 

@@ -160,11 +160,6 @@ class Saved:
     links: tuple[Link, ...]
     members: tuple[Member, ...]
 
-    @property
-    def roles(self) -> dict[str, Role]:
-        """Roles by digest of the secret that gives them."""
-        return {link.digest: link.role for link in self.links}
-
 
 @dataclass(frozen=True)
 class Listed:

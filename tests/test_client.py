@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from server.client import Client, NewRoom, OperationRejected, create_room
+from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
 from server.engine import Start
-from server.protocol import AddDrag, Close, Frame, MoveDrag, RemoveDrag, SetPrompt
+from server.protocol import AddDrag, Close, Edited, Frame, MoveDrag, People, Pointing, Presences, RemoveDrag, SetPrompt
 from tests.conftest import find_free_port
 from tests.quiet import QuietEngine, png, quiet_server
 from tests.traffic import serving_traffic
@@ -153,6 +153,65 @@ def test_the_end_of_a_run_is_learned_from_a_snapshot_too(address: str, engine: Q
             assert ended.run.outcome == "stopped"
             assert ended.result is not None
             assert ended.tracked == {"d1": (30.0, 20.0)}
+
+    asyncio.run(story())
+
+
+def test_a_password_and_a_name_may_have_any_letters(tmp_path: Path) -> None:
+    password = "Schlüssel 鍵 100%"
+    with quiet_server(tmp_path, password=password) as (address, _):
+        with pytest.raises(RequestFailed) as refused:
+            create_room(address, png())
+        assert refused.value.status == 401
+        room = create_room(address, png(), password=password)
+
+        async def story() -> None:
+            with pytest.raises(ConnectionClosed) as closed:
+                async with Client.join(address, room.id, room.secret):
+                    pass
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == Close.PASSWORD
+            async with Client.join(address, room.id, room.secret, name="Žofie 鍵", password=password) as client:
+                await client.load_mask(png(color="white", mode="L"))
+                loaded = await client.wait(Edited)
+                assert loaded.by == client.welcome.person, "what is done by HTTP is done by the same person"
+                assert await client.get("picture")
+
+        asyncio.run(story())
+
+
+def test_an_owner_gives_out_links_and_puts_people_out(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret, name="Ada") as owner:
+            link = await owner.make_link("viewer")
+            assert {"viewer", "owner"} == {entry["role"] for entry in await owner.links()}
+            async with Client.join(address, room.id, link["secret"], name="Bob") as guest:
+                with pytest.raises(OperationRejected, match="viewing"):
+                    await guest.edit(D1)
+                await owner.set_role(guest.welcome.person, "editor")
+                await guest.edit(D1)
+                await guest.undo()
+                assert guest.document.drags == {}
+                await guest.redo()
+                await guest.point((3.0, 4.0), tool="points")
+                shown = await owner.wait(Presences, lambda shown: guest.welcome.person in shown.people)
+                assert shown.people[guest.welcome.person] == Pointing(cursor=(3.0, 4.0), tool="points")
+                await guest.rename("Bo")
+                await owner.wait(People, lambda told: "Bo" in {person.name for person in told.people.values()})
+                await owner.remove(guest.welcome.person)
+                with pytest.raises(ConnectionClosed) as closed:
+                    await guest.wait(Frame)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == Close.REMOVED
+            await owner.revoke(link["id"])
+            with pytest.raises(ConnectionClosed):
+                async with Client.join(address, room.id, link["secret"], name="Cem"):
+                    pass
+            await owner.delete_room()
+            with pytest.raises(ConnectionClosed) as closed:
+                await owner.wait(Frame)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == Close.ROOM_DELETED
 
     asyncio.run(story())
 

@@ -12,7 +12,7 @@ from server.__main__ import CANNOT, main
 from server.room import digest
 from server.store import Store
 from tests.test_archive import make
-from tests.test_store import load
+from tests.test_store import load, roles
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_rooms_are_listed_exported_deleted_and_imported(
     secret = said.strip().rpartition("#")[2]
     assert f"room r: its owner's link is /r/r#{secret}" in said
     with Store(data) as store:
-        assert load(store).roles[digest(secret)] == "owner"
+        assert roles(load(store))[digest(secret)] == "owner"
     assert rooms("import", file, "--as-new", "--data-dir", data) == 0
     assert rooms("list", "--data-dir", data) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
