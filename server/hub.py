@@ -565,12 +565,9 @@ class Hub:
         except Refused as refusal:
             self._reject(seat, message.op_id, refusal)
             return
-        known = room.known(message.op_id)
-        if known is not None:  # sent again: the answer got lost, or has yet to come
-            saved = asyncio.wrap_future(self.store.barrier())
-            saved.add_done_callback(lambda _: seat.outbox.put(known))
-            return
         match message:
+            case _ if self._answers_again(seat, message):
+                pass
             case Edit():
                 self._operate(seat, message, lambda: room.edit(by, message))
             case Undo():
@@ -611,7 +608,17 @@ class Hub:
         await asyncio.wrap_future(self._commit(hall, record))
         return record
 
+    def _answers_again(self, seat: Seat, message: Request) -> bool:
+        """Whether it was sent again, because the answer got lost or has yet to come; then it is answered once more."""
+        known = seat.hall.room.known(message.op_id)
+        if known is not None:
+            saved = asyncio.wrap_future(self.store.barrier())
+            saved.add_done_callback(lambda _: seat.outbox.put(known))
+        return known is not None
+
     def _operate(self, seat: Seat, message: Request, operate: Callable[[], DocRecord]) -> None:
+        if self._answers_again(seat, message):  # it may have come twice while the mask was drawn
+            return
         try:
             record = operate()
         except Refused as refusal:

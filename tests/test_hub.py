@@ -20,16 +20,20 @@ from server.hub import Hub, UnknownRoom
 from server.protocol import (
     VERSION,
     AddDrag,
+    AddStroke,
     Document,
     Edit,
     Hello,
     MoveDrag,
     Picture,
     Rejected,
+    ServerMessage,
     SetPrompt,
     SetSettings,
     Snapshot,
+    Started,
     StartRun,
+    Stroke,
     decode_server,
 )
 from server.settings import Settings
@@ -104,6 +108,27 @@ def test_a_room_in_which_something_runs_stays_until_its_end(tmp_path: Path) -> N
     asyncio.run(story())
 
 
+def told(seat: Seat) -> list[ServerMessage]:
+    return [decode_server(packed) for packed in iter(seat.outbox.take, None)]
+
+
+def test_a_run_that_is_asked_for_twice_while_the_mask_is_drawn_starts_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            stroke = Stroke(id="s", mode="paint", radius=4.0, points=[(5.0, 5.0)])
+            seat.receive(Edit(op_id="paint", base=1, op=AddStroke(stroke=stroke)))
+            seat.receive(StartRun(op_id="go"))
+            seat.receive(StartRun(op_id="go"))  # as after a reconnect
+            await settled(sits.hub)
+            answers = [message for message in told(seat) if isinstance(message, Started | Rejected)]
+            assert [type(answer) for answer in answers] == [Started, Started]
+            assert answers[0] == answers[1]
+            assert len(asked(sits.engine, Start)) == 1
+
+    asyncio.run(story())
+
+
 async def everybody_leaves(hub: Hub, hall: Hall) -> None:
     for seat in list(hall.seats.values()):
         hub.leave(seat)
@@ -169,10 +194,8 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_under_its_own_id(tmp_pat
             async with Hub(Settings(data_dir=tmp_path), store, engine) as hub:
                 hall = await hub.open(room)
                 returning = msgspec.structs.replace(hello, since=2, of=hall.instance)
-                outbox = Outbox()
-                seat = await hub.join(room, returning, outbox, Visitor())
-                told = [decode_server(packed) for packed in iter(outbox.take, None)]
-                (snapshot,) = [message for message in told if isinstance(message, Snapshot)]
+                seat = await hub.join(room, returning, Outbox(), Visitor())
+                (snapshot,) = [message for message in told(seat) if isinstance(message, Snapshot)]
                 assert snapshot.document.run is not None
                 assert (snapshot.document.run.id, snapshot.document.run.interrupted) == (run, True)
                 seat.receive(StartRun(op_id="on"))
@@ -220,16 +243,15 @@ def test_a_full_disk_is_told_and_the_room_is_as_the_disk_has_it(
                 failing.set_exception(StoreError("nothing could be saved: disk full"))
                 return failing
 
-            while seat.outbox.take() is not None:
-                pass
+            told(seat)  # what came before
             with monkeypatch.context() as patched:
                 patched.setattr(sits.hub.store, "append", full)
                 seat.receive(Edit(op_id="lost", base=1, op=SetPrompt(prompt="lost")))
                 await settled(sits.hub)
-            told = [decode_server(packed) for packed in iter(seat.outbox.take, None)]
-            (rejected,) = [message for message in told if isinstance(message, Rejected)]
+            heard = told(seat)
+            (rejected,) = [message for message in heard if isinstance(message, Rejected)]
             assert (rejected.op_id, "disk full" in rejected.message) == ("lost", True)
-            (snapshot,) = [message for message in told if isinstance(message, Snapshot)]
+            (snapshot,) = [message for message in heard if isinstance(message, Snapshot)]
             assert (snapshot.seq, snapshot.document.prompt) == (1, "")
             seat.receive(Edit(op_id="kept", base=1, op=SetPrompt(prompt="kept")))
             await settled(sits.hub)
