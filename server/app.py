@@ -189,7 +189,7 @@ class Pages:
         """Whoever says the server's password gets a cookie that has passed it."""
         self._hub.limits.check_address(address_of(request), "enter")
         said = await self._json(request, Said)
-        cookie = await self._hub.give_cookie(replace(visitor_of(request), password=said.password))
+        cookie = await self._hub.doors.give_cookie(replace(visitor_of(request), password=said.password))
         return self._with_cookie(Response(status_code=204), request, cookie)
 
     async def enter(self, request: Request) -> Response:
@@ -198,7 +198,7 @@ class Pages:
         said = await self._json(request, Said)
         visitor = visitor_of(request)
         visitor = replace(visitor, password=said.password or visitor.password)
-        cookie, role, ticket = await self._hub.enter(request.path_params["room"], visitor, said.secret)
+        cookie, role, ticket = await self._hub.doors.enter(request.path_params["room"], visitor, said.secret)
         return self._with_cookie(JSONResponse({"role": role, "ticket": ticket}), request, cookie)
 
     async def links(self, request: Request) -> Response:
@@ -210,7 +210,7 @@ class Pages:
     async def make_link(self, request: Request) -> Response:
         """One more way in."""
         hall, _ = await self._enter(request, "owner")
-        link, secret = await self._hub.make_link(hall, (await self._json(request, NewRole)).role)
+        link, secret = await self._hub.doors.make_link(hall, (await self._json(request, NewRole)).role)
         url = f"{self._settings.base_path}/r/{hall.room.id}#{secret}"
         shown = {"id": link.id, "role": link.role, "made": link.made, "used": None, "secret": secret, "url": url}
         return JSONResponse(shown, 201)
@@ -221,20 +221,20 @@ class Pages:
         link = request.path_params["link"]
         if link not in hall.guests.links:
             raise Fault(404, "unknown_link", f"there is no link {link!r}: there are {', '.join(hall.guests.links)}")
-        await self._hub.revoke_link(hall, link, by)
+        await self._hub.doors.revoke_link(hall, link, by)
         return Response(status_code=204)
 
     async def give_role(self, request: Request) -> Response:
         """Let somebody do more, or less."""
         hall, by = await self._enter(request, "owner")
         role = (await self._json(request, NewRole)).role
-        await self._hub.give_role(hall, self._person(request, hall), role, by)
+        await self._hub.doors.give_role(hall, self._person(request, hall), role, by)
         return Response(status_code=204)
 
     async def remove(self, request: Request) -> Response:
         """Put somebody out for good."""
         hall, by = await self._enter(request, "owner")
-        await self._hub.remove(hall, self._person(request, hall), by)
+        await self._hub.doors.remove(hall, self._person(request, hall), by)
         return Response(status_code=204)
 
     async def delete_room(self, request: Request) -> Response:
@@ -279,7 +279,7 @@ class Pages:
     async def create_room(self, request: Request) -> Response:
         """A form with a picture makes a room, once all of it has been checked."""
         self._hub.limits.check_address(address_of(request), "create")
-        await self._hub.check_password(visitor_of(request))
+        await self._hub.doors.check_password(visitor_of(request))
         body = Body(request, self._settings.max_upload_bytes, "the upload", beside=BESIDE_THE_PICTURE)
         try:
             async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
@@ -477,7 +477,7 @@ class Pages:
         """The room of a request, and who asks, who must have a role in it."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         given = secret.strip() if scheme.lower() == "bearer" else ""
-        hall, person = await self._hub.visit(request.path_params["room"], visitor_of(request), given)
+        hall, person = await self._hub.doors.visit(request.path_params["room"], visitor_of(request), given)
         role = hall.guests.role(person) or "viewer"
         if RANKS[role] < RANKS[least]:
             texts = {"editor": "your link is for viewing: ask for one to edit", "owner": "only an owner may do this"}

@@ -23,6 +23,7 @@ from PIL import Image
 
 from server.checkpoints import Checkpoints
 from server.connection import Farewell, Outbox
+from server.doors import Doors, keep_quietly, new_link
 from server.engine import (
     AnyEvent,
     Change,
@@ -46,8 +47,8 @@ from server.engine import (
     Start,
     Stop,
 )
-from server.exchange import BYTES, Exchange, NeedsPassword, Visitor
-from server.guests import Guests, NoEntry, WrongSecret, is_script, nameless_script, script_person
+from server.exchange import Exchange, NeedsPassword, Visitor
+from server.guests import Guests, NoEntry, is_script
 from server.hall import DrawnMask, Hall, Seat
 from server.limits import Limits, SlowDown
 from server.mask import lets_nothing_change, rasterise, to_png
@@ -88,7 +89,6 @@ from server.protocol import (
     Reset,
     Restore,
     Resumed,
-    Role,
     SeekMoment,
     SetPrompt,
     SetSettings,
@@ -101,14 +101,12 @@ from server.protocol import (
     WasReset,
     Welcome,
 )
-from server.room import MOST_KNOWN, Refused, Room, digest, fold
+from server.room import MOST_KNOWN, Refused, Room, fold
 from server.settings import Settings
-from server.store import Link, Saved, Store, StoreError
+from server.store import Saved, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-MOST_GUESTS = 500
-"""People of a room after which scripts that have left no trace are forgotten."""
 LINGER = 60.0
 """Seconds after which a room in which nobody sits any more leaves the memory, or its session the device."""
 PREPARE_PAUSE = 0.3
@@ -134,7 +132,7 @@ class Hub:
         self.engine = engine
         self.limits = Limits(settings)
         self.metrics = Metrics()
-        self.exchange = Exchange(store, settings.password)
+        self.doors = Doors(store, Exchange(store, settings.password), self.limits, self.open)
         self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
         self.model: ModelInfo | None = None
         self._halls: dict[str, Hall] = {}
@@ -293,143 +291,13 @@ class Hub:
     def _mask(self, sha256: str) -> Image.Image:
         return Image.open(io.BytesIO(self.store.get_picture(sha256)))
 
-    # Who may come in -------------------------------------------------------------------------------------------------
-
-    async def enter(self, room: str, visitor: Visitor, secret: str) -> tuple[str, Role, str]:
-        """Let the holder of a cookie into a room from now on; returns the cookie (maybe a new one), role and ticket.
-
-        Raises:
-            UnknownRoom: there is no such room.
-            NeedsPassword: the server's password was not said, or another one.
-            NoEntry: the secret does not open the room.
-        """
-        await self.check_password(visitor)
-        hall = await self.open(room)
-        if await self.exchange.holder(visitor.cookie) is None:
-            self._link(hall, secret)  # no cookie for who cannot come in
-        cookie = await self.give_cookie(visitor)
-        session = await self.exchange.holder(cookie)
-        assert session is not None
-        member, link = hall.guests.admit(session.person, secret, time.time())
-        if link is not None:
-            await asyncio.wrap_future(self.store.save_link(room, link))
-        await asyncio.wrap_future(self.store.save_member(room, member))
-        assert member.role is not None
-        return cookie, member.role, self.exchange.issue(room, session.person)
-
-    async def give_cookie(self, visitor: Visitor) -> str:
-        """The visitor's cookie, or a new one, which has passed the password. Raises `NeedsPassword`."""
-        session = await self.exchange.holder(visitor.cookie)
-        passed = await self.exchange.has_passed(session)
-        if not passed:
-            self._try_password(visitor)
-        cookie = visitor.cookie
-        if session is None:
-            cookie, session = await self.exchange.new_holder()
-        if not passed:
-            await self.exchange.let_pass(session)
-        return cookie
-
-    async def check_password(self, visitor: Visitor) -> None:
-        """Raise `NeedsPassword` unless the server has none, or the visitor has said it."""
-        session = await self.exchange.holder(visitor.cookie)
-        if not await self.exchange.has_passed(session):
-            self._try_password(visitor)
-
-    def _try_password(self, visitor: Visitor) -> None:
-        if self.exchange.is_password(visitor.password):
-            return
-        if not visitor.password:
-            raise NeedsPassword("this server has a password: enter with it first, or send it as Livedrag-Password")
-        self.limits.check_address(visitor.address, "enter")
-        raise NeedsPassword("this server has a password, and this is another: ask whoever runs it")
-
-    async def visit(self, room: str, visitor: Visitor, secret: str) -> tuple[Hall, str]:
-        """A room for who asks by HTTP, and who that is. Raises as `enter` does."""
-        await self.check_password(visitor)
-        hall = await self.open(room)
-        session = await self.exchange.holder(visitor.cookie) if not secret else None
-        if session is None and not secret:
-            raise WrongSecret(
-                f"room {room!r} opens with its secret: send 'Authorization: Bearer <secret>', or enter it"
-            )
-        name = visitor.name or "script"
-        person = session.person if session is not None else self._script(hall, secret, name)
-        member, link = hall.guests.admit(person, secret, time.time())
-        if not member.name:
-            self._rename(hall, person, name)
-        if link is not None:
-            self._wait_for(self.store.save_link(room, link))
-        return hall, person
-
-    def _link(self, hall: Hall, secret: str) -> Link:
-        link = hall.guests.link(secret)
-        if link is None:
-            text = f"this secret does not open room {hall.room.id!r}: use the whole link, with what follows its '#'"
-            raise WrongSecret(text)
-        return link
-
-    def _script(self, hall: Hall, secret: str, name: str) -> str:
-        link = self._link(hall, secret)
-        if len(hall.guests.members) > MOST_GUESTS:
-            hall.guests.forget_scripts(but=hall.here | hall.editors)
-        return script_person(hall.room.id, link, name) if name else nameless_script()
-
-    async def _identify(self, hall: Hall, hello: Hello, visitor: Visitor) -> str:
-        """Who says hello."""
-        if hello.ticket is not None:
-            person = self.exchange.redeem(hello.ticket, hall.room.id)
-            if person is None:
-                raise WrongSecret("this ticket was used already or is too old: enter the room again")
-            return person
-        await self.check_password(visitor)
-        session = await self.exchange.holder(visitor.cookie)
-        if session is not None:
-            return session.person
-        return self._script(hall, hello.secret, hello.name.strip())
-
-    async def make_link(self, hall: Hall, role: Role) -> tuple[Link, str]:
-        """One more way in; returns it with its secret, which is told this once."""
-        link, secret = new_link(role)
-        hall.guests.add(link)
-        await asyncio.wrap_future(self.store.save_link(hall.room.id, link))
-        return link, secret
-
-    async def revoke_link(self, hall: Hall, id: str, by: str) -> None:
-        """Take a link away, and put out who came by it. Raises `NotAllowed`."""
-        came = [seat for seat in hall.seats.values() if seat.link == id and seat.person != by]
-        out = hall.guests.revoke(id, by)
-        for member in out:
-            self._wait_for(self.store.save_member(hall.room.id, member))
-        if by in hall.guests.members:
-            self._wait_for(self.store.save_member(hall.room.id, hall.guests.members[by]))
-        seats = [*came, *(seat for member in out for seat in hall.of(member.person))]
-        self._put_out(seats, "the link that you came by was revoked: ask for another")
-        await asyncio.wrap_future(self.store.remove_link(hall.room.id, id))
-
-    async def give_role(self, hall: Hall, person: str, role: Role, by: str) -> None:
-        """Let somebody do more, or less. Raises `NotAllowed`."""
-        member = hall.guests.give_role(person, role, by)
-        hall.tell(hall.people())
-        await asyncio.wrap_future(self.store.save_member(hall.room.id, member))
-
-    async def remove(self, hall: Hall, person: str, by: str) -> None:
-        """Put somebody out for good. Raises `NotAllowed`."""
-        member = hall.guests.put_out(person, by)
-        self._put_out(hall.of(person), "an owner of this room has put you out: ask them")
-        await asyncio.wrap_future(self.store.save_member(hall.room.id, member))
-
-    def _put_out(self, seats: list[Seat], why: str) -> None:
-        for seat in seats:
-            seat.outbox.dismiss(Farewell(Close.REMOVED, Fault(reason="removed", message=why)))
-
     # People ----------------------------------------------------------------------------------------------------------
 
     async def join(self, room: str, hello: Hello, outbox: Outbox, visitor: Visitor) -> Seat:
         """Let somebody in: they get the document, or what they have missed of it, and what there is to see of a run."""
         try:
             hall = await self.open(room)
-            person = await self._identify(hall, hello, visitor)
+            person = await self.doors.identify(hall, hello, visitor)
             hall = await self.open(room)
             member, link = hall.guests.admit(person, hello.secret, time.time())
         except UnknownRoom as error:
@@ -443,10 +311,10 @@ class Hub:
             code = Close.REMOVED if error.reason == "removed" else Close.WRONG_SECRET
             raise Farewell(code, Fault(reason=error.reason, message=str(error))) from None
         if link is not None:
-            self._wait_for(self.store.save_link(room, link))
+            keep_quietly(self.store.save_link(room, link))
         name = hello.name.strip() or member.name or f"Guest {len(hall.guests.members)}"
         if name != member.name:
-            self._rename(hall, person, name)
+            self.doors.rename(hall, person, name)
         seat = Seat(
             house=self,
             hall=hall,
@@ -513,11 +381,6 @@ class Hub:
         if not self._seats():
             self._all_gone.set()
 
-    def _rename(self, hall: Hall, person: str, name: str) -> None:
-        member = hall.guests.rename(person, name)
-        if not is_script(person) or person in hall.editors:
-            self._wait_for(self.store.save_member(hall.room.id, member))
-
     # Operations ------------------------------------------------------------------------------------------------------
 
     def count(self, seat: Seat, message: ClientMessage) -> None:
@@ -548,7 +411,7 @@ class Hub:
             pointing = Pointing(cursor=message.cursor, selected=message.selected, tool=message.tool, busy=message.busy)
             hall.point(seat.person, pointing)
         elif message.name.strip():
-            self._rename(hall, seat.person, message.name.strip())
+            self.doors.rename(hall, seat.person, message.name.strip())
             hall.tell(hall.people())
 
     def _request(self, seat: Seat, message: Request) -> None:
@@ -635,7 +498,7 @@ class Hub:
         accepted = time.monotonic()
         if isinstance(record, Edited) and is_script(record.by) and record.by in hall.guests.members:
             # Whoever has edited keeps their name.
-            self._wait_for(self.store.save_member(hall.room.id, hall.guests.members[record.by]))
+            keep_quietly(self.store.save_member(hall.room.id, hall.guests.members[record.by]))
         saving = self.store.append(hall.room.id, record, hall.room.document)
 
         def saved(saving: asyncio.Future[None]) -> None:
@@ -875,15 +738,6 @@ class Hub:
         )
         self._commit(hall, record)
 
-    def _wait_for(self, saving: Future[None]) -> None:
-        """Something small is being kept that nobody waits for; where it fails, the log says so."""
-
-        def saved(saving: asyncio.Future[None]) -> None:
-            if not saving.cancelled() and saving.exception() is not None:
-                log.error("a link or a person was not saved: %s", saving.exception())
-
-        asyncio.wrap_future(saving).add_done_callback(saved)
-
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something of our own until the hub closes; what goes wrong in it is logged."""
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -895,12 +749,6 @@ class Hub:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task of the hub failed", exc_info=task.exception())
-
-
-def new_link(role: Role) -> tuple[Link, str]:
-    """A link and its secret."""
-    secret = secrets.token_urlsafe(BYTES)
-    return Link(secrets.token_urlsafe(6), digest(secret), role, time.time()), secret
 
 
 def to_moments(kept: Kept, hall: Hall) -> Moments:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from server.doors import new_link
 from server.guests import COLOURS, Guests, NotAllowed, Removed, WrongSecret, script_person
-from server.hub import new_link
 from server.protocol import Role
 from server.store import Link
 

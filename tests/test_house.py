@@ -33,6 +33,7 @@ SERVER = [
     {"guests", "exchange", "jobs", "archive", "client", "protocol_page"},
     {"connection", "sessions"},
     {"hall", "runs"},
+    {"doors"},
     {"hub", "worker"},
     {"app", "cli"},
     {"__main__"},
