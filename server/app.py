@@ -19,33 +19,32 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
     FileResponse,
     HTMLResponse,
     JSONResponse,
-    RedirectResponse,
     Response,
     StreamingResponse,
 )
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocket
 
 from server import connection
 from server.archive import export_room
 from server.engine import Engine
-from server.exchange import NeedsPassword, Visitor
+from server.exchange import NeedsPassword
+from server.guard import COOKIE, Guard, address_of, error_response, visitor_of
 from server.guests import RANKS, NoEntry, NotAllowed
 from server.hall import Hall
 from server.hub import Hub, UnknownRoom
@@ -82,9 +81,6 @@ DRAINED = 64 * MIB
 DRAIN_SECONDS = 10.0
 """How much of a refused upload is read and dropped, so that the browser comes to read the answer."""
 PUBLIC_FILES = ("icon.svg", "favicon.svg", "favicon.ico", "manifest.webmanifest", "robots.txt")
-COOKIE = "livedrag"
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 class Fault(Exception):
@@ -159,7 +155,7 @@ def create_app(hub: Hub) -> Starlette:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hub=hub)],
+        middleware=[Middleware(Guard, settings=hub.settings, limits=hub.limits, metrics=hub.metrics)],
         exception_handlers={
             Fault: _on_fault,
             UploadFault: _on_fault,
@@ -489,26 +485,6 @@ class Pages:
         return FileResponse(self._hub.store.picture_path(sha256), media_type="image/png", headers=headers)
 
 
-def address_of(connection: HTTPConnection) -> str:
-    """Where a request comes from, or whom a trusted proxy asks for."""
-    return connection.client.host if connection.client is not None else ""
-
-
-def visitor_of(connection: HTTPConnection) -> Visitor:
-    """What a request says of who it is from. A cookie counts in a handshake that says, as browsers do, from what page.
-
-    That the page is our own, `Guard` has checked.
-    """
-    headers = connection.headers
-    trusted = connection.scope["type"] == "http" or "origin" in headers
-    return Visitor(
-        address=address_of(connection),
-        cookie=connection.cookies.get(COOKIE, "") if trusted else "",
-        password=unquote(headers.get("livedrag-password", "")),  # else only some letters could be sent
-        name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
-    )
-
-
 def below(base: str, page: str) -> str:
     """The page as it is served below a base path: what it loads, and what it asks for, lies there."""
     named = page.replace('name="livedrag-base" content=""', f'name="livedrag-base" content="{base}"')
@@ -624,11 +600,6 @@ def _white(picture: Picture) -> bytes:
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
-def error_response(status: int, reason: str, message: str) -> JSONResponse:
-    """How every error looks."""
-    return JSONResponse({"error": {"reason": reason, "message": message}}, status)
-
-
 async def _on_fault(request: Request, error: Exception) -> Response:
     assert isinstance(error, Fault | UploadFault)
     return error_response(error.status, error.reason, str(error))
@@ -672,100 +643,6 @@ async def _on_store_error(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     return error_response(500, "unexpected", "something unexpected went wrong; the server's log has the details")
-
-
-class Guard:
-    """Middleware: checks Host, Origin and rate, knows the base path, and adds headers that keep a browser to us alone.
-
-    Origin is checked where a cookie could do something: in every handshake and whatever is more than reading.
-    """
-
-    def __init__(self, app: ASGIApp, hub: Hub) -> None:
-        self._app = app
-        self._hub = hub
-        self._hosts = hub.settings.hosts
-        self._origins = hub.settings.allowed_origins
-        self._base = hub.settings.base_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not allowed_host(host, self._hosts):
-            works = ", ".join(self._hosts) or "any well-formed name"
-            refusal = error_response(
-                400, "wrong_host", f"Host {host!r} is not served here: {works} (LIVEDRAG_ALLOWED_HOSTS)"
-            )
-            await refusal(scope, receive, send)
-        elif origin is not None and scope.get("method") not in SAFE_METHODS and not self._same_origin(origin, host):
-            text = f"Origin {origin!r} is not this server ({host}): LIVEDRAG_ALLOWED_ORIGINS says which others may be"
-            await error_response(403, "wrong_origin", text)(scope, receive, send)
-        else:
-            app = self._app if scope["type"] == "websocket" else self._limited(scope)
-            path = scope["path"]
-            if path != self._base and not path.startswith(f"{self._base}/"):
-                path = self._base + path  # a proxy has taken it away
-            await app(
-                {**scope, "root_path": self._base, "path": path}, receive, _with_headers(send, security_headers(host))
-            )
-
-    def _limited(self, scope: Scope) -> ASGIApp:
-        """The application, or what answers in its place where too much is asked for, or a slash is missing."""
-        if self._base and scope["path"] == self._base:
-            return RedirectResponse(f"{self._base}/", 308)
-        try:
-            self._hub.limits.check_address(address_of(HTTPConnection(scope)), "request")
-        except SlowDown as error:
-            self._hub.metrics.rejects.add(error.setting)
-            response = error_response(429, "slow_down", str(error))
-            response.headers["Retry-After"] = str(math.ceil(error.seconds))
-            return response
-        return self._app
-
-    def _same_origin(self, origin: str, host: str) -> bool:
-        return urlsplit(origin).netloc.lower() == host.lower() or origin in self._origins
-
-
-def allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a Host header names this server; a port beside the name does not matter."""
-    if HOST.fullmatch(host) is None:
-        return False
-    name = host.rpartition("]")[0].lstrip("[") or host.partition(":")[0]
-    return not allowed or name.lower() in {entry.strip("[]").lower() for entry in allowed}
-
-
-def security_headers(host: str) -> dict[str, str]:
-    """Nothing from other hosts, no frames, no guessing of types; ``host`` is a checked Host header."""
-    policy = {
-        "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self'",
-        "img-src": "'self' blob: data:",
-        "connect-src": f"'self' ws://{host} wss://{host}",
-        "font-src": "'self'",
-        "manifest-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return {
-        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-    }
-
-
-def _with_headers(send: Send, headers: dict[str, str]) -> Send:
-    async def send_with(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(headers)
-        await send(message)
-
-    return send_with
 
 
 # Serving -------------------------------------------------------------------------------------------------------------

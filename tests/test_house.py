@@ -34,7 +34,7 @@ SERVER = [
     {"connection", "sessions"},
     {"hall", "runs"},
     {"doors"},
-    {"hub", "worker"},
+    {"hub", "worker", "guard"},
     {"app", "cli"},
     {"__main__"},
 ]
