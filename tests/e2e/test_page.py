@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -225,6 +226,13 @@ def test_what_is_no_picture_is_refused_in_words(browser: Browser, live_server: s
         expect(page.get_by_test_id("toast")).to_contain_text("broken.png")
         page.goto(f"{live_server}/r/nosuchroom#nosecret")
         expect(page.get_by_text("nosuchroom").first).to_be_visible()
+
+
+def test_the_page_is_small() -> None:
+    built = [path for path in (ROOT / "static" / "app" / "assets").iterdir() if path.suffix in {".js", ".css"}]
+    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in built}
+    assert len(sizes) >= 2
+    assert sum(sizes.values()) <= 80_000, sizes
 
 
 def listed_samples() -> list[dict[str, Any]]:

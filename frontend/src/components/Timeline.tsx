@@ -87,7 +87,7 @@ export function Timeline() {
               style={{ insetInlineStart: `${(index / (moments.length - 1)) * 100}%` }}
               aria-label={words.other(iterationOf(tip))}
               title={words.other(iterationOf(tip))}
-              onClick={() => (store.editable.value ? seek(tip) : look(tip))}
+              onClick={() => (store.editable.value && store.connected.value ? seek(tip) : look(tip))}
             >
               <BranchIcon />
             </button>
@@ -96,7 +96,7 @@ export function Timeline() {
       </div>
       <p class="film-words">
         <span>{words.moment(current.iteration)}</span>
-        {elsewhere && store.editable.value && (
+        {elsewhere && store.editable.value && store.connected.value && (
           <button type="button" class="small-button is-strong" onClick={() => seek(current.id)}>
             {words.go}
           </button>
