@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.limits import ADDRESS_LIMITS, MOST_BUCKETS, PERSON_LIMITS, WHAT, Buckets, Limits, SlowDown
+from server.protocol import ClientMessage
 from server.settings import Rate, Settings
 
 
@@ -53,6 +54,11 @@ def test_every_limit_has_a_setting_a_text_and_something_it_limits() -> None:
     settings = {field.name for field in dataclasses.fields(Settings) if field.type == "Rate"}
     limited = {*PERSON_LIMITS.values(), *ADDRESS_LIMITS.values(), "rate_signals"}
     assert settings == WHAT.keys() == limited
+
+
+def test_only_messages_that_there_are_have_limits_of_their_own() -> None:
+    message_types = {str(kind.__struct_config__.tag) for kind in ClientMessage.__args__}
+    assert PERSON_LIMITS.keys() <= message_types
 
 
 def test_no_limit_is_none() -> None:

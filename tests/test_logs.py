@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from server.logs import LONGEST, JsonLines, TextLines, scrub
+from tests.conftest import ROOT
 from tests.quiet import png
 
 SECRET = "q7Xw-unguessable_0123456789abcdef"
@@ -88,3 +91,43 @@ def test_short_bytes_and_plain_words_stay() -> None:
 
 def test_no_message_is_endless() -> None:
     assert len(scrub("x" * 10**6)) < LONGEST + 100
+
+
+STORY = """
+import asyncio, logging, sys
+from pathlib import Path
+from server.client import Client, create_room
+from server.logs import configure
+from server.protocol import AddDrag
+from tests.quiet import png, quiet_server
+
+configure("debug", "json")
+with quiet_server(Path(sys.argv[1]), password=sys.argv[2]) as (address, engine):
+    room = create_room(address, png(64, 48), password=sys.argv[2])
+
+    async def story():
+        async with Client.join(address, room.id, room.secret, password=sys.argv[2], name="Ada") as client:
+            await client.edit(AddDrag(id="d1", handle=(1, 1), target=(9, 9)))
+            await client.load_mask(png(color="white", mode="L"))
+            link = await client.make_link("viewer")
+            await client.get("picture")
+            await client.run()
+            await client.stop()
+            client.socket.transport.abort()
+            await client.edit(AddDrag(id="d2", handle=(1, 1), target=(9, 9)))
+            print(link["secret"])
+
+    asyncio.run(story())
+    print(room.secret, room.id)
+"""
+
+
+def test_a_server_tells_no_secret_and_no_picture_even_at_its_most_talkative(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STORY, str(tmp_path), SECRET]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    viewers, owners, room = ran.stdout.split()
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert any(room in json.dumps(line) for line in lines), "the log says something at all"
+    for hidden in (viewers, owners, SECRET, "IHDR", "PNG"):
+        assert hidden not in ran.stderr
