@@ -16,14 +16,15 @@ from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png
 
 SERVE = """
-mount -t tmpfs -o size=3m tmpfs "$1" && "$2" -m tests.traffic "$3" "$1/data" &
+mount -t tmpfs -o size=3m tmpfs "$1" || exit
+"$2" -m tests.traffic "$3" "$1/data" &
 server=$!
 read filled && head -c 9m /dev/zero > "$1/filler" 2>/dev/null
 echo filled
 read emptied && rm "$1/filler"
 echo emptied
 read over
-kill $(jobs -p) && wait
+kill $server && wait $server
 """
 
 
