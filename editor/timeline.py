@@ -48,8 +48,8 @@ class Moment:
 class Timeline:
     """The moments of a session, oldest first.
 
-    Over its budget, or over `MOST_MOMENTS`, it forgets the moment whose absence leaves the smallest gap for its age, but never the first, the
-    current one, the last of a branch, or one that branches go out from.
+    Over its budget, or over `MOST_MOMENTS`, it forgets the moment whose absence leaves the smallest gap for its age,
+    but never the first, the current one, the last of a branch, or one that branches go out from.
 
     Args:
         budget: bytes.
