@@ -6,6 +6,7 @@ edits made offline is fine, and going on like that is not.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -100,6 +101,13 @@ class Buckets:
         bucket.tokens -= 1.0
         return 0.0
 
+    def wait(self, key: str, now: float) -> float:
+        """What `take` would return; spends nothing."""
+        bucket = self._buckets.get(key)
+        if self.rate.unlimited or bucket is None:
+            return 0.0
+        return max(0.0, 1.0 - self._tokens(bucket, now)) / self.rate.per_second
+
     def _tokens(self, bucket: Bucket, now: float) -> float:
         return min(self.rate.burst, bucket.tokens + max(0.0, now - bucket.at) * self.rate.per_second)
 
@@ -124,10 +132,31 @@ class Limits:
 
     def check_address(self, address: str, action: AddressAction) -> None:
         """Count what comes from an address. Raises `SlowDown`, and then does not count it."""
-        self._check(ADDRESS_LIMITS[action], address)
+        self._check(ADDRESS_LIMITS[action], network_of(address))
+
+    def wait_address(self, address: str, action: AddressAction) -> None:
+        """Raise `SlowDown` where `check_address` would; counts nothing."""
+        buckets = self._buckets[ADDRESS_LIMITS[action]]
+        _refuse(ADDRESS_LIMITS[action], buckets.rate, buckets.wait(network_of(address), self._clock()))
 
     def _check(self, setting: str, key: str) -> None:
         buckets = self._buckets[setting]
-        seconds = buckets.take(key, self._clock())
-        if seconds:
-            raise SlowDown(setting, buckets.rate, seconds)
+        _refuse(setting, buckets.rate, buckets.take(key, self._clock()))
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6 the /64 that one household is given, in which addresses cost nothing."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
+
+
+def _refuse(setting: str, rate: Rate, seconds: float) -> None:
+    if seconds:
+        raise SlowDown(setting, rate, seconds)

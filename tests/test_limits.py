@@ -50,6 +50,50 @@ def test_each_action_of_an_address_has_its_own_limit(action: str) -> None:
     limits.check_address("203.0.113.6", action)  # type: ignore[arg-type]
 
 
+def test_looking_whether_an_address_may_spends_nothing() -> None:
+    clock = Clock()
+    limits = Limits(Settings(rate_entries=Rate(2, 1)), clock)
+    for _ in range(5):
+        limits.wait_address("203.0.113.5", "enter")
+    limits.check_address("203.0.113.5", "enter")
+    for _ in range(5):
+        with pytest.raises(SlowDown, match=r"too many tries to enter .* try again in 0\.5 s"):
+            limits.wait_address("203.0.113.5", "enter")
+    limits.wait_address("203.0.113.6", "enter")
+    clock.now += 0.5
+    limits.wait_address("203.0.113.5", "enter")
+    limits.check_address("203.0.113.5", "enter")
+
+
+@pytest.mark.parametrize(
+    ("address", "other", "together"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:203.0.113.5", "203.0.113.5", True),
+        ("::ffff:203.0.113.5", "::ffff:203.0.113.6", False),
+        ("203.0.113.5", "203.0.113.6", False),
+        ("", "", True),
+    ],
+)
+def test_an_ipv6_network_of_64_bits_counts_as_one_address(address: str, other: str, together: bool) -> None:
+    limits = Limits(Settings(rate_rooms=Rate(0.01, 1)), Clock())
+    limits.check_address(address, "create")
+    for look in (limits.wait_address, limits.check_address):
+        if together:
+            with pytest.raises(SlowDown):
+                look(other, "create")
+        else:
+            look(other, "create")
+
+
+def test_no_limit_is_none_for_who_looks_either() -> None:
+    limits = Limits(Settings(rate_entries=Rate(0, 0)), Clock())
+    limits.check_address("203.0.113.5", "enter")
+    limits.wait_address("203.0.113.5", "enter")
+
+
 def test_every_limit_has_a_setting_a_text_and_something_it_limits() -> None:
     settings = {field.name for field in dataclasses.fields(Settings) if field.type == "Rate"}
     limited = {*PERSON_LIMITS.values(), *ADDRESS_LIMITS.values(), "rate_signals"}
