@@ -30,7 +30,9 @@ MAX_STROKE_POINTS = 2000
 PRESENCE_RATE = 30
 """Times a second that cursors and the like are told at most."""
 
-Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""Names a file: nothing else may, since it becomes part of a path. ``$`` would let a newline at the end pass."""
 Pixel = Annotated[float, Meta(ge=-1e5, le=1e5)]
 XY = tuple[Pixel, Pixel]
 Setting = bool | int | float | str
@@ -118,7 +120,7 @@ class Raster(Record, frozen=True, kw_only=True, tag="raster"):
     """A loaded mask file: replaces what was painted before. Its PNG is at ``/api/rooms/{room}/masks/{sha256}``."""
 
     id: Id
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 MaskLayer = Stroke | Raster | Invert
@@ -127,7 +129,7 @@ MaskLayer = Stroke | Raster | Invert
 class Picture(Struct, frozen=True, kw_only=True):
     """The uploaded picture; ``width`` and ``height`` in pixels after EXIF orientation."""
 
-    sha256: str
+    sha256: Sha256
     width: int
     height: int
 
@@ -153,7 +155,7 @@ class Run(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """The picture the last run left, at the uploaded size; its PNG is at ``/api/rooms/{room}/result``."""
 
-    sha256: str
+    sha256: Sha256
     run: str
 
 

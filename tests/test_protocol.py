@@ -73,6 +73,24 @@ def test_server_messages_round_trip(message: p.ServerMessage) -> None:
     assert p.decode_server(p.encode(message)) == message
 
 
+@pytest.mark.parametrize("sha256", ["../victim", "a" * 63, "A" * 64, "a" * 64 + "\n", "a" * 32 + "/" + "a" * 31])
+@pytest.mark.parametrize("kind", [p.Picture, p.Result, p.Raster])
+def test_only_a_sum_names_a_file(kind: type[msgspec.Struct], sha256: str) -> None:
+    named = {"type": "raster", "id": "m", "sha256": "a" * 64, "width": 1, "height": 1, "run": "r"}
+    fields = {name: value for name, value in named.items() if name == "type" or name in kind.__struct_fields__}
+    if kind is not p.Raster:
+        del fields["type"]
+    assert msgspec.convert(fields, kind) is not None
+    with pytest.raises(msgspec.ValidationError, match="sha256"):
+        msgspec.convert({**fields, "sha256": sha256}, kind)
+
+
+@pytest.mark.parametrize("id", ["d1\n", "", "a b", "x" * 65])
+def test_an_id_is_of_plain_letters_alone(id: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(id, p.Id)
+
+
 ids = st.text("abcXYZ019_.:-", min_size=1, max_size=64)
 places = st.tuples(*[st.floats(-1e5, 1e5)] * 2)
 settings = st.dictionaries(
