@@ -28,7 +28,7 @@ from PIL import Image
 from server.protocol import DocRecord, Document, Id, Role
 from server.room import Refused, check_place, digest, fold
 from server.settings import MIB
-from server.store import Link, Member, Saved, Store, StoreError, folded, new_instance, references
+from server.store import SHA256, Link, Member, Saved, Store, StoreError, folded, new_instance, references
 
 VERSION = 1
 ROOM, BASE, RECORDS = "room.json", "base.json", "records.jsonl"
@@ -38,10 +38,10 @@ MOST_TEXT = 256 * MIB
 MOST_FILES = 4096 * MIB
 """Bytes that an archive may have unpacked: the texts each, all pictures together."""
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Time = Annotated[float, Meta(ge=0, le=1e11)]
-RoomId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RoomId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Short = Annotated[str, Meta(max_length=200)]
 
 
@@ -63,7 +63,7 @@ class KeptMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     person: Id
     name: Short
-    colour: Annotated[str, Meta(pattern=r"^(#[0-9a-f]{6})?$")]
+    colour: Annotated[str, Meta(pattern=r"^(#[0-9a-f]{6})?\Z")]
     role: Role | None
     link: Short
     seen: Time
@@ -303,8 +303,11 @@ def _folded(base: Document, records: Iterable[DocRecord], manifest: Manifest) ->
 def _check_document(document: Document, where: str) -> None:
     """Raise `ArchiveError` unless the document is one that a room can have."""
     picture = document.picture
-    if not (re.fullmatch(r"[0-9a-f]{64}", picture.sha256) and picture.width > 0 and picture.height > 0):
+    if not (picture.width > 0 and picture.height > 0):
         raise ArchiveError(f"{where} names a picture that cannot be: {json.dumps(msgspec.to_builtins(picture))[:200]}")
+    for kind, sha256 in references(document):
+        if SHA256.fullmatch(sha256) is None:
+            raise ArchiveError(f"{where} names a {kind} that cannot be: {sha256[:100]!r} is no SHA-256")
     try:
         for drag in document.drags.values():
             check_place(picture, "handle", drag.handle)

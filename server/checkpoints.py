@@ -13,9 +13,10 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,9 @@ KEPT = 2
 """Checkpoints of a room that are kept: should the newest turn out damaged, there is one more."""
 SHOTS_A_PART = 32
 """Moments whose pictures share a part."""
+
+ASIDE = "+gone-"
+"""What folders begin with that are being removed; no room's does."""
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.checkpoint")
 
@@ -173,6 +177,26 @@ class Checkpoints:
     def wipe(self, room: str) -> None:
         """Remove all that is kept of a room."""
         shutil.rmtree(self._of(room), ignore_errors=True)
+
+    def folders(self, rooms: Iterable[str]) -> list[Path]:
+        """The folders of rooms; not each of them has one."""
+        return [self._of(room) for room in rooms]
+
+    def others(self, rooms: Iterable[str]) -> list[Path]:
+        """The folders that there are of other rooms than these."""
+        there = {path for path in self._folder.iterdir() if path.is_dir()} if self._folder.is_dir() else set()
+        return sorted(there - set(self.folders(rooms)))
+
+    def set_aside(self, folders: Iterable[Path]) -> None:
+        """Take the names off folders, which is quick, until `clear` removes them. Raises `OSError`."""
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(self._folder / f"{ASIDE}{secrets.token_hex(8)}")
+
+    def clear(self) -> None:
+        """Remove what was set aside, before a crash too."""
+        for folder in self._folder.glob(f"{ASIDE}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _of(self, room: str) -> Path:
         plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", room)

@@ -2,23 +2,24 @@
 
 A single thread writes; all that waits for it is committed together, so that one `fsync` pays for many edits. The future
 of a job is done when its transaction is on disk, and not before. Files are on disk before the record that names them,
-and leave it after the last record that did.
+and leave it after the last record that did, in a thread of their own, for which no edit waits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
 import queue
+import re
 import secrets
-import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from server.checkpoints import Checkpoints
 from server.protocol import DocRecord, Document, Edited, Ended, Raster, Role
 from server.room import fold
 
@@ -86,12 +88,15 @@ CREATE TABLE files (
 CREATE INDEX files_by_content ON files (sha256);
 """
 SCHEMA_VERSION = 2
+IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
 REMEMBERED = 1000
 """Latest records of a room that are kept at least: what undo, resuming and sent-again operations can go back to."""
 GROUP = 256
 """Most jobs in one transaction."""
 FRESH = 3600.0
 """Seconds for which a file that was just put here stays, whether a room names it by then or not."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""All of what a file may be named by."""
 
 T = TypeVar("T")
 FileKind = Literal["picture", "mask", "result"]
@@ -214,6 +219,8 @@ class Store:
         self._fresh: dict[str, float] = {}
         self._files = threading.Lock()
         self._loaded: dict[str, float] = {}  # when; the writer's alone
+        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self._clearing = ThreadPoolExecutor(1, "store-clearing")
         try:
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             self._database = _open(folder / "livedrag.sqlite3")
@@ -235,6 +242,7 @@ class Store:
         """Finish what was asked for, then close."""
         self._jobs.put(None)
         self._writer.join()
+        self._clearing.shutdown()
 
     # Rooms -----------------------------------------------------------------------------------------------------------
 
@@ -286,7 +294,7 @@ class Store:
                 _advance(database, room, record.seq, document)
             return _replaced_results(database, room, document) if isinstance(record, Ended) else set()
 
-        return self._submit(job, self._remove_files)  # type: ignore[arg-type]
+        return self._submit(job, self._clear)  # type: ignore[arg-type]
 
     def load(self, room: str) -> Future[Saved | None]:
         """Read a room, which counts as using it; None if there is none by that name."""
@@ -310,7 +318,7 @@ class Store:
     def delete(self, room: str) -> Future[bool]:
         """Delete a room with its log, its links, its checkpoints, and the files that no other room names.
 
-        The future tells whether there was such a room.
+        The future tells whether there was such a room; its files go a little later.
         """
 
         def job(database: sqlite3.Connection) -> dict[str, set[str]]:
@@ -339,7 +347,7 @@ class Store:
     # Links, people and cookies ---------------------------------------------------------------------------------------
 
     def save_link(self, room: str, link: Link) -> Future[None]:
-        """Keep a link of a room, in place of the one with that id."""
+        """Keep a link of a room, in place of the one with that id; nothing where the room was deleted meanwhile."""
         return self._submit(lambda database: _put_link(database, room, link))
 
     def remove_link(self, room: str, id: str) -> Future[None]:
@@ -347,13 +355,8 @@ class Store:
         return self._submit(lambda database: _run(database, "DELETE FROM links WHERE room = ? AND id = ?", (room, id)))
 
     def save_member(self, room: str, member: Member) -> Future[None]:
-        """Keep who somebody is in a room, in place of what was known."""
+        """Keep who somebody is in a room, in place of what was known; nothing where it was deleted meanwhile."""
         return self._submit(lambda database: _put_member(database, room, member))
-
-    def remove_member(self, room: str, person: str) -> Future[None]:
-        """Forget that somebody was ever in a room."""
-        statement = "DELETE FROM members WHERE room = ? AND person = ?"
-        return self._submit(lambda database: _run(database, statement, (room, person)))
 
     def save_session(self, session: CookieSession) -> Future[None]:
         """Keep who holds a cookie, in place of what was known."""
@@ -396,52 +399,69 @@ class Store:
                     os.fsync(file.fileno())
                 draft.replace(path)
                 _sync_folder(path.parent)
+                _sync_folder(path.parent.parent)  # the folder may be new
         except OSError as error:
             _remove(draft)
             raise StoreError(_complaint(self.folder, error)) from error
         return sha256
 
     def picture_path(self, sha256: str) -> Path:
-        """Where a kept picture lies."""
+        """Where a kept picture lies. Raises `StoreError` for what names none, and might lead elsewhere."""
+        if SHA256.fullmatch(sha256) is None:
+            raise StoreError(f"{sha256[:100]!r} names no picture: 64 hexadecimal digits do")
         return self.folder / "pictures" / sha256[:2] / f"{sha256}.png"
 
     def get_picture(self, sha256: str) -> bytes:
         """Read a kept picture (blocking)."""
         return self.picture_path(sha256).read_bytes()
 
-    def checkpoints_path(self, room: str) -> Path:
-        """The folder in which the device's worker keeps a room's checkpoints; there may be none."""
-        return self.folder / "checkpoints" / room
-
     def sweep(self) -> Future[None]:
-        """Remove the files that no room names: what a crash left between a file and its record."""
+        """Remove the files and checkpoints that no room names: what a crash left between a file and its record."""
 
-        def job(database: sqlite3.Connection) -> set[str]:
+        def job(database: sqlite3.Connection) -> tuple[set[str], list[Path]]:
             named = {sha256 for (sha256,) in database.execute("SELECT DISTINCT sha256 FROM files")}
-            return {path.stem for path in (self.folder / "pictures").glob("*/*.png")} - named
+            rooms = [room for (room,) in database.execute("SELECT id FROM rooms")]
+            files = {path.stem for path in (self.folder / "pictures").glob("*/*.png")}
+            return files - named, self._checkpoints.others(rooms)
 
         return _then(self._submit(job, self._sweep_away), lambda _: None)
 
-    def _sweep_away(self, unnamed: set[str]) -> None:
-        self._remove_files(unnamed)
+    # What comes after a transaction; in the writer's thread, but for what it gives to the other.
+
+    def _sweep_away(self, unnamed: tuple[set[str], list[Path]]) -> None:
+        files, checkpoints = unnamed
+        self._checkpoints.set_aside(checkpoints)
+        self._clearing.submit(_logged, self._checkpoints.clear)
+        self._clearing.submit(_logged, self._remove_drafts)
+        self._clear(files)
+
+    def _clear_away(self, deleted: Mapping[str, set[str]]) -> None:
+        """What is left of deleted rooms, which the disk no longer knows.
+
+        Their checkpoints are only renamed here, before a next room of that name can have some.
+        """
+        for room, files in deleted.items():
+            self._loaded.pop(room, None)
+            self._clear(files)
+        self._checkpoints.set_aside(self._checkpoints.folders(deleted))
+        self._clearing.submit(_logged, self._checkpoints.clear)
+
+    def _clear(self, unnamed: set[str]) -> None:
+        if unnamed:
+            self._clearing.submit(_logged, lambda: self._remove_files(unnamed))
+
+    def _remove_drafts(self) -> None:
         for draft in (self.folder / "pictures").glob("*/*.draft"):
             with contextlib.suppress(FileNotFoundError):  # it was being written, and has its name now
                 if time.time() - draft.stat().st_mtime > FRESH:
                     _remove(draft)
-
-    def _clear_away(self, deleted: Mapping[str, set[str]]) -> None:
-        """What is left of deleted rooms, which the disk no longer knows."""
-        for room, files in deleted.items():
-            self._loaded.pop(room, None)
-            self._remove_files(files)
-            shutil.rmtree(self.checkpoints_path(room), ignore_errors=True)
 
     def _remove_files(self, unnamed: set[str]) -> None:
         """Remove files that no room names, unless somebody has just put them here for one that will."""
         with self._files:
             now = time.monotonic()
             self._fresh = {sha256: put for sha256, put in self._fresh.items() if now - put < FRESH}
-            for sha256 in unnamed - self._fresh.keys():
+            for sha256 in filter(SHA256.fullmatch, unnamed - self._fresh.keys()):  # others are no files of ours
                 _remove(self.picture_path(sha256))
 
     def _note_use(self, database: sqlite3.Connection, inside: Collection[str]) -> None:
@@ -453,7 +473,12 @@ class Store:
     # The writer ------------------------------------------------------------------------------------------------------
 
     def _submit(self, job: Callable[[sqlite3.Connection], T], after: Callable[[T], None] | None = None) -> Future[T]:
-        """Do a job in the next transaction; ``after`` takes its result in the writer's thread, once it is on disk."""
+        """Do a job in the next transaction, also where its future is cancelled: what follows builds on it.
+
+        Args:
+            after: takes its result in the writer's thread, once it is on disk and everybody has been told; not to be
+                long, since the next transaction waits for it.
+        """
         future: Future[T] = Future()
         self._jobs.put((job, after, future))  # type: ignore[arg-type]
         return future
@@ -473,8 +498,9 @@ class Store:
         self._database.close()
 
 
-def _commit(database: sqlite3.Connection, group: Iterable[_Job]) -> None:
+def _commit(database: sqlite3.Connection, jobs: Iterable[_Job]) -> None:
     """Do a group of jobs in one transaction; a job that fails leaves the others alone."""
+    group = [(job, after, _running(future)) for job, after, future in jobs]
     done: list[tuple[Future[object], Callable[[Any], None] | None, object]] = []
     pending = [future for _, _, future in group]
     try:
@@ -483,25 +509,45 @@ def _commit(database: sqlite3.Connection, group: Iterable[_Job]) -> None:
             database.execute("SAVEPOINT job")
             try:
                 done.append((future, after, job(database)))
-            except (StoreError, sqlite3.IntegrityError, msgspec.MsgspecError) as error:
+            except Exception as error:
+                if _is_of_the_disk(error):
+                    raise
                 database.execute("ROLLBACK TO job")
                 pending.remove(future)
                 future.set_exception(error)
             database.execute("RELEASE job")
         database.execute("COMMIT")
     except Exception as error:
-        if database.in_transaction:
+        with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
             database.execute("ROLLBACK")
+        perhaps = " Is the disk full?" if isinstance(error, sqlite3.OperationalError) else ""
         for future in pending:
-            future.set_exception(StoreError(f"nothing could be saved: {error}. Is the disk full?"))
+            future.set_exception(StoreError(f"nothing could be saved: {error}.{perhaps}"))
         return
-    for future, after, answer in done:
-        try:
-            if after is not None:
-                after(answer)
-        except Exception:
-            log.exception("what a saved change leaves behind was not cleared away")
+    for future, _, answer in done:
         future.set_result(answer)
+    for _, after, answer in done:
+        if after is not None:
+            _logged(functools.partial(after, answer))
+
+
+def _running(future: Future[object]) -> Future[object]:
+    """The future, which cannot be cancelled from now on; or one that nobody has, in place of a cancelled one."""
+    return future if future.set_running_or_notify_cancel() else Future()
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether an error of a job says something about all of its group: no room, no access, a damaged database."""
+    own = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, own)
+
+
+def _logged(clear: Callable[[], None]) -> None:
+    """Clear away what a saved change leaves behind, for which nobody waits."""
+    try:
+        clear()
+    except Exception:
+        log.exception("what a saved change leaves behind was not cleared away")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -635,12 +681,12 @@ def _unnamed(database: sqlite3.Connection, files: set[str]) -> set[str]:
 
 def _put_link(database: sqlite3.Connection, room: str, link: Link) -> None:
     row = (room, link.id, link.digest, link.role, link.made, link.used)
-    _run(database, "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?)", row)
+    _run(database, f"INSERT OR REPLACE INTO links SELECT ?, ?, ?, ?, ?, ? {IF_ROOM}", (*row, room))
 
 
 def _put_member(database: sqlite3.Connection, room: str, member: Member) -> None:
     row = (room, member.person, member.name, member.colour, member.role, member.link, member.seen)
-    _run(database, "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    _run(database, f"INSERT OR REPLACE INTO members SELECT ?, ?, ?, ?, ?, ?, ? {IF_ROOM}", (*row, room))
 
 
 def _run(database: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> None:
@@ -652,6 +698,8 @@ def _then(future: Future[T], change: Callable[[T], Any]) -> Future[Any]:
     changed: Future[Any] = Future()
 
     def done(future: Future[T]) -> None:
+        if not changed.set_running_or_notify_cancel():
+            return
         error = future.exception()
         if error is not None:
             changed.set_exception(error)

@@ -17,7 +17,7 @@ from server.protocol import DocRecord, Document, Drag, Edit, MoveDrag, Picture, 
 from server.room import Room, digest
 from server.store import REMEMBERED, Link, Member, Saved, Store
 from tests.quiet import MODEL, png
-from tests.test_store import OLD, load, roles, say
+from tests.test_store import OLD, load, roles, say, settle
 
 PIXELS = 1_000_000
 LINKS = (Link("l1", digest("owner"), "owner", 1.0, used=2.0), Link("l2", digest("viewer"), "viewer", 3.0))
@@ -76,6 +76,7 @@ def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> No
         there.append("r", say(room_there, "it goes on"), room_there.document).result(5)
         there._fresh.clear()
         there.sweep().result(5)
+        settle(there)
         assert exported(there).getvalue()
         assert there.delete("r").result(5)
 
@@ -188,6 +189,23 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
     "a log that ends early": (edit_json("room.json", lambda m: m.update(seq=99)), "ends at record 9, not at 99"),
     "a gap in the log": (edit_record(2, seq=7), "record 7 stands where record 3 should"),
     "an unknown record": (edit_record(0, type="rm -rf"), "records.jsonl, line 1 cannot be read"),
+    "a picture that leads elsewhere": (
+        edit_json("base.json", lambda b: b["picture"].update(sha256="../victim")),  # type: ignore[attr-defined]
+        "base.json (names a picture that cannot be: '../victim' is no SHA-256|cannot be read)",
+    ),
+    "a result that leads elsewhere": (
+        edit_json("base.json", lambda b: b.update(result={"sha256": "../victim", "run": "x"})),
+        "base.json (names a result that cannot be: '../victim' is no SHA-256|cannot be read)",
+    ),
+    "a mask that leads elsewhere": (
+        edit_record(0, op={"type": "raster", "id": "m", "sha256": "a" * 64 + "\n"}),
+        "record 1 names a mask that cannot be|cannot be read",
+    ),
+    "a result in the log that leads elsewhere": (
+        edit_record(5, result={"sha256": "../victim", "run": "run-red"}),
+        "record 6 names a result that cannot be: '../victim' is no SHA-256|line 6 cannot be read",
+    ),
+    "an id with a line end": (edit_json("room.json", lambda m: m.update(room="r\n")), "room.json cannot be read"),
     "an edit of what is not there": (
         edit_record(1, op={"type": "move_drag", "id": "nobody", "target": [1, 1]}),
         "record 2 does not fit",

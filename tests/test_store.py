@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.protocol import DocRecord, Document, Edit, Picture, Raster, Role, SetPrompt, StartRun
+from server.protocol import DocRecord, Document, Edit, Picture, Raster, Result, Role, SetPrompt, StartRun
 from server.room import Room
-from server.store import REMEMBERED, CookieSession, Link, Member, Saved, Store, StoreError, folded, references
+from server.store import (
+    REMEMBERED,
+    CookieSession,
+    Link,
+    Member,
+    Saved,
+    Store,
+    StoreError,
+    folded,
+    new_room,
+    references,
+)
 from tests.conftest import ROOT
 from tests.quiet import MODEL, png
 
@@ -115,12 +127,79 @@ def test_a_failed_job_leaves_the_others_of_its_group_alone(tmp_path: Path) -> No
         assert other.exception(5) is None
 
 
+def held_up(store: Store) -> threading.Event:
+    """Hold the writer up until the event is set, so that what is asked for meanwhile is one group."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(database: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    store._submit(wait)
+    assert begun.wait(5)
+    return go_on
+
+
+def test_a_job_with_a_fault_of_its_own_fails_alone_and_says_which(tmp_path: Path) -> None:
+    def faulty(database: sqlite3.Connection) -> None:
+        database.execute("DELETE FROM rooms")
+        raise KeyError("a fault")
+
+    with Store(tmp_path) as store:
+        store.create("r", EMPTY, LINKS).result(5)
+        go_on = held_up(store)
+        before, fails = store.create("s", EMPTY, LINKS), store._submit(faulty)
+        unbound = store._submit(lambda database: database.execute("SELECT ?", (object(),)).fetchone())
+        after = store.create("t", EMPTY, LINKS)
+        go_on.set()
+        with pytest.raises(KeyError, match="a fault"):
+            fails.result(5)
+        with pytest.raises(sqlite3.ProgrammingError):
+            unbound.result(5)
+        assert before.result(5)
+        assert after.result(5)
+        assert {listed.id for listed in store.rooms().result(5)} == {"r", "s", "t"}
+
+
+def test_a_fault_of_the_database_is_not_said_to_be_a_full_disk(tmp_path: Path) -> None:
+    def malformed(database: sqlite3.Connection) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with Store(tmp_path) as store:
+        with pytest.raises(StoreError, match=r"^nothing could be saved: database disk image is malformed\.$"):
+            store._submit(malformed).result(5)
+        store.create("r", EMPTY, LINKS).result(5)
+
+
+def test_a_cancelled_edit_is_kept_and_the_others_of_its_group_are_answered(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        room = fill(store, 1)
+        go_on = held_up(store)
+        cancelled = store.append("r", say(room, "cancelled"), room.document)
+        next_one = store.append("r", say(room, "next"), room.document)
+        deleting = store.delete("nobody")
+        assert cancelled.cancel()
+        assert deleting.cancel()
+        go_on.set()
+        assert next_one.result(5) is not None
+        assert load(store).document.prompt == "next"
+
+
 def test_pictures_are_found_by_their_content(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         data = png()
         assert store.put_picture(data) == store.put_picture(data) == hashlib.sha256(data).hexdigest()
         assert store.get_picture(hashlib.sha256(data).hexdigest()) == data
         assert not list(tmp_path.rglob("*.draft"))
+
+
+def test_a_new_folder_of_pictures_is_on_disk_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("server.store._sync_folder", synced.append)
+    with Store(tmp_path) as store:
+        synced.clear()
+        sha256 = store.put_picture(png())
+        assert synced == [tmp_path / "pictures" / sha256[:2], tmp_path / "pictures"]
 
 
 # Links, people and cookies -------------------------------------------------------------------------------------------
@@ -138,8 +217,6 @@ def test_links_people_and_cookies_come_back_as_they_were_last(tmp_path: Path) ->
         store.save_member("r", ada)
         store.save_member("r", replace(ada, role=None))
         store.save_member("r", Member("p2", "Bob", "#00aa00", "viewer", "", 2.0))
-        store.save_member("r", Member("p3", "Cem", "#0000aa", "viewer", "", 2.0))
-        store.remove_member("r", "p3")
         store.save_session(cookie)
         store.save_session(replace(cookie, passed="f" * 64))
     with Store(tmp_path) as store:
@@ -164,6 +241,12 @@ def age(store: Store) -> None:
     store._fresh.clear()
 
 
+def settle(store: Store) -> None:
+    """Wait until what is gone is gone from the disk too."""
+    store.barrier().result(5)
+    store._clearing.submit(lambda: None).result(5)
+
+
 def kept(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "pictures").glob("*/*")}
 
@@ -176,19 +259,21 @@ def test_a_deleted_room_takes_its_files_with_it_but_for_those_of_others(tmp_path
         room = Room("r", shared, MODEL)
         store.append("r", room.load_mask("p", "m", Raster(id="m", sha256=own)), room.document).result(5)
         store.save_member("r", Member("p1", "Ada", "#aa0000", "editor", "l1", 1.0))
-        store.checkpoints_path("r").mkdir(parents=True)
-        (store.checkpoints_path("r") / "latent").write_text("...")
+        leave_checkpoint(tmp_path, "r")
+        leave_checkpoint(tmp_path, "s")
         age(store)
         assert store.delete("r").result(5) is True
         assert store.delete("r").result(5) is False
         assert store.load("r").result(5) is None
+        settle(store)
         assert kept(tmp_path) == {shared.picture.sha256}
-        assert not store.checkpoints_path("r").exists()
+        assert os.listdir(tmp_path / "checkpoints") == ["s"]
         with pytest.raises(StoreError, match="does not follow"):
             store.append("r", say(room, "late"), room.document).result(5)
         assert load(store, "s").document == shared
         store.delete("s").result(5)
-        assert kept(tmp_path) == set()
+    assert kept(tmp_path) == set()
+    assert os.listdir(tmp_path / "checkpoints") == []
     database = sqlite3.connect(tmp_path / "livedrag.sqlite3")
     for table in ("rooms", "records", "links", "members", "files"):
         assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
@@ -203,7 +288,70 @@ def test_a_file_that_was_just_put_here_again_outlives_the_room_that_had_it(tmp_p
         with_picture(store, "teal")  # by somebody whose room has yet to be made
         store.delete("r").result(5)
         store.create("s", document, LINKS).result(5)
+        settle(store)
         assert store.get_picture(document.picture.sha256)
+
+
+def leave_checkpoint(folder: Path, room: str) -> None:
+    (folder / "checkpoints" / room).mkdir(parents=True)
+    (folder / "checkpoints" / room / "latent").write_text("...")
+
+
+def test_checkpoints_of_rooms_that_there_are_not_are_swept_away(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.create("r", EMPTY, LINKS).result(5)
+        store.create("an odd name", EMPTY, LINKS).result(5)
+        odd = f"+{hashlib.sha256(b'an odd name').hexdigest()}"
+        for name in ("r", odd, "gone before a crash", "+gone-half"):
+            leave_checkpoint(tmp_path, name)
+    Store(tmp_path).close()
+    assert set(os.listdir(tmp_path / "checkpoints")) == {"r", odd}
+
+
+def test_nobody_waits_for_the_files_of_a_deleted_room(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        document = with_picture(store, "teal")
+        store.create("r", document, LINKS).result(5)
+        leave_checkpoint(tmp_path, "r")
+        age(store)
+        slow = threading.Event()
+        store._clearing.submit(slow.wait, 30)  # a disk that takes its time
+        assert store.delete("r").result(5)
+        store.create("r", EMPTY, LINKS).result(5)
+        leave_checkpoint(tmp_path, "r")  # another room of that name
+        slow.set()
+    assert kept(tmp_path) == set()
+    assert os.listdir(tmp_path / "checkpoints") == ["r"]
+
+
+def test_a_deleted_room_takes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    victim = tmp_path / "victim.png"
+    victim.write_text("of somebody else")
+    data = tmp_path / "data"
+    result = Result(sha256="../../../victim", run="x")
+    with Store(data) as store:
+        document = with_picture(store, "teal")
+        saved = new_room(msgspec.structs.replace(document, result=result), LINKS)
+        store.adopt("r", saved).result(5)
+        age(store)
+        (data / "pictures" / result.sha256[:2]).mkdir(exist_ok=True)
+        assert store.delete("r").result(5)
+        settle(store)
+        assert victim.exists()
+        assert kept(data) == set()
+        for name in (result.sha256, "a" * 63, "a" * 64 + "\n", "A" * 64):
+            with pytest.raises(StoreError, match="names no picture"):
+                store.picture_path(name)
+
+
+def test_what_is_known_of_a_deleted_room_late_is_not_kept(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.create("r", EMPTY, LINKS).result(5)
+        store.delete("r").result(5)
+        store.save_link("r", Link("l2", "2" * 64, "viewer", 3.0)).result(5)
+        store.save_member("r", Member("p1", "Ada", "#aa0000", "editor", "l1", 1.0)).result(5)
+        store.create("r", EMPTY, ()).result(5)
+        assert (load(store).links, load(store).members) == ((), ())
 
 
 def test_what_a_crash_left_between_a_file_and_its_record_is_swept_away(tmp_path: Path) -> None:
@@ -212,6 +360,7 @@ def test_what_a_crash_left_between_a_file_and_its_record_is_swept_away(tmp_path:
         store.create("r", document, LINKS).result(5)
         orphan = store.put_picture(png(color="red"))
         store.sweep().result(5)
+        settle(store)
         assert kept(tmp_path) == {document.picture.sha256, orphan}
         draft = store.picture_path(orphan).with_suffix(".1.draft")
         draft.write_text("half")
@@ -234,6 +383,7 @@ def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
             age(store)
             store.append("r", room.start("p", StartRun(op_id=f"go{number}"), f"r{number}"), room.document)
             store.append("r", room.end("arrived", sha256=results[-1]), room.document).result(5)
+            settle(store)
             assert kept(tmp_path) == {document.picture.sha256, *results[-2:]}
 
 
@@ -288,6 +438,7 @@ def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: 
             assert len(instances) == len(expected)
             before = kept(old)
             store.sweep().result(5)
+            settle(store)
             assert kept(old) == before
     database = sqlite3.connect(old / "livedrag.sqlite3")
     assert database.execute("PRAGMA user_version").fetchone() == (2,)
