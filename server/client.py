@@ -88,7 +88,7 @@ CONNECT_SECONDS = 10.0
 
 
 class RequestFailed(Exception):
-    """The server answered a request with an error."""
+    """The server, or a proxy before it, answered a request with an error; ``reason`` is "http" where it gave none."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -147,8 +147,16 @@ def request(
             return answer
     except urllib.error.HTTPError as error:
         with error:
-            fault = json.loads(error.read())["error"]
-        raise RequestFailed(error.code, fault["reason"], fault["message"]) from None
+            raise _failed(error.code, error.reason, error.read()) from None
+
+
+def _failed(status: int, phrase: str, body: bytes) -> RequestFailed:
+    try:
+        fault = json.loads(body)["error"]
+        return RequestFailed(status, str(fault["reason"]), str(fault["message"]))
+    except (ValueError, KeyError, TypeError):  # not in our words: a proxy's page
+        text = body[:200].decode(errors="replace")
+        return RequestFailed(status, "http", f"the answer was {status} {phrase}: {text!r}")
 
 
 def _password(password: str) -> dict[str, str]:
@@ -472,7 +480,17 @@ class Client:
             await self.send(asked)
 
     async def _live(self) -> None:
-        """Listen, and connect again, until there is no use in it."""
+        """Keep connected until there is no use in it; whoever waits is told of whatever ends it."""
+        try:
+            end = await self._stay()
+        except Exception as error:  # such as a message that is none of the protocol: the next would be too
+            end = error
+        self._replica.lose()
+        self.socket.transport.abort()
+        await self._end(end)
+
+    async def _stay(self) -> Exception:
+        """Listen, and connect again, until there is no use in it; returns what was the last end."""
         failures = 0
         while True:
             end = await self._listen()
@@ -480,8 +498,7 @@ class Client:
             while True:
                 code = end.rcvd.code if isinstance(end, ConnectionClosed) and end.rcvd else None
                 if not self._reconnect or code in FINAL:
-                    await self._end(end)
-                    return
+                    return end
                 log.info("the connection of room %s broke (%s): connecting again", self.room, end)
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.5, 1.5))
                 try:

@@ -1,5 +1,8 @@
 """Logs: one line for each event, as text or as JSON, that names rooms and people and tells no secrets and no pictures.
 
+Names come from outside: what could end a line or move a cursor is escaped, and a traceback is indented, so that none of
+them can look like a line of its own.
+
 Callers give facts as ``extra``, such as ``log.info("a run ended", extra={"room": room.id, "outcome": outcome})``.
 Whatever is logged passes `scrub`, other libraries' messages and tracebacks included.
 """
@@ -26,6 +29,8 @@ _SECRETS = (
 )
 _BYTES = re.compile(r"""\bb(['"])(?:\\.|(?!\1).){33,}(?:\1|$)""", re.DOTALL)
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 def configure(level: str, style: Literal["text", "json"] | str) -> None:
     """Log to stderr, from ``level`` on."""
@@ -45,15 +50,19 @@ def scrub(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
 
 
+def escape(text: str) -> str:
+    """The text on one line, without control characters; also within JSON it stays what it is."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class TextLines(logging.Formatter):
-    """Time, place, level, message, and facts as ``name=value``."""
+    """Time, place, level, message, and facts as ``name=value``; a traceback below it, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
         when = f"{_when(record):%Y-%m-%d %H:%M:%S}"
-        line = f"{when} {record.name} {record.levelname} {scrub(record.getMessage() + facts)}"
-        trace = _trace(record)
-        return f"{line}\n{trace}" if trace else line
+        line = f"{when} {record.name} {record.levelname} {escape(scrub(record.getMessage() + facts))}"
+        return "\n".join([line, *(f"    {escape(traced)}" for traced in _trace(record).split("\n") if traced)])
 
 
 class JsonLines(logging.Formatter):
@@ -70,7 +79,7 @@ class JsonLines(logging.Formatter):
         trace = _trace(record)
         if trace:
             entry["trace"] = trace
-        return json.dumps(entry, ensure_ascii=False)
+        return escape(json.dumps(entry, ensure_ascii=False))
 
 
 def _facts(record: logging.LogRecord) -> Mapping[str, object]:

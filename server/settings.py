@@ -119,8 +119,8 @@ class Settings:
             "heartbeat",
             "deadline",
         ):
-            if not getattr(self, name) > 0:
-                raise SettingsFault(f"{name} {getattr(self, name)!r} is not above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsFault(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not 0 <= self.room_days < math.inf:
             raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
         if self.preview_quality not in QUALITIES:

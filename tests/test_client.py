@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
+from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from server.engine import Start
-from server.protocol import AddDrag, Close, Edited, Frame, MoveDrag, People, Pointing, Presences, RemoveDrag, SetPrompt
+from server.protocol import (
+    VERSION,
+    AddDrag,
+    Close,
+    Edited,
+    Frame,
+    MoveDrag,
+    People,
+    Pointing,
+    Presences,
+    ProtocolError,
+    RemoveDrag,
+    SetPrompt,
+    Snapshot,
+    Welcome,
+    encode,
+)
+from server.protocol_page import SERVER
 from tests.conftest import find_free_port
 from tests.quiet import QuietEngine, png, quiet_server
 from tests.traffic import serving_traffic
 
+Kind = TypeVar("Kind")
 D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
 
 
@@ -228,3 +250,65 @@ def test_only_so_many_messages_are_remembered(address: str, room: NewRoom) -> No
             assert last is client.received[-1]
 
     asyncio.run(story())
+
+
+def test_an_error_in_others_words_is_an_error_of_the_request() -> None:
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {"/html": b"<h1>Bad gateway</h1>", "/text": b'"error"', "/ours": b'{"error": "odd"}'}[self.path]
+            self.send_response(502)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for path in ("/html", "/text", "/ours"):
+            with pytest.raises(RequestFailed, match=r"the answer was 502 Bad Gateway: '.*(gateway|error)") as caught:
+                request(f"http://127.0.0.1:{proxy.server_port}", "GET", path)
+            assert (caught.value.status, caught.value.reason) == (502, "http")
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "when it connects again"])
+def test_a_server_that_speaks_otherwise_ends_the_client_and_what_it_waits_for(again: bool) -> None:
+    """Such as one of a newer version: the next message would be no better, so nothing is tried again."""
+    hellos = 0
+
+    async def speak(socket: ServerConnection) -> None:
+        nonlocal hellos
+        hellos += 1
+        await socket.recv()
+        if hellos == 1:
+            await socket.send(encode(example(Welcome)))
+            await socket.send(encode(example(Snapshot)))
+            await socket.recv()
+            if again:
+                socket.transport.abort()
+        await socket.send(b"\xc1 of another protocol")
+        await socket.wait_closed()
+
+    async def story() -> None:
+        async with serve(speak, "127.0.0.1", 0, subprotocols=[VERSION]) as server:  # type: ignore[list-item]
+            port = next(iter(server.sockets)).getsockname()[1]
+            async with Client.join(f"http://127.0.0.1:{port}", "r", "secret") as client, asyncio.timeout(10):
+                coming = asyncio.create_task(client.wait(Edited))
+                with pytest.raises(ProtocolError):
+                    await client.edit(D1)
+                with pytest.raises(ProtocolError):
+                    await coming
+                with pytest.raises(ProtocolError):
+                    await client.edit(D1)
+                assert not client.connected
+                assert [message async for message in client.messages()] == []
+                assert hellos == 1 + again
+
+    asyncio.run(story())
+
+
+def example(kind: type[Kind]) -> Kind:
+    """A message as a server sends it."""
+    return next(message for message in SERVER if isinstance(message, kind))

@@ -41,8 +41,28 @@ def test_text_lines_carry_them_too() -> None:
     assert line == "1970-01-01 00:00:00 server.hub INFO run r1 ended room=abc seconds=1.5"
 
 
-def test_a_line_stays_one_line() -> None:
-    assert "\n" not in JsonLines().format(record("one\ntwo", fact="three\nfour"))
+@pytest.mark.parametrize("control", ["\n", "\r", "\x0b", "\x1b[2K", "\x7f", "\x85", "\x9b", "\u2028", "\u2029"])
+@pytest.mark.parametrize("lines", [JsonLines(), TextLines()])
+def test_a_line_stays_one_line(lines: logging.Formatter, control: str) -> None:
+    line = lines.format(record(f"one{control}two %s", f"three{control}", room=f"four{control}2026-01-01 forged"))
+    assert control not in line
+    assert len(line.splitlines()) == 1
+    if isinstance(lines, JsonLines):
+        assert json.loads(line)["room"] == f"four{control}2026-01-01 forged"
+    else:
+        assert f"room=four\\u{ord(control[0]):04x}" in line
+
+
+def test_a_traceback_looks_like_no_line_of_its_own() -> None:
+    try:
+        raise ValueError("no room 'x\n1970-01-01 00:00:00 server.hub INFO forged\r\x1b[2K'")
+    except ValueError:
+        failed = record("it failed")
+        failed.exc_info = sys.exc_info()
+    first, *trace = TextLines().format(failed).split("\n")
+    assert first == "1970-01-01 00:00:00 server.hub INFO it failed"
+    assert any("forged" in line for line in trace)
+    assert all(line.startswith("    ") and "\r" not in line and "\x1b" not in line for line in trace)
 
 
 @pytest.mark.parametrize(
