@@ -18,7 +18,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, ParamSpec, TypeVar
 
 import msgspec
 import uvicorn
@@ -41,7 +41,7 @@ from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocket
 
 from server import connection
-from server.archive import export_room
+from server.archive import ArchiveError, export_room
 from server.engine import Engine
 from server.exchange import NeedsPassword
 from server.guard import COOKIE, Guard, address_of, error_response, visitor_of
@@ -106,6 +106,7 @@ class NewRole(msgspec.Struct, forbid_unknown_fields=True):
 
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class NewDrag(msgspec.Struct, forbid_unknown_fields=True):
@@ -166,6 +167,7 @@ def create_app(hub: Hub) -> Starlette:
             NotAllowed: _on_not_allowed,
             SlowDown: _on_slow_down,
             StoreError: _on_store_error,
+            ClientDisconnect: _on_disconnect,
             Exception: _on_unexpected,
         },
     )
@@ -178,6 +180,8 @@ class Pages:
         self._hub = hub
         self._settings = hub.settings
         self._drawing = asyncio.Semaphore(1)  # trajectories take a core for a second or so
+        self._decoding = asyncio.Semaphore(2)  # a picture takes much memory, and its core for as long
+        self._exporting = asyncio.Semaphore(2)
 
     # Entering --------------------------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class Pages:
         """Whoever says the server's password gets a cookie that has passed it."""
         self._hub.limits.check_address(address_of(request), "enter")
         said = await self._json(request, Said)
-        cookie = await self._hub.doors.give_cookie(replace(visitor_of(request), password=said.password))
+        cookie = await self._hub.doors.give_cookie(replace(visitor_of(request), password=said.password, counted=True))
         return self._with_cookie(Response(status_code=204), request, cookie)
 
     async def enter(self, request: Request) -> Response:
@@ -193,7 +197,7 @@ class Pages:
         self._hub.limits.check_address(address_of(request), "enter")
         said = await self._json(request, Said)
         visitor = visitor_of(request)
-        visitor = replace(visitor, password=said.password or visitor.password)
+        visitor = replace(visitor, password=said.password or visitor.password, counted=True)
         cookie, role, ticket = await self._hub.doors.enter(request.path_params["room"], visitor, said.secret)
         return self._with_cookie(JSONResponse({"role": role, "ticket": ticket}), request, cookie)
 
@@ -205,8 +209,9 @@ class Pages:
 
     async def make_link(self, request: Request) -> Response:
         """One more way in."""
+        role = (await self._json(request, NewRole)).role  # first, or who is put out meanwhile would make one still
         hall, _ = await self._enter(request, "owner")
-        link, secret = await self._hub.doors.make_link(hall, (await self._json(request, NewRole)).role)
+        link, secret = await self._hub.doors.make_link(hall, role)
         url = f"{self._settings.base_path}/r/{hall.room.id}#{secret}"
         shown = {"id": link.id, "role": link.role, "made": link.made, "used": None, "secret": secret, "url": url}
         return JSONResponse(shown, 201)
@@ -222,8 +227,8 @@ class Pages:
 
     async def give_role(self, request: Request) -> Response:
         """Let somebody do more, or less."""
-        hall, by = await self._enter(request, "owner")
         role = (await self._json(request, NewRole)).role
+        hall, by = await self._enter(request, "owner")
         await self._hub.doors.give_role(hall, self._person(request, hall), role, by)
         return Response(status_code=204)
 
@@ -283,8 +288,6 @@ class Pages:
         except (UploadFault, HTTPException):
             await body.drain()
             raise
-        except ClientDisconnect:
-            return Response(status_code=400)
         room, secret = await self._hub.create(document)
         log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
         url = f"{self._settings.base_path}/r/{room}#{secret}"
@@ -295,19 +298,25 @@ class Pages:
         if len(prompt) > MAX_PROMPT:
             raise Fault(422, "prompt_too_long", f"the prompt has {len(prompt)} characters: at most {MAX_PROMPT} work")
         data, name = await self._file(form, "picture")
-        image = await asyncio.to_thread(read_picture, data, name, self._settings.max_pixels)
+        image = await self._decode(read_picture, data, name, self._settings.max_pixels)
         size = image.size
         picture = Picture(sha256="", width=size[0], height=size[1])
         drags = parse_drags(str(form.get("drags") or "[]"), picture)
         mask: tuple[MaskLayer, ...] = ()
         if "mask" in form:
             data, name = await self._file(form, "mask")
-            png = await asyncio.to_thread(read_mask, data, name, size, self._settings.max_pixels)
+            png = await self._decode(read_mask, data, name, size, self._settings.max_pixels)
             mask = (Raster(id="uploaded", sha256=await asyncio.to_thread(self._hub.store.put_picture, png)),)
-        sha256 = await asyncio.to_thread(lambda: self._hub.store.put_picture(to_png(image)))
+        png = await self._decode(to_png, image)
+        sha256 = await asyncio.to_thread(self._hub.store.put_picture, png)
         return Document(
             picture=Picture(sha256=sha256, width=size[0], height=size[1]), drags=drags, mask=mask, prompt=prompt
         )
+
+    async def _decode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something with the pixels of a picture, for few at a time."""
+        async with self._decoding:
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     async def _file(self, form: FormData, field: str) -> tuple[bytes, str]:
         upload = form.get(field)
@@ -365,11 +374,14 @@ class Pages:
             raise
         picture = hall.room.document.picture
         size = (picture.width, picture.height)
-        png = await asyncio.to_thread(read_mask, data, "mask", size, self._settings.max_pixels)
+        png = await self._decode(read_mask, data, "mask", size, self._settings.max_pixels)
         sha256 = await asyncio.to_thread(self._hub.store.put_picture, png)
+        hall, by = await self._enter(request, "editor")  # who was put out meanwhile loads no mask
         record = await self._hub.load_mask(hall, by, op_id, Raster(id=op_id, sha256=sha256))
-        assert isinstance(record, Edited)
-        return JSONResponse({"seq": record.seq, "sha256": sha256})
+        if not isinstance(record, Edited) or not isinstance(record.op, Raster):
+            text = f"Op-Id {op_id!r} names another operation of this room: choose one that was not used, or none"
+            raise Fault(409, "op_id_used", text)
+        return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
 
     async def moment(self, request: Request) -> Response:
         """A small picture of a kept moment."""
@@ -403,9 +415,12 @@ class Pages:
         hall, _ = await self._enter(request, "editor")
         file = tempfile.TemporaryFile()  # noqa: SIM115 - sent after this has returned
         try:
-            await asyncio.to_thread(export_room, self._hub.store, hall.room.id, file)
-        except BaseException:
+            async with self._exporting:
+                await asyncio.to_thread(export_room, self._hub.store, hall.room.id, file)
+        except BaseException as error:
             file.close()
+            if isinstance(error, ArchiveError):  # deleted meanwhile
+                raise Fault(404, "unknown_room", str(error)) from None
             raise
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -639,6 +654,10 @@ async def _on_slow_down(request: Request, error: Exception) -> Response:
 async def _on_store_error(request: Request, error: Exception) -> Response:
     log.error("%s %s: %s", request.method, request.url.path, error)
     return error_response(507, "not_saved", str(error))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # which nobody reads
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:

@@ -51,6 +51,7 @@ class Doors:
         cookie = await self.give_cookie(visitor)
         session = await self._exchange.holder(cookie)
         assert session is not None
+        hall = await self._open(room)  # it may have been closed meanwhile, and opened again
         member, link = hall.guests.admit(session.person, secret, time.time())
         if link is not None:
             await asyncio.wrap_future(self._store.save_link(room, link))
@@ -78,11 +79,14 @@ class Doors:
             self._try_password(visitor)
 
     def _try_password(self, visitor: Visitor) -> None:
+        if visitor.password and not visitor.counted:
+            self._limits.wait_address(visitor.address, "enter")  # or guessing would go on at the rate of requests
         if self._exchange.is_password(visitor.password):
             return
         if not visitor.password:
             raise NeedsPassword("this server has a password: enter with it first, or send it as Livedrag-Password")
-        self._limits.check_address(visitor.address, "enter")
+        if not visitor.counted:
+            self._limits.check_address(visitor.address, "enter")
         raise NeedsPassword("this server has a password, and this is another: ask whoever runs it")
 
     async def visit(self, room: str, visitor: Visitor, secret: str) -> tuple[Hall, str]:
@@ -95,6 +99,7 @@ class Doors:
                 f"room {room!r} opens with its secret: send 'Authorization: Bearer <secret>', or enter it"
             )
         name = visitor.name or "script"
+        hall = await self._open(room)  # it may have been closed meanwhile, and opened again
         person = session.person if session is not None else self._script(hall, secret, name)
         member, link = hall.guests.admit(person, secret, time.time())
         if not member.name:

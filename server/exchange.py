@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from server.room import digest
-from server.store import CookieSession, Store
+from server.store import CookieSession, Store, StoreError
+
+log = logging.getLogger(__name__)
 
 TICKET_SECONDS = 60.0
 TOUCH_SECONDS = 86_400.0
@@ -33,13 +36,15 @@ class NeedsPassword(Exception):
 class Visitor:
     """What a request or a handshake says of who it is from; ``address`` is where it comes from.
 
-    ``name`` tells the scripts apart that know one secret.
+    ``name`` tells the scripts apart that know one secret; ``counted`` says that its trying of the password was counted
+    already.
     """
 
     address: str = ""
     cookie: str = ""
     password: str = ""
     name: str = ""
+    counted: bool = False
 
 
 class Exchange:
@@ -62,8 +67,12 @@ class Exchange:
         if session is None:
             session = await asyncio.wrap_future(self._store.find_session(key))
         if session is not None and self._clock() - session.used > TOUCH_SECONDS:
-            session = replace(session, used=self._clock())
-            await asyncio.wrap_future(self._store.save_session(session))
+            used = replace(session, used=self._clock())
+            try:
+                await asyncio.wrap_future(self._store.save_session(used))
+                session = used
+            except StoreError as error:  # it counts all the same, and is written down at its next use
+                log.error("the use of a cookie was not saved: %s", error)
         if session is not None:
             self._note(session)
         return session

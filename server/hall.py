@@ -98,9 +98,11 @@ class Hall:
         log: the latest records that have been told, up to ``seq``.
         latest: of what is volatile about a run, the latest of each kind.
         thumbnails: WebP pictures of the moments, by id.
-        seeking: who has asked for a moment that the engine has not answered for yet.
+        seeking: who has asked for a moment that the engine has not answered for yet, by person and operation.
         edited: the engine has not heard of the latest edit yet.
         started: the engine has heard of the run; ``resuming``: it was interrupted before.
+        format: of the previews that the engine was asked for last.
+        drawing: held while the mask is drawn.
     """
 
     room: Room
@@ -114,13 +116,15 @@ class Hall:
     thumbnails: dict[int, bytes] = field(default_factory=dict)
     seats: dict[str, Seat] = field(default_factory=dict)
     latest: dict[type, Progress | Points | Frame | Prepared] = field(default_factory=dict)
-    seeking: dict[int, list[tuple[Seat, SeekMoment]]] = field(default_factory=dict)
+    seeking: dict[int, dict[tuple[str, str], tuple[Seat, SeekMoment]]] = field(default_factory=dict)
     pointing: dict[str, Pointing] = field(default_factory=dict)
     edited: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     started: bool = False
     resuming: bool = False
+    format: str = ""
     mask: DrawnMask = field(default_factory=DrawnMask)
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     steering: asyncio.Task[None] | None = None
     preparing: asyncio.Task[None] | None = None
     _histories: dict[str, History] = field(default_factory=dict)
@@ -158,6 +162,11 @@ class Hall:
             if person in here or person in edited
         }
         return People(people=people)
+
+    def saved(self, op_id: str) -> DocRecord | None:
+        """The record that an operation was accepted with, if it is on disk and has been told."""
+        record = self.room.known(op_id)
+        return record if record is not None and record.seq <= self.seq else None
 
     def missed(self, since: int) -> list[DocRecord] | None:
         """The records after ``since``; None where only a snapshot helps."""

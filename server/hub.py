@@ -277,10 +277,11 @@ class Hub:
 
     async def _drawn_mask(self, hall: Hall) -> DrawnMask:
         """The mask as the room has it when this returns."""
-        while hall.mask.layers is not hall.room.document.mask:  # and again, if somebody has painted meanwhile
-            layers, picture = hall.room.document.mask, hall.room.document.picture
-            hall.mask = await asyncio.to_thread(self._draw_mask, layers, (picture.width, picture.height))
-        return hall.mask
+        async with hall.drawing:  # once, however many wait for it
+            while hall.mask.layers is not hall.room.document.mask:  # and again, if somebody has painted meanwhile
+                layers, picture = hall.room.document.mask, hall.room.document.picture
+                hall.mask = await asyncio.to_thread(self._draw_mask, layers, (picture.width, picture.height))
+            return hall.mask
 
     def _draw_mask(self, layers: tuple[MaskLayer, ...], size: tuple[int, int]) -> DrawnMask:
         if not layers:
@@ -310,6 +311,10 @@ class Hub:
         except NoEntry as error:
             code = Close.REMOVED if error.reason == "removed" else Close.WRONG_SECRET
             raise Farewell(code, Fault(reason=error.reason, message=str(error))) from None
+        except StoreError as error:
+            log.error("nobody can come in: %s", error, extra={"room": room})
+            text = f"the server cannot read or keep what it needs to: {error}"
+            raise Farewell(Close.GOING_AWAY, Fault(reason="not_saved", message=text)) from None
         if link is not None:
             keep_quietly(self.store.save_link(room, link))
         name = hello.name.strip() or member.name or f"Guest {len(hall.guests.members)}"
@@ -328,6 +333,8 @@ class Hub:
         self._greet(seat, hello)
         hall.seats[seat.id] = seat
         hall.tell(hall.people())
+        if hall.started and hall.room.running and hall.format != frame_format(hall):
+            hall.edited.set()  # else they would see nothing until the next edit
         if len(hall.seats) == 1:
             self._prepare_soon(hall)
         return seat
@@ -463,9 +470,11 @@ class Hub:
     async def load_mask(self, hall: Hall, by: str, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by a loaded one; returns the record when it is on disk. Raises `StoreError`."""
         hall = await self.open(hall.room.id)  # it may have been closed while the mask was on its way
-        known = hall.room.known(op_id)
-        if known is not None:
+        if hall.room.known(op_id) is not None:
             await asyncio.wrap_future(self.store.barrier())
+            known = hall.saved(op_id)
+            if known is None:
+                raise StoreError(f"operation {op_id!r} was not saved: send it again")
             return known
         record = hall.room.load_mask(by, op_id, raster)
         await asyncio.wrap_future(self._commit(hall, record))
@@ -473,11 +482,19 @@ class Hub:
 
     def _answers_again(self, seat: Seat, message: Request) -> bool:
         """Whether it was sent again, because the answer got lost or has yet to come; then it is answered once more."""
-        known = seat.hall.room.known(message.op_id)
-        if known is not None:
-            saved = asyncio.wrap_future(self.store.barrier())
-            saved.add_done_callback(lambda _: seat.outbox.put(known))
-        return known is not None
+        if seat.hall.room.known(message.op_id) is None:
+            return False
+
+        def answer(barrier: asyncio.Future[None]) -> None:
+            barrier.exception()  # whatever it says: what is on disk, and has been told, the hall knows
+            known = seat.hall.saved(message.op_id)
+            if known is not None:
+                seat.outbox.put(known)
+            else:
+                self._reject(seat, message.op_id, Refused("invalid", "this was not saved: do it again"))
+
+        asyncio.wrap_future(self.store.barrier()).add_done_callback(answer)
+        return True
 
     def _operate(self, seat: Seat, message: Request, operate: Callable[[], DocRecord]) -> None:
         if self._answers_again(seat, message):  # it may have come twice while the mask was drawn
@@ -521,12 +538,19 @@ class Hub:
         self._keep(self._reload(hall))
 
     async def _reload(self, hall: Hall) -> None:
-        was_running = hall.room.running
-        hall.room, _ = await self._load(hall.room.id)
-        room = hall.room
-        if was_running and room.document.run is not None and room.document.run.interrupted:
+        refused, last = hall.room, hall.document.run
+        # A run goes on if people were told of it and nothing ends it: one whose start was refused never began.
+        goes_on = refused.running and last is not None and last.outcome is None and not last.interrupted
+        room, _ = await self._load(hall.room.id)
+        if hall.room is not refused:
+            return  # it was read again for another record, and may be ahead of what is read here
+        if goes_on and room.document.run is not None and room.document.run.interrupted:
             room.document = replace(room.document, run=replace(room.document.run, interrupted=False))
-        hall.document, hall.seq = room.document, room.seq
+        hall.room, hall.document, hall.seq = room, room.document, room.seq
+        if room.running:
+            hall.edited.set()  # the engine may have heard of what was refused
+        elif hall.steering is not None:
+            hall.steering.cancel()
         hall.tell(Snapshot(seq=hall.seq, document=hall.document))
         hall.tell_histories(hall.here)
 
@@ -569,10 +593,16 @@ class Hub:
         """Begin a run on the engine, and tell it of every edit until the run has ended."""
         try:
             await self._follow(hall, run)
-        except (OSError, StoreError, ValueError) as error:
+        except Exception as error:
             log.exception("a run cannot be steered", extra={"room": hall.room.id, "run": run})
-            if hall.room.runs(run):
-                self._commit(hall, hall.room.end("failed", message=f"the room's pictures cannot be read: {error}"))
+            if not hall.room.runs(run):
+                return
+            message = "something unexpected went wrong; the server's log has the details"
+            if isinstance(error, OSError | StoreError | ValueError):
+                message = f"the room's pictures cannot be read: {error}"
+            self._commit(hall, hall.room.end("failed", message=message))
+            if hall.started:
+                self.engine.submit(Stop(room=hall.room.id, run=run))
 
     async def _follow(self, hall: Hall, run: str) -> None:
         room = hall.room
@@ -581,7 +611,7 @@ class Hub:
         if not hall.room.runs(run):
             return  # over before it began
         self.engine.submit(Start(run=run, picture=picture, goal=goal, resume=hall.resuming))
-        hall.started = True
+        hall.started, hall.format = True, goal.format
         if hall.stopping:
             self.engine.submit(Stop(room=room.id, run=run))
         while True:
@@ -591,6 +621,7 @@ class Hub:
             if not hall.room.runs(run):
                 return
             self.engine.submit(Change(goal=goal))
+            hall.format = goal.format
 
     async def _goal(self, hall: Hall) -> Goal:
         mask = await self.mask_png(hall)
@@ -605,7 +636,7 @@ class Hub:
                 for id, drag in document.drags.items()
             },
             mask=mask,
-            format=frame_format([seat.formats for seat in hall.seats.values()]),
+            format=frame_format(hall),
         )
 
     def _prepare_soon(self, hall: Hall) -> None:
@@ -627,31 +658,33 @@ class Hub:
 
     async def _seek(self, seat: Seat, message: SeekMoment) -> None:
         """Ask the engine for a moment; what it answers is a record, or a refusal."""
-        hall, asked = seat.hall, (seat, message)
+        hall, asked, key = seat.hall, (seat, message), (seat.person, message.op_id)
         moments = {moment.id for moment in hall.moments.moments} if hall.moments is not None else set()
         if message.moment not in moments:
             there = ", ".join(map(str, sorted(moments)[:20])) or "none"
             text = f"moment {message.moment} is not on the timeline (it may have been thinned away): there are {there}"
             self._reject(seat, message.op_id, Refused("unknown", text))
             return
-        waiting = hall.seeking.setdefault(message.moment, [])
-        if any(other.op_id == message.op_id for _, other in waiting):
-            return  # sent again, and still under way
-        waiting.append(asked)
+        text = f"moment {message.moment} could not be reached: the device is busy or its worker restarts, try again"
+        waiting = hall.seeking.setdefault(message.moment, {})
+        under_way = key in waiting
+        waiting[key] = asked  # where it was sent again over a new connection, it is answered there
         try:
-            goal = await self._goal(hall)
-            if self._is_open(hall):
-                self.engine.submit(Seek(moment=message.moment, goal=goal))
-                await asyncio.sleep(SEEK_SECONDS)
+            if not under_way:
+                goal = await self._goal(hall)
+                if self._is_open(hall):
+                    self.engine.submit(Seek(moment=message.moment, goal=goal))
         except (OSError, StoreError, ValueError) as error:
             log.error("a moment cannot be sought: %s", error, extra={"room": hall.room.id})
-        if asked in hall.seeking.get(message.moment, []):
-            hall.seeking[message.moment].remove(asked)
-            text = f"moment {message.moment} could not be reached: the device is busy or its worker restarts, try again"
+            latest, _ = waiting.pop(key, asked)
+            self._reject(latest, message.op_id, Refused("busy", text))
+            return
+        await asyncio.sleep(SEEK_SECONDS)
+        if hall.seeking.get(message.moment, {}).get(key) is asked:  # and stays there: the engine may go there yet
             self._reject(seat, message.op_id, Refused("busy", text))
 
     def _sought(self, hall: Hall, event: Sought) -> None:
-        for seat, message in hall.seeking.pop(event.moment, []):
+        for seat, message in hall.seeking.pop(event.moment, {}).values():
             self._operate(
                 seat,
                 message,
@@ -670,8 +703,8 @@ class Hub:
             return  # nobody is there any more
         match event:
             case Complained(moment=moment, message=message):
-                asked = hall.seeking.pop(moment, []) if moment is not None else []
-                for seat, seek in asked:
+                asked = hall.seeking.pop(moment, {}) if moment is not None else {}
+                for seat, seek in asked.values():
                     self._reject(seat, seek.op_id, Refused("unknown", message))
                 if not asked:
                     hall.tell(Fault(reason="editor", message=message))
@@ -776,9 +809,9 @@ def prepares_anew(op: object) -> bool:
     return False
 
 
-def frame_format(wishes: list[tuple[str, ...]]) -> FrameFormat:
+def frame_format(hall: Hall) -> FrameFormat:
     """The picture format that everybody in a room can show, WebP if they can."""
-    return "webp" if all("webp" in wish for wish in wishes) else "jpeg"
+    return "webp" if all("webp" in seat.formats for seat in hall.seats.values()) else "jpeg"
 
 
 def tag_of(record: Any) -> str:

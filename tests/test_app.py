@@ -7,8 +7,10 @@ import http.client
 import io
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from server.app import create_app
-from server.archive import import_room
+from server.archive import export_room, import_room
 from server.checkpoints import Checkpoint, Checkpoints, KeptMoment, picture_parts
 from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from server.engine import Forget, Goal, Kept, MomentInfo
@@ -46,6 +48,7 @@ from server.protocol import (
 from server.protocol_page import HTTP
 from server.settings import Rate, Settings
 from server.store import Store
+from server.uploads import read_picture
 from tests.conftest import ROOT
 from tests.quiet import QuietEngine, png, quiet_server
 
@@ -288,6 +291,94 @@ def test_a_mask_sent_again_changes_nothing(address: str, room: NewRoom) -> None:
         request(address, "PUT", f"/api/rooms/{room.id}/mask", png(), {**headers, "Op-Id": "no id!"})
 
 
+def test_an_op_id_of_something_else_loads_no_mask(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            op_id = (await client.edit(AddDrag(id="d1", handle=(10, 10), target=(20, 20)))).op_id
+            run_id = (await client.run()).op_id
+            path = f"/api/rooms/{room.id}/mask"
+            for used in (op_id, run_id):
+                headers = {"Authorization": f"Bearer {room.secret}", "Op-Id": used}
+                with pytest.raises(RequestFailed, match=used) as caught:
+                    await asyncio.to_thread(request, address, "PUT", path, png(color="white"), headers)
+                assert (caught.value.status, caught.value.reason) == (409, "op_id_used")
+            assert client.document.mask == ()
+
+    asyncio.run(story())
+
+
+def test_pictures_are_decoded_few_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = 0, 0
+
+    def slow(*given: Any) -> Image.Image:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+        return read_picture(*given)
+
+    monkeypatch.setattr("server.app.read_picture", slow)
+    with ThreadPoolExecutor(6) as people:
+        rooms = list(people.map(lambda _: create_room(address, png()), range(6)))
+    assert (len({room.id for room in rooms}), most) == (6, 2)
+
+
+def slowly(address: str, method: str, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPConnection:
+    """A request whose head has arrived, and whose body has not."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.putrequest(method, path)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.send(body[:1])
+    time.sleep(0.2)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", "links", b'{"role": "owner"}'), ("PUT", "mask", png(color="white")), ("PUT", "people/p", b"{}")],
+)
+def test_who_goes_away_while_sending_is_no_fault(
+    address: str, room: NewRoom, caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes
+) -> None:
+    headers = {"Authorization": f"Bearer {room.secret}"}
+    slowly(address, method, f"/api/rooms/{room.id}/{path}", body, headers).close()
+    time.sleep(0.2)
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), [("POST", "links", b'{"role": "owner"}'), ("PUT", "mask", png())])
+def test_who_is_put_out_while_sending_does_nothing_more(
+    address: str, room: NewRoom, method: str, path: str, body: bytes
+) -> None:
+    boss, other = owner(address, room), owner(address, room)
+
+    async def person() -> str:
+        async with Client.join(address, room.id, "", ticket=other.enter(room, room.secret)[1]["ticket"]) as client:
+            return client.welcome.person
+
+    removed = asyncio.run(person())
+    body = png(color="white") if path == "mask" else body
+    held = slowly(address, method, f"/api/rooms/{room.id}/{path}", body, {"Cookie": f"livedrag={other.cookie}"})
+    assert boss.ask("DELETE", f"/api/rooms/{room.id}/people/{removed}")[0] == 204
+    held.send(body[1:])
+    response = held.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["reason"]) == (403, "removed")
+    held.close()
+    assert len(boss.ask("GET", f"/api/rooms/{room.id}/links")[1]) == 1
+
+
+def test_an_export_of_a_room_just_deleted_is_no_fault_of_the_server(
+    address: str, room: NewRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.app.export_room", lambda store, id, file: export_room(store, "gone", file))
+    with pytest.raises(RequestFailed, match="no room 'gone'") as caught:
+        get(address, room, "export")
+    assert (caught.value.status, caught.value.reason) == (404, "unknown_room")
+
+
 # Entering ------------------------------------------------------------------------------------------------------------
 
 
@@ -422,7 +513,11 @@ def test_passwords_cannot_be_guessed_quickly(tmp_path: Path) -> None:
         guesses = [guesser.ask("GET", "/api/rooms/none/picture")[0] for _ in range(5)]
         assert guesses == [401, 401, 401, 429, 429]
         assert guesser.enter(NewRoom("none", "", ""), password="open sesame")[0] == 429
+        lucky = Visitor(address, **{"Livedrag-Password": "open sesame"})
+        assert lucky.ask("GET", "/api/rooms/none/picture")[0] == 429, "or guessing would go on, and be told"
         assert Visitor(address).ask("GET", "/api/rooms/none/picture")[0] == 401, "who does not guess is not held up"
+    with quiet_server(tmp_path, password="open sesame", rate_entries=Rate(0.001, 1)) as (address, _):
+        assert Visitor(address).ask("POST", "/api/password", {"password": "open sesame"})[0] == 204
 
 
 def test_a_script_is_the_same_person_by_http_as_by_its_socket(address: str, room: NewRoom) -> None:

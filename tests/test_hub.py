@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -12,25 +13,32 @@ from typing import Any
 import msgspec
 import pytest
 
-from server.connection import Outbox
-from server.engine import Finished, Forget, Prepare, Start
+from server.connection import Farewell, Outbox
+from server.engine import Change, Complained, Finished, Forget, Kept, MomentInfo, Prepare, Seek, Start, Stop
+from server.engine import Sought as EngineSought
 from server.exchange import Visitor
-from server.hall import Hall, Seat
+from server.hall import DrawnMask, Hall, Seat
 from server.hub import Hub, UnknownRoom
 from server.protocol import (
     VERSION,
     AddDrag,
     AddStroke,
+    Close,
     Document,
     Edit,
+    Edited,
     Hello,
+    MaskLayer,
     MoveDrag,
     Picture,
+    Raster,
     Rejected,
+    SeekMoment,
     ServerMessage,
     SetPrompt,
     SetSettings,
     Snapshot,
+    Sought,
     Started,
     StartRun,
     Stroke,
@@ -230,6 +238,12 @@ def test_rooms_that_nobody_uses_are_deleted_but_never_under_somebody(
     asyncio.run(story())
 
 
+def full(*_: object) -> Future[Any]:
+    failing: Future[Any] = Future()
+    failing.set_exception(StoreError("nothing could be saved: disk full"))
+    return failing
+
+
 def test_a_full_disk_is_told_and_the_room_is_as_the_disk_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,11 +251,6 @@ def test_a_full_disk_is_told_and_the_room_is_as_the_disk_has_it(
         async with sitting(tmp_path) as sits:
             seat = await sits.sit()
             await settled(sits.hub)
-
-            def full(*_: object) -> Future[None]:
-                failing: Future[None] = Future()
-                failing.set_exception(StoreError("nothing could be saved: disk full"))
-                return failing
 
             told(seat)  # what came before
             with monkeypatch.context() as patched:
@@ -256,5 +265,201 @@ def test_a_full_disk_is_told_and_the_room_is_as_the_disk_has_it(
             seat.receive(Edit(op_id="kept", base=1, op=SetPrompt(prompt="kept")))
             await settled(sits.hub)
             assert (seat.hall.seq, seat.hall.document.prompt) == (2, "kept")
+
+    asyncio.run(story())
+
+
+def test_a_drag_that_was_not_saved_leaves_an_interrupted_run_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first() -> tuple[str, Hello]:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            seat.receive(StartRun(op_id="go"))
+            await settled(sits.hub)
+            return sits.room, sits.hello
+
+    async def second(room: str, hello: Hello) -> None:
+        engine = QuietEngine()
+        with Store(tmp_path) as store:
+            async with Hub(Settings(data_dir=tmp_path), store, engine) as hub:
+                seat = await hub.join(room, hello, Outbox(), Visitor())
+                with monkeypatch.context() as patched:
+                    patched.setattr(store, "append", full)
+                    seat.receive(StartRun(op_id="refused"))
+                    await settled(hub)
+                assert not seat.hall.room.running, "nothing would ever end it"
+                seat.receive(StartRun(op_id="on"))
+                await settled(hub)
+                assert [start.resume for start in asked(engine, Start)] == [True]
+
+    asyncio.run(second(*asyncio.run(first())))
+
+
+def test_what_the_disk_refuses_during_a_run_the_engine_drops_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            seat.receive(StartRun(op_id="go"))
+            await settled(sits.hub)
+            with monkeypatch.context() as patched:
+                patched.setattr(sits.hub.store, "append", full)
+                seat.receive(Edit(op_id="lost", base=1, op=MoveDrag(id="d1", target=(40.0, 40.0))))
+                await settled(sits.hub)
+            assert seat.hall.room.running, "the run has nothing to do with it"
+            (change,) = asked(sits.engine, Change)
+            assert change.goal.drags["d1"].target == (30.0, 20.0)
+
+    asyncio.run(story())
+
+
+def test_an_edit_sent_again_while_the_disk_refuses_it_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            await settled(sits.hub)
+            told(seat)
+            monkeypatch.setattr(sits.hub.store, "append", full)
+            lost = Edit(op_id="lost", base=1, op=SetPrompt(prompt="lost"))
+            seat.receive(lost)
+            seat.receive(lost)
+            with pytest.raises(StoreError, match="lost"):
+                await sits.hub.load_mask(seat.hall, seat.person, "lost", Raster(id="lost", sha256="a" * 64))
+            await settled(sits.hub)
+            answers = [type(message) for message in told(seat) if isinstance(message, Edited | Rejected)]
+            assert answers == [Rejected, Rejected]
+
+    asyncio.run(story())
+
+
+async def with_moments(sits: Sitting) -> Seat:
+    seat = await sits.sit()
+    moments = [MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0) for id in range(2)]
+    sits.engine.tell(Kept(room=sits.room, moments=moments, current=1))
+    await settled(sits.hub)
+    told(seat)
+    return seat
+
+
+def test_who_seeks_again_over_a_new_connection_is_answered_there(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            gone = await with_moments(sits)
+            gone.receive(SeekMoment(op_id="back", moment=0))
+            await settled(sits.hub)
+            again = await sits.sit()
+            sits.hub.leave(gone)
+            again.receive(SeekMoment(op_id="back", moment=0))
+            await settled(sits.hub)
+            sits.engine.tell(Complained(room=sits.room, message="thinned away", moment=0))
+            await settled(sits.hub)
+            assert len(asked(sits.engine, Seek)) == 1
+            assert [m.op_id for m in told(again) if isinstance(m, Rejected)] == ["back"]
+            assert not [m for m in told(gone) if isinstance(m, Rejected)]
+
+    asyncio.run(story())
+
+
+def test_a_moment_that_is_reached_late_is_where_the_room_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.hub.SEEK_SECONDS", 0.05)
+
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await with_moments(sits)
+            seat.receive(SeekMoment(op_id="back", moment=0))
+            await asyncio.sleep(0.2)
+            assert [m.reason for m in told(seat) if isinstance(m, Rejected)] == ["busy"]
+            sits.engine.tell(EngineSought(room=sits.room, moment=0, tracked={"d1": (11.0, 11.0)}))
+            await settled(sits.hub)
+            assert (seat.hall.document.moment, seat.hall.document.drags["d1"].tracked) == (0, (11.0, 11.0))
+            assert [m.op_id for m in told(seat) if isinstance(m, Sought)] == ["back"]
+
+    asyncio.run(story())
+
+
+def test_a_full_disk_is_a_reason_to_come_back_later_and_a_cookie_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            hub = sits.hub
+            cookie = await hub.doors.give_cookie(Visitor())
+            await hub.doors.enter(sits.room, Visitor(cookie=cookie), sits.hello.secret)
+            monkeypatch.setattr("server.exchange.TOUCH_SECONDS", -1.0)
+            with monkeypatch.context() as patched:
+                patched.setattr(hub.store, "save_session", full)
+                await hub.join(sits.room, Hello(version=VERSION), Outbox(), Visitor(cookie=cookie))
+            monkeypatch.setattr(hub.store, "find_session", full)
+            with pytest.raises(Farewell, match="disk full") as caught:
+                await hub.join(sits.room, sits.hello, Outbox(), Visitor(cookie="unknown yet"))
+            assert (caught.value.code, caught.value.fault.reason) == (Close.GOING_AWAY, "not_saved")
+
+    asyncio.run(story())
+
+
+def test_who_comes_late_and_shows_only_jpeg_gets_previews(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            seat.receive(StartRun(op_id="go"))
+            await settled(sits.hub)
+            assert [start.goal.format for start in asked(sits.engine, Start)] == ["webp"]
+            await sits.hub.join(sits.room, msgspec.structs.replace(sits.hello, formats=("jpeg",)), Outbox(), Visitor())
+            await settled(sits.hub)
+            assert [change.goal.format for change in asked(sits.engine, Change)] == ["jpeg"]
+            await sits.sit()
+            await settled(sits.hub)
+            assert len(asked(sits.engine, Change)) == 1, "who shows both needs nothing"
+
+    asyncio.run(story())
+
+
+def test_a_run_that_cannot_be_steered_ends_here_and_on_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            seat.receive(StartRun(op_id="go"))
+            await settled(sits.hub)
+
+            def broken(*_: object) -> None:
+                raise MemoryError("no memory for this mask")
+
+            monkeypatch.setattr(sits.hub, "_draw_mask", broken)
+            stroke = Stroke(id="s", mode="paint", radius=4.0, points=[(5.0, 5.0)])
+            seat.receive(Edit(op_id="paint", base=1, op=AddStroke(stroke=stroke)))
+            await settled(sits.hub)
+            run = seat.hall.document.run
+            assert run is not None
+            assert run.outcome == "failed"
+            assert [stop.run for stop in asked(sits.engine, Stop)] == [run.id]
+
+    asyncio.run(story())
+
+
+def test_a_mask_is_drawn_once_for_all_who_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            stroke = Stroke(id="s", mode="paint", radius=4.0, points=[(5.0, 5.0)])
+            seat.receive(Edit(op_id="paint", base=1, op=AddStroke(stroke=stroke)))
+            await settled(sits.hub)
+            drawn: list[object] = []
+            draw = sits.hub._draw_mask
+
+            def slow(layers: tuple[MaskLayer, ...], size: tuple[int, int]) -> DrawnMask:
+                drawn.append(layers)
+                time.sleep(0.05)
+                return draw(layers, size)
+
+            monkeypatch.setattr(sits.hub, "_draw_mask", slow)
+            seat.hall.mask = DrawnMask()
+            masks = await asyncio.gather(*(sits.hub.mask_png(seat.hall) for _ in range(5)))
+            assert (len(set(masks)), len(drawn)) == (1, 1)
 
     asyncio.run(story())
