@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -50,7 +51,7 @@ from server.hall import Hall
 from server.hub import Hub, UnknownRoom
 from server.limits import SlowDown
 from server.mask import to_png
-from server.metrics import CONTENT_TYPE
+from server.metrics import CONTENT_TYPE, Metrics
 from server.protocol import (
     MAX_DRAGS,
     MAX_MESSAGE_BYTES,
@@ -165,7 +166,7 @@ def create_app(hub: Hub) -> Starlette:
             NeedsPassword: _on_needs_password,
             NoEntry: _on_no_entry,
             NotAllowed: _on_not_allowed,
-            SlowDown: _on_slow_down,
+            SlowDown: functools.partial(_on_slow_down, hub.metrics),
             StoreError: _on_store_error,
             ClientDisconnect: _on_disconnect,
             Exception: _on_unexpected,
@@ -644,8 +645,9 @@ async def _on_not_allowed(request: Request, error: Exception) -> Response:
     return error_response(409, "not_allowed", str(error))
 
 
-async def _on_slow_down(request: Request, error: Exception) -> Response:
+async def _on_slow_down(metrics: Metrics, request: Request, error: Exception) -> Response:
     assert isinstance(error, SlowDown)
+    metrics.rejects.add(error.setting)
     response = error_response(429, "slow_down", str(error))
     response.headers["Retry-After"] = str(math.ceil(error.seconds))
     return response

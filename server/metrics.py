@@ -86,7 +86,8 @@ class Metrics:
 
     Attributes:
         operations: accepted operations on a document, by ``type``.
-        rejects: what was refused, by ``reason``: an operation's, or ``rate_...`` where it came too fast.
+        rejects: refused operations by ``reason``, and by ``rate_...`` whatever came too fast; neither who was turned
+            away at the door, nor what else an HTTP request was refused for, nor what could not be saved.
         runs: ended runs, by ``outcome``.
         frames: previews by what became of them, ``sent``, ``acknowledged`` or ``replaced`` by their successor.
         closes: connections that the server closed, by ``code``.
@@ -96,7 +97,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.operations = Counter("livedrag_operations_total", "Accepted operations on documents.", ("type",))
-        self.rejects = Counter("livedrag_rejects_total", "Refused operations and requests.", ("reason",))
+        self.rejects = Counter(
+            "livedrag_rejects_total", "Operations that were refused, and what came too fast.", ("reason",)
+        )
         self.runs = Counter("livedrag_runs_total", "Runs that have ended.", ("outcome",))
         self.frames = Counter("livedrag_frames_total", "Previews, for each client, by what became of them.", ("what",))
         self.closes = Counter("livedrag_closes_total", "Connections closed by the server.", ("code",))

@@ -32,3 +32,12 @@ def test_every_metric_is_named() -> None:
     metrics.watch_engine(lambda: EngineStats(devices=(DeviceStats(),)))
     for name in re.findall(r"# TYPE (\w+)", metrics.text()):
         assert f"`{name}`" in RUNNING, name
+
+
+def test_the_tests_that_show_a_promise_are_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    promises = readme[readme.index("## What it promises") : readme.index("## In a container")]
+    named = re.findall(r"(long )?`(tests/[a-z0-9_/]+\.py)`", promises)
+    assert len(named) > 10
+    for long, path in named:
+        assert ("@pytest.mark.long" in (ROOT / path).read_text()) == bool(long), path

@@ -28,8 +28,8 @@ EDITOR = [
 SERVER = [
     {"protocol", "settings", "logs"},
     {"history", "mask", "engine", "limits", "scheduler"},
-    {"room"},
-    {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray", "checkpoints"},
+    {"room", "checkpoints"},
+    {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray"},
     {"guests", "exchange", "jobs", "archive", "client", "protocol_page"},
     {"connection", "sessions"},
     {"hall", "runs"},

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
+from server.client import RequestFailed, create_room, request
 from server.engine import DeviceStats, EngineStats
 from server.metrics import Metrics
+from server.settings import Rate
+from tests.quiet import png, quiet_server
 
 NAME, LABEL = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r'[a-zA-Z_]\w*="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf"({NAME}(?:\{{{LABEL}(?:,{LABEL})*\}})?) (-?[0-9.e+-]+|\+Inf)")
@@ -69,3 +74,20 @@ def test_devices_are_shown_each_for_itself() -> None:
     assert found['livedrag_device_restarts_total{device="1:cpu"}'] == 1
     assert found['livedrag_steps_total{device="0:cpu",stage="dragging"}'] == 7
     assert found['livedrag_step_seconds_total{device="0:cpu",stage="dragging"}'] == 1.5
+
+
+def test_every_limit_that_somebody_meets_is_counted(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, rate_rooms=Rate(0.001, 1), rate_entries=Rate(0.001, 1)) as (address, _):
+        room = create_room(address, png())
+        for number in range(2):
+            with pytest.raises(RequestFailed) as caught:
+                create_room(address, png())
+            assert caught.value.status == 429, number
+        enter = f"/api/rooms/{room.id}/enter"
+        body, headers = json.dumps({"secret": room.secret}).encode(), {"Content-Type": "application/json"}
+        request(address, "POST", enter, body, headers)
+        with pytest.raises(RequestFailed):
+            request(address, "POST", enter, body, headers)
+        found = samples(request(address, "GET", "/metrics").decode())
+    assert found['livedrag_rejects_total{reason="rate_rooms"}'] == 2
+    assert found['livedrag_rejects_total{reason="rate_entries"}'] == 1
