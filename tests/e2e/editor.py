@@ -83,6 +83,15 @@ class Editor:
         )
         expect(self.canvas).to_have_attribute("data-showing", "preview")
 
+    def stop(self, *, by_finger: bool = False) -> None:
+        """Press Stop, so long after Drag that it is no double click."""
+        self.page.wait_for_timeout(500)
+        stop = self.button("Stop")
+        if by_finger:
+            stop.tap()
+        else:
+            stop.click()
+
     def expect_outcome(self, pattern: str) -> None:
         expect(self.stage).to_have_attribute("data-outcome", re.compile("."), timeout=A_RUN)
         expect(self.stage).to_have_attribute("data-outcome", re.compile(pattern))

@@ -70,14 +70,16 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     editor.expect_place("target", ELSEWHERE)
     friend.expect_place("target", ELSEWHERE)
 
-    editor.button("Stop").click()
+    editor.stop()
     editor.expect_outcome("^stopped$")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     stopped_at = editor.place("handle")
     assert stopped_at != pytest.approx(HANDLE, abs=0.5)
     editor.screenshot("stopped")
 
-    # It goes on from there.
+    # It goes on from there, to where it has not been.
+    editor.pull(editor.place("target"), TARGET)
+    editor.expect_place("target", TARGET)
     editor.button("Drag").click()
     expect(editor.button("Stop")).to_be_visible()
     editor.expect_outcome("^(arrived|exhausted)$")

@@ -60,7 +60,7 @@ def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path
         run.step(iteration, iteration / 10)
     expect(ada.page.get_by_test_id("chart")).to_be_visible()
     expect(bo.page.get_by_test_id("chart")).to_be_visible()
-    bo.button("Stop").click()
+    bo.stop()
     for one in (ada, bo):
         one.expect_outcome("^stopped$")
         expect(one.canvas).to_have_attribute("data-showing", "result")
@@ -184,7 +184,7 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
         run.keep(iteration * 5)
         run.step(iteration * 5, iteration / 6)
     page.wait_for_timeout(600)  # sooner, it would be a double click
-    ada.button("Stop").click()
+    ada.stop()
     ada.expect_outcome("^stopped$")
     timeline = page.get_by_test_id("timeline")
     expect(timeline).to_have_attribute("data-moments", "6")

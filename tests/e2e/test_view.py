@@ -118,7 +118,7 @@ def test_original_and_result_side_by_side(open_page: OpenPage, upload: Path, qui
     editor.click(TARGET)
     editor.button("Drag").click()
     page.wait_for_timeout(600)  # sooner, it would be a double click
-    editor.button("Stop").click()
+    editor.stop()
     editor.expect_outcome("^stopped$")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     result = editor.pixels()
