@@ -538,12 +538,13 @@ class Hub:
         self._keep(self._reload(hall))
 
     async def _reload(self, hall: Hall) -> None:
-        refused, last = hall.room, hall.document.run
-        # A run goes on if people were told of it and nothing ends it: one whose start was refused never began.
-        goes_on = refused.running and last is not None and last.outcome is None and not last.interrupted
+        refused = hall.room
         room, _ = await self._load(hall.room.id)
         if hall.room is not refused:
             return  # it was read again for another record, and may be ahead of what is read here
+        last = hall.document.run
+        # A run goes on if people were told of it and nothing ends it: one whose start was refused never began.
+        goes_on = refused.running and last is not None and last.outcome is None and not last.interrupted
         if goes_on and room.document.run is not None and room.document.run.interrupted:
             room.document = replace(room.document, run=replace(room.document.run, interrupted=False))
         hall.room, hall.document, hall.seq = room, room.document, room.seq

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import server.store
 from server.connection import Farewell, Outbox
 from server.engine import Change, Complained, Finished, Forget, Kept, MomentInfo, Prepare, Seek, Start, Stop
 from server.engine import Sought as EngineSought
@@ -332,6 +333,35 @@ def test_an_edit_sent_again_while_the_disk_refuses_it_is_not_acknowledged(
             await settled(sits.hub)
             answers = [type(message) for message in told(seat) if isinstance(message, Edited | Rejected)]
             assert answers == [Rejected, Rejected]
+
+    asyncio.run(story())
+
+
+def test_a_run_that_is_saved_goes_on_though_the_edit_after_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with sitting(tmp_path) as sits:
+            seat = await sits.sit()
+            await settled(sits.hub)
+            commit = server.store._commit
+
+            def slowly(*given: Any) -> None:
+                time.sleep(0.05)
+                commit(*given)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(server.store, "_commit", slowly)
+                seat.receive(StartRun(op_id="go"))
+                patched.setattr(sits.hub.store, "append", full)  # its answer comes before that of the start
+                seat.receive(Edit(op_id="lost", base=1, op=MoveDrag(id="d1", target=(50.0, 40.0))))
+                await settled(sits.hub)
+            assert [m.op_id for m in told(seat) if isinstance(m, Rejected)] == ["lost"]
+            assert seat.hall.room.running
+            assert not asked(sits.engine, Stop)
+            seat.receive(Edit(op_id="kept", base=1, op=MoveDrag(id="d1", target=(40.0, 40.0))))
+            await settled(sits.hub)
+            assert asked(sits.engine, Change)[-1].goal.drags["d1"].target == (40.0, 40.0), "it is steered still"
 
     asyncio.run(story())
 
