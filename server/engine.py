@@ -85,7 +85,7 @@ class Stop(Command, frozen=True, kw_only=True):
 
 
 class Rewind(Command, frozen=True, kw_only=True):
-    """Back to the uploaded picture."""
+    """Back to the uploaded picture. Answered by `Rewound`."""
 
     room: str
 
@@ -93,7 +93,13 @@ class Rewind(Command, frozen=True, kw_only=True):
 class Prepare(Command, frozen=True, kw_only=True):
     """Fit and invert the picture in the background, so that a run finds it done; needs no drags.
 
-    Nothing happens where a run is under way, or where a run has moved the content already.
+    The hub asks when somebody comes into an empty room, so that it starts as soon as the picture is in and the first
+    person's page is connected, and again when the prompt or a fixed setting changes.
+
+    Nothing happens while a run is under way: that prepares the picture itself. Where a run has moved the content and
+    the goal is of another prompt or other fixed settings, nothing is prepared for it either, since what was moved would
+    be lost: this is told as ``failed``, and whoever presses Drag has it prepared then. With the same ones, the session
+    is only brought back onto the device, and ``ready``.
     """
 
     picture: bytes
@@ -111,7 +117,10 @@ class Seek(Command, frozen=True, kw_only=True):
 
 
 class Forget(Command, frozen=True, kw_only=True):
-    """The room is closed: drop its session, end what it does without a word; with ``wipe`` its checkpoints go too."""
+    """The room is closed: drop its session, end what it does without a word; with ``wipe`` its checkpoints go too.
+
+    Answered by `Left`, also where it had no session.
+    """
 
     room: str
     wipe: bool = False
@@ -206,7 +215,8 @@ class Finished(Event, frozen=True, kw_only=True):
 class Preparing(Event, frozen=True, kw_only=True):
     """How far the preparation of a picture without a run is; ``ready`` or ``failed`` ends it.
 
-    What failed is told when somebody presses Drag. ``seconds_left`` is None until it can be known.
+    After ``failed`` it is tried again when somebody presses Drag, who is told what went wrong, if something does.
+    ``seconds_left`` is None until it can be known.
     """
 
     room: str
@@ -237,6 +247,12 @@ class Sought(Event, frozen=True, kw_only=True):
     tracked: dict[str, XY]
 
 
+class Rewound(Event, frozen=True, kw_only=True):
+    """A `Rewind` has been dealt with: what could not be done of it has been complained of."""
+
+    room: str
+
+
 class Stepping(Event, frozen=True, kw_only=True):
     """The worker begins a step of this run ("" for a preparation): its sign of life, and whom to blame if it dies."""
 
@@ -245,9 +261,13 @@ class Stepping(Event, frozen=True, kw_only=True):
 
 
 class Left(Event, frozen=True, kw_only=True):
-    """The session of a room has left the device; its next one may be on another."""
+    """The session of a room has left the device; its next one may be on another.
+
+    ``forgotten`` says that this answers a `Forget`: there may have been none.
+    """
 
     room: str
+    forgotten: bool = False
 
 
 class Timed(Event, frozen=True, kw_only=True):
@@ -285,6 +305,7 @@ AnyEvent = (
     | Preparing
     | Kept
     | Sought
+    | Rewound
     | Stepping
     | Left
     | Timed

@@ -46,6 +46,7 @@ from server.engine import (
     Restarted,
     Restarting,
     Rewind,
+    Rewound,
     Seek,
     Sought,
     Start,
@@ -64,6 +65,8 @@ PAUSES = (0.2, 1.0, 5.0, 30.0)
 """Seconds before the first, second, ... restart in a row; the last goes on."""
 SETTLED = 60.0
 """Seconds after which a worker that dies has done so for another reason than the last time."""
+LOADING = 600.0
+"""Seconds that a worker that was started again has to load its model, which is on this machine by then."""
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Has an entry for each of Nvidia's devices, where their driver is loaded."""
 
@@ -135,7 +138,8 @@ class Worker:
         waiting: commands for the next process, while there is none.
         deaths: in a row; ``restarts`` are all of them.
         stepping: the run whose step it is doing, empty for a preparation; None while it has nothing to do.
-        heard: when it was last heard of, or began to have something to do.
+        heard: when it was last heard of, was started, or began to have something to do.
+        fault: why it was killed; empty where it was not.
     """
 
     options: WorkerOptions
@@ -148,7 +152,7 @@ class Worker:
     stepping: str | None = None
     heard: float = 0.0
     ready_at: float = 0.0
-    hung: bool = False
+    fault: str = ""
     deaths: int = 0
     restarts: int = 0
     restart: asyncio.Task[None] | None = None
@@ -172,7 +176,9 @@ class LocalEngine(Engine):
         self._worker = worker
         self._workers: list[Worker] = []
         self._tasks: dict[str, Task] = {}
-        self._seeks: dict[str, Seek] = {}  # not answered yet
+        self._seeks: dict[str, Seek] = {}  # not answered yet, as are these:
+        self._rewinds: dict[str, Rewind] = {}
+        self._forgets: dict[str, Forget] = {}
         self._places: dict[str, Worker] = {}
         self._closing = False
         self._watching: asyncio.Task[None] | None = None
@@ -213,8 +219,6 @@ class LocalEngine(Engine):
             worker.heard = time.monotonic()
         self._note(room, command)
         self._submit(worker, command)
-        if isinstance(command, Forget):
-            del self._places[room]
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -258,8 +262,11 @@ class LocalEngine(Engine):
     def _note(self, room: str, command: AnyCommand) -> None:
         """Remember what would have to be asked for again."""
         task = self._tasks.get(room)
-        if isinstance(command, Seek):
-            self._seeks[room] = command
+        match command:
+            case Seek():
+                self._seeks[room] = command
+            case Rewind():
+                self._rewinds[room] = command
         match command:
             case Start() | Prepare():
                 self._tasks[room] = Task(command)
@@ -267,9 +274,12 @@ class LocalEngine(Engine):
                 task.command = replace(task.command, goal=goal)
             case Stop(run=run) if task is not None and task.run == run:
                 task.stop = command
-            case Forget():
+            case Forget(wipe=wipe):
+                self._forgets[room] = command
                 self._tasks.pop(room, None)
                 self._seeks.pop(room, None)
+                if wipe:
+                    self._rewinds.pop(room, None)
 
     def _submit(self, worker: Worker, command: AnyCommand) -> None:
         if worker.connection is None:
@@ -287,7 +297,8 @@ class LocalEngine(Engine):
         )
         await asyncio.to_thread(process.start)
         theirs.close()
-        worker.process, worker.connection, worker.hung, worker.stepping = process, ours, False, None
+        worker.heard = time.monotonic()
+        worker.process, worker.connection, worker.fault, worker.stepping = process, ours, "", None
         waiting, worker.waiting = worker.waiting, []
         for command in waiting:
             self._submit(worker, command)
@@ -330,8 +341,13 @@ class LocalEngine(Engine):
                 worker.stats = stats
                 if not stats.running + stats.queued:
                     worker.stepping = None
-            case Left(room=room):
-                if self._places.get(room) is worker and room not in self._tasks and room not in self._seeks:
+            case Rewound(room=room):
+                self._rewinds.pop(room, None)
+            case Left(room=room, forgotten=forgotten):
+                if forgotten:
+                    self._forgets.pop(room, None)
+                pending = (self._tasks, self._seeks, self._rewinds, self._forgets)
+                if self._places.get(room) is worker and not any(room in those for those in pending):
                     del self._places[room]
             case Finished(room=room, run=run):
                 task = self._tasks.get(room)
@@ -371,7 +387,7 @@ class LocalEngine(Engine):
         now = time.monotonic()
         settled = worker.state == "ready" and now - worker.ready_at >= SETTLED
         worker.deaths = 0 if settled else worker.deaths
-        why = f"did nothing for {self._options.hang:g} s" if worker.hung else f"stopped (exit code {code})"
+        why = worker.fault or f"stopped (exit code {code})"
         log.error("the worker %s of device %r %s and is started again", process.pid, worker.device, why)
         culprit = None if worker.state == "restarting" else worker.stepping
         worker.state = "restarting"
@@ -388,7 +404,8 @@ class LocalEngine(Engine):
     def _asked_again(self, rooms: tuple[str, ...], culprit: str | None, *, settled: bool, why: str) -> list[AnyCommand]:
         """What the next worker has to do; ends the run in whose step the worker has died again."""
         commands: list[AnyCommand] = []
-        for room in rooms:
+        for room in rooms:  # what a room was asked for before it began what it has under way comes first
+            commands.extend(those[room] for those in (self._forgets, self._rewinds) if room in those)
             task = self._tasks.get(room)
             if task is None:
                 continue
@@ -423,17 +440,24 @@ class LocalEngine(Engine):
                 return
 
     async def _watch(self) -> None:
-        """Kill workers that have work and do nothing; what their deaths cause follows from that."""
-        bound = self._options.hang
-        while bound:
-            await asyncio.sleep(bound / 4)
+        """Kill workers that have work, or to load the model again, and do nothing; the rest follows from their deaths.
+
+        The first load has no bound: it may have to download the model, and whoever started the server watches it.
+        """
+        hang = self._options.hang
+        while hang:
+            await asyncio.sleep(min(hang, LOADING) / 4)
             for worker in self._workers:
+                if worker.process is None or worker.connection is None or worker.fault:
+                    continue
                 silent = time.monotonic() - worker.heard
-                if worker.state == "ready" and self._is_busy(worker) and silent > bound and not worker.hung:
-                    log.error("the worker of device %r did nothing for %g s and is killed", worker.device, silent)
-                    worker.hung = True
-                    if worker.process is not None:
-                        worker.process.kill()
+                if worker.state == "ready" and self._is_busy(worker) and silent > hang:
+                    worker.fault = f"did nothing for {hang:g} s"
+                elif worker.state == "restarting" and silent > LOADING:
+                    worker.fault = f"did not load the model within {LOADING:g} s"
+                if worker.fault:
+                    log.error("the worker of device %r %s and is killed", worker.device, worker.fault)
+                    worker.process.kill()
 
 
 def devices(wanted: str, visible: str | None, gpus: Path = GPUS) -> list[str]:

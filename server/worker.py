@@ -39,6 +39,7 @@ from server.engine import (
     Preparing,
     Ready,
     Rewind,
+    Rewound,
     Seek,
     Sought,
     Start,
@@ -175,7 +176,10 @@ class DeviceWorker:
             case Seek(goal=goal):
                 self._seek(command)
             case Rewind(room=room):
-                self._rewind(room)
+                try:
+                    self._rewind(room)
+                finally:
+                    self._tell(Rewound(room=room))
             case Forget(room=room, wipe=wipe):
                 self._forget(room, wipe=wipe)
 
@@ -194,7 +198,8 @@ class DeviceWorker:
         digest = digest_of(prepare.picture)
         built_of = self._sessions.built_of(digest, goal)
         if self._sessions.has_moved(goal.room, job) and built_of != self._sessions.built_of_last(goal.room, job):
-            self._tell(Preparing(room=goal.room, stage="ready", step=1, steps=1))
+            # It would be lost to the preparation: whoever presses Drag decides that.
+            self._tell(Preparing(room=goal.room, stage="failed", step=0, steps=1))
             return
         job = self._jobs.setdefault(goal.room, Job(goal))
         self._stop_steps(job)
@@ -236,9 +241,10 @@ class DeviceWorker:
             self._stop_steps(job)
             if not wipe and job.session is not None:
                 self._sessions.keep(job)
-            self._leave(job)
+            self._remove(job)
         if wipe:
             self._checkpoints.wipe(room)
+        self._tell(Left(room=room, forgotten=True))
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -323,9 +329,15 @@ class DeviceWorker:
     # Places on the device --------------------------------------------------------------------------------------------
 
     def _find_places(self) -> None:
-        """Let those who wait onto the device, in the order in which they came, runs before preparations."""
-        for job in self._queue():
-            if not self._find_place(job):
+        """Let those who wait onto the device, in the order in which they came, runs before preparations.
+
+        First those whose session is there: nobody else can have their places before they have done what they wait for.
+        """
+        queue = self._queue()
+        for job in queue:
+            job.placed = job.session is not None
+        for job in queue:
+            if not job.placed and not self._find_place(job):
                 break
             job.placed = True
 
@@ -335,8 +347,6 @@ class DeviceWorker:
 
     def _find_place(self, job: Job) -> bool:
         """Whether there is a place; idle sessions leave for anybody, preparations for runs."""
-        if job.session is not None:
-            return True
         while True:
             here = [other for other in self._jobs.values() if other.session is not None or other.active]
             if not here or (len(here) < self._most and self._fits_beside(here)):
@@ -374,11 +384,14 @@ class DeviceWorker:
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
+        self._remove(job)
+        self._tell(Left(room=job.room))
+
+    def _remove(self, job: Job) -> None:
         self._drop(job)
         self._jobs.pop(job.room, None)
         self._scheduler.leave(job.room)
         self._used.pop(job.room, None)
-        self._tell(Left(room=job.room))
 
     def _drop(self, job: Job) -> None:
         self._stop_steps(job)

@@ -2,6 +2,8 @@
 
 Its runs take as many iterations as their settings say, keep count of them in a file, and end as exhausted. In a room
 called deadly the process ends in the first iteration, and in one called silent it stops for good there, once.
+Where there is a file called loads-for-ever, it is removed and that process does nothing at all. Rewinds and wiped rooms
+are noted in a file called done.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from server.engine import (
     Preparing,
     Ready,
     Reported,
+    Rewind,
+    Rewound,
     Seek,
     Sought,
     Start,
@@ -46,6 +50,10 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
     """Obey what comes through the pipe until it ends."""
     commands: queue.SimpleQueue[AnyCommand | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
+    folder = Path(options.checkpoints_dir)
+    if (folder / "loads-for-ever").exists():
+        (folder / "loads-for-ever").unlink()
+        time.sleep(600)
     _tell(connection, Ready(model=MODEL, device=options.device))
     work: dict[str, Start | Prepare] = {}
     stopped: set[str] = set()
@@ -63,18 +71,28 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                     answer = Sought(room=goal.room, moment=moment, tracked={})
                     refusal = Complained(room=goal.room, message="not kept", moment=moment)
                     _tell(connection, answer if known else refusal)
-                case Forget(room=room):
+                case Rewind(room=room):
+                    _note(folder, f"rewound {room}")
+                    _tell(connection, Rewound(room=room))
+                case Forget(room=room, wipe=wipe):
                     work.pop(room, None)
-                    _tell(connection, Left(room=room))
+                    if wipe:
+                        _note(folder, f"wiped {room}")
+                    _tell(connection, Left(room=room, forgotten=True))
                 case _:
                     pass
         for room, command in list(work.items()):
             time.sleep(STEP)
-            done = _step(connection, Path(options.checkpoints_dir), room, command, stopped)
+            done = _step(connection, folder, room, command, stopped)
             if done:
                 del work[room]
         stats = DeviceStats(state="ready", sessions=len(work), running=len(work))
         _tell(connection, Timed(stats=stats))
+
+
+def _note(folder: Path, what: str) -> None:
+    with (folder / "done").open("a") as file:
+        file.write(what + "\n")
 
 
 def _step(connection: Connection, folder: Path, room: str, command: Start | Prepare, stopped: set[str]) -> bool:

@@ -32,6 +32,7 @@ from server.engine import (
     Reported,
     Restarted,
     Restarting,
+    Rewind,
     Seek,
     Sought,
     Start,
@@ -245,6 +246,59 @@ def test_a_stop_an_edit_and_a_seek_reach_the_next_worker() -> None:
             await ear.expect(Restarted)
             await asyncio.sleep(0.2)
             assert [event.moment for event in ear.heard if isinstance(event, Sought)] == [3], "it was answered"
+
+    asyncio.run(story())
+
+
+def test_a_rewind_and_a_wipe_reach_the_next_worker_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = quiet(checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            kill(engine, signal.SIGSTOP)
+            engine.submit(Rewind(room="a"))
+            engine.submit(Forget(room="b", wipe=True))
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert (await ear.expect(Finished)).run == "r1"
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(Reported, iteration)
+            kill(engine)
+            assert (await ear.expect(Finished)).run == "r2"
+        assert sorted((tmp_path / "done").read_text().split("\n")) == ["", "rewound a", "wiped b"]
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_never_loads_again_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.engine_local.LOADING", 1.5)
+
+    async def story() -> None:
+        engine = quiet(checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            (tmp_path / "loads-for-ever").touch()
+            kill(engine)
+            await ear.expect(Restarting)
+            async with asyncio.timeout(20):
+                assert "did not load the model within 1.5 s" in (await ear.expect(Restarting)).message
+                await ear.expect(Restarted)
+
+    asyncio.run(story())
+
+
+def test_a_forgotten_room_keeps_its_place_until_its_session_has_left() -> None:
+    async def story() -> None:
+        engine = quiet(device="one,two")
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(Reported, iteration)
+            engine.submit(Start(run="rb", picture=PICTURE, goal=quietly("b")))
+            await ear.expect(Finished)
+            kill(engine, signal.SIGSTOP)
+            engine.submit(Forget(room="a"))
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("c", 5)))  # finds the first one idle
+            engine.submit(Start(run="r3", picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert "a" in (await ear.expect(Restarting)).rooms, "the first worker might be writing checkpoints still"
 
     asyncio.run(story())
 

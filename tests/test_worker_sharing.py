@@ -163,6 +163,20 @@ def test_a_preparation_leaves_its_place_to_a_run_and_goes_on_later(worker: Devic
     assert {event.stage for room in "ab" for event in told.events(Preparing, room)[-1:]} == {"ready"}
 
 
+def test_who_asks_for_something_else_meanwhile_keeps_the_place(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints, sessions=1) as worker:
+        prepare(worker, "a")
+        while not told.events(Preparing, "a"):
+            worker.advance()
+        prepare(worker, "b")
+        worker.obey(Prepare(picture=PICTURE, goal=goal_of("a", drags={}, prompt="a field", seq=10)))
+        for _ in range(100):
+            worker.advance()
+    assert [told.events(Preparing, room)[-1].stage for room in "ab"] == ["ready", "ready"]
+
+
 def test_sessions_leave_when_they_hold_too_much(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
     with a_worker(small, told, checkpoints, sessions=99) as worker:
         begin(worker, "a")

@@ -368,7 +368,11 @@ def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
     with a_worker(small, told, checkpoints) as another:
         prepare(another, seq=10, prompt="a field")
         assert not another.busy
-    assert {event.stage for event in told.events(Preparing)} == {"ready"}
+    assert {event.stage for event in told.events(Preparing)} == {"failed"}, "nothing fits that prompt"
+    told.clear()
+    prepare(worker, seq=11)
+    work(worker)
+    assert [event.stage for event in told.events(Preparing)] == ["ready"], "the session fits as it is"
     kept = checkpoints.newest("a")
     assert kept is not None
     assert len(kept.moments) == 4
