@@ -74,6 +74,7 @@ class History:
         self._written: dict[Property, dict[str, int]] = {}  # by whom, and when last
         self._done: dict[str, list[Change]] = {}
         self._undone: dict[str, list[Change]] = {}
+        self._heights: tuple[tuple[MaskLayer, ...], Mapping[str, int]] = ((), {})
         self._overwritten: set[tuple[str, bool]] = set()  # who had edits (or undos) that others have changed since
 
     def note(self, record: Edited, before: Document) -> None:
@@ -82,7 +83,7 @@ class History:
         for name in names:
             for written in _written_with(name):
                 self._written.setdefault(written, {})[record.by] = record.seq
-        values = {name: value(before, name) for name in names}
+        values = {name: value(before, name, self._heights_of(before)) for name in names}
         done, undone = self._done.setdefault(record.by, []), self._undone.setdefault(record.by, [])
         if record.undoes is not None:
             undone.append(Change(record.undoes, _take(done, record.undoes), record.seq, values))
@@ -104,7 +105,7 @@ class History:
                 del changes[index]
                 self._overwritten.add((by, redo))
                 continue
-            restore = put_back(document, free)
+            restore = put_back(document, free, self._heights_of(document))
             if restore is not None:
                 return change, restore
         return None
@@ -116,10 +117,16 @@ class History:
     def stale(self, by: str, op: Operation, base: int, document: Document) -> Property | None:
         """A property that an operation would write and somebody else has written since ``base``, if there is one."""
         for name in properties(op, document):
-            forgotten = base < self._since and value(document, name) is not None
+            forgotten = base < self._since and value(document, name, self._heights_of(document)) is not None
             if forgotten or self._by_others(by, name, base):
                 return name
         return None
+
+    def _heights_of(self, document: Document) -> Mapping[str, int]:
+        """Above how many others each layer of the mask is; found once for a mask, since it may have very many."""
+        if self._heights[0] is not document.mask:
+            self._heights = (document.mask, heights(document.mask))
+        return self._heights[1]
 
     def _by_others(self, by: str, name: Property, since: int) -> bool:
         return any(person != by and seq > since for person, seq in self._written.get(name, {}).items())
@@ -152,8 +159,17 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
             ]
 
 
-def value(document: Document, name: Property) -> Value:
-    """What a property is; None where there is no such thing. A handle is where its content has gone to."""
+def heights(mask: tuple[MaskLayer, ...]) -> dict[str, int]:
+    """Above how many others each layer is."""
+    return {layer.id: above for above, layer in enumerate(mask)}
+
+
+def value(document: Document, name: Property, layers: Mapping[str, int]) -> Value:
+    """What a property is; None where there is no such thing. A handle is where its content has gone to.
+
+    Args:
+        layers: the `heights` of the document's mask.
+    """
     kind, id = name
     match kind:
         case "setting":
@@ -161,8 +177,7 @@ def value(document: Document, name: Property) -> Value:
         case "prompt":
             return document.prompt
         case "layer":
-            places = (Layer(above, layer) for above, layer in enumerate(document.mask) if layer.id == id)
-            return next(places, None)
+            return Layer(layers[id], document.mask[layers[id]]) if id in layers else None
     drag = document.drags.get(id)
     if drag is None or kind == "drag":
         return drag
@@ -174,14 +189,14 @@ def content(drag: Drag) -> XY:
     return drag.tracked or drag.handle
 
 
-def put_back(document: Document, values: Mapping[Property, Value]) -> Restore | None:
-    """What gives these properties these values; None if nothing would change."""
+def put_back(document: Document, values: Mapping[Property, Value], heights: Mapping[str, int]) -> Restore | None:
+    """What gives these properties these values; None if nothing would change. ``heights`` are those of the mask."""
     drags: dict[str, PutBack | None] = {}
     settings: dict[str, Setting | None] = {}
     prompt: str | None = None
     layers: dict[str, Layer | None] = {}
     for (kind, id), old in values.items():
-        now = value(document, (kind, id))
+        now = value(document, (kind, id), heights)
         if now == old or (kind == "layer" and (now is None) == (old is None)):
             continue
         match kind, old:

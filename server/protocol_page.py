@@ -172,7 +172,7 @@ CLOSES = {
     p.Close.TOO_MANY: "too many connections or messages from there: try again later",
     p.Close.ROOM_DELETED: "an owner has deleted the room",
     p.Close.REMOVED: "an owner has put this person out, or revoked the link they came by",
-    p.Close.GOING_AWAY: "the server stops: come back in a moment",
+    p.Close.GOING_AWAY: "the server stops, or its disk is full: come back in a moment",
 }
 
 HTTP = (

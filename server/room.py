@@ -267,6 +267,8 @@ class Room:
                 self._grabbed[id] = record.seq
             case Edited(op=Restore(drags=drags)):
                 self._grabbed |= {id: record.seq for id, back in drags.items() if back is not None and back.handle}
+        if len(self._grabbed) > len(self.document.drags):  # whoever brings one back puts it down anew
+            self._grabbed = {id: seq for id, seq in self._grabbed.items() if id in self.document.drags}
 
 
 def fold(document: Document, record: DocRecord) -> Document:

@@ -11,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from PIL import Image
 
+from server import history
+from server.history import heights
 from server.mask import rasterise
 from server.protocol import (
     AddDrag,
@@ -360,6 +362,25 @@ def test_what_others_have_changed_for_good_is_not_looked_at_again() -> None:
     assert time.perf_counter() - began < 0.1
     with pytest.raises(Refused, match="others have changed since all that you did"):
         undo(room)
+
+
+def test_what_could_be_undone_is_found_quickly_in_a_mask_of_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(history, "heights", lambda mask: built.append(len(mask)) or heights(mask))
+    room = a_room()
+    for number in range(2000):
+        by(room, "p1", AddStroke(stroke=stroke(f"s{number}")), f"o{number}")
+    by(room, "p1", ClearMask(), "clear")
+    undo(room)
+    built.clear()
+    for number in range(5):
+        by(room, "p2", SetPrompt(prompt=str(number)), f"e{number}")
+        for person in ("p1", "p2"):
+            room.history(person)
+    assert built == [2000], "once for everybody, as long as the mask is the same"
+    began = time.perf_counter()
+    room.history("p1")
+    assert time.perf_counter() - began < 0.02
 
 
 def test_a_drag_that_others_took_away_does_not_come_back_by_moving_it() -> None:
