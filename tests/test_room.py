@@ -24,6 +24,7 @@ from server.protocol import (
     Edited,
     Invert,
     InvertMask,
+    MaskLayer,
     MoveDrag,
     Operation,
     Picture,
@@ -365,8 +366,13 @@ def test_what_others_have_changed_for_good_is_not_looked_at_again() -> None:
 
 
 def test_what_could_be_undone_is_found_quickly_in_a_mask_of_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = []
-    monkeypatch.setattr(history, "heights", lambda mask: built.append(len(mask)) or heights(mask))
+    built: list[int] = []
+
+    def count(mask: tuple[MaskLayer, ...]) -> dict[str, int]:
+        built.append(len(mask))
+        return heights(mask)
+
+    monkeypatch.setattr(history, "heights", count)
     room = a_room()
     for number in range(2000):
         by(room, "p1", AddStroke(stroke=stroke(f"s{number}")), f"o{number}")
@@ -434,6 +440,16 @@ def test_a_handle_comes_back_to_where_its_content_is() -> None:
     undo(room)
     assert room.document.drags["d1"].handle == (20.0, 15.0)
     assert room.grabbed("d1") == room.seq, "else the worker would not look for it there"
+
+
+def test_drags_that_are_gone_leave_nothing_behind() -> None:
+    room = a_room()
+    for number in range(20):
+        by(room, "p1", AddDrag(id=f"d{number}", handle=(10.0, 10.0), target=(30.0, 20.0)), f"a{number}")
+        by(room, "p1", RemoveDrag(id=f"d{number}"), f"r{number}")
+    assert [room.grabbed(f"d{number}") for number in range(20)] == [0] * 20
+    undo(room)
+    assert room.grabbed("d19") == room.seq
 
 
 def test_undo_of_what_cannot_change_waits_for_the_end_of_a_run() -> None:
