@@ -117,24 +117,30 @@ class QuietEngine(Engine):
 def quiet_server(data: Path, **settings: Any) -> Iterator[tuple[str, QuietEngine]]:
     """Serve with a `QuietEngine` in a thread; gives the address and the engine."""
     engine = QuietEngine()
+    with serving_in_thread(Settings(port=0, data_dir=data, **settings), engine, patience=20) as address:
+        yield address, engine
+
+
+@contextmanager
+def serving_in_thread(settings: Settings, engine: Engine, *, patience: float) -> Iterator[str]:
+    """Serve in a thread; gives the address. ``patience``: seconds to wait for the server to start, and to end."""
     started: queue.Queue[tuple[str, Server] | BaseException] = queue.Queue()
 
     def run() -> None:
-        chosen = Settings(port=0, data_dir=data, **settings)
         try:
-            asyncio.run(serve(chosen, engine, started=lambda address, server: started.put((address, server))))
+            asyncio.run(serve(settings, engine, started=lambda address, server: started.put((address, server))))
         except BaseException as error:
             started.put(error)
             raise
 
-    thread = threading.Thread(target=run, name="quiet-server")
+    thread = threading.Thread(target=run, name="server")
     thread.start()
-    answer = started.get(timeout=20)
+    answer = started.get(timeout=patience)
     if isinstance(answer, BaseException):
         raise answer
     address, server = answer
     try:
-        yield address, engine
+        yield address
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(patience)

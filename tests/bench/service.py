@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,7 +18,6 @@ from typing import Any, TypeVar
 import psutil
 from websockets.asyncio.client import connect
 
-from server.app import Server, serve
 from server.client import Client, NewRoom, create_room
 from server.engine_local import LocalEngine, WorkerOptions
 from server.protocol import (
@@ -41,7 +38,7 @@ from server.protocol import (
 from server.replica import Replica
 from server.settings import Rate, Settings
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
-from tests.quiet import png
+from tests.quiet import png, serving_in_thread
 
 SAMPLE = ROOT / "static" / "samples" / "bear.png"
 DRAG = AddDrag(id="arm", handle=(62.0, 150.0), target=(180.0, 60.0))
@@ -343,26 +340,8 @@ def serving_here(data: Path) -> Iterator[tuple[str, LocalEngine]]:
     """The same in a thread of this process, so that its engine can be asked; its worker is a process still."""
     engine = LocalEngine(WorkerOptions(model="builtin", checkpoints_dir=str(data / "checkpoints"), log_level="warning"))
     settings = Settings(port=0, data_dir=data, **dict.fromkeys(ADDRESS_LIMITS, UNLIMITED))  # type: ignore[arg-type]
-    served: queue.Queue[tuple[str, Server] | BaseException] = queue.Queue()
-
-    def run() -> None:
-        try:
-            asyncio.run(serve(settings, engine, started=lambda address, server: served.put((address, server))))
-        except BaseException as error:
-            served.put(error)
-            raise
-
-    thread = threading.Thread(target=run, name="server")
-    thread.start()
-    answer = served.get(timeout=120)
-    if isinstance(answer, BaseException):
-        raise answer
-    address, server = answer
-    try:
+    with serving_in_thread(settings, engine, patience=120) as address:
         yield address, engine
-    finally:
-        server.should_exit = True
-        thread.join(30)
 
 
 @asynccontextmanager
