@@ -104,7 +104,7 @@ class QuietEngine(Engine):
             )
         )
 
-    def expect(self, kind: type[Any], room: str, seconds: float = 5.0) -> Any:
+    def expect(self, kind: type[Any], room: str, seconds: float = 60.0) -> Any:
         """The next command of a kind for a room."""
         while True:
             command = self.commands.get(timeout=seconds)
@@ -117,7 +117,7 @@ class QuietEngine(Engine):
 def quiet_server(data: Path, **settings: Any) -> Iterator[tuple[str, QuietEngine]]:
     """Serve with a `QuietEngine` in a thread; gives the address and the engine."""
     engine = QuietEngine()
-    with serving_in_thread(Settings(port=0, data_dir=data, **settings), engine, patience=20) as address:
+    with serving_in_thread(Settings(port=0, data_dir=data, **settings), engine, patience=60) as address:
         yield address, engine
 
 

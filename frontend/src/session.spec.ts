@@ -30,7 +30,7 @@ beforeEach(async () => {
   vi.stubGlobal("WebSocket", FakeWebSocket);
   vi.stubGlobal("window", {
     location: { protocol: "https:", host: "here" },
-    addEventListener: (_: string, listener: () => void) => (online = listener),
+    addEventListener: (name: string, listener: () => void) => name === "online" && (online = listener),
     removeEventListener: () => undefined,
   });
   vi.stubGlobal("fetch", (path: string) => {

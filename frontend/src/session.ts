@@ -82,10 +82,14 @@ export function enter(key: Key): () => void {
     },
   });
   const hurry = () => mine.socket.retry();
+  // A browser that says it is offline may still reach a server on the same machine, hence no more than a doubt.
+  const doubt = () => mine.socket.doubt();
   window.addEventListener("online", hurry);
+  window.addEventListener("offline", doubt);
   const stopPointing = point(mine);
   return () => {
     window.removeEventListener("online", hurry);
+    window.removeEventListener("offline", doubt);
     stopPointing();
     if (session === mine) session = null;
     for (const bitmap of mine.moments.values()) void bitmap.then((one) => one.close(), () => undefined);

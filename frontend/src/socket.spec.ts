@@ -53,6 +53,19 @@ describe("a connection", () => {
     expect(socket.send({ type: "stop", op_id: "o" })).toBe(true);
   });
 
+  it("gives a doubted line up soon, unless it shows life", () => {
+    const first = enter();
+    socket.doubt();
+    expect(first.sent.at(-1)?.type).toBe("ping");
+    vi.advanceTimersByTime(2_000);
+    first.says({ type: "pong", time: 1 });
+    vi.advanceTimersByTime(2_000);
+    expect(states.at(-1)).toEqual({ state: "open" });
+    socket.doubt();
+    vi.advanceTimersByTime(2_600);
+    expect(states.at(-1)).toMatchObject({ state: "lost" });
+  });
+
   it("pings at the server's heartbeat and gives a silent line up at its deadline", () => {
     const first = enter();
     vi.advanceTimersByTime(7_000);

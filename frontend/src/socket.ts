@@ -42,6 +42,8 @@ export interface Socket {
   send(message: ClientMessage): boolean;
   /** Tries at once instead of waiting. */
   retry(): void;
+  /** The line may be dead: gives it up unless it shows life at once. */
+  doubt(): void;
   close(): void;
 }
 
@@ -49,6 +51,9 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10_000;
 /** Milliseconds for the server's welcome, before which its own deadline is unknown. */
 const WELCOME_WAIT = 10_000;
+
+/** Milliseconds that a doubted line has to show life. */
+const DOUBTED_WAIT = 2_500;
 
 const FINAL: ReadonlySet<number> = new Set([
   Close.WRONG_SECRET,
@@ -189,10 +194,17 @@ export function connect(options: SocketOptions): Socket {
     if (!closed && socket === null && !admitting) open();
   }
 
+  function doubt(): void {
+    if (!send({ type: "ping", time: Date.now() })) return;
+    clearTimeout(deadlineTimer);
+    deadlineTimer = setTimeout(drop, Math.min(deadline, DOUBTED_WAIT));
+  }
+
   open();
   return {
     send,
     retry,
+    doubt,
     close() {
       closed = true;
       clearTimeout(retryTimer);

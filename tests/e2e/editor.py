@@ -14,10 +14,12 @@ OUTPUT = ROOT / "tests" / "output"
 WIDE: ViewportSize = {"width": 1280, "height": 800}
 TABLET: ViewportSize = {"width": 820, "height": 1100}
 PHONE: ViewportSize = {"width": 360, "height": 740}
-SOON = 20_000
+SOON = 90_000
 """Milliseconds that the page and the server have for an answer; two busy cores need some."""
-A_RUN = 240_000
+A_RUN = 600_000
 """Milliseconds that preparing, dragging and rendering may take together."""
+NO_DOUBLE_CLICK = 600
+"""Milliseconds between two presses at the same place that are no double click; the page counts them from the first."""
 
 OpenPage = Callable[..., Page]
 
@@ -39,12 +41,25 @@ class Editor:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def on_screen(self, x: float, y: float) -> tuple[float, float]:
-        """Where a place of the picture is in the window."""
-        self.canvas.scroll_into_view_if_needed()
-        box = self.canvas.bounding_box()
-        assert box is not None
-        scale = self.number("scale")
-        left, top = box["x"] + self.number("offset-x"), box["y"] + self.number("offset-y")
+        """Where a place of the picture is in the window, once the picture lies still there."""
+        left, top, scale = self.canvas.evaluate(
+            """async canvas => {
+                canvas.scrollIntoView({ block: "nearest", behavior: "instant" });
+                const frame = () => new Promise(done => requestAnimationFrame(done));
+                const lies = () => {
+                    const { left, top, width, height } = canvas.getBoundingClientRect();
+                    const { scale, offsetX, offsetY } = canvas.dataset;
+                    return [left + Number(offsetX), top + Number(offsetY), Number(scale), width, height];
+                };
+                for (let before = lies(); ; ) {
+                    await frame();
+                    await frame();
+                    const now = lies();
+                    if (now.every((value, index) => value === before[index])) return now.slice(0, 3);
+                    before = now;
+                }
+            }"""
+        )
         return left + (x + 0.5) * scale, top + (y + 0.5) * scale
 
     def number(self, name: str) -> float:
@@ -52,6 +67,9 @@ class Editor:
 
     def click(self, place: tuple[float, float]) -> None:
         self.page.mouse.click(*self.on_screen(*place))
+
+    def tap(self, place: tuple[float, float]) -> None:
+        self.page.touchscreen.tap(*self.on_screen(*place))
 
     def pull(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         self.page.mouse.move(*self.on_screen(*start))
@@ -75,6 +93,10 @@ class Editor:
             timeout=SOON,
         )
 
+    def expect_sent(self) -> None:
+        """Wait until the server has answered everything that was changed here."""
+        expect(self.page.get_by_test_id("connection")).to_have_attribute("data-waiting", "0")
+
     def expect_preview(self) -> None:
         self.page.wait_for_function(
             """() => document.querySelector('[data-testid="canvas"]').dataset.showing === "preview"
@@ -85,7 +107,7 @@ class Editor:
 
     def stop(self, *, by_finger: bool = False) -> None:
         """Press Stop, so long after Drag that it is no double click."""
-        self.page.wait_for_timeout(500)
+        self.page.wait_for_timeout(NO_DOUBLE_CLICK)
         stop = self.button("Stop")
         if by_finger:
             stop.tap()

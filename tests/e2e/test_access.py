@@ -27,10 +27,10 @@ def violations(page: Page) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
     # Colours on their way from one to another are no colours yet.
-    page.evaluate(
-        "Promise.all(document.getAnimations().map(one => one.effect.getTiming().iterations < 9 && one.finished))"
-    )
+    page.emulate_media(reduced_motion="reduce")
+    page.wait_for_function("() => document.getAnimations().length === 0")
     found: dict[str, Any] = page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
+    page.emulate_media(reduced_motion="no-preference")
     return [
         f"{one['id']} ({one['help']}): {', '.join(str(node['target']) for node in one['nodes'][:4])}"
         for one in found["violations"]
@@ -62,15 +62,14 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     editor.button("Points").click()
     editor.button("Drag").click()
     run = PlayedRun(engine, page)
-    for iteration in range(1, 9):
-        run.keep(iteration * 3)
-        run.step(iteration * 3, iteration / 12)
+    for iteration in range(3, 27, 3):
+        run.keep(iteration)
+        run.step(iteration, iteration / 36)
+        expect(editor.canvas).to_have_attribute("data-iteration", str(iteration))
     expect(editor.canvas).to_have_attribute("data-showing", "preview")
     expect(page.get_by_test_id("chart")).to_be_attached()
     yield "running"
-    page.keyboard.press("Escape")
-    if not page.get_by_test_id("stage").get_attribute("data-outcome"):
-        page.keyboard.press("Escape")
+    editor.stop()
     editor.expect_outcome("^stopped$")
     expect(page.get_by_test_id("timeline")).to_be_visible()
     editor.button("Split view").click()
@@ -85,12 +84,12 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     yield "share"
     editor.button("Close").click()
     page.context.set_offline(True)
-    expect(page.get_by_test_id("connection-banner")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("connection-banner")).to_be_visible()
     yield "offline"
     page.context.set_offline(False)
-    page.goto("/r/nosuchroom#nosecret")
+    with page.expect_console_message(lambda message: "404" in message.text):
+        page.goto("/r/nosuchroom#nosecret")
     expect(page.get_by_role("heading", name="cannot be opened")).to_be_visible()
-    page.wait_for_timeout(300)  # for the console to say so, too
     yield "refused"
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.e2e.editor import PHONE, Editor, OpenPage, choose
+from tests.e2e.editor import NO_DOUBLE_CLICK, PHONE, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun
 from tests.quiet import QuietEngine
 
@@ -28,8 +28,9 @@ def test_by_fingers_on_a_phone(open_page: OpenPage, upload: Path, quiet: Quiet) 
         points = [{"x": x, "y": y} for x, y in places]
         hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    page.touchscreen.tap(*editor.on_screen(94, 150))
-    page.touchscreen.tap(*editor.on_screen(72, 110))
+    editor.tap((94, 150))
+    expect(page.get_by_test_id("hint")).to_have_text(re.compile("^Now tap"))
+    editor.tap((72, 110))
     editor.expect_place("target", (72, 110), 2)
     # A finger pulls the target elsewhere.
     start, end = editor.on_screen(72, 110), editor.on_screen(60, 90)
@@ -38,10 +39,15 @@ def test_by_fingers_on_a_phone(open_page: OpenPage, upload: Path, quiet: Quiet) 
         touch("touchMove", (start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1])))
     touch("touchEnd")
     editor.expect_place("target", (60, 90), 3)
-    page.wait_for_timeout(600)  # a finger that has just pulled is not at once elsewhere: sooner, the tap is lost
-    editor.button("Paint").tap()
-    page.wait_for_timeout(600)
-    page.touchscreen.tap(*editor.on_screen(80, 120))
+    # The browser may take a tap so soon after a pull for the pull's end; a person would tap again.
+    paint = editor.button("Paint")
+    for _ in range(20):
+        paint.tap()
+        page.wait_for_timeout(NO_DOUBLE_CLICK)
+        if paint.get_attribute("aria-pressed") == "true":
+            break
+    expect(paint).to_have_attribute("aria-pressed", "true")
+    editor.tap((80, 120))
     expect(page.get_by_text("Only the painted region")).to_be_attached()
 
     editor.button("Drag").tap()

@@ -33,7 +33,8 @@ def new_link(page: Page, to: str) -> str:
 
 
 def toast(page: Page, text: str) -> None:
-    expect(page.get_by_test_id("toast").filter(has_text=text).first).to_be_visible()
+    """Wait until a toast has said ``text``, whether it is still there or not."""
+    page.wait_for_function("text => window.toldToasts.some(told => told.includes(text))", arg=text)
 
 
 def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
@@ -55,9 +56,11 @@ def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path
 
     bo.pull(TARGET, ELSEWHERE)
     ada.expect_place("target", ELSEWHERE)
-    run.step(4, 0.5)
-    for iteration in range(5, 9):
+    for iteration in range(4, 9):
         run.step(iteration, iteration / 10)
+        # Where a page is slow, only the latest of what waits is told it: it has to have come before the next goes out.
+        for one in (ada, bo):
+            expect(one.canvas).to_have_attribute("data-iteration", str(iteration))
     expect(ada.page.get_by_test_id("chart")).to_be_visible()
     expect(bo.page.get_by_test_id("chart")).to_be_visible()
     bo.stop()
@@ -157,7 +160,7 @@ def test_one_goes_offline_works_on_and_comes_back(open_page: OpenPage, upload: P
     page = bo.page
     page.context.set_offline(True)
     banner = page.get_by_test_id("connection-banner")
-    expect(banner).to_be_visible(timeout=30_000)
+    expect(banner).to_be_visible()
     bo.click((200, 100))
     bo.click((230, 120))
     expect(bo.page.get_by_test_id("point-2")).to_have_attribute("data-waiting", "true")
@@ -183,7 +186,6 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     for iteration in range(6):
         run.keep(iteration * 5)
         run.step(iteration * 5, iteration / 6)
-    page.wait_for_timeout(600)  # sooner, it would be a double click
     ada.stop()
     ada.expect_outcome("^stopped$")
     timeline = page.get_by_test_id("timeline")
@@ -208,8 +210,10 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     branch = run.keep(11, parent=3)
     expect(page.get_by_role("button", name=re.compile("Another branch leaves here, to iteration 25"))).to_be_visible()
     assert branch == 7
+    page.get_by_label("Look through the iterations").fill("0")
+    expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
     ada.button("Play").click()
-    expect(ada.button("Pause")).to_be_visible()
+    expect(page.get_by_test_id("showing")).to_have_text("Iteration 11")
     expect(ada.button("Play")).to_be_visible()
 
 

@@ -284,6 +284,7 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
       offsetX: String(store.view.value.x),
       offsetY: String(store.view.value.y),
       showing: store.showing.value,
+      split: String(store.splitShown.value ?? ""),
       pointing: String(store.others.value.filter(({ cursor }) => cursor !== null).length),
     };
     if (due === 0) due = requestAnimationFrame(paint);

@@ -10,7 +10,7 @@ export function ConnectionDot() {
   const people = Object.values(room.value.people).filter(({ here }) => here).length;
   const label = state === "open" ? (people > 1 ? words.here(people) : words.open) : state === "connecting" ? words.connecting : words.lost;
   return (
-    <span class={`connection connection-${state}`} data-testid="connection" data-state={state} title={label}>
+    <span class={`connection connection-${state}`} data-testid="connection" data-state={state} data-waiting={waitingEdits.value} title={label}>
       <i />
       <span class="wide-only">{label}</span>
     </span>

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useRef } from "preact/hooks";
 import { MAX_PROMPT } from "../protocol.ts";
 import { clearMask, invertMask, loadMask, setPrompt } from "../session.ts";
 import * as store from "../store.ts";
@@ -8,6 +8,7 @@ import { ActivityList } from "./Activity.tsx";
 import { ModelCard, PhotoNote } from "./Model.tsx";
 import { PointList } from "./Points.tsx";
 import { SettingsSection } from "./Settings.tsx";
+import { Typed } from "./Typed.tsx";
 
 export function Panel() {
   return (
@@ -75,13 +76,9 @@ function MaskSection() {
 
 function PromptSection() {
   const prompt = store.document.value?.prompt ?? "";
-  const [text, setText] = useState(prompt);
   const written = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  // What others write, or the server refuses, shows; what is being written here is sent first.
-  useEffect(() => setText(prompt), [prompt]);
   const send = (value: string) => {
     clearTimeout(written.current);
-    written.current = undefined;
     setPrompt(value.trim());
   };
   const busy = store.running.value;
@@ -98,25 +95,20 @@ function PromptSection() {
       <h2>
         <label for="prompt">{texts.prompt.title}</label>
       </h2>
-      <input
+      <Typed
         id="prompt"
         type="text"
         class="field"
         autocomplete="off"
         maxLength={MAX_PROMPT}
         placeholder={texts.prompt.placeholder}
-        value={text}
+        value={prompt}
         disabled={busy}
         title={busy ? texts.prompt.busy : ""}
-        onInput={(event) => {
-          const { value } = event.currentTarget;
-          setText(value);
+        send={(field) => send(field.value)}
+        written={(text) => {
           clearTimeout(written.current);
-          written.current = setTimeout(() => send(value), 600);
-        }}
-        onBlur={() => written.current !== undefined && send(text)}
-        onKeyDown={(event) => {
-          if (event.key === "Enter") event.currentTarget.blur();
+          written.current = setTimeout(() => send(text), 600);
         }}
       />
     </section>

@@ -4,6 +4,7 @@ import { name } from "../name.ts";
 import { messageOf, rename } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
+import { Typed } from "./Typed.tsx";
 import { CloseIcon } from "./icons.tsx";
 
 const words = texts.people;
@@ -80,14 +81,14 @@ export function PeopleList() {
       </ul>
       <label class="name-field">
         <span>{words.name}</span>
-        <input
+        <Typed
           class="field"
           type="text"
           autocomplete="nickname"
           maxLength={60}
           value={name.value || (people[me]?.name ?? "")}
           aria-describedby="name-help"
-          onChange={(event) => rename(event.currentTarget.value.trim())}
+          send={(field) => rename(field.value.trim())}
         />
         <small id="name-help">{words.nameHelp}</small>
       </label>

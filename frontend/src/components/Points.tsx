@@ -6,6 +6,7 @@ import type { ShownDrag } from "../store.ts";
 import { duplicate, settleNudge } from "../tools.ts";
 import { texts } from "../texts.ts";
 import { Chart } from "./Chart.tsx";
+import { Typed } from "./Typed.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "./icons.tsx";
 
 export function PointList() {
@@ -111,14 +112,14 @@ function EndButton({ drag, end, label }: { readonly drag: ShownDrag; readonly en
   );
 }
 
-/** A place, typed. It is sent when it is whole: on Enter, on a step, or when one goes on to the next. */
+/** A place, typed. */
 function Coordinate({ drag, end, axis }: { readonly drag: ShownDrag; readonly end: End; readonly axis: 0 | 1 }) {
   const name = axis === 0 ? "x" : "y";
   const picture = store.picture.value;
   return (
     <label>
       <span aria-hidden="true">{texts.points.coordinates[name]}</span>
-      <input
+      <Typed
         class="field"
         type="number"
         inputMode="decimal"
@@ -127,14 +128,9 @@ function Coordinate({ drag, end, axis }: { readonly drag: ShownDrag; readonly en
         max={(axis === 0 ? picture?.width : picture?.height) ?? 0}
         aria-label={texts.points.coordinate(drag.n, end, name)}
         value={Math.round(drag[end][axis] * 10) / 10}
-        onChange={(event) => {
-          const typed = event.currentTarget.valueAsNumber;
-          if (!Number.isFinite(typed)) {
-            event.currentTarget.value = String(drag[end][axis]);
-            return;
-          }
+        send={({ valueAsNumber: typed }) => {
           const [x, y] = drag[end];
-          moveDrag(drag.id, end, axis === 0 ? [typed, y] : [x, typed]);
+          if (Number.isFinite(typed)) moveDrag(drag.id, end, axis === 0 ? [typed, y] : [x, typed]);
         }}
       />
     </label>

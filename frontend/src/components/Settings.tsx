@@ -3,6 +3,7 @@ import type { ModelInfo, Setting } from "../protocol.ts";
 import { setSettings } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
+import { Typed } from "./Typed.tsx";
 import { ChevronIcon, ResetIcon } from "./icons.tsx";
 
 const words = texts.settings;
@@ -113,7 +114,7 @@ function SettingRow(props: {
           onChange={(event) => setSettings({ [name]: event.currentTarget.checked })}
         />
       ) : (
-        <input
+        <Typed
           id={id}
           class="field"
           type="number"
@@ -124,10 +125,7 @@ function SettingRow(props: {
           max={most}
           disabled={disabled}
           value={Number(value)}
-          onChange={(event) => {
-            const number = event.currentTarget.valueAsNumber;
-            setSettings({ [name]: Number.isFinite(number) ? number : null });
-          }}
+          send={({ valueAsNumber: number }) => setSettings({ [name]: Number.isFinite(number) ? number : null })}
         />
       )}
       <small id={`${id}-help`}>{help}</small>
