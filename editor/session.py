@@ -126,6 +126,7 @@ class DragSession:
         drawing: Sequence[GenerationStep],
         *,
         guidance: float = GUIDANCE,
+        picture: Image.Image | None = None,
         settings: DragSettings | None = None,
         seed: int = 0,
     ) -> DragSession:
@@ -136,6 +137,7 @@ class DragSession:
             prompt: it was made from.
             drawing: all steps of making it.
             guidance: it was made with.
+            picture: that was kept of it; by default the one that the drawing gives.
             settings, seed: as for any session; ``ddim_steps`` must be those of the drawing.
 
         Raises:
@@ -147,7 +149,7 @@ class DragSession:
                 f"the picture was drawn in {len(drawing)} steps and ddim_steps is {settings.ddim_steps}: "
                 "the same number works"
             )
-        picture = to_picture(model.decode(drawing[-1].latent))
+        picture = picture or to_picture(model.decode(drawing[-1].latent))
         session = cls(model, picture, prompt=prompt, settings=settings, seed=seed)
         session._clean = drawing[-1].latent
         session._inverted = drawing[-settings.levels_inverted].before

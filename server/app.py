@@ -43,6 +43,7 @@ from starlette.websockets import WebSocket
 
 from server import connection
 from server.archive import ArchiveError, export_room
+from server.drawings import DrawingFault, steps_of
 from server.engine import Engine
 from server.exchange import NeedsPassword
 from server.guard import COOKIE, Guard, address_of, error_response, visitor_of
@@ -76,6 +77,8 @@ log = logging.getLogger(__name__)
 
 BESIDE_THE_PICTURE = 5 * MIB
 """Bytes that a form may have beside its picture: mask, prompt, drags."""
+MOST_LETTER = 12
+"""Bytes of a character as JSON, at most: two surrogates, each written as an escape."""
 MOST_JSON = 4096
 """Bytes of a body that only says who somebody is or what they may do."""
 DRAINED = 64 * MIB
@@ -98,6 +101,19 @@ class Said(msgspec.Struct, forbid_unknown_fields=True):
 
     secret: str = ""
     password: str = ""
+
+
+class NewDrawing(msgspec.Struct, forbid_unknown_fields=True):
+    """What somebody would like to see."""
+
+    prompt: str
+    seed: int | None = None
+
+
+class FromDrawing(msgspec.Struct, forbid_unknown_fields=True):
+    """What a room is to be made of."""
+
+    drawing: str
 
 
 class NewRole(msgspec.Struct, forbid_unknown_fields=True):
@@ -129,6 +145,10 @@ def create_app(hub: Hub) -> Starlette:
     """The application over an entered `Hub`."""
     pages = Pages(hub)
     routes: list[BaseRoute] = [
+        Route("/api/drawings", pages.draw, methods=["POST"]),
+        Route("/api/drawings/{drawing}", pages.follow_drawing, methods=["GET"]),
+        Route("/api/drawings/{drawing}", pages.cancel_drawing, methods=["DELETE"]),
+        Route("/api/drawings/{drawing}/picture", pages.drawing_picture),
         Route("/api/password", pages.password, methods=["POST"]),
         Route("/api/rooms", pages.create_room, methods=["POST"]),
         Route("/api/rooms/{room}", pages.delete_room, methods=["DELETE"]),
@@ -161,6 +181,7 @@ def create_app(hub: Hub) -> Starlette:
         exception_handlers={
             Fault: _on_fault,
             UploadFault: _on_fault,
+            DrawingFault: _on_fault,
             HTTPException: _on_http,
             UnknownRoom: _on_unknown_room,
             NeedsPassword: _on_needs_password,
@@ -251,13 +272,13 @@ class Pages:
             raise Fault(404, "unknown_person", f"nobody in room {hall.room.id!r} is {person!r}")
         return person
 
-    async def _json(self, request: Request, kind: type[T]) -> T:
+    async def _json(self, request: Request, kind: type[T], most: int = MOST_JSON) -> T:
         """The body, which is small and JSON."""
         data = b""
         async for chunk in request.stream():
             data += chunk
-            if len(data) > MOST_JSON:
-                raise Fault(413, "too_large", f"the body has more than {MOST_JSON} bytes, the most that works here")
+            if len(data) > most:
+                raise Fault(413, "too_large", f"the body has more than {most} bytes, the most that works here")
         try:
             return msgspec.json.decode(data or b"{}", type=kind)
         except msgspec.MsgspecError as error:
@@ -276,12 +297,45 @@ class Pages:
         )
         return response
 
+    # Drawings --------------------------------------------------------------------------------------------------------
+
+    async def draw(self, request: Request) -> Response:
+        """Words become a picture, which a room can be made of."""
+        self._hub.limits.check_address(address_of(request), "draw")
+        await self._hub.doors.check_password(visitor_of(request))
+        wanted = await self._json(request, NewDrawing, MOST_JSON + MOST_LETTER * MAX_PROMPT)
+        assert self._hub.model is not None
+        drawing = self._hub.drawings.begin(wanted.prompt, wanted.seed, self._hub.model)
+        return JSONResponse({"id": drawing.id, "prompt": drawing.drawn.prompt, "seed": drawing.drawn.seed}, 201)
+
+    async def follow_drawing(self, request: Request) -> Response:
+        """How far it is, a JSON object a line, from the newest on until its end."""
+        await self._hub.doors.check_password(visitor_of(request))
+        drawing = self._hub.drawings.find(request.path_params["drawing"])
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy is not to hold lines back
+        lines = self._hub.drawings.follow(drawing)
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+
+    async def drawing_picture(self, request: Request) -> Response:
+        """The picture that was made."""
+        await self._hub.doors.check_password(visitor_of(request))
+        png, _ = self._hub.drawings.finished(request.path_params["drawing"])
+        return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    async def cancel_drawing(self, request: Request) -> Response:
+        """Nobody wants it any more."""
+        await self._hub.doors.check_password(visitor_of(request))
+        self._hub.drawings.cancel(request.path_params["drawing"])
+        return Response(status_code=204)
+
     # Rooms -----------------------------------------------------------------------------------------------------------
 
     async def create_room(self, request: Request) -> Response:
-        """A form with a picture makes a room, once all of it has been checked."""
+        """A form with a picture makes a room, once all of it has been checked; so does a drawing, by its id."""
         self._hub.limits.check_address(address_of(request), "create")
         await self._hub.doors.check_password(visitor_of(request))
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+            return await self._create(await self._drawn_document(request))
         body = Body(request, self._settings.max_upload_bytes, "the upload", beside=BESIDE_THE_PICTURE)
         try:
             async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
@@ -289,10 +343,25 @@ class Pages:
         except (UploadFault, HTTPException):
             await body.drain()
             raise
+        return await self._create(document)
+
+    async def _create(self, document: Document) -> Response:
         room, secret = await self._hub.create(document)
         log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
         url = f"{self._settings.base_path}/r/{room}#{secret}"
         return JSONResponse({"room": room, "secret": secret, "url": url}, 201)
+
+    async def _drawn_document(self, request: Request) -> Document:
+        png, drawn = self._hub.drawings.finished((await self._json(request, FromDrawing)).drawing)
+        width, height = Image.open(io.BytesIO(png)).size
+        sha256 = await asyncio.to_thread(self._hub.store.put_picture, png)
+        assert self._hub.model is not None
+        usual = drawn.ddim_steps == steps_of(self._hub.model)
+        return Document(
+            picture=Picture(sha256=sha256, width=width, height=height, drawn=drawn),
+            prompt=drawn.prompt,
+            settings={} if usual else {"ddim_steps": drawn.ddim_steps},
+        )
 
     async def _document(self, form: FormData) -> Document:
         prompt = str(form.get("prompt") or "")
@@ -617,7 +686,7 @@ def _white(picture: Picture) -> bytes:
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Fault | UploadFault)
+    assert isinstance(error, Fault | UploadFault | DrawingFault)
     return error_response(error.status, error.reason, str(error))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from server.protocol import XY, ModelInfo, Outcome, Points, Progress, Setting, Stage
+from server.protocol import XY, Drawn, ModelInfo, Outcome, Points, Progress, Setting, Stage
 
 EngineState = Literal["starting", "ready", "restarting"]
 FrameFormat = Literal["webp", "jpeg"]
@@ -29,7 +29,7 @@ class Grip(Struct, frozen=True, kw_only=True):
 class Goal(Struct, frozen=True, kw_only=True):
     """What a room wants of its session now, whole: the worker finds out what is new. ``seq`` is the document's.
 
-    ``mask`` is a PNG, white may change; None lets everything change.
+    ``mask`` is a PNG, white may change; None lets everything change. ``drawn`` is how the picture was made from words.
     """
 
     room: str
@@ -39,6 +39,7 @@ class Goal(Struct, frozen=True, kw_only=True):
     drags: dict[str, Grip]
     mask: bytes | None = None
     format: FrameFormat = "webp"
+    drawn: Drawn | None = None
 
 
 class MomentInfo(Struct, frozen=True, kw_only=True):
@@ -114,6 +115,17 @@ class Seek(Command, frozen=True, kw_only=True):
 
     moment: int
     goal: Goal
+
+
+class Draw(Command, frozen=True, kw_only=True):
+    """Make a picture from words. It is a run of its own, in no room but its own: ``room`` is its id, and its run's.
+
+    It is told as runs are, with previews; `Finished` has the picture. `Forget` ends it without a word.
+    """
+
+    room: str
+    drawn: Drawn
+    format: FrameFormat = "webp"
 
 
 class Forget(Command, frozen=True, kw_only=True):
@@ -220,7 +232,7 @@ class Preparing(Event, frozen=True, kw_only=True):
     """
 
     room: str
-    stage: Literal["fitting", "inverting", "ready", "failed"]
+    stage: Literal["drawing", "fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None
@@ -294,7 +306,7 @@ class Restarted(Event, frozen=True, kw_only=True):
     rooms: tuple[str, ...] = ()
 
 
-AnyCommand = Start | Change | Stop | Rewind | Prepare | Seek | Forget
+AnyCommand = Start | Change | Stop | Rewind | Prepare | Seek | Draw | Forget
 AnyEvent = (
     Ready
     | LoadFailed
@@ -312,6 +324,11 @@ AnyEvent = (
     | Restarting
     | Restarted
 )
+
+
+def room_of(command: AnyCommand) -> str:
+    """Whom a command is about."""
+    return command.goal.room if isinstance(command, Start | Change | Prepare | Seek) else command.room
 
 
 class Engine(ABC):

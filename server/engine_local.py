@@ -31,6 +31,7 @@ from server.engine import (
     Change,
     Complained,
     DeviceStats,
+    Draw,
     Engine,
     EngineError,
     EngineState,
@@ -53,6 +54,7 @@ from server.engine import (
     Stepping,
     Stop,
     Timed,
+    room_of,
 )
 from server.protocol import XY, ModelInfo, Points
 
@@ -112,7 +114,7 @@ class Task:
         blamed: the worker has died in a step of this run before.
     """
 
-    command: Start | Prepare
+    command: Start | Prepare | Draw
     stop: Stop | None = None
     iterations: int = 0
     tracked: dict[str, XY] = field(default_factory=dict)
@@ -121,11 +123,19 @@ class Task:
     @property
     def run(self) -> str:
         """Empty for a preparation."""
-        return self.command.run if isinstance(self.command, Start) else ""
+        match self.command:
+            case Start(run=run) | Draw(room=run):
+                return run
+        return ""
+
+    @property
+    def seq(self) -> int:
+        """Of the goal that it follows."""
+        return 0 if isinstance(self.command, Draw) else self.command.goal.seq
 
     def again(self) -> list[AnyCommand]:
         """The commands by which a new worker goes on with it."""
-        if isinstance(self.command, Prepare):
+        if not isinstance(self.command, Start):
             return [self.command]
         return [replace(self.command, resume=True), *([self.stop] if self.stop else [])]
 
@@ -211,11 +221,11 @@ class LocalEngine(Engine):
         return info
 
     def submit(self, command: AnyCommand) -> None:
-        room = command.room if isinstance(command, Stop | Rewind | Forget) else command.goal.room
+        room = room_of(command)
         if isinstance(command, Prepare) and room in self._tasks and self._tasks[room].run:
             return  # the run prepares it
         worker = self._place(room)
-        if isinstance(command, Start | Prepare) and not self._is_busy(worker):
+        if isinstance(command, Start | Prepare | Draw) and not self._is_busy(worker):
             worker.heard = time.monotonic()
         self._note(room, command)
         self._submit(worker, command)
@@ -268,9 +278,9 @@ class LocalEngine(Engine):
             case Rewind():
                 self._rewinds[room] = command
         match command:
-            case Start() | Prepare():
+            case Start() | Prepare() | Draw():
                 self._tasks[room] = Task(command)
-            case Change(goal=goal) | Seek(goal=goal) if task is not None:
+            case Change(goal=goal) | Seek(goal=goal) if task is not None and not isinstance(task.command, Draw):
                 task.command = replace(task.command, goal=goal)
             case Stop(run=run) if task is not None and task.run == run:
                 task.stop = command
@@ -418,7 +428,7 @@ class LocalEngine(Engine):
                         run=task.run,
                         outcome="failed",
                         iterations=task.iterations,
-                        seq=task.command.goal.seq,
+                        seq=task.seq,
                         tracked=task.tracked,
                         message=f"the device's worker {why} in this run, twice: other settings may work",
                     )

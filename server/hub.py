@@ -24,6 +24,7 @@ from PIL import Image
 from server.checkpoints import Checkpoints
 from server.connection import Farewell, Outbox
 from server.doors import Doors, keep_quietly, new_link
+from server.drawings import Drawings
 from server.engine import (
     AnyEvent,
     Change,
@@ -134,6 +135,7 @@ class Hub:
         self.metrics = Metrics()
         self.doors = Doors(store, Exchange(store, settings.password), self.limits, self.open)
         self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
+        self.drawings = Drawings(settings, engine, self.metrics)
         self.model: ModelInfo | None = None
         self._halls: dict[str, Hall] = {}
         self._opening = asyncio.Lock()
@@ -169,6 +171,7 @@ class Hub:
 
     async def say_goodbye(self) -> None:
         """The server stops: let everybody go, who then know that they may come back."""
+        self.drawings.close()
         fault = Fault(reason="going_away", message="the server stops; come back in a moment")
         for seat in self._seats():
             seat.outbox.dismiss(Farewell(Close.GOING_AWAY, fault))
@@ -638,6 +641,7 @@ class Hub:
             },
             mask=mask,
             format=frame_format(hall),
+            drawn=document.picture.drawn,
         )
 
     def _prepare_soon(self, hall: Hall) -> None:
@@ -696,6 +700,8 @@ class Hub:
         """The engine tells something."""
         if isinstance(event, Restarting | Restarted):
             self._restarted(event)
+            return
+        if self.drawings.hear(event):
             return
         if not isinstance(event, Reported | Pictured | Complained | Finished | Preparing | Kept | Sought):
             return

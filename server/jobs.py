@@ -18,7 +18,7 @@ from PIL import Image
 from editor import Drag, DragSession, MaskError, Point
 from server.checkpoints import Checkpoint, KeptMoment, Part, picture_parts
 from server.engine import FrameFormat, Goal, Grip, MomentInfo
-from server.protocol import XY, Progress, Setting, Stage
+from server.protocol import MAX_SEED, XY, Drawn, Progress, Setting, Stage
 from server.scheduler import Rank
 
 T = TypeVar("T")
@@ -26,11 +26,16 @@ T = TypeVar("T")
 OWN_SETTINGS: Mapping[str, Setting] = {"preset": "", "seed": 0, "preview_every": 4, "preview_side": 256}
 """Settings of the service beside those of `DragSettings`; an empty preset stands for the model's own defaults."""
 OWN_RANGES: Mapping[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1),
+    "seed": (0, MAX_SEED),
     "preview_every": (1, 10_000),
     "preview_side": (32, 1024),
 }
 """The least and the largest value of those of them that are numbers."""
+MOST_UNLIKE = 2.0
+"""Mean difference, of 255, up to which a picture that was drawn again is the one that was kept.
+
+Another processor, or another number of threads, rounds otherwise; other weights draw something else.
+"""
 MOST_KEPT_SIDE = 512
 """Longest side in pixels of a preview that is kept for its moment; larger ones are kept smaller."""
 QUALITY = 80
@@ -93,6 +98,7 @@ class Job:
         goal: that the session follows.
         session, built_of: and what it was built of; None while it is on disk, or not yet made.
         run: under way or the last one; empty where the picture is only being prepared.
+        drawing: the picture that is being made from words, where this is no room but a drawing.
         steps: what there is to do, a step at a time; None while there is nothing.
         placed: whether it may take steps; else it waits for a place on the device.
         stage: of the last step, and `left` how many are to come in this one.
@@ -108,6 +114,7 @@ class Job:
     session: DragSession | None = None
     built_of: BuiltOf | None = None
     run: str = ""
+    drawing: Drawn | None = None
     steps: Iterator[None] | None = None
     again: Callable[[], Iterator[None]] | None = None
     placed: bool = False
@@ -276,6 +283,14 @@ def digest_of(picture: bytes) -> str:
 def without_drags(goal: Goal) -> Goal:
     """The goal of a session in which nothing is put down yet."""
     return msgspec.structs.replace(goal, drags={}, mask=None)
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures differ by no more than rounding."""
+    if one.size != other.size:
+        return False
+    difference = np.asarray(one.convert("RGB"), np.int16) - np.asarray(other.convert("RGB"), np.int16)
+    return float(np.abs(difference).mean()) <= MOST_UNLIKE
 
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:

@@ -18,7 +18,7 @@ from server.settings import Rate, Settings
 MOST_BUCKETS = 10_000
 """Of one kind, after which those that are full again are forgotten."""
 
-AddressAction = Literal["connect", "enter", "create", "request", "message"]
+AddressAction = Literal["connect", "enter", "create", "draw", "request", "message"]
 
 PERSON_LIMITS: Mapping[str, str] = {
     "edit": "rate_edits",
@@ -36,6 +36,7 @@ ADDRESS_LIMITS: Mapping[AddressAction, str] = {
     "connect": "rate_connections",
     "enter": "rate_entries",
     "create": "rate_rooms",
+    "draw": "rate_drawings",
     "request": "rate_requests",
     "message": "rate_messages",
 }
@@ -47,6 +48,7 @@ WHAT: Mapping[str, str] = {
     "rate_connections": "connections from one address",
     "rate_entries": "tries to enter from one address",
     "rate_rooms": "new rooms from one address",
+    "rate_drawings": "pictures from words from one address",
     "rate_requests": "requests from one address",
     "rate_messages": "messages from one address",
 }

@@ -89,6 +89,7 @@ class Metrics:
         rejects: refused operations by ``reason``, and by ``rate_...`` whatever came too fast; neither who was turned
             away at the door, nor what else an HTTP request was refused for, nor what could not be saved.
         runs: ended runs, by ``outcome``.
+        drawings: pictures made from words, by how they ended.
         frames: previews by what became of them, ``sent``, ``acknowledged`` or ``replaced`` by their successor.
         closes: connections that the server closed, by ``code``.
         save_seconds: from accepting an operation until it is on disk.
@@ -101,6 +102,7 @@ class Metrics:
             "livedrag_rejects_total", "Operations that were refused, and what came too fast.", ("reason",)
         )
         self.runs = Counter("livedrag_runs_total", "Runs that have ended.", ("outcome",))
+        self.drawings = Counter("livedrag_drawings_total", "Pictures made from words, by how they ended.", ("outcome",))
         self.frames = Counter("livedrag_frames_total", "Previews, for each client, by what became of them.", ("what",))
         self.closes = Counter("livedrag_closes_total", "Connections closed by the server.", ("code",))
         self.save_seconds = Histogram(

@@ -27,6 +27,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_DRAGS = 64
 MAX_PROMPT = 1000
 MAX_STROKE_POINTS = 2000
+MAX_SEED = 2**31 - 1
 PRESENCE_RATE = 30
 """Times a second that cursors and the like are told at most."""
 
@@ -37,6 +38,7 @@ Pixel = Annotated[float, Meta(ge=-1e5, le=1e5)]
 XY = tuple[Pixel, Pixel]
 Setting = bool | int | float | str
 Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Name = Annotated[str, Meta(max_length=60)]
 Role = Literal["owner", "editor", "viewer"]
 """Owners give out links and roles, editors change the document, viewers look on and point."""
@@ -126,15 +128,33 @@ class Raster(Record, frozen=True, kw_only=True, tag="raster"):
 MaskLayer = Stroke | Raster | Invert
 
 
+class Drawn(Struct, frozen=True, kw_only=True):
+    """How a picture was made from words: by what ``model``, in how many steps, from the noise of which seed.
+
+    While the room's prompt and ``ddim_steps`` are still these, and so is the server's model, the picture is drawn again
+    and dragged from its own latent; otherwise it is a picture like any other, and inverted.
+    """
+
+    prompt: Annotated[str, Meta(max_length=MAX_PROMPT)]
+    seed: Seed
+    guidance: Annotated[float, Meta(ge=0, le=50)]
+    ddim_steps: Annotated[int, Meta(ge=2, le=999)]
+    model: Annotated[str, Meta(max_length=1000)]
+
+
 class Picture(Struct, frozen=True, kw_only=True):
-    """The uploaded picture; ``width`` and ``height`` in pixels after EXIF orientation."""
+    """The picture that is edited; ``width`` and ``height`` in pixels after EXIF orientation.
+
+    ``drawn`` says how the server has made it, where it was not uploaded.
+    """
 
     sha256: Sha256
     width: int
     height: int
+    drawn: Drawn | None = None
 
 
-Stage = Literal["idle", "queued", "loading", "fitting", "inverting", "dragging", "rendering"]
+Stage = Literal["idle", "queued", "loading", "drawing", "fitting", "inverting", "dragging", "rendering"]
 Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
 
 
@@ -566,7 +586,7 @@ class EngineReport(Record, frozen=True, kw_only=True, tag="engine"):
 class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
     """presence: how far the picture is prepared before anybody has pressed Drag; ``failed`` is told when they do."""
 
-    stage: Literal["fitting", "inverting", "ready", "failed"]
+    stage: Literal["drawing", "fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None

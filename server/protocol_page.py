@@ -80,7 +80,12 @@ SERVER: list[p.ServerMessage] = [
     p.Snapshot(
         seq=7,
         document=p.Document(
-            picture=p.Picture(sha256="ef" * 32, width=256, height=192),
+            picture=p.Picture(
+                sha256="ef" * 32,
+                width=256,
+                height=192,
+                drawn=p.Drawn(prompt="a teddy bear", seed=7, guidance=5.0, ddim_steps=50, model="built-in"),
+            ),
             drags={"d1": DRAG},
             mask=(RASTER, STROKE, INVERT),
             prompt="a teddy bear",
@@ -139,6 +144,7 @@ SERVER: list[p.ServerMessage] = [
 PARTS: Sequence[type[msgspec.Struct]] = (
     p.Document,
     p.Picture,
+    p.Drawn,
     p.Drag,
     p.Stroke,
     p.Raster,
@@ -180,8 +186,17 @@ HTTP = (
         "POST",
         "/api/rooms",
         "anybody",
-        "a form with `picture`, perhaps `mask`, `prompt`, `drags`: `{room, secret, url}`",
+        "a form with `picture`, perhaps `mask`, `prompt`, `drags`, or the JSON `{drawing}`: `{room, secret, url}`",
     ),
+    (
+        "POST",
+        "/api/drawings",
+        "anybody",
+        "`{prompt, seed}` has a picture made from words, `seed` null for any: `{id, prompt, seed}`",
+    ),
+    ("GET", "/api/drawings/{drawing}", "who has its id", "how far it is, a JSON object a line, see below"),
+    ("GET", "/api/drawings/{drawing}/picture", "who has its id", "the picture that was made, PNG"),
+    ("DELETE", "/api/drawings/{drawing}", "who has its id", "cancels it, or forgets it"),
     ("POST", "/api/password", "anybody", "`{password}` sets a cookie that has passed the server's password"),
     ("POST", "/api/rooms/{room}/enter", "anybody", "`{secret, password}` sets a cookie: `{role, ticket}`"),
     ("GET", "/api/rooms/{room}/picture", "viewer", "the uploaded picture, PNG"),
@@ -203,6 +218,23 @@ HTTP = (
     ("GET", "/metrics", "anybody", "what the server counts, for Prometheus"),
 )
 """Method, path below the base path, who may, and what it is."""
+
+DRAWINGS = """### The lines of a drawing
+
+`GET /api/drawings/{drawing}` answers with lines of JSON (`application/x-ndjson`), each with a `type`: the newest of
+each kind at once, others as they come. The answer ends with one of the last three. Who leaves stops nothing.
+
+| type | fields | |
+|--|--|--|
+| `waiting` | `before`, `seconds_left` or null | it waits for the device behind so many others |
+| `progress` | `step`, `steps`, `seconds_left` or null | so much is done |
+| `preview` | `picture`, a data URL | what it may come to |
+| `done` | | the picture is there |
+| `failed` | `message` | there will be none |
+| `cancelled` | | somebody has cancelled it, or nobody has used it for long |
+
+Drawings are kept in memory alone: a room is made of one by `POST /api/rooms` with the JSON `{"drawing": id}`.
+"""
 
 HEAD = f"""# The protocol `{p.VERSION}`
 
@@ -270,6 +302,7 @@ def _lines() -> Iterator[str]:
     for method, path, who, what in HTTP:
         yield f"| {method} | `{path}` | {who} | {what} |"
     yield ""
+    yield DRAWINGS
     yield "## Close codes\n"
     yield "| code | name | why |\n|--:|--|--|"
     for code, why in CLOSES.items():

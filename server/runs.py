@@ -6,13 +6,20 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Literal
 
+from PIL import Image
+
 from editor import DragSession, DragStep, FitStep, RenderStep
+from editor.generate import GenerationStep
 from editor.preview import Quality
-from server.engine import AnyEvent, Finished, Pictured, Prepare, Preparing, Reported, Start
+from server.engine import AnyEvent, Draw, Finished, Goal, Pictured, Prepare, Preparing, Reported, Start
 from server.jobs import MOST_KEPT_SIDE, Job, Stopwatch, closed, compressed, places, png, shrunk, whole
 from server.protocol import Outcome, Points, Progress, Stage
 from server.sessions import Sessions
 
+DRAWING_PREVIEWS = 12
+"""Previews of a picture that is being made from words, about."""
+DRAWING_SIDE = 256
+"""Of such a preview, in pixels."""
 FITTING_KEPT = 20.0
 """Seconds of preparing a picture after which what is done is kept: no more than that is lost when the worker dies."""
 
@@ -39,7 +46,15 @@ class Runs:
         watch = self._stage(job, "loading", 1)
         self.report(job, watch.progress(job.run, 0, 1))
         yield
-        session = self._sessions.open(job, start.picture, start.goal, resume=start.run if start.resume else None)
+        drawing: list[GenerationStep] = []
+        for record in self._draw_again(job, start.picture, start.goal, drawing):
+            self.report(job, record)
+            yield
+            if job.stopping:
+                self.finish(job, "stopped")
+                return
+        resume = start.run if start.resume else None
+        session = self._sessions.open(job, start.picture, start.goal, drawing, resume)
         self.report(job, watch.progress(job.run, 1, 1))
         yield
         with closed(self._prepare(job, session)) as preparation:
@@ -61,14 +76,47 @@ class Runs:
         self.finish(job, outcome, picture=picture)
 
     def preparation(self, job: Job, prepare: Prepare) -> Generator[None, None, None]:
-        """Fit and invert without a run, step by step."""
-        session = self._sessions.open(job, prepare.picture, prepare.goal)
+        """Draw again what was drawn, fit and invert, without a run, step by step."""
+        drawing: list[GenerationStep] = []
+        for record in self._draw_again(job, prepare.picture, prepare.goal, drawing):
+            self._tell_preparing(job, "drawing", record)
+            yield
+        session = self._sessions.open(job, prepare.picture, prepare.goal, drawing)
         for record in self._prepare(job, session):
-            stage: Literal["fitting", "inverting"] = "fitting" if record.stage == "fitting" else "inverting"
-            left = record.seconds_left
-            self._tell(Preparing(room=job.room, stage=stage, step=record.step, steps=record.steps, seconds_left=left))
+            self._tell_preparing(job, "fitting" if record.stage == "fitting" else "inverting", record)
             yield
         self._tell(Preparing(room=job.room, stage="ready", step=1, steps=1))
+
+    def drawing(self, job: Job, draw: Draw) -> Generator[None, None, None]:
+        """Make a picture from words, step by step."""
+        steps = draw.drawn.ddim_steps
+        watch = self._stage(job, "drawing", steps)
+        every = max(1, round(steps / DRAWING_PREVIEWS))
+        for step in self._sessions.draw(draw.drawn):
+            job.iterations, job.left = step.step, {"drawing": steps - step.step}
+            self.report(job, watch.progress(job.run, step.step, steps))
+            if step.step == steps:
+                self.finish(job, "arrived", picture=png(self._sessions.picture_of(step)))
+                return
+            if step.step % every == 0:
+                preview = self._sessions.preview_of(step, DRAWING_SIDE, self._quality)
+                self._tell_picture(job, "drawing", preview, compressed(preview, draw.format))
+            yield
+
+    def _draw_again(
+        self, job: Job, picture: bytes, goal: Goal, drawing: list[GenerationStep]
+    ) -> Generator[Progress, None, None]:
+        """Draw what was made from words again, where the session that is to be opened needs it, into ``drawing``."""
+        watch: Stopwatch | None = None
+        for step in self._sessions.drawing(job, picture, goal):
+            watch = watch or self._stage(job, "drawing", step.steps)
+            drawing.append(step)
+            job.left = {"drawing": step.steps - step.step}
+            yield watch.progress(job.run, step.step, step.steps)
+
+    def _tell_preparing(self, job: Job, stage: Literal["drawing", "fitting", "inverting"], record: Progress) -> None:
+        left = record.seconds_left
+        self._tell(Preparing(room=job.room, stage=stage, step=record.step, steps=record.steps, seconds_left=left))
 
     def _prepare(self, job: Job, session: DragSession) -> Iterator[Progress]:
         """Prepare a session as far as it is not; tells how far that is, step by step."""
@@ -163,6 +211,12 @@ class Runs:
         if picture is None:
             return
         data = compressed(picture, job.goal.format)
+        self._tell_picture(job, stage, picture, data)
+        if stage == "dragging":
+            kept = shrunk(picture, MOST_KEPT_SIDE)
+            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.goal.format))
+
+    def _tell_picture(self, job: Job, stage: Stage, picture: Image.Image, data: bytes) -> None:
         self._tell(
             Pictured(
                 room=job.room,
@@ -176,9 +230,6 @@ class Runs:
                 data=data,
             )
         )
-        if stage == "dragging":
-            kept = shrunk(picture, MOST_KEPT_SIDE)
-            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.goal.format))
 
     def _show_unedited(self, job: Job, session: DragSession) -> None:
         """The first moment of a timeline looks like the uploaded picture."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from PIL import Image
 
 from editor import Diffusion, DragSession, DragSettings, EditorError
+from editor.generate import GenerationStep, generate
+from editor.picture import to_picture
+from editor.preview import Quality, decode_preview
 from server.checkpoints import CheckpointError, Checkpoints
 from server.engine import AnyEvent, Complained, Goal, Kept, MomentInfo, Sought
 from server.jobs import (
@@ -21,6 +24,7 @@ from server.jobs import (
     BuiltOf,
     Job,
     Shown,
+    alike,
     changes,
     digest_of,
     grips_of,
@@ -28,7 +32,7 @@ from server.jobs import (
     whole,
     without_drags,
 )
-from server.protocol import LIVE_SETTINGS
+from server.protocol import LIVE_SETTINGS, Drawn
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +65,48 @@ class Sessions:
         fixed = {name: value for name, value in settings.items() if name not in LIVE_SETTINGS}
         return BuiltOf(picture, goal.prompt, whole(goal, "seed"), fixed)
 
-    def open(self, job: Job, picture: bytes, goal: Goal, resume: str | None = None) -> DragSession:
+    def draw(self, drawn: Drawn) -> Iterator[GenerationStep]:
+        """Make a picture from words."""
+        return generate(
+            self._model, drawn.prompt, seed=drawn.seed, guidance=drawn.guidance, ddim_steps=drawn.ddim_steps
+        )
+
+    def picture_of(self, step: GenerationStep) -> Image.Image:
+        """What a drawing has come to."""
+        return to_picture(self._model.decode(step.latent))
+
+    def preview_of(self, step: GenerationStep, side: int, quality: Quality | None) -> Image.Image:
+        """What is to be expected of a drawing; ``side`` is that of the picture, at least, where it is decoded."""
+        decoder: Quality = "full" if self._model.tiny is None else "tiny"
+        return to_picture(decode_preview(self._model, step.predicted_x0, quality or decoder, side))
+
+    def is_as_drawn(self, goal: Goal) -> bool:
+        """Whether the picture was drawn in the way in which its session would draw it. Raises `EditorError`."""
+        drawn = goal.drawn
+        return (
+            drawn is not None
+            and (drawn.model, drawn.prompt) == (self._model.name, goal.prompt)
+            and drawn.ddim_steps == self.settings(goal).ddim_steps
+        )
+
+    def drawing(self, job: Job, picture: bytes, goal: Goal) -> Iterator[GenerationStep]:
+        """Draw the picture again where `open` needs that: for a new session, on the picture's own latent."""
+        goal = goal if job.session is None or job.goal.seq < goal.seq else job.goal
+        there = self.built_of_last(job.room, job) == self.built_of(digest_of(picture), goal)
+        return self.draw(goal.drawn) if goal.drawn and self.is_as_drawn(goal) and not there else iter(())
+
+    def open(
+        self,
+        job: Job,
+        picture: bytes,
+        goal: Goal,
+        drawing: Sequence[GenerationStep] = (),
+        resume: str | None = None,
+    ) -> DragSession:
         """Give the job a session that fits the goal: the one that it has, or the one on disk, or a new one.
 
         Args:
+            drawing: all of what `drawing` gave.
             resume: the run whose iterations go on being counted.
         """
         goal = goal if job.session is None or job.goal.seq < goal.seq else job.goal
@@ -79,8 +121,7 @@ class Sessions:
             latest = job.goal if job.goal.seq > goal.seq else goal  # edited while it waited
             opened = Image.open(io.BytesIO(picture)).convert("RGB")
             if not self._restore(job, opened, built_of, resume):
-                seed = whole(goal, "seed")
-                job.session = DragSession(self._model, opened, prompt=goal.prompt, settings=settings, seed=seed)
+                job.session = self._new(opened, goal, settings, drawing)
                 job.session.timeline.begin_at(moments)
                 job.goal, job.has_picture = without_drags(goal), False
                 job.checkpoint, job.shown, job.told_thumbnails = None, Shown(), set()
@@ -89,6 +130,24 @@ class Sessions:
         assert session is not None
         self.follow(job, goal)
         return session
+
+    def _new(
+        self, picture: Image.Image, goal: Goal, settings: DragSettings, drawing: Sequence[GenerationStep]
+    ) -> DragSession:
+        prompt, seed = goal.prompt, whole(goal, "seed")
+        if goal.drawn is not None and drawing:
+            if alike(self.picture_of(drawing[-1]), picture):
+                return DragSession.drawn(
+                    self._model,
+                    prompt,
+                    drawing,
+                    guidance=goal.drawn.guidance,
+                    picture=picture,
+                    settings=settings,
+                    seed=seed,
+                )
+            log.warning("room %s: the model no longer draws what it has drawn, which is inverted instead", goal.room)
+        return DragSession(self._model, picture, prompt=prompt, settings=settings, seed=seed)
 
     def _moments_so_far(self, job: Job) -> int:
         """A number above those of all moments of the room: what they looked like may be in browsers' caches."""

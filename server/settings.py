@@ -17,6 +17,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 QUALITIES: tuple[Quality, ...] = ("", "latent", "tiny", "full")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
+MOST_GUIDANCE = 50.0
 
 
 class SettingsFault(Exception):
@@ -77,6 +78,10 @@ class Settings:
     max_upload_bytes: int = 20 * MIB
     max_pixels: int = 25_000_000
     room_days: float = 0.0  # rooms that nobody has used for so long are deleted; 0: none are
+    drawings: int = 16  # pictures made from words that are held in memory, or being made
+    drawing_seconds: float = 900.0  # one that nobody has used for so long is forgotten
+    drawing_steps: int = 0  # of making one; 0: as many as the model's sessions take
+    drawing_guidance: float = 5.0  # how closely it follows the words
     session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
     metrics: bool = True  # whether /metrics answers
     sessions: int = 16  # kept on the device; the one idle for longest goes first
@@ -98,6 +103,7 @@ class Settings:
     rate_connections: Rate = Rate(10, 400)
     rate_entries: Rate = Rate(2, 200)  # secrets and passwords that are tried
     rate_rooms: Rate = Rate(1, 100)
+    rate_drawings: Rate = Rate(1, 30)
     rate_requests: Rate = Rate(100, 1000)
     rate_messages: Rate = Rate(3000, 15_000)
 
@@ -114,6 +120,8 @@ class Settings:
             "max_upload_bytes",
             "max_pixels",
             "sessions",
+            "drawings",
+            "drawing_seconds",
             "session_days",
             "checkpoint_every",
             "heartbeat",
@@ -123,6 +131,11 @@ class Settings:
                 raise SettingsFault(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not 0 <= self.room_days < math.inf:
             raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
+        if self.drawing_steps and not 2 <= self.drawing_steps <= 999:
+            works = "2 to 999 works, or 0 for the model's own"
+            raise SettingsFault(f"drawing_steps {self.drawing_steps} is out of range: {works}")
+        if not 0 <= self.drawing_guidance <= MOST_GUIDANCE:
+            raise SettingsFault(f"drawing_guidance {self.drawing_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 5 is usual")
         if self.preview_quality not in QUALITIES:
             works = ", ".join(QUALITIES[1:])
             raise SettingsFault(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")

@@ -32,7 +32,9 @@ from server.engine import (
     Change,
     Complained,
     DeviceStats,
+    Draw,
     Forget,
+    Goal,
     Left,
     LoadFailed,
     Prepare,
@@ -46,6 +48,7 @@ from server.engine import (
     Stepping,
     Stop,
     Timed,
+    room_of,
 )
 from server.engine_local import WorkerOptions
 from server.jobs import OWN_RANGES, OWN_SETTINGS, Job, digest_of
@@ -141,7 +144,7 @@ class DeviceWorker:
 
     def obey(self, command: AnyCommand) -> None:
         """Take a command; most of what it causes happens in `advance`."""
-        room = command.room if isinstance(command, Stop | Rewind | Forget) else command.goal.room
+        room = room_of(command)
         moment = command.moment if isinstance(command, Seek) else None
         try:
             self._obey(command)
@@ -180,6 +183,8 @@ class DeviceWorker:
                     self._rewind(room)
                 finally:
                     self._tell(Rewound(room=room))
+            case Draw():
+                self._draw(command)
             case Forget(room=room, wipe=wipe):
                 self._forget(room, wipe=wipe)
 
@@ -189,6 +194,11 @@ class DeviceWorker:
         job.iterations = job.branched_at = 0
         job.unkept = False
         self._ask(job, partial(self._runs.run, job, start))
+
+    def _draw(self, draw: Draw) -> None:
+        goal = Goal(room=draw.room, seq=0, prompt=draw.drawn.prompt, settings={}, drags={}, format=draw.format)
+        job = self._jobs.setdefault(draw.room, Job(goal, run=draw.room, drawing=draw.drawn))
+        self._ask(job, partial(self._runs.drawing, job, draw))
 
     def _prepare_alone(self, prepare: Prepare) -> None:
         goal = prepare.goal
@@ -432,19 +442,27 @@ class DeviceWorker:
     def _needs(self, job: Job) -> float | None:
         """Seconds of device time to the end of a run, if it makes all of its iterations; None: not known yet."""
         try:
-            settings = self._sessions.settings(job.goal)
+            whole_run = self._steps_of(job)
         except EditorError:
             return None  # it will fail as soon as it begins
-        whole_run = {
-            "fitting": settings.lora_steps,
-            "inverting": settings.levels_inverted,
-            "dragging": settings.max_iterations,
-            "rendering": 2 * settings.levels_inverted,
-        }
         stages = list(whole_run)
         if job.stage in stages:
             whole_run = {stage: whole_run[stage] for stage in stages[stages.index(job.stage) :]} | job.left
         return seconds_for(whole_run, self._pace)
+
+    def _steps_of(self, job: Job) -> dict[str, int]:
+        """The steps of each stage of a run from its beginning. Raises `EditorError`."""
+        if job.drawing is not None:
+            return {"drawing": job.drawing.ddim_steps}
+        settings = self._sessions.settings(job.goal)
+        drawn = self._sessions.is_as_drawn(job.goal)
+        return {
+            "drawing": settings.ddim_steps if drawn else 0,
+            "fitting": settings.lora_steps,
+            "inverting": 0 if drawn else settings.levels_inverted,
+            "dragging": settings.max_iterations,
+            "rendering": 2 * settings.levels_inverted,
+        }
 
     def _fail(self, job: Job, message: str) -> None:
         if job.run:

@@ -30,7 +30,7 @@ SERVER = [
     {"history", "mask", "engine", "limits", "scheduler"},
     {"room", "checkpoints"},
     {"store", "uploads", "metrics", "replica", "engine_local", "engine_ray"},
-    {"guests", "exchange", "jobs", "archive", "client", "protocol_page"},
+    {"guests", "exchange", "jobs", "archive", "client", "protocol_page", "drawings"},
     {"connection", "sessions"},
     {"hall", "runs"},
     {"doors"},

@@ -52,9 +52,19 @@ export interface Picture {
   readonly sha256: string;
   readonly width: number;
   readonly height: number;
+  /** How the server has made it from words; null or absent where it was uploaded. */
+  readonly drawn?: Drawn | null;
 }
 
-export type Stage = "idle" | "queued" | "loading" | "fitting" | "inverting" | "dragging" | "rendering";
+export interface Drawn {
+  readonly prompt: string;
+  readonly seed: number;
+  readonly guidance: number;
+  readonly ddim_steps: number;
+  readonly model: string;
+}
+
+export type Stage = "idle" | "queued" | "loading" | "drawing" | "fitting" | "inverting" | "dragging" | "rendering";
 export type Outcome = "arrived" | "stopped" | "exhausted" | "failed";
 
 export interface Run {
@@ -324,7 +334,7 @@ export interface EngineState {
 /** How far the picture is prepared while nobody has pressed Drag yet. */
 export interface Prepared {
   readonly type: "prepared";
-  readonly stage: "fitting" | "inverting" | "ready" | "failed";
+  readonly stage: "drawing" | "fitting" | "inverting" | "ready" | "failed";
   readonly step: number;
   readonly steps: number;
   readonly seconds_left: number | null;

@@ -195,6 +195,7 @@ export const texts = {
   stages: {
     queued: "Waiting for a turn",
     loading: "Waking the model",
+    drawing: "Drawing the picture again",
     fitting: "Getting to know the picture",
     inverting: "Taking the picture apart",
     dragging: "Dragging",
@@ -220,6 +221,7 @@ export const texts = {
   },
 
   prepared: {
+    drawing: "Drawing the picture again meanwhile",
     fitting: "Getting to know the picture meanwhile",
     inverting: "Taking the picture apart meanwhile",
   },

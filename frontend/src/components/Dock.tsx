@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 import type { Keepsake } from "../api.ts";
-import type { Stage } from "../protocol.ts";
+import type { Prepared, Stage } from "../protocol.ts";
 import { lastEnd } from "../room.ts";
 import { canReset, canRun, download, reset, startRun, stopRun } from "../session.ts";
 import * as store from "../store.ts";
@@ -113,7 +113,7 @@ function RunButton() {
 function StageView() {
   const { title, detail } = wordsOf();
   // Progress is shown, and not read out step by step.
-  const quiet = store.running.value || store.room.value.prepared?.stage === "fitting" || store.room.value.prepared?.stage === "inverting";
+  const quiet = store.running.value || isPreparing(store.room.value.prepared);
   const stage = store.running.value ? (store.room.value.progress?.stage ?? "loading") : "idle";
   return (
     <div class="stage-view">
@@ -164,12 +164,17 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
   if (!store.editable.value) return { title: texts.people.viewing, detail: texts.people.viewingHelp };
   if (store.drags.value.length === 0) return { title: stage.needsPoints, detail: stage.needsPointsHelp };
   const prepared = store.room.value.prepared;
-  if (prepared !== null && (prepared.stage === "fitting" || prepared.stage === "inverting")) {
+  if (isPreparing(prepared)) {
     const parts = [stage.steps(prepared.step, prepared.steps)];
     if (prepared.seconds_left !== null && prepared.step > 1) parts.push(stage.left(prepared.seconds_left));
     return { title: stage.ready, detail: `${stage.readyHelp} · ${texts.prepared[prepared.stage]} ${parts.join(" · ")}` };
   }
   return { title: stage.ready, detail: stage.readyHelp };
+}
+
+/** Whether there is something to tell of the preparation. */
+function isPreparing(prepared: Prepared | null): prepared is Prepared & { readonly stage: "drawing" | "fitting" | "inverting" } {
+  return prepared !== null && prepared.stage !== "ready" && prepared.stage !== "failed";
 }
 
 function Bars() {

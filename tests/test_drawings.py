@@ -1,0 +1,315 @@
+"""Pictures from words: asked for, followed, made rooms of, refused; with a device that draws only what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from server.client import Client, NewRoom, RequestFailed, request
+from server.engine import Draw, Finished, Forget, Pictured, Prepare, Reported
+from server.protocol import Drawn, Progress
+from server.settings import Rate
+from tests.quiet import MODEL, QuietEngine, png, quiet_server
+
+JSON = {"Content-Type": "application/json"}
+SECONDS = 60
+
+
+def room_of(answer: Any) -> NewRoom:
+    return NewRoom(answer["room"], answer["secret"], answer["url"])
+
+
+def get(address: str, room: NewRoom, what: str) -> bytes:
+    headers = {"Authorization": f"Bearer {room.secret}"}
+    return request(address, "GET", f"/api/rooms/{room.id}/{what}", headers=headers)
+
+
+@dataclass(frozen=True)
+class Quiet:
+    address: str
+    engine: QuietEngine
+
+    def draw(self, prompt: str = "a red apple", **fields: Any) -> str:
+        drawing: str = self.ask("POST", "/api/drawings", {"prompt": prompt, **fields})["id"]
+        return drawing
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        answer = request(self.address, method, path, data, JSON if data else None)
+        return json.loads(answer) if answer else None
+
+    def refused(self, method: str, path: str, body: object = None) -> tuple[int, str, str]:
+        with pytest.raises(RequestFailed) as caught:
+            self.ask(method, path, body)
+        return caught.value.status, caught.value.reason, str(caught.value)
+
+    def asked(self, drawing: str) -> Draw:
+        command: Draw = self.engine.expect(Draw, drawing, SECONDS)
+        return command
+
+    def progress(self, drawing: str, step: int, stage: Any = "drawing") -> None:
+        record = Progress(run=drawing, stage=stage, step=step, steps=50, seconds=1.0, seconds_left=9.5)
+        self.engine.tell(Reported(room=drawing, record=record))
+
+    def show(self, drawing: str, data: bytes = b"preview") -> None:
+        self.engine.tell(
+            Pictured(
+                room=drawing,
+                run=drawing,
+                stage="drawing",
+                iteration=4,
+                format="webp",
+                width=8,
+                height=8,
+                time=0.0,
+                data=data,
+            )
+        )
+
+    def finish(self, drawing: str, picture: bytes | None = None, message: str | None = None) -> None:
+        outcome: Any = "failed" if picture is None else "arrived"
+        self.engine.tell(
+            Finished(
+                room=drawing,
+                run=drawing,
+                outcome=outcome,
+                iterations=50,
+                seq=0,
+                tracked={},
+                picture=picture,
+                message=message,
+            )
+        )
+
+    @contextmanager
+    def follow(self, drawing: str) -> Iterator[Following]:
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=SECONDS)
+        try:
+            connection.request("GET", f"/api/drawings/{drawing}")
+            with connection.getresponse() as answer:
+                assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+                yield Following(answer)
+        finally:
+            connection.close()
+
+    def end(self, drawing: str) -> dict[str, Any]:
+        """What comes last."""
+        with self.follow(drawing) as reader:
+            return reader.rest()[-1]
+
+
+@dataclass(frozen=True)
+class Following:
+    """Somebody who reads the lines of a drawing as they come."""
+
+    answer: http.client.HTTPResponse
+
+    def next(self) -> dict[str, Any]:
+        line: dict[str, Any] = json.loads(self.answer.readline())
+        return line
+
+    def rest(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.answer.read().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quiet]:
+    limits = {"rate_drawings": Rate(0, 0), "drawings": 500}
+    with quiet_server(tmp_path_factory.mktemp("drawings"), **limits) as (address, engine):
+        yield Quiet(address, engine)
+
+
+def test_words_become_a_picture_and_the_picture_a_room(quiet: Quiet) -> None:
+    answer = quiet.ask("POST", "/api/drawings", {"prompt": " a red apple\n", "seed": 7})
+    drawing = answer["id"]
+    assert answer == {"id": drawing, "prompt": "a red apple", "seed": 7}
+    drawn = Drawn(prompt="a red apple", seed=7, guidance=5.0, ddim_steps=50, model=MODEL.name)
+    assert quiet.asked(drawing).drawn == drawn
+    with quiet.follow(drawing) as reader:
+        assert reader.next() == {"type": "waiting", "before": 0, "seconds_left": None}
+        quiet.progress(drawing, 3, "queued")
+        assert reader.next() == {"type": "waiting", "before": 3, "seconds_left": 9.5}
+        quiet.progress(drawing, 4)
+        assert reader.next() == {"type": "progress", "step": 4, "steps": 50, "seconds_left": 9.5}
+        quiet.show(drawing)
+        assert reader.next() == {"type": "preview", "picture": "data:image/webp;base64,cHJldmlldw=="}
+        assert quiet.refused("GET", f"/api/drawings/{drawing}/picture")[:2] == (409, "not_drawn")
+        assert quiet.refused("POST", "/api/rooms", {"drawing": drawing})[:2] == (409, "not_drawn")
+        quiet.finish(drawing, png(64, 64, "maroon"))
+        assert reader.rest() == [{"type": "done"}]
+    picture = request(quiet.address, "GET", f"/api/drawings/{drawing}/picture")
+    assert picture == png(64, 64, "maroon")
+    room = room_of(quiet.ask("POST", "/api/rooms", {"drawing": drawing}))
+    assert room.url == f"/r/{room.id}#{room.secret}"
+    assert get(quiet.address, room, "picture") == picture
+
+
+def test_a_room_of_a_drawing_says_how_it_was_drawn_and_tells_the_device(tmp_path: Path) -> None:
+    with quiet_server(tmp_path / "data", drawing_steps=6, drawing_guidance=3.0) as (address, engine):
+        quiet = Quiet(address, engine)
+        drawing = quiet.draw("a blue boat", seed=3)
+        drawn = Drawn(prompt="a blue boat", seed=3, guidance=3.0, ddim_steps=6, model=MODEL.name)
+        assert quiet.asked(drawing).drawn == drawn
+        quiet.finish(drawing, png(64, 64))
+        assert quiet.end(drawing) == {"type": "done"}
+        room = room_of(quiet.ask("POST", "/api/rooms", {"drawing": drawing}))
+
+        async def story(address: str, engine: QuietEngine) -> None:
+            async with Client.join(address, room.id, room.secret) as client:
+                assert client.document.picture.drawn == drawn
+                assert client.document.prompt == "a blue boat"
+                assert client.document.settings == {"ddim_steps": 6}
+                prepare: Prepare = await asyncio.to_thread(engine.expect, Prepare, room.id, SECONDS)
+                assert prepare.goal.drawn == drawn
+
+        asyncio.run(story(address, engine))
+    with quiet_server(tmp_path / "data") as (address, engine):  # and so it does after a restart
+        asyncio.run(story(address, engine))
+
+
+def test_without_a_seed_each_drawing_has_its_own(quiet: Quiet) -> None:
+    seeds = {quiet.ask("POST", "/api/drawings", {"prompt": "a cat", "seed": None})["seed"] for _ in range(4)}
+    assert len(seeds) > 1
+    assert quiet.ask("POST", "/api/drawings", {"prompt": "a cat"})["seed"] >= 0
+
+
+def test_who_comes_late_or_again_is_told_the_newest_at_once(quiet: Quiet) -> None:
+    drawing = quiet.draw()
+    with quiet.follow(drawing) as first:
+        first.next()
+        for step in (1, 2, 3):
+            quiet.progress(drawing, step)
+        quiet.show(drawing, b"newest")
+        while first.next()["type"] != "preview":
+            pass
+    with quiet.follow(drawing) as late:  # the first has left, which stops nothing
+        assert late.next()["step"] == 3
+        assert late.next()["type"] == "preview"
+        quiet.finish(drawing, png())
+        assert late.rest() == [{"type": "done"}]
+    assert quiet.end(drawing) == {"type": "done"}
+
+
+def test_a_drawing_that_fails_says_why(quiet: Quiet) -> None:
+    drawing = quiet.draw()
+    quiet.finish(drawing, message="the device has no memory left")
+    assert quiet.end(drawing) == {"type": "failed", "message": "the device has no memory left"}
+    status, reason, message = quiet.refused("GET", f"/api/drawings/{drawing}/picture")
+    assert (status, reason) == (409, "not_drawn")
+    assert "could not be made" in message
+
+
+def test_a_cancelled_drawing_ends_and_is_forgotten(quiet: Quiet) -> None:
+    drawing = quiet.draw()
+    with quiet.follow(drawing) as reader:
+        assert reader.next()["type"] == "waiting"
+        assert quiet.ask("DELETE", f"/api/drawings/{drawing}") is None
+        assert reader.rest() == [{"type": "cancelled"}]
+    quiet.engine.expect(Forget, drawing, SECONDS)
+    for method, path in (("GET", ""), ("GET", "/picture"), ("DELETE", "")):
+        status, reason, message = quiet.refused(method, f"/api/drawings/{drawing}{path}")
+        assert (status, reason) == (404, "unknown_drawing")
+        assert repr(drawing) in message
+    assert quiet.refused("POST", "/api/rooms", {"drawing": drawing})[:2] == (404, "unknown_drawing")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "quoted"),
+    [
+        ({"prompt": " \n", "seed": 1}, "empty_prompt", "say what"),
+        ({"seed": 1}, "bad_body", "prompt"),
+        ({"prompt": "x" * 1001}, "prompt_too_long", "1001 characters: at most 1000"),
+        ({"prompt": "\U0001f34e" * 1001}, "prompt_too_long", "1001 characters: at most 1000"),
+        ({"prompt": "a cat", "seed": -1}, "bad_seed", "-1"),
+        ({"prompt": "a cat", "seed": 2**31}, "bad_seed", str(2**31)),
+        ({"prompt": "a cat", "seed": "7"}, "bad_body", "seed"),
+        ({"prompt": "a cat", "steps": 7}, "bad_body", "steps"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(quiet: Quiet, body: object, reason: str, quoted: str) -> None:
+    status, said, message = quiet.refused("POST", "/api/drawings", body)
+    assert (status, said) == (422, reason)
+    assert quoted in message
+
+
+def test_too_many_and_too_fast_are_refused(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, drawings=2, rate_drawings=Rate(0.001, 4)) as (address, engine):
+        quiet = Quiet(address, engine)
+        first, second = quiet.draw(), quiet.draw()
+        status, reason, message = quiet.refused("POST", "/api/drawings", {"prompt": "a cat"})
+        assert (status, reason) == (429, "too_many_drawings")
+        assert "at most 2" in message
+        quiet.finish(first, png())
+        assert quiet.end(first) == {"type": "done"}
+        third = quiet.draw()  # in the place of the one that is done
+        assert quiet.refused("GET", f"/api/drawings/{first}")[0] == 404
+        status, reason, message = quiet.refused("POST", "/api/drawings", {"prompt": "a cat"})
+        assert (status, reason) == (429, "slow_down")
+        assert "pictures from words" in message
+        metrics = request(address, "GET", "/metrics").decode()
+        assert "\nlivedrag_drawings 2\n" in metrics
+        assert 'livedrag_drawings_total{outcome="done"} 1' in metrics
+        for drawing in (second, third):
+            quiet.ask("DELETE", f"/api/drawings/{drawing}")
+
+
+def test_a_drawing_that_nobody_uses_is_forgotten(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, drawing_seconds=0.3) as (address, engine):
+        quiet = Quiet(address, engine)
+        drawing = quiet.draw()
+        engine.expect(Forget, drawing, SECONDS)  # the device need not go on with it
+        assert quiet.refused("GET", f"/api/drawings/{drawing}")[:2] == (404, "unknown_drawing")
+
+
+def test_the_device_has_to_be_there(tmp_path: Path) -> None:
+    with quiet_server(tmp_path) as (address, engine):
+        engine.state = "restarting"
+        status, reason, message = Quiet(address, engine).refused("POST", "/api/drawings", {"prompt": "a cat"})
+        assert (status, reason) == (503, "no_device")
+        assert "restarting" in message
+
+
+def test_the_servers_password_and_origin_are_asked_for(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, password="open sesame") as (address, engine):
+        quiet = Quiet(address, engine)
+        body = json.dumps({"prompt": "a cat"}).encode()
+        assert quiet.refused("POST", "/api/drawings", {"prompt": "a cat"})[:2] == (401, "password")
+        known = {**JSON, "Livedrag-Password": "open%20sesame"}
+        drawing = json.loads(request(address, "POST", "/api/drawings", body, known))["id"]
+        for method, path in (("GET", ""), ("GET", "/picture"), ("DELETE", "")):
+            assert quiet.refused(method, f"/api/drawings/{drawing}{path}")[:2] == (401, "password")
+        with pytest.raises(RequestFailed, match="elsewhere"):
+            request(address, "POST", "/api/drawings", body, {**known, "Origin": "http://elsewhere.example"})
+
+
+def test_a_server_that_stops_lets_go_who_follows(tmp_path: Path) -> None:
+    with ExitStack() as leaving, quiet_server(tmp_path) as (address, engine):
+        quiet = Quiet(address, engine)
+        reader = leaving.enter_context(quiet.follow(quiet.draw()))
+        assert reader.next()["type"] == "waiting"
+        lines: list[dict[str, Any]] = []
+        reading = threading.Thread(target=lambda: lines.extend(reader.rest()))
+        reading.start()
+        leaving.callback(reading.join, SECONDS)
+    assert [line["type"] for line in lines] == ["failed"]
+
+
+def test_the_picture_of_a_room_is_a_picture(quiet: Quiet) -> None:
+    """The size that the room's document has is that of the PNG."""
+    drawing = quiet.draw()
+    quiet.finish(drawing, png(64, 48))
+    quiet.end(drawing)
+    room = room_of(quiet.ask("POST", "/api/rooms", {"drawing": drawing}))
+    assert Image.open(io.BytesIO(get(quiet.address, room, "mask"))).size == (64, 48)

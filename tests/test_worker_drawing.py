@@ -1,0 +1,194 @@
+"""DeviceWorker with the real built-in model: pictures from words, and rooms that are dragged from their own latents."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+from PIL import Image
+
+from server.checkpoints import Checkpoints
+from server.engine import Draw, Finished, Forget, Goal, Grip, Left, Pictured, Prepare, Preparing, Start, Stop
+from server.protocol import Drawn, Points, Progress
+from tests.test_worker import SHORT, Told, a_worker
+
+if TYPE_CHECKING:
+    from editor import Diffusion
+    from server.worker import DeviceWorker
+
+DRAWN = Drawn(prompt="a red apple", seed=5, guidance=4.0, ddim_steps=4, model="builtin")
+GOAL = Goal(
+    room="a",
+    seq=1,
+    prompt="a red apple",
+    settings=SHORT,
+    drags={"d1": Grip(handle=(100, 100), target=(140, 110))},
+    drawn=DRAWN,
+)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def worker(model: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(model, told, checkpoints) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def drawn(model: Diffusion) -> Drawn:
+    return replace(DRAWN, model=model.name)
+
+
+@pytest.fixture(scope="module")
+def picture(model: Diffusion, drawn: Drawn, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the words become."""
+    told = Told()
+    with a_worker(model, told, Checkpoints(tmp_path_factory.mktemp("checkpoints"))) as worker:
+        worker.obey(Draw(room="apple", drawn=drawn))
+        drain(worker)
+    (finished,) = told.events(Finished, "apple")
+    assert finished.picture is not None
+    return finished.picture
+
+
+def drain(worker: DeviceWorker) -> None:
+    while worker.busy:
+        worker.advance()
+
+
+def stages(told: Told) -> list[str]:
+    """Of preparations and runs, in order, without repetitions."""
+    prepared = [event.stage for event in told.events(Preparing)]
+    return list(dict.fromkeys([*prepared, *told.stages()]))
+
+
+def test_words_become_a_picture_step_by_step_with_previews(
+    model: Diffusion, worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes
+) -> None:
+    worker.obey(Draw(room="apple", drawn=drawn))
+    drain(worker)
+    assert [(p.step, p.steps) for p in told.records(Progress) if p.stage == "drawing"] == [(n, 4) for n in range(1, 5)]
+    previews = told.events(Pictured, "apple")
+    assert [preview.iteration for preview in previews] == [1, 2, 3]
+    assert Image.open(io.BytesIO(previews[0].data)).size == (model.native_side,) * 2
+    (finished,) = told.events(Finished, "apple")
+    assert (finished.outcome, finished.run, finished.picture) == ("arrived", "apple", picture)
+    assert [left.forgotten for left in told.events(Left, "apple")] == [False]
+
+
+def test_a_drawing_takes_turns_with_the_runs_of_rooms(
+    worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes
+) -> None:
+    worker.obey(Start(run="r1", picture=picture, goal=replace(GOAL, drawn=None)))
+    while "dragging" not in told.stages():
+        worker.advance()
+    worker.obey(Draw(room="apple", drawn=drawn))
+    before = len(told.records(Points))
+    drain(worker)
+    ends = [event.room for event in told if isinstance(event, Finished)]
+    assert sorted(ends) == ["a", "apple"]
+    drawing = [i for i, event in enumerate(told) if isinstance(event, Pictured) and event.room == "apple"]
+    moved = [i for i, event in enumerate(told) if isinstance(getattr(event, "record", None), Points)]
+    assert len(moved) > before
+    assert any(drawing[0] < index < drawing[-1] for index in [*moved, told.index(told.events(Finished)[0])])
+
+
+def test_a_cancelled_drawing_ends_without_a_word(worker: DeviceWorker, told: Told, drawn: Drawn) -> None:
+    worker.obey(Draw(room="apple", drawn=drawn))
+    worker.advance()
+    worker.obey(Forget(room="apple"))
+    drain(worker)
+    assert not told.events(Finished, "apple")
+    assert [left.forgotten for left in told.events(Left, "apple")] == [True]
+
+
+def test_a_drawing_that_cannot_be_made_fails_alone(worker: DeviceWorker, told: Told, drawn: Drawn) -> None:
+    worker.obey(Draw(room="apple", drawn=replace(drawn, ddim_steps=0)))
+    drain(worker)
+    (finished,) = told.events(Finished, "apple")
+    assert finished.outcome == "failed"
+    assert "0 steps" in str(finished.message)
+
+
+def test_a_room_of_a_drawing_is_dragged_from_its_own_latent(
+    worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes
+) -> None:
+    worker.obey(Prepare(picture=picture, goal=replace(GOAL, drawn=drawn)))
+    drain(worker)
+    drawing = [event for event in told.events(Preparing) if event.stage == "drawing"]
+    assert [(event.step, event.steps) for event in drawing] == [(n, 4) for n in range(1, 5)]
+    assert stages(told) == ["drawing", "fitting", "ready"]
+    worker.obey(Start(run="r1", picture=picture, goal=replace(GOAL, drawn=drawn)))
+    drain(worker)
+    assert stages(told) == ["drawing", "fitting", "ready", "loading", "dragging", "rendering"]
+    (finished,) = told.events(Finished)
+    assert finished.outcome in ("arrived", "exhausted")
+
+
+def test_a_run_draws_again_by_itself_and_stops_there_too(
+    worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes
+) -> None:
+    goal = replace(GOAL, drawn=drawn)
+    worker.obey(Start(run="r1", picture=picture, goal=goal))
+    while "drawing" not in told.stages():
+        worker.advance()
+    worker.obey(Stop(room="a", run="r1"))
+    drain(worker)
+    assert [event.outcome for event in told.events(Finished)] == ["stopped"]
+    worker.obey(Start(run="r2", picture=picture, goal=goal))
+    drain(worker)
+    assert "inverting" not in told.stages()
+    assert [event.run for event in told.events(Finished)] == ["r1", "r2"]
+
+
+def test_a_drawn_session_that_is_on_disk_is_not_drawn_again(
+    model: Diffusion, checkpoints: Checkpoints, drawn: Drawn, picture: bytes
+) -> None:
+    goal = replace(GOAL, drawn=drawn)
+    first, second = Told(), Told()
+    with a_worker(model, first, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=picture, goal=goal))
+        while len(first.records(Points)) < 2:
+            worker.advance()
+        worker.obey(Forget(room="a"))
+    with a_worker(model, second, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=picture, goal=goal, resume=True))
+        drain(worker)
+    assert not {"drawing", "fitting", "inverting"} & set(second.stages())
+    (finished,) = second.events(Finished)
+    assert (finished.run, finished.picture is not None) == ("r1", True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "how"),
+    [({"prompt": "a green pear"}, {}), ({"settings": {**SHORT, "ddim_steps": 5}}, {}), ({}, {"model": "another"})],
+)
+def test_what_is_no_longer_as_it_was_drawn_is_a_picture_like_any_other(
+    worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes, changed: dict[str, object], how: dict[str, str]
+) -> None:
+    goal = replace(GOAL, drawn=replace(drawn, **how), **changed)
+    worker.obey(Prepare(picture=picture, goal=goal))
+    drain(worker)
+    assert stages(told) == ["fitting", "inverting", "ready"]
+
+
+def test_what_the_model_would_draw_otherwise_now_is_a_picture_like_any_other(
+    worker: DeviceWorker, told: Told, drawn: Drawn, picture: bytes
+) -> None:
+    """As when the weights behind a name have changed."""
+    worker.obey(Prepare(picture=picture, goal=replace(GOAL, drawn=replace(drawn, seed=6))))
+    drain(worker)
+    assert stages(told) == ["drawing", "fitting", "inverting", "ready"]
