@@ -22,6 +22,7 @@ from server.engine import (
     AnyEvent,
     Complained,
     DeviceStats,
+    Draw,
     Finished,
     Forget,
     Left,
@@ -40,7 +41,7 @@ from server.engine import (
 )
 from server.engine_local import WorkerOptions
 from server.protocol import Points
-from tests.quiet import MODEL
+from tests.quiet import MODEL, png
 
 STEP = 0.02
 """Seconds that a step takes."""
@@ -55,7 +56,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         (folder / "loads-for-ever").unlink()
         time.sleep(600)
     _tell(connection, Ready(model=MODEL, device=options.device))
-    work: dict[str, Start | Prepare] = {}
+    work: dict[str, Start | Prepare | Draw] = {}
     stopped: set[str] = set()
     while True:
         while not work or not commands.empty():
@@ -64,6 +65,8 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                     return
                 case Start() | Prepare() as command:
                     work[command.goal.room] = command
+                case Draw(room=room) as command:
+                    work[room] = command
                 case Stop(run=run):
                     stopped.add(run)
                 case Seek(goal=goal, moment=moment):
@@ -95,9 +98,9 @@ def _note(folder: Path, what: str) -> None:
         file.write(what + "\n")
 
 
-def _step(connection: Connection, folder: Path, room: str, command: Start | Prepare, stopped: set[str]) -> bool:
-    """One step of a run or a preparation; whether that was the last one."""
-    run = command.run if isinstance(command, Start) else ""
+def _step(connection: Connection, folder: Path, room: str, command: Start | Prepare | Draw, stopped: set[str]) -> bool:
+    """One step of a run, a drawing or a preparation; whether that was the last one."""
+    run = "" if isinstance(command, Prepare) else room if isinstance(command, Draw) else command.run
     _tell(connection, Stepping(room=room, run=run))
     if isinstance(command, Prepare):
         _tell(connection, Preparing(room=room, stage="ready", step=1, steps=1))
@@ -110,6 +113,12 @@ def _step(connection: Connection, folder: Path, room: str, command: Start | Prep
         (folder / "silent").touch()
         time.sleep(600)
     kept.write_text(str(count))
+    if isinstance(command, Draw):
+        _tell(
+            connection,
+            Finished(room=room, run=room, outcome="arrived", iterations=count, seq=0, tracked={}, picture=png()),
+        )
+        return True
     points = Points(run=run, iteration=count, handles={}, distances={}, loss=0.0)
     _tell(connection, Reported(room=room, record=points))
     ends = run in stopped or count >= int(command.goal.settings["max_iterations"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from server.archive import MOST_ENTRIES, ArchiveError, export_room, import_room
-from server.protocol import DocRecord, Document, Drag, Edit, MoveDrag, Picture, Raster, StartRun
+from server.protocol import DocRecord, Document, Drag, Drawn, Edit, MoveDrag, Picture, Raster, StartRun
 from server.room import Room, digest
 from server.store import REMEMBERED, Link, Member, Saved, Store
 from tests.quiet import MODEL, png
@@ -79,6 +79,15 @@ def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> No
         settle(there)
         assert exported(there).getvalue()
         assert there.delete("r").result(5)
+
+
+def test_a_room_of_a_drawing_goes_with_how_it_was_drawn(tmp_path: Path) -> None:
+    drawn = Drawn(prompt="a cat", seed=7, guidance=5.0, ddim_steps=50, model="built-in")
+    with Store(tmp_path / "here") as here, Store(tmp_path / "there") as there:
+        picture = Picture(sha256=here.put_picture(png()), width=64, height=48, drawn=drawn)
+        here.create("r", Document(picture=picture), LINKS)
+        import_room(there, exported(here), max_pixels=PIXELS)
+        assert load(there).document.picture == picture
 
 
 def test_a_room_with_a_shortened_log_goes_too(tmp_path: Path) -> None:

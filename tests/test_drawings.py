@@ -19,8 +19,9 @@ from PIL import Image
 
 from server.client import Client, NewRoom, RequestFailed, request
 from server.engine import Draw, Finished, Forget, Pictured, Prepare, Reported
-from server.protocol import Drawn, Progress
+from server.protocol import AddDrag, Drawn, Prepared, Progress, SetSettings
 from server.settings import Rate
+from tests.conftest import serving
 from tests.quiet import MODEL, QuietEngine, png, quiet_server
 
 JSON = {"Content-Type": "application/json"}
@@ -93,20 +94,9 @@ class Quiet:
             )
         )
 
-    @contextmanager
-    def follow(self, drawing: str) -> Iterator[Following]:
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=SECONDS)
-        try:
-            connection.request("GET", f"/api/drawings/{drawing}")
-            with connection.getresponse() as answer:
-                assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
-                yield Following(answer)
-        finally:
-            connection.close()
-
     def end(self, drawing: str) -> dict[str, Any]:
         """What comes last."""
-        with self.follow(drawing) as reader:
+        with following(self.address, drawing) as reader:
             return reader.rest()[-1]
 
 
@@ -124,6 +114,18 @@ class Following:
         return [json.loads(line) for line in self.answer.read().splitlines()]
 
 
+@contextmanager
+def following(address: str, drawing: str) -> Iterator[Following]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=SECONDS)
+    try:
+        connection.request("GET", f"/api/drawings/{drawing}")
+        with connection.getresponse() as answer:
+            assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+            yield Following(answer)
+    finally:
+        connection.close()
+
+
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quiet]:
     limits = {"rate_drawings": Rate(0, 0), "drawings": 500}
@@ -137,7 +139,7 @@ def test_words_become_a_picture_and_the_picture_a_room(quiet: Quiet) -> None:
     assert answer == {"id": drawing, "prompt": "a red apple", "seed": 7}
     drawn = Drawn(prompt="a red apple", seed=7, guidance=5.0, ddim_steps=50, model=MODEL.name)
     assert quiet.asked(drawing).drawn == drawn
-    with quiet.follow(drawing) as reader:
+    with following(quiet.address, drawing) as reader:
         assert reader.next() == {"type": "waiting", "before": 0, "seconds_left": None}
         quiet.progress(drawing, 3, "queued")
         assert reader.next() == {"type": "waiting", "before": 3, "seconds_left": 9.5}
@@ -187,14 +189,14 @@ def test_without_a_seed_each_drawing_has_its_own(quiet: Quiet) -> None:
 
 def test_who_comes_late_or_again_is_told_the_newest_at_once(quiet: Quiet) -> None:
     drawing = quiet.draw()
-    with quiet.follow(drawing) as first:
+    with following(quiet.address, drawing) as first:
         first.next()
         for step in (1, 2, 3):
             quiet.progress(drawing, step)
         quiet.show(drawing, b"newest")
         while first.next()["type"] != "preview":
             pass
-    with quiet.follow(drawing) as late:  # the first has left, which stops nothing
+    with following(quiet.address, drawing) as late:  # the first has left, which stops nothing
         assert late.next()["step"] == 3
         assert late.next()["type"] == "preview"
         quiet.finish(drawing, png())
@@ -213,7 +215,7 @@ def test_a_drawing_that_fails_says_why(quiet: Quiet) -> None:
 
 def test_a_cancelled_drawing_ends_and_is_forgotten(quiet: Quiet) -> None:
     drawing = quiet.draw()
-    with quiet.follow(drawing) as reader:
+    with following(quiet.address, drawing) as reader:
         assert reader.next()["type"] == "waiting"
         assert quiet.ask("DELETE", f"/api/drawings/{drawing}") is None
         assert reader.rest() == [{"type": "cancelled"}]
@@ -297,13 +299,42 @@ def test_the_servers_password_and_origin_are_asked_for(tmp_path: Path) -> None:
 def test_a_server_that_stops_lets_go_who_follows(tmp_path: Path) -> None:
     with ExitStack() as leaving, quiet_server(tmp_path) as (address, engine):
         quiet = Quiet(address, engine)
-        reader = leaving.enter_context(quiet.follow(quiet.draw()))
+        reader = leaving.enter_context(following(address, quiet.draw()))
         assert reader.next()["type"] == "waiting"
         lines: list[dict[str, Any]] = []
         reading = threading.Thread(target=lambda: lines.extend(reader.rest()))
         reading.start()
         leaving.callback(reading.join, SECONDS)
     assert [line["type"] for line in lines] == ["failed"]
+
+
+def test_a_picture_is_drawn_and_dragged_by_the_real_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEDRAG_DRAWING_STEPS", "4")
+
+    async def story(address: str, room: NewRoom) -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            settings: dict[str, Any] = {"lora_steps": 1, "max_iterations": 2, "preview_every": 1}
+            await client.edit(SetSettings(settings=settings))
+            await client.edit(AddDrag(id="d1", handle=(100, 100), target=(140, 110)))
+            ended = await client.drag()
+            assert ended.result is not None
+            assert ended.run.outcome in ("arrived", "exhausted")
+            told = [m.stage for m in client.received if isinstance(m, Progress | Prepared)]
+            assert "drawing" in told
+            assert "inverting" not in told
+
+    with serving(tmp_path / "data") as address:
+        seen = json.loads(request(address, "POST", "/api/drawings", b'{"prompt": "a red apple", "seed": 5}', JSON))
+        with following(address, seen["id"]) as reader:
+            lines = reader.rest()
+        assert {line["type"] for line in lines} <= {"waiting", "progress", "preview", "done"}
+        assert lines[-1] == {"type": "done"}
+        assert any(line["type"] == "preview" for line in lines)
+        picture = request(address, "GET", f"/api/drawings/{seen['id']}/picture")
+        body = json.dumps({"drawing": seen["id"]}).encode()
+        room = room_of(json.loads(request(address, "POST", "/api/rooms", body, JSON)))
+        assert get(address, room, "picture") == picture
+        asyncio.run(story(address, room))
 
 
 def test_the_picture_of_a_room_is_a_picture(quiet: Quiet) -> None:

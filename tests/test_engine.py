@@ -22,6 +22,7 @@ from server.engine import (
     AnyEvent,
     Change,
     Complained,
+    Draw,
     EngineError,
     Finished,
     Forget,
@@ -39,7 +40,7 @@ from server.engine import (
     Stop,
 )
 from server.engine_local import LocalEngine, WorkerOptions, devices
-from server.protocol import Points
+from server.protocol import Drawn, Points
 from tests.test_worker import GOAL, PICTURE, SHORT
 
 T = TypeVar("T")
@@ -179,6 +180,23 @@ def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
             ended = await ear.expect(Finished)
             assert (ended.run, ended.iterations) == ("r1", 5)
             assert engine.stats().devices[0].restarts == 1
+
+    asyncio.run(story())
+
+
+def test_a_drawing_is_begun_anew_when_its_worker_dies_and_fails_where_it_dies_of_it() -> None:
+    async def story() -> None:
+        drawn = Drawn(prompt="a cat", seed=1, guidance=5.0, ddim_steps=50, model="quiet")
+        engine = quiet(hang=1.0)
+        async with running(engine) as ear:
+            engine.submit(Draw(room="silent", drawn=drawn))
+            assert "did nothing for 1 s" in (await ear.expect(Restarting)).message
+            ended = await ear.expect(Finished)
+            assert (ended.room, ended.outcome, ended.picture is not None) == ("silent", "arrived", True)
+            engine.submit(Draw(room="deadly", drawn=drawn))
+            ended = await ear.expect(Finished)
+            assert (ended.room, ended.run, ended.outcome, ended.picture) == ("deadly", "deadly", "failed", None)
+            assert "twice" in (ended.message or "")
 
     asyncio.run(story())
 
