@@ -71,6 +71,33 @@ export async function createRoom(parts: NewRoom): Promise<Key> {
   }
 }
 
+/** A room of a picture that was made from words. */
+export async function createRoomOf(drawing: string): Promise<Key> {
+  const { room, secret } = (await (await ask("/api/rooms", asJson("POST", { drawing }))).json()) as Key;
+  return { room, secret };
+}
+
+/** Asks for a picture from words; a seed of null is one by chance. */
+export async function askDrawing(prompt: string, seed: number | null): Promise<{ readonly id: string; readonly prompt: string; readonly seed: number }> {
+  return (await (await ask("/api/drawings", asJson("POST", { prompt, seed }))).json()) as { id: string; prompt: string; seed: number };
+}
+
+/** How a drawing goes, a JSON object a line, from the newest to its end. */
+export async function followDrawing(id: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  const { body } = await ask(`/api/drawings/${id}`, { signal });
+  if (body === null) throw new ApiError(0, texts.errors.unreachable);
+  return body;
+}
+
+export async function fetchDrawing(id: string): Promise<Blob> {
+  return (await ask(`/api/drawings/${id}/picture`)).blob();
+}
+
+/** Gives up a drawing, or lets the server forget it. */
+export async function forgetDrawing(id: string): Promise<void> {
+  await ask(`/api/drawings/${id}`, { method: "DELETE" });
+}
+
 /** Lets this browser into a room: from then on its cookie does. */
 export async function enterRoom(key: Key, password?: string): Promise<void> {
   await ask(`/api/rooms/${key.room}/enter`, asJson("POST", { secret: key.secret, ...(password === undefined ? {} : { password }) }));

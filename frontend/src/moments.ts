@@ -1,35 +1,43 @@
-/** The kept iterations of a room as lines to scrub along, pure. */
+/** The kept iterations of a room as a tree of branches, and as lines to scrub along; pure. */
 
 import type { Moment } from "./protocol.ts";
 
-export interface Line {
-  /** From the first moment through the current one to the newest that follows from it. */
-  readonly moments: readonly Moment[];
-  /** By moment on the line: the newest moment of each other branch that leaves there. */
-  readonly forks: Readonly<Record<number, readonly number[]>>;
+/** A branch of the tree that the moments are: what followed from one another, until somebody went back. */
+export interface Branch {
+  /** The branch that it left, as an index, and the iteration where it did; null for one from the beginning. */
+  readonly from: { readonly branch: number; readonly iteration: number } | null;
+  /** At least one, in their order. */
+  readonly moments: readonly [Moment, ...Moment[]];
 }
 
-/** The line through `current`, or through the newest moment where there is no current one. */
-export function lineThrough(moments: readonly Moment[], current: number | null): Line {
-  const byId = new Map(moments.map((moment) => [moment.id, moment]));
-  const children = new Map<number | null, Moment[]>();
-  // Thinned away, a parent is no longer there: what followed from it then begins at the root.
+/** All branches in the order in which they were begun; the first is the first way that was gone. */
+export function branchesOf(moments: readonly Moment[]): readonly Branch[] {
+  const branches: { from: Branch["from"]; moments: [Moment, ...Moment[]] }[] = [];
+  /** By moment, the branch that it lies on. */
+  const places = new Map<number, number>();
   for (const moment of moments) {
-    const parent = moment.parent !== null && byId.has(moment.parent) ? moment.parent : null;
-    children.set(parent, [...(children.get(parent) ?? []), moment]);
+    const place = moment.parent === null ? undefined : places.get(moment.parent);
+    const before = place === undefined ? undefined : branches[place];
+    if (place !== undefined && before?.moments.at(-1)?.id === moment.parent) {
+      before?.moments.push(moment);
+      places.set(moment.id, place);
+    } else {
+      const left = before?.moments.find(({ id }) => id === moment.parent);
+      places.set(moment.id, branches.length);
+      branches.push({ from: place === undefined || left === undefined ? null : { branch: place, iteration: left.iteration }, moments: [moment] });
+    }
   }
-  const newest = (from: Moment): Moment => {
-    const next = children.get(from.id)?.at(-1);
-    return next === undefined ? from : newest(next);
-  };
-  const through = (current === null ? undefined : byId.get(current)) ?? moments.at(-1);
-  if (through === undefined) return { moments: [], forks: {} };
+  return branches;
+}
+
+/** From the first moment through `current`, or through the newest where there is none, to the newest that follows from it. */
+export function lineThrough(moments: readonly Moment[], current: number | null): readonly Moment[] {
+  const byId = new Map(moments.map((moment) => [moment.id, moment]));
+  // Those that follow have come later: the last one that is found is the newest.
+  const next = new Map(moments.flatMap((moment) => (moment.parent === null ? [] : [[moment.parent, moment] as const])));
+  let last = (current === null ? undefined : byId.get(current)) ?? moments.at(-1);
+  for (let on = last; on !== undefined; on = next.get(on.id)) last = on;
   const line: Moment[] = [];
-  for (let at: Moment | undefined = newest(through); at !== undefined; at = at.parent === null ? undefined : byId.get(at.parent)) line.unshift(at);
-  const forks: Record<number, readonly number[]> = {};
-  line.forEach((moment, index) => {
-    const others = (children.get(moment.id) ?? []).filter(({ id }) => id !== line[index + 1]?.id);
-    if (others.length > 0) forks[moment.id] = others.map((other) => newest(other).id);
-  });
-  return { moments: line, forks };
+  for (let at = last; at !== undefined; at = at.parent === null ? undefined : byId.get(at.parent)) line.unshift(at);
+  return line;
 }

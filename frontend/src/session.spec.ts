@@ -17,6 +17,8 @@ const blank: Document = {
 const snapshot = (seq: number, document: Document = blank) => ({ type: "snapshot", seq, document });
 const going = { ...blank, run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null } };
 
+/** What the browser keeps. */
+let kept: Map<string, string>;
 let leave: () => void;
 let online: () => void;
 const asked: string[] = [];
@@ -38,6 +40,12 @@ beforeEach(async () => {
     return path.endsWith("/enter") ? Promise.resolve(entrance) : new Promise(() => undefined);
   });
   vi.stubGlobal("createImageBitmap", () => new Promise(() => undefined));
+  kept = new Map();
+  vi.stubGlobal("localStorage", {
+    getItem: (name: string) => kept.get(name) ?? null,
+    setItem: (name: string, value: string) => kept.set(name, value),
+    removeItem: (name: string) => kept.delete(name),
+  });
   FakeWebSocket.made = [];
   asked.length = 0;
   store.toasts.value = [];
@@ -93,6 +101,39 @@ it("keeps edits made without a connection and sends them, in order, after the sn
   expect(edits(socket).map(({ op }) => (op as { type: string }).type)).toEqual(["add_drag", "move_drag", "move_drag"]);
   expect(store.drags.value[0]?.target).toEqual([70, 20]);
   expect(store.toasts.value.map(({ text }) => text)).toEqual(["Connected again"]);
+});
+
+it("sends, after a reload, what it had not been able to send, marked as made offline, until it is answered", async () => {
+  const first = open();
+  first.closes(1006);
+  session.addDrag([10, 10], [40, 10]);
+  leave();
+  leave = session.enter({ room: "r", secret: "s3cret" });
+  await settle();
+  const second = open(blank, 8);
+  expect(edits(second)).toMatchObject([{ base: 3, offline: true, op: { type: "add_drag", handle: [10, 10] } }]);
+  expect(store.drags.value).toMatchObject([{ target: [40, 10], waiting: true }]);
+  const { op_id, op } = edits(second)[0] as { op_id: string; op: object };
+  second.says({ type: "edited", seq: 9, op_id, by: "me", op: { ...op } });
+  expect(kept.size).toBe(0);
+  expect(store.drags.value).toMatchObject([{ waiting: false }]);
+});
+
+it("drops what another life of the room cannot take, with a word, and what is refused as stale", async () => {
+  open().closes(1006);
+  session.clearMask();
+  leave();
+  leave = session.enter({ room: "r", secret: "s3cret" });
+  await settle();
+  newest().opens();
+  newest().says({ ...welcome, instance: "another" });
+  newest().says(snapshot(3));
+  expect(edits(newest())).toEqual([]);
+  expect(kept.size).toBe(0);
+  expect(store.toasts.value.at(-1)?.kind).toBe("error");
+  session.clearMask();
+  newest().says({ type: "rejected", op_id: String(edits(newest())[0]?.op_id), reason: "stale", message: "Bo has changed it since" });
+  expect(kept.size).toBe(0);
 });
 
 it("re-sends under the same op_id what was sent and not answered", () => {

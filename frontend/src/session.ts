@@ -20,6 +20,7 @@ import { Refusal, connect } from "./socket.ts";
 import type { Socket } from "./socket.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
+import * as unsent from "./unsent.ts";
 
 /** Side of the thumbnail that the landing shows, in pixels. */
 const THUMBNAIL = 128;
@@ -170,6 +171,9 @@ function handle(mine: Session, message: ServerMessage): void {
     // A stop that comes too late has what it wanted, and has been settled by the run's end.
     if (kind !== undefined && (kind !== "stop" || store.running.value)) store.toast("error", texts.rejected(kind, message.message));
   }
+  if (message.type === "edited" || message.type === "rejected") {
+    if (store.room.value.pending.some(({ op_id }) => op_id === message.op_id)) unsent.settle(mine.key.room, message.op_id);
+  }
   if (message.type === "error") store.toast("error", message.message);
   if (message.type === "people") greet(message);
   const before = store.room.value;
@@ -178,6 +182,9 @@ function handle(mine: Session, message: ServerMessage): void {
   store.room.value = after;
   if (message.type !== "welcome" && before.role !== after.role) store.toast("info", texts.people.nowRole[after.role]);
   switch (message.type) {
+    case "welcome":
+      if (before.document === null) takeUp(mine, message.instance);
+      break;
     case "resumed":
     case "snapshot":
       mine.synced = true;
@@ -378,9 +385,20 @@ function edit(op: Operation): void {
   send(store.connected.value ? ours : { ...ours, offline: true });
 }
 
+/** Edits that an earlier page of this browser made and the server has not answered are ours to send. */
+function takeUp(mine: Session, instance: string): void {
+  const { edits, dropped } = unsent.unsent(mine.key.room, instance);
+  const known = new Set(store.room.value.pending.map(({ op_id }) => op_id));
+  const found = edits.filter(({ op_id }) => !known.has(op_id));
+  store.room.value = found.reduce(request, store.room.value);
+  if (found.length > 0) store.toast("info", texts.unsent.found(found.length));
+  if (dropped > 0) store.toast("error", texts.unsent.dropped(dropped));
+}
+
 /** Notes what we ask for and sends it, now or when the connection is back. */
 function send(ours: Request): void {
   store.room.value = request(store.room.value, ours);
+  if (session !== null && ours.type === "edit") unsent.keep(session.key.room, store.room.value.instance, ours);
   if (session?.synced) session.socket.send(ours);
 }
 

@@ -6,7 +6,7 @@ import type { Key } from "./api.ts";
 import type { Preview } from "./frames.ts";
 import { covered, distance, fit, keepInSight } from "./geometry.ts";
 import type { End, Size, View } from "./geometry.ts";
-import { lineThrough } from "./moments.ts";
+import { branchesOf, lineThrough } from "./moments.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
 import { EMPTY, current, isRunning, isStarting, isStopping, visible, waitingDrags } from "./room.ts";
 import type { Room } from "./room.ts";
@@ -202,6 +202,8 @@ export const others = computed<readonly ShownPerson[]>(() => {
   });
 });
 
+/** Every way that was gone. */
+export const branches = computed(() => branchesOf(room.value.moments));
 /** The timeline's line through where the room is. */
 export const line = computed(() => lineThrough(room.value.moments, room.value.moment ?? document.value?.moment ?? null));
 

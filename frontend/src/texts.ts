@@ -34,6 +34,33 @@ export const texts = {
     dropNow: "Let go to open it",
   },
 
+  drawing: {
+    title: "New picture from words",
+    words: "What should it show?",
+    placeholder: "A red apple, for example",
+    or: "or",
+    help: "Made on this server by its model. One plain thing works best.",
+    draw: "Draw",
+    cancel: "Cancel",
+    again: "Try again",
+    use: "Drag it",
+    another: "Another",
+    anotherHelp: "The same words, drawn anew",
+    putAway: "Put the drawing away",
+    seed: (seed: number) => `Seed ${seed}`,
+    picture: (prompt: string) => `Drawn from the words “${prompt}”`,
+    appearing: (prompt: string) => `“${prompt}”, being drawn`,
+    phases: {
+      asking: "Asking…",
+      waiting: "Waiting for a turn",
+      drawing: "Drawing",
+      done: "There it is",
+      failed: "That did not work",
+    },
+    before: (before: number) => (before === 1 ? "one before you" : `${before} before you`),
+    lost: "The connection broke off, and again each time that it was tried.",
+  },
+
   editor: {
     title: "livedrag: edit a picture",
     home: "livedrag: start page",
@@ -46,8 +73,10 @@ export const texts = {
     drag: "Drag",
     stop: "Stop",
     compare: "Hold to compare",
+    compareShort: "Compare",
     compareHelp: "Hold to see the original (C)",
     split: "Split view",
+    splitShort: "Split",
     splitHelp: "Original and result side by side (X)",
     reset: "Reset",
     resetHelp: "Back to the uploaded picture; the points stay",
@@ -237,13 +266,13 @@ export const texts = {
     play: "Play",
     pause: "Pause",
     moment: (iteration: number) => (iteration === 0 ? "The beginning" : `Iteration ${iteration}`),
-    short: (iteration: number) => (iteration === 0 ? "start" : String(iteration)),
+    short: (iteration: number) => (iteration === 0 ? "start" : `to ${iteration}`),
     go: "Go on from here",
-    goRunning: "The run goes on from here",
     back: "Back to now",
     look: "Look through the iterations",
-    other: (iteration: number) => `Another branch leaves here, to iteration ${iteration}. Go to it`,
-    help: "Choose an iteration, and Drag goes on from there",
+    branches: "Branches",
+    branch: (n: number, from: number, to: number) => `Branch ${n}: ${from === 0 ? "from the beginning" : `from iteration ${from}`} to iteration ${to}. Go to its end`,
+    branchNow: (name: string) => `${name}. You are on it`,
   },
 
   history: {
@@ -382,6 +411,14 @@ export const texts = {
     now: "Try now",
     waiting: (edits: number) => (edits === 1 ? "1 change waits to be sent." : `${edits} changes wait to be sent.`),
     back: "Connected again",
+  },
+
+  unsent: {
+    found: (edits: number) => (edits === 1 ? "A change from before is sent now." : `${edits} changes from before are sent now.`),
+    dropped: (edits: number) =>
+      edits === 1
+        ? "A change from before can no longer be sent: the room is another one since."
+        : `${edits} changes from before can no longer be sent: the room is another one since.`,
   },
 
   refused: {

@@ -208,13 +208,21 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
 
     # Another branch leaves from there; the first is still to be found.
     branch = run.keep(11, parent=3)
-    expect(page.get_by_role("button", name=re.compile("Another branch leaves here, to iteration 25"))).to_be_visible()
     assert branch == 7
+    ways = page.get_by_test_id("branches").get_by_role("button")
+    expect(ways).to_have_count(2)
+    expect(ways.nth(0)).to_have_accessible_name(re.compile("Branch 1: from the beginning to iteration 25"))
+    expect(ways.nth(1)).to_have_accessible_name(
+        re.compile("Branch 2: from iteration 10 to iteration 11.*You are on it")
+    )
     page.get_by_label("Look through the iterations").fill("0")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
     ada.button("Play").click()
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 11")
     expect(ada.button("Play")).to_be_visible()
+    ways.nth(0).click()
+    back: Seek = quiet[1].expect(Seek, run.room)
+    assert back.moment == 6
 
 
 def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:

@@ -38,11 +38,12 @@ export function Dock() {
           onClick={toggleSplit}
         >
           <SplitIcon />
+          <span>{texts.editor.splitShort}</span>
         </button>
         {store.editable.value && (
           <button type="button" class="quiet-button" aria-label={texts.editor.reset} title={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
             <ResetIcon />
-            <span class="wide-only">{texts.editor.reset}</span>
+            <span>{texts.editor.reset}</span>
           </button>
         )}
         <Downloads />
@@ -227,6 +228,7 @@ function CompareButton({ disabled }: { readonly disabled: boolean }) {
       onBlur={letGo}
     >
       <CompareIcon />
+      <span>{texts.editor.compareShort}</span>
     </button>
   );
 }

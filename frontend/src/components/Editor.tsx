@@ -6,6 +6,7 @@ import { goTo } from "../routes.ts";
 import { canRedo, canUndo, enter, redo, sayPassword, undo } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
+import { dropAll } from "../unsent.ts";
 import { Canvas } from "./Canvas.tsx";
 import { ConnectionBanner, ConnectionDot } from "./Connection.tsx";
 import { Dock } from "./Dock.tsx";
@@ -113,6 +114,7 @@ function Refused({ room, message }: { readonly room: Key; readonly message: stri
         class="primary-button"
         onClick={() => {
           forget(room.room);
+          dropAll(room.room);
           goTo({ page: "landing" });
         }}
       >

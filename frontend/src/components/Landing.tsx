@@ -2,9 +2,11 @@ import { useEffect, useState } from "preact/hooks";
 import { fetchSamples } from "../api.ts";
 import type { Sample } from "../api.ts";
 import { colourOf } from "../draw.ts";
+import { drawing } from "../drawing.ts";
 import { forget, recent } from "../recent.ts";
 import { address, base, goTo } from "../routes.ts";
 import { texts } from "../texts.ts";
+import { DrawingView, WordsForm } from "./Drawing.tsx";
 import type { Intake } from "./intake.tsx";
 import { CloseIcon, Mark, PauseIcon, PictureIcon, PlayIcon } from "./icons.tsx";
 import { MoreMenu } from "./Menu.tsx";
@@ -41,8 +43,11 @@ export function Landing({ intake }: { readonly intake: Intake }) {
             <h1>{landing.title}</h1>
             <p>{landing.claim}</p>
           </div>
-          <Show samples={samples ?? []} intake={intake} />
-          <DropZone intake={intake} />
+          {drawing.value === null ? <Show samples={samples ?? []} intake={intake} /> : <DrawingView drawing={drawing.value} intake={intake} />}
+          <div class="ways">
+            <DropZone intake={intake} />
+            <WordsForm intake={intake} />
+          </div>
         </section>
         {recent.value.length > 0 && <RecentRooms />}
         {samples !== null && samples.length > 0 && (

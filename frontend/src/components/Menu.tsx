@@ -31,7 +31,7 @@ export function Menu(props: {
         data-testid={props.testId}
       >
         {props.icon}
-        {props.text && <span class="wide-only">{props.text}</span>}
+        {props.text && <span>{props.text}</span>}
       </button>
       <div id={id} popover="auto" class={`menu ${props.class}`} role="group" aria-label={props.name}>
         {props.children}

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { momentPicture, seek } from "../session.ts";
 import * as store from "../store.ts";
 import { texts } from "../texts.ts";
-import { BranchIcon, PauseIcon, PlayIcon } from "./icons.tsx";
+import { PauseIcon, PlayIcon } from "./icons.tsx";
 
 const words = texts.timeline;
 /** Width of a picture of the strip, in CSS pixels. */
@@ -12,7 +12,7 @@ const SHOWN = 110;
 
 /** The kept iterations under the canvas: a strip of film to scrub along, and to go on from anywhere. */
 export function Timeline() {
-  const moments = store.line.value.moments.filter(({ thumbnail }) => thumbnail);
+  const moments = store.line.value.filter(({ thumbnail }) => thumbnail);
   const [playing, setPlaying] = useState(false);
   const strip = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(0);
@@ -58,7 +58,8 @@ export function Timeline() {
       >
         {playing ? <PauseIcon /> : <PlayIcon />}
       </button>
-      <div class="film" ref={strip}>
+      <div class="film-column">
+        <div class="film" ref={strip}>
         <div class="film-frames" aria-hidden="true">
           {frames.map((moment, index) => (
             <Thumbnail key={index} id={moment.id} />
@@ -78,21 +79,8 @@ export function Timeline() {
             look(moments[event.currentTarget.valueAsNumber]?.id);
           }}
         />
-        {moments.map((moment, index) =>
-          (store.line.value.forks[moment.id] ?? []).map((tip) => (
-            <button
-              key={tip}
-              type="button"
-              class="fork"
-              style={{ insetInlineStart: `${(index / (moments.length - 1)) * 100}%` }}
-              aria-label={words.other(iterationOf(tip))}
-              title={words.other(iterationOf(tip))}
-              onClick={() => (store.editable.value && store.connected.value ? seek(tip) : look(tip))}
-            >
-              <BranchIcon />
-            </button>
-          )),
-        )}
+        </div>
+        <Branches here={here ?? current.id} />
       </div>
       <p class="film-words">
         <span>{words.moment(current.iteration)}</span>
@@ -118,8 +106,43 @@ export function Timeline() {
   );
 }
 
-function iterationOf(id: number): number {
-  return store.room.value.moments.find((moment) => moment.id === id)?.iteration ?? 0;
+/** Every way that was gone, as a tree: a row each, from where it left another to where it ends. To read, and to go there. */
+function Branches({ here }: { readonly here: number }) {
+  const branches = store.branches.value;
+  if (branches.length < 2) return null;
+  const most = Math.max(1, ...branches.map(({ moments }) => moments.at(-1)?.iteration ?? 0));
+  const percent = (iteration: number) => (iteration / most) * 100;
+  const now = branches.findIndex(({ moments }) => moments.some(({ id }) => id === here));
+  return (
+    <ol class="branches" aria-label={words.branches} data-testid="branches">
+      {branches.map(({ from, moments }, index) => {
+        const tip = moments.at(-1) ?? moments[0];
+        const begins = percent(from?.iteration ?? 0);
+        const at = moments.find(({ id }) => id === here);
+        const name = words.branch(index + 1, from?.iteration ?? 0, tip.iteration);
+        return (
+          <li key={moments[0].id}>
+            <button
+              type="button"
+              class={`branch ${index === now ? "is-now" : ""}`}
+              aria-label={index === now ? words.branchNow(name) : name}
+              aria-current={index === now}
+              title={name}
+              onClick={() => (store.editable.value && store.connected.value ? seek(tip.id) : look(tip.id))}
+            >
+              <span class="branch-tree" aria-hidden="true">
+                {from !== null && <i class="branch-stem" style={{ insetInlineStart: `${begins}%`, "--up": index - from.branch }} />}
+                <i class="branch-way" style={{ insetInlineStart: `${begins}%`, width: `${Math.max(0.5, percent(tip.iteration) - begins)}%` }} />
+                <i class="branch-tip" style={{ insetInlineStart: `${percent(tip.iteration)}%` }} />
+                {at && <i class="branch-here" style={{ insetInlineStart: `${percent(at.iteration)}%` }} />}
+              </span>
+              <span class="branch-words">{words.short(tip.iteration)}</span>
+            </button>
+          </li>
+        );
+      })}
+    </ol>
+  );
 }
 
 let wanted: number | undefined;

@@ -34,6 +34,12 @@ export const PaintIcon = () => (
     <path d="M7.3 11c-2.2.1-2.7 1.7-2.9 3.1-.1.9-.6 1.6-1.4 1.9 2.2 1 6 .5 6-2.6" />
   </Icon>
 );
+export const DrawIcon = () => (
+  <Icon>
+    <path d="m4 16 .9-3.6 8.6-8.6a1.3 1.3 0 0 1 1.9 0l.8.8a1.3 1.3 0 0 1 0 1.9l-8.6 8.6z" />
+    <path d="m12 5.3 2.7 2.7M11 16.5h5.5" />
+  </Icon>
+);
 export const EraseIcon = () => (
   <Icon>
     <path d="m3.6 11.6 7.5-7.5a1.5 1.5 0 0 1 2.1 0l2.7 2.7a1.5 1.5 0 0 1 0 2.1L9.5 15.5H7z" />
@@ -104,19 +110,10 @@ export const PauseIcon = () => (
     <path d="M7 4.5v11M13 4.5v11" stroke-width="2.6" />
   </Icon>
 );
-export const BranchIcon = () => (
-  <Icon size={16}>
-    <circle cx="5" cy="5" r="2" />
-    <circle cx="5" cy="15" r="2" />
-    <circle cx="15" cy="7" r="2" />
-    <path d="M5 7v6M15 9c0 3-4 2.5-8 4.5" />
-  </Icon>
-);
 export const CompareIcon = () => (
   <Icon>
-    <rect x="3" y="4" width="14" height="12" rx="2" />
-    <path d="M10 2.5v15" />
-    <path d="M3.5 13.5 10 8v8H5a2 2 0 0 1-1.5-2.5z" fill="currentColor" stroke="none" opacity=".45" />
+    <path d="M2.5 10S5.5 4.8 10 4.8 17.5 10 17.5 10 14.5 15.2 10 15.2 2.5 10 2.5 10z" />
+    <circle cx="10" cy="10" r="2.4" />
   </Icon>
 );
 export const ResetIcon = () => (

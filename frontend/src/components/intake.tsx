@@ -1,8 +1,9 @@
-/** Every way in for a picture: a chosen file, one dropped anywhere on the page, one pasted, a sample. */
+/** Every way in for a picture: a chosen file, one dropped anywhere on the page, one pasted, a sample, one from words. */
 
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, createRoom, fetchFile, sayPassword } from "../api.ts";
-import type { NewRoom, Sample } from "../api.ts";
+import { ApiError, createRoom, createRoomOf, fetchFile, sayPassword } from "../api.ts";
+import type { Key, Sample } from "../api.ts";
+import * as drawings from "../drawing.ts";
 import { goTo } from "../routes.ts";
 import { messageOf } from "../session.ts";
 import { toast } from "../store.ts";
@@ -17,6 +18,9 @@ export interface Intake {
   readonly asked: Asked | null;
   open(file: Blob): void;
   openSample(sample: Sample): void;
+  /** Makes a picture from words, which can then be opened. */
+  draw(prompt: string): void;
+  openDrawing(id: string): void;
 }
 
 export interface Asked {
@@ -30,38 +34,47 @@ export function usePictureIntake(): Intake {
   const [over, setOver] = useState(false);
   const [asked, setAsked] = useState<Asked | null>(null);
 
-  async function make(parts: () => Promise<NewRoom>): Promise<void> {
-    setBusy(true);
+  /** Does what may have to wait for the server's password. */
+  async function enterWith(doing: () => Promise<void>): Promise<void> {
     try {
-      goTo({ page: "room", key: await createRoom(await parts()) });
+      await doing();
     } catch (error) {
       if (error instanceof ApiError && error.reason === "password") {
-        setAsked({ message: error.message, say: (password) => sayAndGoOn(password, parts) });
+        setAsked({ message: error.message, say: (password) => sayAndGoOn(password, doing) });
         return;
       }
       toast("error", texts.errors.notOpened(messageOf(error)));
-    } finally {
-      setBusy(false);
     }
   }
 
-  async function sayAndGoOn(password: string, parts: () => Promise<NewRoom>): Promise<string | null> {
+  async function sayAndGoOn(password: string, doing: () => Promise<void>): Promise<string | null> {
     try {
       await sayPassword(password);
     } catch (error) {
       return messageOf(error);
     }
     setAsked(null);
-    void make(parts);
+    void enterWith(doing);
     return null;
   }
 
-  const open = (picture: Blob) => void make(async () => ({ picture }));
-  const openSample = (sample: Sample) =>
-    void make(async () => {
-      const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
-      return { picture, mask, prompt: sample.prompt, drags: sample.drags };
+  const make = (room: () => Promise<Key>) =>
+    void enterWith(async () => {
+      setBusy(true);
+      try {
+        goTo({ page: "room", key: await room() });
+      } finally {
+        setBusy(false);
+      }
     });
+  const open = (picture: Blob) => make(() => createRoom({ picture }));
+  const openSample = (sample: Sample) =>
+    make(async () => {
+      const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
+      return createRoom({ picture, mask, prompt: sample.prompt, drags: sample.drags });
+    });
+  const draw = (prompt: string) => void enterWith(() => drawings.draw(prompt));
+  const openDrawing = (id: string) => make(() => createRoomOf(id));
 
   useEffect(() => {
     const holdsFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
@@ -101,5 +114,5 @@ export function usePictureIntake(): Intake {
     };
   }, []);
 
-  return { busy, over, asked, veil: texts.landing.dropNow, open, openSample };
+  return { busy, over, asked, veil: texts.landing.dropNow, open, openSample, draw, openDrawing };
 }

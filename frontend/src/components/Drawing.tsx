@@ -1,0 +1,120 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { drawing as now, isUnderWay, putAway } from "../drawing.ts";
+import type { Drawing } from "../drawing.ts";
+import { MAX_PROMPT } from "../protocol.ts";
+import { texts } from "../texts.ts";
+import type { Intake } from "./intake.tsx";
+import { CloseIcon, DrawIcon } from "./icons.tsx";
+
+const words = texts.drawing;
+
+/** A new picture from words: the words, and Draw and Cancel in one place, so that the focus stays on it whichever it is. */
+export function WordsForm({ intake }: { readonly intake: Intake }) {
+  const [prompt, setPrompt] = useState(now.value?.prompt ?? "");
+  const going = isUnderWay(now.value);
+  return (
+    <form
+      class="words"
+      aria-labelledby="words-title"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (going) putAway();
+        else if (prompt.trim() !== "") intake.draw(prompt.trim());
+      }}
+    >
+      <h2 id="words-title">{words.title}</h2>
+      <div class="words-row">
+        <input
+          class="field"
+          type="text"
+          autocomplete="off"
+          enterkeyhint="go"
+          maxLength={MAX_PROMPT}
+          aria-label={words.words}
+          aria-describedby="words-help"
+          placeholder={words.placeholder}
+          value={prompt}
+          disabled={going}
+          onInput={(event) => setPrompt(event.currentTarget.value)}
+        />
+        <button type="submit" class={going ? "small-button" : "primary-button"} aria-disabled={!going && prompt.trim() === ""}>
+          {!going && <DrawIcon />}
+          {going ? words.cancel : words.draw}
+        </button>
+      </div>
+      <small id="words-help">{words.help}</small>
+    </form>
+  );
+}
+
+/** The picture as it appears, and what to do with it once it is there. */
+export function DrawingView({ drawing, intake }: { readonly drawing: Drawing; readonly intake: Intake }) {
+  const figure = useRef<HTMLElement>(null);
+  const { id, phase, picture, prompt, seed } = drawing;
+  const going = isUnderWay(drawing);
+  // On a phone it is above the words, and may be out of sight.
+  useEffect(() => figure.current?.scrollIntoView({ block: "nearest" }), []);
+  return (
+    <figure class="show drawing" ref={figure} data-testid="drawing" data-phase={phase}>
+      <div class={`drawing-sheet ${going && picture === null ? "is-blank" : ""}`}>
+        {picture === null ? (
+          <DrawIcon />
+        ) : (
+          <img src={picture} class={phase === "done" ? "" : "is-rough"} alt={phase === "done" ? words.picture(prompt) : words.appearing(prompt)} />
+        )}
+      </div>
+      <figcaption>
+        <p class="drawing-words">
+          <strong role="status">{words.phases[phase]}</strong> <span role={phase === "failed" ? "alert" : undefined}>{detailOf(drawing)}</span>
+        </p>
+        {going ? (
+          <Bar drawing={drawing} />
+        ) : (
+          <div class="row">
+            {phase === "done" && id !== null && (
+              <button type="button" class="primary-button" disabled={intake.busy} onClick={() => intake.openDrawing(id)}>
+                {words.use}
+              </button>
+            )}
+            <button type="button" class="small-button" title={phase === "done" ? words.anotherHelp : ""} onClick={() => intake.draw(prompt)}>
+              {phase === "done" ? words.another : words.again}
+            </button>
+            {phase === "done" && seed !== null && <small>{words.seed(seed)}</small>}
+            <span class="spring" />
+            <button type="button" class="icon-button" aria-label={words.putAway} title={words.putAway} onClick={putAway}>
+              <CloseIcon />
+            </button>
+          </div>
+        )}
+      </figcaption>
+    </figure>
+  );
+}
+
+function detailOf({ phase, before, secondsLeft, step, message, prompt }: Drawing): string {
+  if (phase === "failed") return message;
+  if (phase === "done" || phase === "asking") return `“${prompt}”`;
+  const parts: string[] = [];
+  if (phase === "waiting" && before > 0) parts.push(words.before(before));
+  // One step is no pace to reckon by.
+  if (secondsLeft !== null && (phase === "waiting" || step > 1)) parts.push(texts.stage.left(secondsLeft));
+  return parts.join(" · ");
+}
+
+function Bar({ drawing: { phase, step, steps } }: { readonly drawing: Drawing }) {
+  const share = phase === "drawing" && steps > 0 ? Math.min(1, step / steps) : null;
+  return (
+    <div
+      class={`bars ${share === null ? "bars-waiting" : ""}`}
+      role="progressbar"
+      aria-label={words.phases[phase]}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      {...(share === null ? {} : { "aria-valuenow": Math.round(share * 100) })}
+    >
+      <span>
+        <i style={{ transform: `scaleX(${share ?? 0})` }} />
+      </span>
+    </div>
+  );
+}
