@@ -33,8 +33,8 @@ SNR_LIMIT = 5.0
 """Min-SNR weighting, arXiv 2303.09556."""
 
 FIRST_LATENTS = 1024
-NEW_LATENTS = 4
-"""Scenes that are drawn and encoded each step: encoding takes as long as a quarter of a step."""
+NEW_LATENTS = 2
+"""Scenes that are drawn and encoded each step: encoding one takes as long as training on one."""
 MOST_LATENTS = 40_000
 
 PROMPTS = (

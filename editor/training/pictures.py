@@ -31,7 +31,30 @@ JOINER = 0x200D
 REGIONAL = range(0x1F1E6, 0x1F200)
 KEYCAP = 0x20E3
 
-FLAG_WEIGHT = 0.1
+SIGNS = tuple(
+    range(first, last + 1)
+    for first, last in (
+        (0x2194, 0x2199),  # arrows
+        (0x23E9, 0x23EF),  # keys of players
+        (0x2648, 0x2653),  # the zodiac
+        (0x26AA, 0x26AB),
+        (0x2705, 0x2705),
+        (0x274C, 0x2757),  # marks
+        (0x2795, 0x27BF),
+        (0x2B1B, 0x2B1C),
+        (0x1F170, 0x1F2FF),  # letters in boxes
+        (0x1F500, 0x1F506),
+        (0x1F517, 0x1F524),
+        (0x1F530, 0x1F53D),
+        (0x1F550, 0x1F567),  # clocks
+        (0x1F6AB, 0x1F6B1),
+        (0x1F6B3, 0x1F6BC),
+        (0x1F6C2, 0x1F6C5),
+        (0x1F7E0, 0x1F7F0),  # discs and squares
+    )
+)
+
+SIGN_WEIGHT = 0.1
 JOINED_WEIGHT = 0.3
 
 
@@ -87,7 +110,7 @@ def catalogue(codes: Iterable[str]) -> list[Emoji]:
     """Captions, weights and the held-out split of pictures by their code points; those nobody has named are left out.
 
     Three quarters of the pictures are the same people in other skin tones, other genders and flags: a concept counts
-    once, however many tones it comes in, and flags and joined people count less.
+    once, however many tones it comes in; flags, signs and joined people count less.
     """
     named = {code: caption for code in codes if (caption := caption_of(code))}
     tones = Counter(named.values())
@@ -121,8 +144,8 @@ def _points(code: str) -> list[int]:
 
 def _interest(code: str) -> float:
     points = _points(code)
-    if points[0] in REGIONAL or KEYCAP in points:
-        return FLAG_WEIGHT
+    if points[0] in REGIONAL or KEYCAP in points or any(points[0] in signs for signs in SIGNS):
+        return SIGN_WEIGHT
     return JOINED_WEIGHT if JOINER in points else 1.0
 
 
