@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from editor.convolution import take_products
 from editor.errors import ModelError, SettingsError
 from editor.references import WHAT_WORKS, Setting, find_model, find_tiny
 
@@ -104,6 +105,8 @@ class Diffusion:
         if device.type == "cuda":
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)
+        elif device.type == "cpu":
+            take_products(unet)
         self.unet, self.vae, self.text_encoder, self.tokenizer, self.tiny = unet, vae, text_encoder, tokenizer, tiny
         self.prediction_type: str = scheduler.config.prediction_type
         self.train_timesteps: int = scheduler.config.num_train_timesteps
