@@ -112,6 +112,12 @@ class QuietEngine(Engine):
             if isinstance(command, kind) and about == room:
                 return command
 
+    def expect_any(self, kind: type[Any], seconds: float = 60.0) -> Any:
+        """The next command of a kind, whatever room it is for."""
+        while not isinstance(command := self.commands.get(timeout=seconds), kind):
+            pass
+        return command
+
 
 @contextmanager
 def quiet_server(data: Path, **settings: Any) -> Iterator[tuple[str, QuietEngine]]:

@@ -164,6 +164,11 @@ export async function fetchSamples(): Promise<readonly Sample[]> {
   return Array.isArray(samples) ? (samples as Sample[]) : [];
 }
 
+/** The name of the model in use; null while there is none yet. */
+export async function fetchModel(): Promise<string | null> {
+  return ((await (await ask("/healthz")).json()) as { readonly model: string | null }).model;
+}
+
 /** A file of the server's own, such as a sample picture. */
 export async function fetchFile(path: string): Promise<Blob> {
   return (await ask(path)).blob();

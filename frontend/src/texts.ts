@@ -38,8 +38,8 @@ export const texts = {
     title: "New picture from words",
     words: "What should it show?",
     placeholder: "A red apple, for example",
-    or: "or",
-    help: "Made on this server by its model. One plain thing works best.",
+    help: "Drawn on this server. One plain thing works best.",
+    model: (name: string, builtin: boolean) => `The model here: ${name}. ${builtin ? "Good for emoji and simple drawings" : "A Stable Diffusion model: good for photographs too"}.`,
     draw: "Draw",
     cancel: "Cancel",
     again: "Try again",
@@ -105,7 +105,7 @@ export const texts = {
     title: "Split between original and result",
     value: (percent: number) => `${percent} % original`,
     before: "Original",
-    after: "Result",
+    guess: "Guess",
   },
 
   theme: {
@@ -236,7 +236,7 @@ export const texts = {
     starting: "Starting…",
     stopping: "Stopping…",
     ready: "Ready",
-    readyHelp: "Press Drag when the points are where you want them",
+    readyHelp: "Press Drag when the points lie where you want them",
     needsPoints: "Ready when you are",
     needsPointsHelp: "Put a point on something and say where it should go",
     steps: (step: number, steps: number) => `${step}/${steps}`,

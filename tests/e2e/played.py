@@ -1,4 +1,4 @@
-"""A run that a test plays through a `QuietEngine`: what people would see of a real one, the same each time."""
+"""Runs and drawings that a test plays through a `QuietEngine`: what people would see, the same each time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from PIL import Image, ImageEnhance
 from playwright.sync_api import Page
 
-from server.engine import Kept, MomentInfo, Pictured, Reported, Start
-from server.protocol import XY, Points, Progress
-from tests.quiet import QuietEngine
+from server.engine import Draw, Finished, Kept, MomentInfo, Pictured, Reported, Start
+from server.protocol import XY, Points, Progress, Stage
+from tests.quiet import QuietEngine, png
 
 
 def room_of(page: Page) -> str:
@@ -85,6 +85,52 @@ class PlayedRun:
         small = self.picture.copy()
         small.thumbnail((side, side))
         return ImageEnhance.Color(small).enhance(1 + iteration / 40)
+
+
+def ask_for(page: Page, words: str) -> None:
+    page.get_by_label("What should it show?").fill(words)
+    page.get_by_label("What should it show?").press("Enter")
+
+
+class PlayedDrawing:
+    """The drawing that somebody has just asked for."""
+
+    def __init__(self, engine: QuietEngine) -> None:
+        self.engine = engine
+        self.id: str = engine.expect_any(Draw).room
+
+    def tell(self, stage: Stage, step: int, seconds_left: float | None) -> None:
+        record = Progress(run=self.id, stage=stage, step=step, steps=50, seconds=1.0, seconds_left=seconds_left)
+        self.engine.tell(Reported(room=self.id, record=record))
+
+    def show(self, color: str) -> None:
+        self.engine.tell(
+            Pictured(
+                room=self.id,
+                run=self.id,
+                stage="drawing",
+                iteration=4,
+                format="webp",
+                width=64,
+                height=64,
+                time=0.0,
+                data=png(64, 64, color),
+            )
+        )
+
+    def end(self, picture: bytes | None, message: str | None = None) -> None:
+        self.engine.tell(
+            Finished(
+                room=self.id,
+                run=self.id,
+                outcome="failed" if picture is None else "arrived",
+                iterations=50,
+                seq=0,
+                tracked={},
+                picture=picture,
+                message=message,
+            )
+        )
 
 
 def _webp(picture: Image.Image) -> bytes:

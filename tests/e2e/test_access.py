@@ -12,8 +12,8 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.conftest import ROOT
 from tests.e2e.editor import PHONE, TABLET, WIDE, OpenPage, choose, take_picture
-from tests.e2e.played import PlayedRun
-from tests.quiet import QuietEngine
+from tests.e2e.played import PlayedDrawing, PlayedRun, ask_for
+from tests.quiet import QuietEngine, png
 
 AXE = ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -44,6 +44,15 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     page.get_by_test_id("more").click()
     yield "menu"
     page.keyboard.press("Escape")
+    ask_for(page, "a red apple")
+    drawing = PlayedDrawing(engine)
+    drawing.tell("drawing", 10, 12.0)
+    drawing.show("maroon")
+    expect(page.get_by_test_id("drawing").get_by_role("img")).to_be_visible()
+    yield "drawing"
+    drawing.end(png(256, 256, "red"))
+    expect(page.get_by_role("button", name="Drag it")).to_be_visible()
+    yield "drawn"
     editor = choose(page, upload)
     yield "empty"
     page.keyboard.press("?")
@@ -110,8 +119,10 @@ def test_every_screen(
         take_picture(page, f"{screen}-{size}-{theme}")
         if bad := violations(page):
             found[screen] = bad
-        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert overflow <= 0, f"{screen} is {overflow} px wider than the window"
+        for direction in ("rtl", "ltr"):  # the last is how it goes on
+            page.evaluate("direction => { document.documentElement.dir = direction; }", direction)
+            overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert overflow <= 0, f"{screen} is {overflow} px wider than the window, {direction}"
     assert found == {}
     # The last screen is a room that there is not.
     complaints[:] = [text for text in complaints if "404" not in text]

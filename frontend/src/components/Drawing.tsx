@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import { fetchModel } from "../api.ts";
 import { drawing as now, isUnderWay, putAway } from "../drawing.ts";
 import type { Drawing } from "../drawing.ts";
 import { MAX_PROMPT } from "../protocol.ts";
@@ -7,11 +8,16 @@ import type { Intake } from "./intake.tsx";
 import { CloseIcon, DrawIcon } from "./icons.tsx";
 
 const words = texts.drawing;
+/** What the server calls the model that comes with it. */
+const BUILT_IN = "built-in";
 
 /** A new picture from words: the words, and Draw and Cancel in one place, so that the focus stays on it whichever it is. */
 export function WordsForm({ intake }: { readonly intake: Intake }) {
   const [prompt, setPrompt] = useState(now.value?.prompt ?? "");
   const going = isUnderWay(now.value);
+  const [model, setModel] = useState<string | null>(null);
+  // The page works without knowing.
+  useEffect(() => void fetchModel().then(setModel, () => undefined), []);
   return (
     <form
       class="words"
@@ -42,7 +48,9 @@ export function WordsForm({ intake }: { readonly intake: Intake }) {
           {going ? words.cancel : words.draw}
         </button>
       </div>
-      <small id="words-help">{words.help}</small>
+      <small id="words-help">
+        {words.help} {model !== null && words.model(model, model === BUILT_IN)}
+      </small>
     </form>
   );
 }

@@ -12,16 +12,18 @@ const ROLES: readonly Role[] = ["owner", "editor", "viewer"];
 /** As many faces as the bar has room for. */
 const FACES = 4;
 
-/** Who is here, as a row of small discs; only where there is company. */
+/** Who is here and who is at something, as a row of small discs; only where there is company. */
 export function Faces() {
   const here = Object.entries(store.room.value.people).filter(([, person]) => person.here);
   if (here.length < 2) return null;
   const others = here.filter(([id]) => id !== store.room.value.person);
-  const called = here.map(([id, person]) => (id === store.room.value.person ? words.you : person.name || words.somebody)).join(", ");
+  const labels = new Map(store.others.value.map(({ id, label }) => [id, label]));
+  const called = here.map(([id, person]) => (id === store.room.value.person ? words.you : (labels.get(id) ?? (person.name || words.somebody)))).join(", ");
+  const busy = new Set(store.others.value.filter((one) => one.busy).map(({ id }) => id));
   return (
     <span class="faces" role="img" aria-label={words.here(called)} title={words.here(called)} data-testid="faces">
       {others.slice(0, FACES).map(([id, person]) => (
-        <i key={id} style={{ background: person.colour }}>
+        <i key={id} class={busy.has(id) ? "is-busy" : ""} style={{ background: person.colour }}>
           {initial(person.name)}
         </i>
       ))}

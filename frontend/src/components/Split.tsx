@@ -52,8 +52,15 @@ export function Split() {
       </span>
       <i />
       <span class="split-name split-after" aria-hidden="true">
-        {words.after}
+        {after()}
       </span>
     </div>
   );
+}
+
+/** What lies beside the original. */
+function after(): string {
+  const showing = store.showing.value;
+  if (showing === "moment") return texts.hints.moment(store.room.value.moments.find(({ id }) => id === store.scrub.value?.id)?.iteration ?? 0);
+  return showing === "original" ? words.guess : texts.hints[showing];
 }
