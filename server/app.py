@@ -54,9 +54,6 @@ from server.limits import SlowDown
 from server.mask import to_png
 from server.metrics import CONTENT_TYPE, Metrics
 from server.protocol import (
-    MAX_DRAGS,
-    MAX_MESSAGE_BYTES,
-    MAX_PROMPT,
     XY,
     Close,
     Document,
@@ -64,11 +61,12 @@ from server.protocol import (
     Edited,
     Id,
     MaskLayer,
+    MostAllowed,
     Picture,
     Raster,
     Role,
 )
-from server.room import Refused, check_drag
+from server.room import Refused, check_count, check_drag, check_prompt
 from server.settings import MIB, Settings
 from server.store import Store, StoreError
 from server.uploads import UploadFault, read_mask, read_picture, too_large
@@ -303,7 +301,7 @@ class Pages:
         """Words become a picture, which a room can be made of."""
         self._hub.limits.check_address(address_of(request), "draw")
         await self._hub.doors.check_password(visitor_of(request))
-        wanted = await self._json(request, NewDrawing, MOST_JSON + MOST_LETTER * MAX_PROMPT)
+        wanted = await self._json(request, NewDrawing, MOST_JSON + MOST_LETTER * self._settings.max_prompt)
         assert self._hub.model is not None
         drawing = self._hub.drawings.begin(wanted.prompt, wanted.seed, self._hub.model)
         return JSONResponse({"id": drawing.id, "prompt": drawing.drawn.prompt, "seed": drawing.drawn.seed}, 201)
@@ -365,13 +363,15 @@ class Pages:
 
     async def _document(self, form: FormData) -> Document:
         prompt = str(form.get("prompt") or "")
-        if len(prompt) > MAX_PROMPT:
-            raise Fault(422, "prompt_too_long", f"the prompt has {len(prompt)} characters: at most {MAX_PROMPT} work")
+        try:
+            check_prompt(prompt, self._hub.most)
+        except Refused as refusal:
+            raise Fault(422, "prompt_too_long", str(refusal)) from None
         data, name = await self._file(form, "picture")
         image = await self._decode(read_picture, data, name, self._settings.max_pixels)
         size = image.size
         picture = Picture(sha256="", width=size[0], height=size[1])
-        drags = parse_drags(str(form.get("drags") or "[]"), picture)
+        drags = parse_drags(str(form.get("drags") or "[]"), picture, self._hub.most)
         mask: tuple[MaskLayer, ...] = ()
         if "mask" in form:
             data, name = await self._file(form, "mask")
@@ -552,7 +552,8 @@ class Pages:
             self._hub.metrics.rejects.add(error.setting)
             await connection.refuse(websocket, self._hub, Close.TOO_MANY, "too_many", str(error))
             return
-        await connection.serve(websocket, self._hub, room, visitor, patience=self._settings.deadline)
+        patience, most_bytes = self._settings.deadline, self._settings.max_message_bytes
+        await connection.serve(websocket, self._hub, room, visitor, patience=patience, most_bytes=most_bytes)
 
     async def _enter(self, request: Request, least: Role = "viewer") -> tuple[Hall, str]:
         """The room of a request, and who asks, who must have a role in it."""
@@ -595,15 +596,17 @@ def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-def parse_drags(text: str, picture: Picture) -> dict[str, Drag]:
+def parse_drags(text: str, picture: Picture, most: MostAllowed) -> dict[str, Drag]:
     """Drags from a form's JSON. Raises `Fault`."""
     try:
         drags = msgspec.json.decode(text, type=list[NewDrag])
     except msgspec.MsgspecError as error:
         example = '[{"handle": [x, y], "target": [x, y]}]'
         raise Fault(422, "bad_drags", f"drags {text[:100]!r}: {error}; {example} works") from None
-    if len(drags) > MAX_DRAGS:
-        raise Fault(422, "too_many", f"there are {len(drags)} drags: at most {MAX_DRAGS} work")
+    try:
+        check_count(len(drags), most)
+    except Refused as refusal:
+        raise Fault(422, "too_many", str(refusal)) from None
     for drag in drags:
         try:
             check_drag(picture, drag.handle, drag.target)
@@ -778,7 +781,7 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         app,
         ws="websockets-sansio",
         ws_per_message_deflate=False,
-        ws_max_size=16 * MAX_MESSAGE_BYTES,  # beyond our own limit, whose answer says more
+        ws_max_size=16 * settings.max_message_bytes,  # beyond our own limit, whose answer says more
         ws_ping_interval=settings.heartbeat,
         ws_ping_timeout=settings.deadline - settings.heartbeat,
         proxy_headers=bool(settings.trusted_proxies),

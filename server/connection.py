@@ -18,7 +18,6 @@ from server.exchange import Visitor
 from server.metrics import Metrics
 from server.protocol import (
     FRAME_CREDITS,
-    MAX_MESSAGE_BYTES,
     VERSION,
     AckFrame,
     ClientMessage,
@@ -176,18 +175,21 @@ class House(Protocol[S]):
         """Somebody has gone."""
 
 
-async def serve(websocket: WebSocket, house: House[S], room: str, visitor: Visitor, *, patience: float) -> None:
+async def serve(
+    websocket: WebSocket, house: House[S], room: str, visitor: Visitor, *, patience: float, most_bytes: int
+) -> None:
     """Speak ``livedrag.v1`` over one accepted or acceptable WebSocket until it ends.
 
     Args:
         visitor: what the handshake says of who it is.
         patience: seconds that the client has to say hello.
+        most_bytes: of a message that it sends.
     """
     await websocket.accept(subprotocol=VERSION if VERSION in websocket.scope["subprotocols"] else None)
     with contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):
         try:
-            hello = await _hello(websocket, patience)
-            await _converse(websocket, house, room, hello, visitor)
+            hello = await _hello(websocket, patience, most_bytes)
+            await _converse(websocket, house, room, hello, visitor, most_bytes)
         except Farewell as farewell:
             log.info("closing a connection: %s", farewell, extra={"room": room})
             await _say_farewell(websocket, house, farewell)
@@ -208,10 +210,10 @@ async def _say_farewell(websocket: WebSocket, house: House[S], farewell: Farewel
             await websocket.close(farewell.code, _fitting(str(farewell)))
 
 
-async def _hello(websocket: WebSocket, patience: float) -> Hello:
+async def _hello(websocket: WebSocket, patience: float, most_bytes: int) -> Hello:
     try:
         async with asyncio.timeout(patience):
-            message = _decoded(await _receive(websocket))
+            message = _decoded(await _receive(websocket), most_bytes)
     except TimeoutError:
         fault = Fault(reason="timed_out", message=f"no hello came within {patience:g} s")
         raise Farewell(Close.TIMED_OUT, fault) from None
@@ -226,7 +228,9 @@ async def _hello(websocket: WebSocket, patience: float) -> Hello:
     return message
 
 
-async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hello, visitor: Visitor) -> None:
+async def _converse(
+    websocket: WebSocket, house: House[S], room: str, hello: Hello, visitor: Visitor, most_bytes: int
+) -> None:
     """Read and write until either ends; raises how it ended."""
     outbox = Outbox(house.metrics)
     seat = await house.join(room, hello, outbox, visitor)
@@ -234,7 +238,7 @@ async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hel
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(outbox.dismissed(), name="doorman")
             tasks.create_task(_write(websocket, outbox), name="writer")
-            tasks.create_task(_read(websocket, seat, outbox), name="reader")
+            tasks.create_task(_read(websocket, seat, outbox, most_bytes), name="reader")
     except ExceptionGroup as ends:  # not `except*`, which may wrap again what is raised inside it
         expected, unexpected = ends.split((Farewell, WebSocketDisconnect, WebSocketDisconnected))
         if unexpected is not None or expected is None:
@@ -244,10 +248,10 @@ async def _converse(websocket: WebSocket, house: House[S], room: str, hello: Hel
         house.leave(seat)
 
 
-async def _read(websocket: WebSocket, seat: Seat, outbox: Outbox) -> None:
+async def _read(websocket: WebSocket, seat: Seat, outbox: Outbox, most_bytes: int) -> None:
     while True:
         try:
-            message = _decoded(await _receive(websocket))
+            message = _decoded(await _receive(websocket), most_bytes)
         except ProtocolError as error:
             if error.op_id is None:
                 raise Farewell(Close.BAD_MESSAGE, Fault(reason="bad_message", message=str(error))) from None
@@ -283,11 +287,11 @@ async def _receive(websocket: WebSocket) -> bytes | str:
     return text
 
 
-def _decoded(data: bytes | str) -> ClientMessage:
-    if len(data) > MAX_MESSAGE_BYTES:
-        text = f"message of {len(data)} bytes: at most {MAX_MESSAGE_BYTES} are allowed"
+def _decoded(data: bytes | str, most_bytes: int) -> ClientMessage:
+    if len(data) > most_bytes:
+        text = f"message of {len(data)} bytes: at most {most_bytes} are allowed"
         raise Farewell(TOO_BIG, Fault(reason="too_large", message=text))
-    return decode_client(data)
+    return decode_client(data, most_bytes)
 
 
 def _first(ends: ExceptionGroup[Exception]) -> Exception:

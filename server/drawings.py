@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from server.engine import AnyEvent, Draw, Engine, Finished, Forget, Pictured, Reported
 from server.metrics import Metrics
-from server.protocol import MAX_PROMPT, MAX_SEED, Drawn, ModelInfo, Progress
+from server.protocol import MAX_SEED, Drawn, ModelInfo, Progress
 from server.settings import Settings
 
 USUAL_STEPS = 50
@@ -129,8 +129,8 @@ class Drawings:
         prompt = prompt.strip()
         if not prompt:
             raise DrawingFault(422, "empty_prompt", "the prompt is empty: say what the picture should show")
-        if len(prompt) > MAX_PROMPT:
-            text = f"the prompt has {len(prompt)} characters: at most {MAX_PROMPT} work"
+        if len(prompt) > self._settings.max_prompt:
+            text = f"the prompt has {len(prompt)} characters: at most {self._settings.max_prompt} work"
             raise DrawingFault(422, "prompt_too_long", text)
         if seed is not None and not 0 <= seed <= MAX_SEED:
             text = f"the seed is {seed}: 0 to {MAX_SEED} works, or null for one at random"

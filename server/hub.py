@@ -136,6 +136,13 @@ class Hub:
         self.doors = Doors(store, Exchange(store, settings.password), self.limits, self.open)
         self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
         self.drawings = Drawings(settings, engine, self.metrics)
+        self.most = MostAllowed(
+            upload_bytes=settings.max_upload_bytes,
+            pixels=settings.max_pixels,
+            drags=settings.max_drags,
+            prompt=settings.max_prompt,
+            message_bytes=settings.max_message_bytes,
+        )
         self.model: ModelInfo | None = None
         self._halls: dict[str, Hall] = {}
         self._opening = asyncio.Lock()
@@ -268,7 +275,7 @@ class Hub:
         if saved is None:
             raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
         assert self.model is not None
-        opened = Room(room, saved.base, self.model, seq=saved.base_seq, records=saved.records)
+        opened = Room(room, saved.base, self.model, seq=saved.base_seq, records=saved.records, most=self.most)
         run = opened.document.run
         if run is not None and run.outcome is None:  # the machine stopped under it
             opened.document = replace(opened.document, run=replace(run, interrupted=True))
@@ -355,7 +362,7 @@ class Hub:
                 role=seat.role,
                 model=self.model,
                 capabilities=self.capabilities,
-                limits=MostAllowed(upload_bytes=self.settings.max_upload_bytes, pixels=self.settings.max_pixels),
+                limits=self.most,
                 base=self.settings.base_path,
                 heartbeat=self.settings.heartbeat,
                 deadline=self.settings.deadline,

@@ -23,9 +23,14 @@ from msgspec import Meta, Struct
 
 VERSION = "livedrag.v1"
 FRAME_CREDITS = 2
+MAX_UPLOAD_BYTES = 20 * 2**20
+MAX_PIXELS = 25_000_000
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_DRAGS = 64
 MAX_PROMPT = 1000
+"""What a server allows where nobody has set it otherwise; `MostAllowed` tells what this one does."""
+LONGEST_PROMPT = 10_000
+"""What may be set at most."""
 MAX_STROKE_POINTS = 2000
 MAX_SEED = 2**31 - 1
 PRESENCE_RATE = 30
@@ -135,7 +140,7 @@ class Drawn(Struct, frozen=True, kw_only=True):
     and dragged from its own latent; otherwise it is a picture like any other, and inverted.
     """
 
-    prompt: Annotated[str, Meta(max_length=MAX_PROMPT)]
+    prompt: Annotated[str, Meta(max_length=LONGEST_PROMPT)]
     seed: Seed
     guidance: Annotated[float, Meta(ge=0, le=50)]
     ddim_steps: Annotated[int, Meta(ge=2, le=999)]
@@ -245,7 +250,7 @@ class ClearMask(Record, frozen=True, kw_only=True, tag="clear_mask"):
 class SetPrompt(Record, frozen=True, kw_only=True, tag="set_prompt"):
     """Say what the picture shows. Not during a run; the next run prepares the picture anew."""
 
-    prompt: Annotated[str, Meta(max_length=MAX_PROMPT)]
+    prompt: Annotated[str, Meta(max_length=LONGEST_PROMPT)]
 
 
 class SetSettings(Record, frozen=True, kw_only=True, tag="set_settings"):
@@ -403,8 +408,8 @@ class MostAllowed(Struct, frozen=True, kw_only=True):
     ``presence_rate`` is how many ``presence`` messages a second work.
     """
 
-    upload_bytes: int
-    pixels: int
+    upload_bytes: int = MAX_UPLOAD_BYTES
+    pixels: int = MAX_PIXELS
     drags: int = MAX_DRAGS
     prompt: int = MAX_PROMPT
     message_bytes: int = MAX_MESSAGE_BYTES
@@ -682,9 +687,9 @@ def encode(message: ServerMessage | ClientMessage) -> bytes:
     return packed
 
 
-def decode_client(data: bytes | str) -> ClientMessage:
+def decode_client(data: bytes | str, most_bytes: int = MAX_MESSAGE_BYTES) -> ClientMessage:
     """Read what a client sent. Raises `ProtocolError`."""
-    return _decode(data, ClientMessage, MAX_MESSAGE_BYTES)  # type: ignore[no-any-return]
+    return _decode(data, ClientMessage, most_bytes)  # type: ignore[no-any-return]
 
 
 def decode_server(data: bytes | str) -> ServerMessage:

@@ -258,9 +258,10 @@ by WebSocket's own pings. A client that comes back says in `hello` what it has s
 what has not been answered, marked `offline` where it was made without a connection. A run has exactly one `ended`,
 whoever is there to see it.
 
-Points are `(x, y)` in pixels of the uploaded picture, the origin at the centre of its top left pixel. A message has at
-most {p.MAX_MESSAGE_BYTES} bytes on its way to the server, a room at most {p.MAX_DRAGS} drags, a prompt {p.MAX_PROMPT}
-characters, a stroke {p.MAX_STROKE_POINTS} points.
+Points are `(x, y)` in pixels of the uploaded picture, the origin at the centre of its top left pixel. A stroke
+has at most {p.MAX_STROKE_POINTS} points. What else is too much, `welcome` says in `limits`; unless set otherwise, a
+message has at most {p.MAX_MESSAGE_BYTES} bytes on its way to the server, a room {p.MAX_DRAGS} drags, a prompt
+{p.MAX_PROMPT} characters.
 
 ## Entering
 
@@ -307,7 +308,7 @@ def _lines() -> Iterator[str]:
     yield "| code | name | why |\n|--:|--|--|"
     for code, why in CLOSES.items():
         yield f"| {code.value} | {code.name} | {why} |"
-    yield f"| 1009 | | a message had more than {p.MAX_MESSAGE_BYTES} bytes |\n"
+    yield "| 1009 | | a message had more bytes than `limits` says |\n"
 
 
 def _record(record: type[msgspec.Struct], examples: Sequence[msgspec.Struct]) -> Iterator[str]:

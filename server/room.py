@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from server.history import Change, History, Property, shortest
 from server.protocol import (
     LIVE_SETTINGS,
-    MAX_DRAGS,
     XY,
     AddDrag,
     AddStroke,
@@ -30,6 +29,7 @@ from server.protocol import (
     Invert,
     InvertMask,
     ModelInfo,
+    MostAllowed,
     MoveDrag,
     Operation,
     Outcome,
@@ -100,6 +100,7 @@ class Room:
         *,
         seq: int = 0,
         records: Iterable[DocRecord] = (),
+        most: MostAllowed | None = None,
     ) -> None:
         """Open a room.
 
@@ -108,10 +109,12 @@ class Room:
             model: the model in use: which settings there are.
             records: the log, oldest first. What is after ``seq`` is folded into the document, and can be undone by
                 whoever did it; what is before is known, so that sending it again is harmless.
+            most: what is too much; by default the usual.
         """
         self.id = id
         self.document = document
         self.model = model
+        self.most = most or MostAllowed()
         self.seq = seq
         self._history = History(seq)
         self._known: dict[str, DocRecord] = {}
@@ -147,7 +150,7 @@ class Room:
             if name is not None:
                 text = f"{named(name)} was changed by others while you were offline: look at it, then do it again"
                 raise Refused("stale", text)
-        check(self.document, edit.op, self.model, running=self.running)
+        check(self.document, edit.op, self.model, self.most, running=self.running)
         return self._accept(Edited(seq=self.seq + 1, op_id=edit.op_id, by=by, op=edit.op))
 
     def undo(self, by: str, message: Undo) -> Edited:
@@ -168,7 +171,7 @@ class Room:
                 raise Refused("nothing", f"others have changed since all that you {did}: it stays as it is")
             raise Refused("nothing", f"there is nothing that you {did} here")
         change, restore = found
-        check_restore(self.document, restore, running=self.running)
+        check_restore(self.document, restore, self.most, running=self.running)
         return change, shortest(self.document, restore)
 
     def history(self, by: str) -> tuple[str | None, str | None]:
@@ -349,16 +352,13 @@ def _moved(drag: Drag, handle: XY | None, target: XY | None) -> Drag:
     return drag if target is None else replace(drag, target=target)
 
 
-def check(document: Document, op: Operation, model: ModelInfo, *, running: bool) -> None:
-    """Raise `Refused` unless the operation fits the document, the model and the moment."""
+def check(document: Document, op: Operation, model: ModelInfo, most: MostAllowed, *, running: bool) -> None:
+    """Raise `Refused` unless the operation fits the document, the model and the moment, and is not too much."""
     match op:
         case AddDrag():
             if op.id in document.drags:
                 raise Refused("invalid", f"there is a drag {op.id!r} already: move that one, or choose another id")
-            if len(document.drags) >= MAX_DRAGS:
-                raise Refused(
-                    "too_many", f"this room has {len(document.drags)} drags, the most there can be: remove one"
-                )
+            check_count(len(document.drags) + 1, most)
             check_drag(document.picture, op.handle, op.target)
         case MoveDrag():
             drag = _drag(document, op.id)
@@ -389,25 +389,27 @@ def check(document: Document, op: Operation, model: ModelInfo, *, running: bool)
             _check_new_layer(document, op.id)
         case SetPrompt() if running:
             raise Refused("busy", "the prompt cannot change during a run: press Stop first")
+        case SetPrompt(prompt=prompt):
+            check_prompt(prompt, most)
         case SetSettings():
             for name, value in op.settings.items():
                 check_setting(model, name, value)
                 if running and name not in LIVE_SETTINGS:
                     live = ", ".join(sorted(LIVE_SETTINGS))
                     raise Refused("busy", f"{name} cannot change during a run: press Stop first. These can: {live}")
-        case ClearMask() | SetPrompt():
+        case ClearMask():
             pass
 
 
-def check_restore(document: Document, restore: Restore, *, running: bool) -> None:
+def check_restore(document: Document, restore: Restore, most: MostAllowed, *, running: bool) -> None:
     """Raise `Refused` unless properties may be put back now."""
     fixed = sorted(restore.settings.keys() - LIVE_SETTINGS)
     if running and (fixed or restore.prompt is not None):
         what = "the prompt" if restore.prompt is not None else fixed[0]
         raise Refused("busy", f"{what} cannot change back during a run: press Stop first")
-    drags = len(document.drags.keys() | {id for id, back in restore.drags.items() if back is not None})
-    if drags > MAX_DRAGS:
-        raise Refused("too_many", f"this room has {len(document.drags)} drags, the most there can be: remove one")
+    back = {id for id, ends in restore.drags.items() if ends is not None}
+    if back - document.drags.keys():
+        check_count(len(document.drags.keys() | back), most)
     painted = sum(len(layer.points) for layer in restore.mask or () if isinstance(layer, Stroke))
     if painted > MAX_MASK_POINTS:
         raise Refused(
@@ -428,6 +430,18 @@ def named(name: Property) -> str:
         case "drag":
             return f"drag {id!r}"
     return f"the {kind} of drag {id!r}"
+
+
+def check_count(drags: int, most: MostAllowed) -> None:
+    """Raise `Refused` unless a room may have so many drags."""
+    if drags > most.drags:
+        raise Refused("too_many", f"there would be {drags} drags: at most {most.drags} work, remove one first")
+
+
+def check_prompt(prompt: str, most: MostAllowed) -> None:
+    """Raise `Refused` unless a prompt may be so long."""
+    if len(prompt) > most.prompt:
+        raise Refused("invalid", f"the prompt has {len(prompt)} characters: at most {most.prompt} work")
 
 
 def check_drag(picture: Picture, handle: XY, target: XY) -> None:

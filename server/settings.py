@@ -18,6 +18,8 @@ QUALITIES: tuple[Quality, ...] = ("", "latent", "tiny", "full")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
 MOST_GUIDANCE = 50.0
+LONGEST_PROMPT = 10_000
+LEAST_MESSAGE_BYTES = 4096
 
 
 class SettingsFault(Exception):
@@ -77,6 +79,9 @@ class Settings:
 
     max_upload_bytes: int = 20 * MIB
     max_pixels: int = 25_000_000
+    max_drags: int = 64  # of a room
+    max_prompt: int = 1000  # characters
+    max_message_bytes: int = 64 * 1024  # of what a client sends over its WebSocket
     room_days: float = 0.0  # rooms that nobody has used for so long are deleted; 0: none are
     drawings: int = 16  # pictures made from words that are held in memory, or being made
     drawing_seconds: float = 900.0  # one that nobody has used for so long is forgotten
@@ -119,6 +124,7 @@ class Settings:
         for name in (
             "max_upload_bytes",
             "max_pixels",
+            "max_drags",
             "sessions",
             "drawings",
             "drawing_seconds",
@@ -131,6 +137,11 @@ class Settings:
                 raise SettingsFault(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not 0 <= self.room_days < math.inf:
             raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
+        if not 1 <= self.max_prompt <= LONGEST_PROMPT:
+            raise SettingsFault(f"max_prompt {self.max_prompt} is out of range: 1 to {LONGEST_PROMPT} works")
+        if self.max_message_bytes < LEAST_MESSAGE_BYTES:
+            works = f"at least {LEAST_MESSAGE_BYTES} work, or no message of the page would come through"
+            raise SettingsFault(f"max_message_bytes {self.max_message_bytes}: {works}")
         if self.drawing_steps and not 2 <= self.drawing_steps <= 999:
             works = "2 to 999 works, or 0 for the model's own"
             raise SettingsFault(f"drawing_steps {self.drawing_steps} is out of range: {works}")

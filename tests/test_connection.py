@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
-from server.client import Client, NewRoom, OperationRejected, create_room
+from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
 from server.connection import Farewell, Outbox
 from server.engine import (
     Change,
@@ -287,13 +288,43 @@ def test_a_refused_or_malformed_operation_is_answered_and_the_connection_goes_on
         async with Client.join(address, room.id, room.secret) as client:
             with pytest.raises(OperationRejected, match=r"\(100, 10\) lies outside the picture of 64 x 48"):
                 await client.edit(AddDrag(id="d", handle=(100, 10), target=(5, 5)))
-            with pytest.raises(OperationRejected, match="length <= 1000"):
+            with pytest.raises(OperationRejected, match="1001 characters: at most 1000 work"):
                 await client.edit(SetPrompt(prompt="x" * 1001))
             with pytest.raises(OperationRejected, match="nothing is running"):
                 await client.stop()
             await client.edit(D1)
 
     asyncio.run(story())
+
+
+def test_what_is_too_much_is_set_told_and_refused(tmp_path: Path) -> None:
+    limits = {"max_drags": 2, "max_prompt": 5, "max_message_bytes": 4096}
+
+    async def story(address: str, room: NewRoom) -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            most = client.welcome.limits
+            assert (most.drags, most.prompt, most.message_bytes) == (2, 5, 4096)
+            for drag in (D1, replace(D1, id="d2")):
+                await client.edit(drag)
+            with pytest.raises(OperationRejected, match="3 drags: at most 2 work"):
+                await client.edit(replace(D1, id="d3"))
+            await client.edit(SetPrompt(prompt="a cat"))
+            with pytest.raises(OperationRejected, match="6 characters: at most 5 work"):
+                await client.edit(SetPrompt(prompt="a bear"))
+        hello = encode(Hello(version=VERSION, secret=room.secret))
+        fault, code = await closed_with(address, f"/ws/{room.id}", hello, bytes(4097))
+        assert (code, fault.message) == (1009, "message of 4097 bytes: at most 4096 are allowed")
+
+    with quiet_server(tmp_path, **limits) as (address, _):
+        asyncio.run(story(address, create_room(address, png())))
+        drag = '{"handle": [1, 1], "target": [9, 9]}'
+        for fields, reason in (
+            ({"prompt": "a bear"}, "prompt_too_long"),
+            ({"drags": f"[{', '.join([drag] * 3)}]"}, "too_many"),
+        ):
+            with pytest.raises(RequestFailed) as caught:
+                create_room(address, png(), **fields)
+            assert (caught.value.status, caught.value.reason) == (422, reason)
 
 
 def test_a_mask_that_lets_nothing_change_is_no_mask_to_drag_with(

@@ -146,7 +146,7 @@ def edit(**op: object) -> bytes:
         ({"type": "add_drag", "id": "d", "handle": [1, 2, 3], "target": [2, 3]}, "[1, 2, 3]"),
         ({"type": "add_drag", "id": "", "handle": [1, 2], "target": [2, 3]}, "length >= 1"),
         ({"type": "add_drag", "id": "d", "handle": [1, 2], "target": [2, 3], "colour": "red"}, "colour"),
-        ({"type": "set_prompt", "prompt": "x" * 1001}, "1000"),
+        ({"type": "set_prompt", "prompt": "x" * 10_001}, "10000"),
         ({"type": "restore", "drags": {}}, "restore"),
         (
             {
