@@ -77,9 +77,13 @@ function MaskSection() {
 function PromptSection() {
   const prompt = store.document.value?.prompt ?? "";
   const written = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  /** What was sent since the field got the focus: leaving it does not bring back what others have changed since then. */
+  const sent = useRef<string | null>(null);
   const send = (value: string) => {
     clearTimeout(written.current);
-    setPrompt(value.trim());
+    if (value.trim() === sent.current) return;
+    sent.current = value.trim();
+    setPrompt(sent.current);
   };
   const busy = store.running.value;
   if (!store.editable.value) {
@@ -105,6 +109,7 @@ function PromptSection() {
         value={prompt}
         disabled={busy}
         title={busy ? texts.prompt.busy : ""}
+        onFocus={() => (sent.current = null)}
         send={(field) => send(field.value)}
         written={(text) => {
           clearTimeout(written.current);
