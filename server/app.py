@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -46,6 +46,7 @@ from server.archive import ArchiveError, export_room
 from server.drawings import DrawingFault, steps_of
 from server.engine import Engine
 from server.exchange import NeedsPassword
+from server.film import animate, encode_mp4
 from server.guard import COOKIE, Guard, address_of, error_response, visitor_of
 from server.guests import RANKS, NoEntry, NotAllowed
 from server.hall import Hall
@@ -158,6 +159,7 @@ def create_app(hub: Hub) -> Starlette:
         Route("/api/rooms/{room}/people/{person}", pages.remove, methods=["DELETE"]),
         Route("/api/rooms/{room}/export", pages.export),
         Route("/api/rooms/{room}/trajectory.webp", pages.trajectory),
+        Route("/api/rooms/{room}/trajectory.mp4", pages.film),
         Route("/api/rooms/{room}/moments/{moment:int}", pages.moment),
         Route("/api/rooms/{room}/picture", pages.picture),
         Route("/api/rooms/{room}/result", pages.result),
@@ -199,7 +201,7 @@ class Pages:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._settings = hub.settings
-        self._drawing = asyncio.Semaphore(1)  # trajectories take a core for a second or so
+        self._filming = asyncio.Semaphore(1)  # trajectories take a core for a second or so
         self._decoding = asyncio.Semaphore(2)  # a picture takes much memory, and its core for as long
         self._exporting = asyncio.Semaphore(2)
 
@@ -472,13 +474,27 @@ class Pages:
     async def trajectory(self, request: Request) -> Response:
         """How the content came to where it is, as an animated WebP."""
         hall, _ = await self._enter(request)
-        async with self._drawing:
-            shots = await asyncio.to_thread(self._hub.checkpoints.frames, hall.room.id)
-            if len(shots) < 2:
-                text = f"room {hall.room.id!r} has no trajectory yet: press Drag and wait for the end"
-                raise Fault(404, "no_trajectory", text)
-            webp = await asyncio.to_thread(animate, [shot.data for shot in shots])
+        async with self._filming:
+            webp = await asyncio.to_thread(animate, await self._shots(hall))
         return Response(webp, media_type="image/webp", headers={"Cache-Control": "no-store"})
+
+    async def film(self, request: Request) -> Response:
+        """The same as an MP4, where there is an encoder."""
+        hall, _ = await self._enter(request)
+        encoder = self._hub.encoder
+        if encoder is None:
+            text = "this server has no ffmpeg that makes MP4s: trajectory.webp works, or install livedrag's extra mp4"
+            raise Fault(404, "no_encoder", text)
+        async with self._filming:
+            mp4 = await asyncio.to_thread(encode_mp4, await self._shots(hall), encoder)
+        return Response(mp4, media_type="video/mp4", headers={"Cache-Control": "no-store"})
+
+    async def _shots(self, hall: Hall) -> list[bytes]:
+        shots = await asyncio.to_thread(self._hub.checkpoints.frames, hall.room.id)
+        if len(shots) < 2:
+            text = f"room {hall.room.id!r} has no trajectory yet: press Drag and wait for the end"
+            raise Fault(404, "no_trajectory", text)
+        return [shot.data for shot in shots]
 
     async def export(self, request: Request) -> Response:
         """The room with everything in it, as a zip that another server can import."""
@@ -575,18 +591,6 @@ def below(base: str, page: str) -> str:
     """The page as it is served below a base path: what it loads, and what it asks for, lies there."""
     named = page.replace('name="livedrag-base" content=""', f'name="livedrag-base" content="{base}"')
     return re.sub(r'(\b(?:src|href)=")/(?!/)', rf"\g<1>{base}/", named)
-
-
-def animate(pictures: Sequence[bytes], milliseconds: int = 100) -> bytes:
-    """Pictures one after the other, as an animated WebP that stays at its end for a while (blocking)."""
-    frames = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
-    frames = [frame if frame.size == frames[-1].size else frame.resize(frames[-1].size) for frame in frames]
-    buffer = io.BytesIO()
-    durations = [*[milliseconds] * (len(frames) - 1), 10 * milliseconds]
-    frames[0].save(
-        buffer, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80, method=2
-    )
-    return buffer.getvalue()
 
 
 def chunks_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -49,6 +49,7 @@ from server.engine import (
     Stop,
 )
 from server.exchange import Exchange, NeedsPassword, Visitor
+from server.film import find_encoder
 from server.guests import Guests, NoEntry, is_script
 from server.hall import DrawnMask, Hall, Seat
 from server.limits import Limits, SlowDown
@@ -144,6 +145,7 @@ class Hub:
             message_bytes=settings.max_message_bytes,
         )
         self.model: ModelInfo | None = None
+        self.encoder: str | None = None
         self._halls: dict[str, Hall] = {}
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +160,7 @@ class Hub:
 
     async def __aenter__(self) -> Hub:
         """Start the engine. Raises `EngineError`."""
+        self.encoder = await asyncio.to_thread(find_encoder)
         self.model = await self.engine.start(self._hear)
         self._keep(self._clean_up())
         return self
@@ -174,7 +177,8 @@ class Hub:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What this server can do, or asks for, beside what every one does."""
-        return ("password",) if self.settings.password else ()
+        there = {"password": bool(self.settings.password), "mp4": self.encoder is not None}
+        return tuple(name for name, is_there in there.items() if is_there)
 
     async def say_goodbye(self) -> None:
         """The server stops: let everybody go, who then know that they may come back."""

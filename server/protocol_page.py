@@ -206,6 +206,7 @@ HTTP = (
     ("GET", "/api/rooms/{room}/masks/{sha256}", "viewer", "a loaded mask, PNG"),
     ("GET", "/api/rooms/{room}/moments/{moment}", "viewer", "a small picture of a kept moment, WebP"),
     ("GET", "/api/rooms/{room}/trajectory.webp", "viewer", "how the content came to where it is, animated WebP"),
+    ("GET", "/api/rooms/{room}/trajectory.mp4", "viewer", "the same as an MP4, where `capabilities` has `mp4`"),
     ("GET", "/api/rooms/{room}/export", "editor", "the whole room, a zip for `livedrag rooms import`"),
     ("GET", "/api/rooms/{room}/links", "owner", "`[{id, role, made, used}]`"),
     ("POST", "/api/rooms/{room}/links", "owner", "`{role}` makes a link: `{id, role, made, used, secret, url}`"),

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import struct
+import subprocess
 import time
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from server.archive import export_room, import_room
 from server.checkpoints import Checkpoint, Checkpoints, KeptMoment, picture_parts
 from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from server.engine import Forget, Goal, Kept, MomentInfo
+from server.film import STAYS, FilmError, encode_mp4, find_encoder
 from server.hub import Hub
 from server.protocol import (
     VERSION,
@@ -537,7 +539,7 @@ def test_a_script_is_the_same_person_by_http_as_by_its_socket(address: str, room
 def test_a_server_with_a_password_asks_for_it_everywhere_but_once(tmp_path: Path) -> None:
     with quiet_server(tmp_path, password="open sesame") as (address, _):
         visitor = Visitor(address)
-        assert json.loads(request(address, "GET", "/healthz"))["capabilities"] == ["password"]
+        assert json.loads(request(address, "GET", "/healthz"))["capabilities"] == ["password", "mp4"]
         with pytest.raises(RequestFailed) as caught:
             create_room(address, png())
         assert (caught.value.status, caught.value.reason) == (401, "password")
@@ -552,7 +554,7 @@ def test_a_server_with_a_password_asks_for_it_everywhere_but_once(tmp_path: Path
         assert visitor.ask("GET", f"/api/rooms/{room.id}/picture")[0] == 200
         welcome, _ = visitor.handshake(room)
         assert welcome is not None
-        assert welcome.capabilities == ("password",)
+        assert welcome.capabilities == ("password", "mp4")
         another = Visitor(address)
         assert refusal(another.ask("POST", "/api/password", {"password": "x"})) == (401, "password")
         assert another.ask("POST", "/api/password", {"password": "open sesame"})[0] == 204
@@ -761,6 +763,50 @@ def test_the_trajectory_is_an_animation_of_the_branch(tmp_path: Path) -> None:
         keep_frames(tmp_path, room.id, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (16, 12))})
         picture = opened(get(address, room, "trajectory.webp"))
         assert (picture.format, getattr(picture, "n_frames", 1), picture.size) == ("WEBP", 3, (16, 12))
+
+
+def test_the_trajectory_is_a_film_too(tmp_path: Path) -> None:
+    encoder = find_encoder()
+    assert encoder is not None, "the extra mp4 has an ffmpeg"
+    with quiet_server(tmp_path) as (address, _):
+        assert "mp4" in json.loads(request(address, "GET", "/healthz"))["capabilities"]
+        room = create_room(address, png())
+        with pytest.raises(RequestFailed, match="no trajectory yet: press Drag"):
+            get(address, room, "trajectory.mp4")
+        moments = [
+            KeptMoment(info=MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0), tracked={})
+            for id in range(3)
+        ]
+        keep_frames(tmp_path, room.id, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (33, 25))})
+        film = tmp_path / "film.mp4"
+        film.write_bytes(get(address, room, "trajectory.mp4"))
+    raw = subprocess.run(
+        [encoder, "-v", "error", "-i", film, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    frame = 32 * 24 * 3
+    assert len(raw) % frame == 0
+    middles = [raw[at + frame // 2 : at + frame // 2 + 3] for at in range(0, len(raw), frame)]
+    colours = [max(zip(middle, "rgb", strict=True))[1] for middle in middles]
+    assert colours == ["r", "g", *["b"] * STAYS]
+
+
+def test_without_an_encoder_there_is_no_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.hub.find_encoder", lambda: None)
+    with quiet_server(tmp_path) as (address, _):
+        assert json.loads(request(address, "GET", "/healthz"))["capabilities"] == []
+        with pytest.raises(RequestFailed, match=r"trajectory\.webp works") as caught:
+            get(address, create_room(address, png()), "trajectory.mp4")
+        assert (caught.value.status, caught.value.reason) == (404, "no_encoder")
+
+
+def test_an_encoder_that_cannot_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "ffmpeg"
+    broken.write_text("#!/bin/sh\necho no such codec >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(FilmError, match="no such codec"):
+        encode_mp4([webp("red"), webp("blue")], str(broken))
 
 
 def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path) -> None:
