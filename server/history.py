@@ -40,6 +40,8 @@ from server.protocol import (
 
 MOST_EDITS = 500
 """Edits of one person that can be taken back."""
+SPARE = 1000
+"""Properties that may be remembered for nothing before those are looked for."""
 
 Property = tuple[str, str]
 
@@ -72,6 +74,7 @@ class History:
         """Begin without edits; ``since`` is the ``seq`` of the document that they begin at."""
         self._since = since
         self._written: dict[Property, dict[str, int]] = {}  # by whom, and when last
+        self._most_written = SPARE
         self._done: dict[str, list[Change]] = {}
         self._undone: dict[str, list[Change]] = {}
         self._heights: tuple[tuple[MaskLayer, ...], Mapping[str, int]] = ((), {})
@@ -94,6 +97,8 @@ class History:
             self._overwritten.discard((record.by, True))
             done.append(Change(record.op_id, str(type(record.op).__struct_config__.tag), record.seq, values))
         del done[:-MOST_EDITS]
+        if len(self._written) > self._most_written:
+            self._forget_unneeded(before)
 
     def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore] | None:
         """The latest edit of a person of which something can be taken back (or done again), and what would do that."""
@@ -121,6 +126,18 @@ class History:
             if forgotten or self._by_others(by, name, base):
                 return name
         return None
+
+    def _forget_unneeded(self, document: Document) -> None:
+        """Forget who has written what is gone, where no edit that can be taken back is about it."""
+        changes = (change for lists in (self._done, self._undone) for them in lists.values() for change in them)
+        needed = {written for change in changes for name in change.before for written in _written_with(name)}
+        layers = self._heights_of(document)
+        self._written = {
+            name: by
+            for name, by in self._written.items()
+            if name in needed or name[0] in ("setting", "prompt") or value(document, name, layers) is not None
+        }
+        self._most_written = 2 * len(self._written) + SPARE
 
     def _heights_of(self, document: Document) -> Mapping[str, int]:
         """Above how many others each layer of the mask is; found once for a mask, since it may have very many."""

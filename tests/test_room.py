@@ -385,6 +385,22 @@ def test_what_could_be_undone_is_found_quickly_in_a_mask_of_many_layers(monkeypa
     assert min(timeit.repeat(lambda: room.history("p1"), number=1, repeat=20)) < 0.1
 
 
+def test_what_is_gone_and_cannot_come_back_is_forgotten_while_the_room_is_open() -> None:
+    room = a_room()
+    by(room, "p2", D1, "kept")
+    for number in range(3000):
+        by(room, "p1", AddDrag(id=f"x{number}", handle=(1.0, 1.0), target=(9.0, 9.0)), f"add{number}")
+        by(room, "p1", RemoveDrag(id=f"x{number}"), f"remove{number}")
+    written = room._history._written
+    assert len(written) < 5 * history.MOST_EDITS + history.SPARE
+    assert {("drag", "d1"), ("drag", "x2999")} <= written.keys()
+    assert ("drag", "x0") not in written
+    assert room.history("p2") == ("add_drag", None)
+    by(room, "p2", MoveDrag(id="d1", handle=(5.0, 5.0)), "mine")
+    with pytest.raises(Refused, match="handle of drag 'd1' was changed by others"):
+        room.edit("p1", Edit(op_id="late", base=1, op=MoveDrag(id="d1", handle=(6.0, 6.0)), offline=True))
+
+
 def test_a_drag_that_others_took_away_does_not_come_back_by_moving_it() -> None:
     room = a_room()
     by(room, "p2", D1, "1")
