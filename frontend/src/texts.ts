@@ -47,7 +47,7 @@ export const texts = {
     another: "Another",
     anotherHelp: "The same words, drawn anew",
     putAway: "Put the drawing away",
-    seed: (seed: number) => `Seed ${seed}`,
+    drawn: (prompt: string, seed: number) => `“${prompt}”, seed ${seed}`,
     picture: (prompt: string) => `Drawn from the words “${prompt}”`,
     appearing: (prompt: string) => `“${prompt}”, being drawn`,
     phases: {

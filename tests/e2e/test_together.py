@@ -215,6 +215,7 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     expect(ways.nth(1)).to_have_accessible_name(
         re.compile("Branch 2: from iteration 10 to iteration 11.*You are on it")
     )
+    ada.screenshot("branches")
     page.get_by_label("Look through the iterations").fill("0")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
     ada.button("Play").click()

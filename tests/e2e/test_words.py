@@ -19,6 +19,7 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
     sheet = page.get_by_test_id("drawing")
     ask_for(page, "a red apple")
     first = PlayedDrawing(engine)
+    expect(page.get_by_label("What should it show?")).to_be_focused()
     first.tell("queued", 2, 40.0)
     expect(sheet).to_contain_text("Waiting for a turn 2 before you · 40 s left")
     first.tell("drawing", 10, 12.0)
@@ -31,7 +32,7 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 256)
 
     # Other words for the next; what is drawn can be seen until it is asked for.
-    expect(page.get_by_label("What should it show?")).to_be_enabled()
+    expect(page.get_by_label("What should it show?")).to_be_editable()
     sheet.get_by_role("button", name="Another").click()
     second = PlayedDrawing(engine)
     assert second.id != first.id

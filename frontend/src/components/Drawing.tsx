@@ -8,6 +8,8 @@ import type { Intake } from "./intake.tsx";
 import { CloseIcon, DrawIcon } from "./icons.tsx";
 
 const words = texts.drawing;
+/** Milliseconds during which a second click on Draw is a double click and no Cancel. */
+const DOUBLE_CLICK = 400;
 /** What the server calls the model that comes with it. */
 const BUILT_IN = "built-in";
 
@@ -15,6 +17,7 @@ const BUILT_IN = "built-in";
 export function WordsForm({ intake }: { readonly intake: Intake }) {
   const [prompt, setPrompt] = useState(now.value?.prompt ?? "");
   const going = isUnderWay(now.value);
+  const pressed = useRef(0);
   const [model, setModel] = useState<string | null>(null);
   // The page works without knowing.
   useEffect(() => void fetchModel().then(setModel, () => undefined), []);
@@ -24,8 +27,7 @@ export function WordsForm({ intake }: { readonly intake: Intake }) {
       aria-labelledby="words-title"
       onSubmit={(event) => {
         event.preventDefault();
-        if (going) putAway();
-        else if (prompt.trim() !== "") intake.draw(prompt.trim());
+        if (!going && prompt.trim() !== "") intake.draw(prompt.trim());
       }}
     >
       <h2 id="words-title">{words.title}</h2>
@@ -40,10 +42,25 @@ export function WordsForm({ intake }: { readonly intake: Intake }) {
           aria-describedby="words-help"
           placeholder={words.placeholder}
           value={prompt}
-          disabled={going}
+          // Not disabled, which would take the focus away.
+          readOnly={going}
           onInput={(event) => setPrompt(event.currentTarget.value)}
         />
-        <button type="submit" class={going ? "small-button" : "primary-button"} aria-disabled={!going && prompt.trim() === ""}>
+        <button
+          type={going ? "button" : "submit"}
+          class={going ? "small-button" : "primary-button"}
+          aria-disabled={!going && prompt.trim() === ""}
+          onClick={(event) => {
+            if (!going) {
+              // Enter in the field comes here as a click, too: one of no pointer.
+              if (event.detail > 0) pressed.current = event.timeStamp;
+              return;
+            }
+            // By the time that the browser asks what the button is for, it may be Draw again.
+            event.preventDefault();
+            if (event.timeStamp - pressed.current > DOUBLE_CLICK) putAway();
+          }}
+        >
           {!going && <DrawIcon />}
           {going ? words.cancel : words.draw}
         </button>
@@ -58,7 +75,7 @@ export function WordsForm({ intake }: { readonly intake: Intake }) {
 /** The picture as it appears, and what to do with it once it is there. */
 export function DrawingView({ drawing, intake }: { readonly drawing: Drawing; readonly intake: Intake }) {
   const figure = useRef<HTMLElement>(null);
-  const { id, phase, picture, prompt, seed } = drawing;
+  const { id, phase, picture, prompt } = drawing;
   const going = isUnderWay(drawing);
   // On a phone it is above the words, and may be out of sight.
   useEffect(() => figure.current?.scrollIntoView({ block: "nearest" }), []);
@@ -87,7 +104,6 @@ export function DrawingView({ drawing, intake }: { readonly drawing: Drawing; re
             <button type="button" class="small-button" title={phase === "done" ? words.anotherHelp : ""} onClick={() => intake.draw(prompt)}>
               {phase === "done" ? words.another : words.again}
             </button>
-            {phase === "done" && seed !== null && <small>{words.seed(seed)}</small>}
             <span class="spring" />
             <button type="button" class="icon-button" aria-label={words.putAway} title={words.putAway} onClick={putAway}>
               <CloseIcon />
@@ -99,9 +115,9 @@ export function DrawingView({ drawing, intake }: { readonly drawing: Drawing; re
   );
 }
 
-function detailOf({ phase, before, secondsLeft, step, message, prompt }: Drawing): string {
+function detailOf({ phase, before, secondsLeft, step, message, prompt, seed }: Drawing): string {
   if (phase === "failed") return message;
-  if (phase === "done" || phase === "asking") return `“${prompt}”`;
+  if (phase === "done" && seed !== null) return words.drawn(prompt, seed);
   const parts: string[] = [];
   if (phase === "waiting" && before > 0) parts.push(words.before(before));
   // One step is no pace to reckon by.
