@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from editor import Diffusion
+    from server.checkpoints import Checkpoints
+    from server.client import NewRoom
+    from tests.quiet import QuietEngine
+    from tests.test_worker import Told
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 300.0
@@ -49,6 +53,61 @@ def samples() -> Path:
     folder = ROOT / "static" / "samples"
     assert folder.is_dir(), "no samples yet: `make install` composes them"
     return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
+    """A tiny pipeline with random weights, for tests in which it does not matter what moves."""
+    from editor import Diffusion
+    from tests.pipelines import write_pipeline
+
+    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("small") / "model")), device="cpu")
+
+
+@pytest.fixture
+def told() -> Told:
+    """What a worker tells."""
+    from tests.test_worker import Told
+
+    return Told()
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    """A folder of checkpoints, empty."""
+    from server.checkpoints import Checkpoints
+
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
+    """A server whose sessions do nothing, and which soon notices who is gone; its address and its engine."""
+    from tests.quiet import quiet_server
+
+    with quiet_server(tmp_path_factory.mktemp("rooms"), heartbeat=0.2, deadline=1.0) as served:
+        yield served
+
+
+@pytest.fixture
+def address(served: tuple[str, QuietEngine]) -> str:
+    """Of that server."""
+    return served[0]
+
+
+@pytest.fixture
+def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
+    """Of that server."""
+    return served[1]
+
+
+@pytest.fixture
+def room(address: str) -> NewRoom:
+    """On that server, with a small picture."""
+    from server.client import create_room
+    from tests.quiet import png
+
+    return create_room(address, png())
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TypeVar
@@ -39,27 +38,6 @@ from tests.traffic import serving_traffic
 
 Kind = TypeVar("Kind")
 D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
-    with quiet_server(tmp_path_factory.mktemp("rooms"), heartbeat=0.2, deadline=1.0) as served:
-        yield served
-
-
-@pytest.fixture
-def address(served: tuple[str, QuietEngine]) -> str:
-    return served[0]
-
-
-@pytest.fixture
-def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
-    return served[1]
-
-
-@pytest.fixture
-def room(address: str) -> NewRoom:
-    return create_room(address, png())
 
 
 def test_edits_made_over_a_breaking_connection_are_done_once_each(address: str, room: NewRoom) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,27 +73,6 @@ from server.settings import Rate
 from tests.quiet import QuietEngine, png, quiet_server
 
 D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
-    with quiet_server(tmp_path_factory.mktemp("rooms"), heartbeat=0.2, deadline=1.0) as served:
-        yield served
-
-
-@pytest.fixture
-def address(served: tuple[str, QuietEngine]) -> str:
-    return served[0]
-
-
-@pytest.fixture
-def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
-    return served[1]
-
-
-@pytest.fixture
-def room(address: str) -> NewRoom:
-    return create_room(address, png())
 
 
 # The outbox ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,16 +29,6 @@ GOAL = Goal(
     drags={"d1": Grip(handle=(100, 100), target=(140, 110))},
     drawn=DRAWN,
 )
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +12,6 @@ import torch
 from server.checkpoints import Checkpoints
 from server.engine import Change, Finished, Goal, Left, Prepare, Preparing, Stepping, Stop, Timed
 from server.protocol import Progress
-from tests.pipelines import write_pipeline
 from tests.test_worker import PICTURE, SHORT, Told, a_worker, finish, fitted, later, start
 
 if TYPE_CHECKING:
@@ -21,23 +19,6 @@ if TYPE_CHECKING:
     from server.worker import DeviceWorker
 
 LONG = {**SHORT, "max_iterations": 1000}
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    from editor import Diffusion
-
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("small") / "model")), device="cpu")
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints")
 
 
 @pytest.fixture
@@ -290,8 +271,9 @@ def test_a_device_that_has_stopped_working_takes_the_worker_along(
 def test_the_quality_of_previews_can_be_chosen(
     small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editor import session
-    from editor.preview import decode_preview as decode
+    from editor import preview, session
+
+    decode = preview.decode_preview
 
     qualities = set[str]()
 
@@ -299,7 +281,8 @@ def test_the_quality_of_previews_can_be_chosen(
         qualities.add(quality)
         return decode(model, latent, quality, longest_side)
 
-    monkeypatch.setattr(session, "decode_preview", note)
+    for module in (preview, session):  # whichever calls it
+        monkeypatch.setattr(module, "decode_preview", note, raising=False)
     with a_worker(small, told, checkpoints, quality="latent") as worker:
         begin(worker, "a")
         finish(worker, told)

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +28,6 @@ from server.engine import (
     Stop,
 )
 from server.protocol import Points
-from tests.pipelines import write_pipeline
 from tests.test_worker import (
     GOAL,
     PICTURE,
@@ -48,23 +46,6 @@ if TYPE_CHECKING:
     from server.worker import DeviceWorker
 
 AIMED = {"d1": Grip(handle=(30, 30), target=(60, 50))}
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    from editor import Diffusion
-
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("small") / "model")), device="cpu")
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints")
 
 
 @pytest.fixture
