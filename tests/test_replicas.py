@@ -300,10 +300,23 @@ class Replicas(RuleBasedStateMachine):
         await self._settle()
 
     async def _settle(self) -> None:
-        """Until what has arrived is on disk and told. Ends of runs take turns with threads, hence more than once."""
-        for _ in range(3):
-            await asyncio.wrap_future(self.store.barrier())
-            await asyncio.sleep(0.001)
+        """Until what has arrived is on disk and told, also where the hub waits for threads, however long."""
+        still = 0
+        async with asyncio.timeout(60):
+            while still < 3:  # what one thing leads to begins in the next turn
+                await asyncio.wrap_future(self.store.barrier())
+                await asyncio.sleep(0.001)
+                still = 0 if self._waits_for_threads() else still + 1
+
+    def _waits_for_threads(self) -> bool:
+        """Whether a mask is drawn, a result kept, or a run's picture read."""
+        brief = (self.hub._start, self.hub._end, self.hub._reload)
+        names = {getattr(task.get_coro(), "__qualname__", "") for task in self.hub._tasks if not task.done()}
+        begins = any(
+            hall.room.running and hall.steering is not None and not hall.steering.done() and not hall.started
+            for hall in self.hub._halls.values()
+        )
+        return begins or bool(names & {method.__qualname__ for method in brief})
 
     async def _start(self) -> None:
         self.store = Store(self.folder)
