@@ -11,6 +11,7 @@ from torch import Tensor
 from editor.ddim import Guidance, denoising_step
 from editor.errors import SettingsError
 from editor.model import Diffusion
+from editor.settings import check_seed
 
 GUIDANCE = 5.0
 """How far a prediction goes from the one without words to the one with them, and beyond; 1 is no guidance."""
@@ -68,8 +69,7 @@ def generate(
 
 
 def _check(seed: int, guidance: float, ddim_steps: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise SettingsError(f"the seed is {seed}: 0 to {2**63 - 1} works")
+    check_seed(seed)
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise SettingsError(f"guidance is {guidance!r}: 0 to {MOST_GUIDANCE:g} works, {GUIDANCE:g} is usual")
     if not 1 <= ddim_steps <= 999:

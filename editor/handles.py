@@ -62,18 +62,17 @@ def follow(handles: Handles, features: Tensor, radius: int, rasters: Rasters, *,
         rasters: of the picture.
         moved: whether the latent has changed since the handles were found.
     """
-    raster = (rasters.rows, rasters.columns)
     followed = dict(handles)
     known = {name: handle.template for name, handle in handles.items() if handle.template is not None}
     if known and moved:
         cells = _tensor([handles[name].cell for name in known], features.dtype).to(features.device)
-        found = track_points(features, torch.stack(list(known.values())), cells, radius, raster)
+        found = track_points(features, torch.stack(list(known.values())), cells, radius, rasters.cells)
         for name, (row, column) in zip(known, found.tolist(), strict=True):
             followed[name] = replace(handles[name], cell=Cell(row, column))
     new = [name for name in handles if name not in known]
     if new:
         cells = _tensor([handles[name].cell for name in new], features.dtype).to(features.device)
-        for name, template in zip(new, take_templates(features, cells, raster), strict=True):
+        for name, template in zip(new, take_templates(features, cells, rasters.cells), strict=True):
             followed[name] = replace(handles[name], template=template)
     return followed
 

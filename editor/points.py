@@ -82,6 +82,11 @@ class Rasters:
         """Columns of cells."""
         return self.working.width // 2
 
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.rows, self.columns
+
     def to_cell(self, point: Point) -> Cell:
         """The (fractional) cell over a point of the picture."""
         return Cell(

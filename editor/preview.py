@@ -7,12 +7,19 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from editor.model import Diffusion
+from editor.picture import compose
 
 Quality = Literal["latent", "tiny", "full"]
 
@@ -27,6 +34,9 @@ UNNOTICED_SECONDS = 0.1
 
 LEAST_SIDE = 128
 """No decoded preview is made smaller than this for the sake of speed, in pixels."""
+
+MEASURE_AGAIN = 16
+"""Every how many previews the decoder is tried again where it had been too slow."""
 
 
 def decode_preview(model: Diffusion, latent: Tensor, quality: Quality, longest_side: int) -> Tensor:
@@ -74,3 +84,72 @@ def affordable(
     if decode_seconds > max(UNNOTICED_SHARE * between, UNNOTICED_SECONDS) and longest_side >= 2 * LEAST_SIDE:
         longest_side, decode_seconds = longest_side // 2, decode_seconds / 4
     return ("latent" if decode_seconds > DECODER_SHARE * between else decoder), longest_side
+
+
+class Previewer:
+    """Makes the previews of one session, as good as they may be without holding its iterations up.
+
+    Args:
+        model: that decodes.
+        picture: that is edited, RGB.
+
+    Attributes:
+        iteration_seconds: of the last iteration; with the decoder's, what is worth showing.
+        every: iterations between two previews.
+    """
+
+    def __init__(self, model: Diffusion, picture: Image.Image) -> None:
+        self._model, self._picture = model, picture
+        self.iteration_seconds = math.inf
+        self.every = 1
+        self._made = 0
+        self._decoder_seconds: list[float] = []  # a pixel, of each preview that a decoder made
+        self._unedited: dict[str, tuple[tuple[Quality, int], Tensor]] = {}
+
+    def make(
+        self,
+        stage: str,
+        clean: Tensor,
+        unedited: Callable[[], Tensor],
+        mask: NDArray[np.bool_] | None,
+        longest_side: int,
+        quality: Quality | None = None,
+    ) -> Image.Image:
+        """A small RGB picture of a clean latent.
+
+        Args:
+            stage: name of that in which the latent was predicted.
+            clean: ``(1, 4, H/8, W/8)``.
+            unedited: gives what it would be without the edit, same shape; asked once a stage.
+            mask: ``(H, W)`` of the picture's size, True may change; None: everything may.
+            longest_side: of the preview, in pixels.
+            quality: see the top of this file; by default as good as is affordable.
+        """
+        chosen, decoded_side = (quality, longest_side) if quality else self._affordable(longest_side)
+        without = self._decoded_unedited(stage, unedited, chosen, decoded_side)
+        small = self._picture.copy()
+        small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
+        began = time.perf_counter()
+        preview = compose(small, decode_preview(self._model, clean, chosen, decoded_side), without, small_mask)
+        if chosen != "latent":
+            self._decoder_seconds.append((time.perf_counter() - began) / decoded_side**2)
+        return preview
+
+    def _affordable(self, longest_side: int) -> tuple[Quality, int]:
+        """The quality of the next preview and the side to decode it at, by what decoding has taken so far."""
+        self._made += 1
+        recent = 0.0  # the first one warms up
+        if len(self._decoder_seconds) >= 2 and self._made % MEASURE_AGAIN:
+            recent = min(self._decoder_seconds[-2:]) * longest_side**2
+        return affordable(self._model, longest_side, recent, self.iteration_seconds, max(1, self.every))
+
+    def _decoded_unedited(
+        self, stage: str, unedited: Callable[[], Tensor], quality: Quality, longest_side: int
+    ) -> Tensor:
+        """What a preview of the stage would be without the edit."""
+        wanted = (quality, longest_side)
+        kept = self._unedited.get(stage)
+        if kept is None or kept[0] != wanted:
+            kept = self._unedited[stage] = wanted, decode_preview(self._model, unedited(), quality, longest_side)
+        return kept[1]

@@ -15,27 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from editor.attention import Seen, controlled, recording
-from editor.ddim import Guidance, ddim_step, denoising_step, inversion_step, predict_x0
+from editor.ddim import Guidance, ddim_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
 from editor.generate import GUIDANCE, GenerationStep
 from editor.handles import Handle, cells_and_targets, follow, place, put_down
 from editor.lora import FitStep, Lora
-from editor.model import Diffusion, Level
+from editor.model import Diffusion
 from editor.motion import mask_loss, motion_supervision_loss
 from editor.picture import check_mask, compose, mask_to_latent, to_picture, to_rgb, to_tensor, working_size
 from editor.points import Drag, Point, Rasters, Size, distance
-from editor.preview import Quality, affordable, decode_preview
+from editor.preview import Previewer, Quality
 from editor.references import Setting
-from editor.settings import LIVE_SETTINGS, DragSettings
+from editor.rendering import Descent
+from editor.settings import LIVE_SETTINGS, DragSettings, check_seed
 from editor.snapshot import Part, Snapshot, part_of
 from editor.timeline import Moment, Timeline
 from editor.tracking import have_arrived
 
-REFERENCE_BUDGET = 2 * 2**30
-"""Bytes of the unedited picture's attention inputs kept by a session; the rest is computed again at each render."""
-MEASURE_AGAIN = 16
-"""Every how many previews the decoder is tried again where it had been too slow."""
 TIMELINE_BUDGET = 64 * 2**20
 """Bytes of latents and thumbnails on one session's timeline."""
 
@@ -105,8 +101,7 @@ class DragSession:
         settings: DragSettings | None = None,
         seed: int = 0,
     ) -> None:
-        if not 0 <= seed < 2**63:
-            raise SettingsError(f"the seed is {seed}: 0 to {2**63 - 1} works")
+        check_seed(seed)
         picture = to_rgb(picture)
         working = working_size(Size(*picture.size), model.native_side, model.stride)
         self._set_up(
@@ -170,7 +165,7 @@ class DragSession:
         size = Size(*picture.size)
         self.settings = settings
         self.iteration = 0
-        self._model, self._picture = model, to_rgb(picture)
+        self._model, self._picture = model, picture
         self._rasters = Rasters(size, working_size(size, model.native_side, model.stride))
         self._prompt, self._clean, self._generator = prompt, clean, generator
         self._levels = model.levels(self.settings.ddim_steps)[: self.settings.levels_inverted]
@@ -188,14 +183,9 @@ class DragSession:
         self._mask: NDArray[np.bool_] | None = None
         self._latent_mask: Tensor | None = None
         self._unedited_noise: Tensor | None = None
-        self._unedited: list[Tensor] = []  # the inverted latent on its way down, noisiest first
-        self._reference: dict[int, Seen] = {}  # what attention saw on that way, by index
+        self._descent: Descent | None = None
         self._rendered: Tensor | None = None
-        self._iteration_seconds = math.inf  # of the last iteration; with the decoder's, what is worth showing
-        self._decoder_seconds: list[float] = []
-        self._previews = 0
-        self._unedited_previews: dict[type, tuple[tuple[Quality, int], Tensor]] = {}
-        self._preview_every = 1
+        self._previewer = Previewer(model, self._picture)
 
     @property
     def picture(self) -> Image.Image:
@@ -319,6 +309,7 @@ class DragSession:
     def _begin(self) -> None:
         """The latent that is going to be dragged is there."""
         self._go_on_from(self._inverted, iteration=0)
+        self._descent = self._make_descent()
         self.timeline.add(0, self._handles, self._inverted)
 
     # Dragging ---------------------------------------------------------------------------------------------------------
@@ -352,8 +343,8 @@ class DragSession:
             last = self._taken >= self.settings.max_iterations
             began = time.perf_counter()
             step = self._iterate(last=last, preview=preview_every > 0 and self.iteration % preview_every == 0)
-            self._iteration_seconds = time.perf_counter() - began
-            self._preview_every = preview_every
+            self._previewer.iteration_seconds = time.perf_counter() - began
+            self._previewer.every = preview_every
             ends = last or step.arrived
             self._taken = 0 if ends else self._taken + 1
             yield step
@@ -391,8 +382,7 @@ class DragSession:
 
             # 4. and 5. Motion supervision, and keeping what may not change.
             handles, targets = handles[moving].to(latent.device), targets[moving].to(latent.device)
-            raster = (self._rasters.rows, self._rasters.columns)
-            loss = motion_supervision_loss(features, handles, targets, settings.supervision_radius, raster)
+            loss = motion_supervision_loss(features, handles, targets, settings.supervision_radius, self._rasters.cells)
             if mask is not None and noise is not None:
                 below = ddim_step(latent, noise, level.alpha, level.alpha_below)
                 unedited = ddim_step(self._inverted, self._noise_of_unedited(), level.alpha, level.alpha_below)
@@ -455,19 +445,18 @@ class DragSession:
         Raises:
             EditorError: the picture is not prepared yet.
         """
-        latent = self.latent
-        levels = self._levels[::-1]
-        steps = self.render_steps
-        done = 0
-        while len(self._unedited) < len(levels):
-            self._unedited.append(self._denoise_unedited(len(self._unedited)))
+        latent, descent, levels = self.latent, self._ready_to_descend(), len(self._levels)
+        steps, done = self.render_steps, 0
+        while (index := len(descent.unedited)) < levels:
+            below = _finite(descent.step_unedited(), f"rendering step {index + 1} of the unedited picture")
+            descent.unedited.append(below)
             done += 1
             yield RenderStep(done, steps, None)
-        for index, level in enumerate(levels):
-            latent, x0 = self._denoise_edited(latent, index, level)
+        for index in range(levels):
+            latent, x0 = descent.step(latent, index)
             _finite(latent, f"rendering step {index + 1}")
             done += 1
-            if index == len(levels) - 1:
+            if index == levels - 1:
                 self._rendered = latent
             due = preview_every > 0 and (index + 1) % preview_every == 0
             yield RenderStep(done, steps, x0 if due else None)
@@ -475,13 +464,13 @@ class DragSession:
     @property
     def render_steps(self) -> int:
         """How many steps the next `render` takes."""
-        return 2 * len(self._levels) - len(self._unedited)
+        return 2 * len(self._levels) - (0 if self._descent is None else len(self._descent.unedited))
 
     def result(self) -> Image.Image:
         """The last rendered picture, RGB at the uploaded size. Raises `EditorError` where there is none."""
         if self._rendered is None:
             raise EditorError("there is no result yet: run render() to its end first")
-        edited, unedited = self._model.decode(self._rendered), self._model.decode(self._unedited[-1])
+        edited, unedited = self._model.decode(self._rendered), self._model.decode(self._unedited_clean(RenderStep))
         return compose(self._picture, edited, unedited, self._mask)
 
     def preview(
@@ -496,74 +485,25 @@ class DragSession:
         """
         if step.predicted_x0 is None:
             return None
-        chosen, decoded_side = (quality, longest_side) if quality else self._affordable(longest_side)
-        unedited = self._decoded_unedited(step, chosen, decoded_side)
-        small = self._picture.copy()
-        small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        mask = None if self._mask is None else np.asarray(Image.fromarray(self._mask).resize(small.size))
-        began = time.perf_counter()
-        picture = compose(small, decode_preview(self._model, step.predicted_x0, chosen, decoded_side), unedited, mask)
-        if chosen != "latent":
-            self._decoder_seconds.append((time.perf_counter() - began) / decoded_side**2)
+        stage = type(step)
+        picture = self._previewer.make(
+            stage.__name__,
+            step.predicted_x0,
+            lambda: self._unedited_clean(stage),
+            self._mask,
+            longest_side,
+            quality,
+        )
         if isinstance(step, DragStep):
             self.timeline.show(picture)
         return picture
 
-    def _affordable(self, longest_side: int) -> tuple[Quality, int]:
-        """The quality of the next preview and the side to decode it at, by what decoding has taken so far."""
-        self._previews += 1
-        recent = 0.0  # the first one warms up
-        if len(self._decoder_seconds) >= 2 and self._previews % MEASURE_AGAIN:
-            recent = min(self._decoder_seconds[-2:]) * longest_side**2
-        return affordable(self._model, longest_side, recent, self._iteration_seconds, max(1, self._preview_every))
-
-    def _decoded_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
-        """What the preview of a step would be without the edit; the same for all steps of a stage."""
-        wanted = (quality, longest_side)
-        kept = self._unedited_previews.get(type(step))
-        if kept is None or kept[0] != wanted:
-            if isinstance(step, RenderStep):
-                clean = self._unedited[-1]
-            else:
-                clean = predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
-            kept = wanted, decode_preview(self._model, clean, quality, longest_side)
-            self._unedited_previews[type(step)] = kept
-        return kept[1]
-
-    def _denoise_unedited(self, index: int) -> Tensor:
-        """The unedited latent below the level of this index (0: the noisiest); keeps what attention saw if it fits."""
-        _, _, lora = self._ready()
-        before = self._unedited[index - 1] if index else self._inverted
-        level = self._levels[::-1][index]
-        with lora.active(), recording(self._model.unet) as seen:
-            below, _ = self._descend(before, level)
-        self._keep(index, seen)
-        return _finite(below, f"rendering step {index + 1} of the unedited picture")
-
-    def _keep(self, index: int, seen: Seen) -> None:
-        held = sum(tensor.nbytes for entry in (seen, *self._reference.values()) for tensor in entry.values())
-        if self.settings.reference_control and held <= REFERENCE_BUDGET:
-            self._reference[index] = seen
-
-    def _denoise_edited(self, latent: Tensor, index: int, level: Level) -> tuple[Tensor, Tensor]:
-        _, _, lora = self._ready()
-        if not self.settings.reference_control:
-            with lora.active():
-                return self._descend(latent, level)
-        with lora.active(), controlled(self._model.unet, self._reference_at(index, level)):
-            return self._descend(latent, level)
-
-    def _descend(self, latent: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        return denoising_step(self._model, latent, self._prompt, level, self._guidance)
-
-    def _reference_at(self, index: int, level: Level) -> Seen:
-        if index in self._reference:
-            return self._reference[index]
-        before = self._unedited[index - 1] if index else self._inverted
-        with recording(self._model.unet) as seen:
-            self._descend(before, level)
-        self._keep(index, seen)
-        return seen
+    def _unedited_clean(self, stage: type[DragStep | RenderStep]) -> Tensor:
+        """The clean latent of a stage if nothing were edited."""
+        if stage is RenderStep:
+            assert self._descent is not None
+            return self._descent.unedited[-1]
+        return predict_x0(self._inverted, self._noise_of_unedited(), self._levels[-1].alpha)
 
     # Leaving and coming back ------------------------------------------------------------------------------------------
 
@@ -579,7 +519,7 @@ class DragSession:
         stamps = {
             "lora": f"{self._fitted} steps",
             "picture": f"{self._climbed} steps{'' if self._unedited_noise is None else ', noise'}",
-            "unedited": f"{len(self._unedited)} steps",
+            "unedited": f"{0 if self._descent is None else len(self._descent.unedited)} steps",
             **{name: " ".join(indices) for name, indices in moments.items()},
         }
         return self._taken_down().split(stamps)
@@ -587,7 +527,7 @@ class DragSession:
     @property
     def nbytes(self) -> int:
         """Bytes that the session holds beside the model."""
-        seen = sum(tensor.nbytes for entry in self._reference.values() for tensor in entry.values())
+        seen = 0 if self._descent is None else self._descent.nbytes
         return seen + sum(tensor.nbytes for tensor in self._tensors().tensors.values())
 
     def _taken_down(self) -> Snapshot:
@@ -624,7 +564,8 @@ class DragSession:
             "session.mask": None if self._mask is None else torch.from_numpy(np.packbits(self._mask)),
         }
         taken.tensors.update({name: tensor for name, tensor in named.items() if tensor is not None})
-        taken.put("unedited", {str(index): latent for index, latent in enumerate(self._unedited)})
+        if self._descent is not None:
+            taken.put("unedited", {str(index): latent for index, latent in enumerate(self._descent.unedited)})
         taken.put("moment", {str(moment.index): moment.latent for moment in self.timeline})
         if self._lora is not None:
             taken.put("lora", self._lora.state())
@@ -651,7 +592,7 @@ class DragSession:
         session = cls.__new__(cls)
         session._set_up(
             model,
-            picture,
+            to_rgb(picture),
             DragSettings().changed(facts["settings"]),
             prompt=named["prompt"].to(model.device),
             clean=named["clean"].to(model.device),
@@ -680,6 +621,8 @@ class DragSession:
             self._lora.load_state(lora)
         if "latent" in named:
             self._go_on_from(named["latent"].to(self._clean), facts["iteration"])
+            self._descent = self._make_descent()
+            self._descent.unedited = [latent.to(self._clean) for latent in taken.get("unedited").values()]
             _, optimizer, _ = self._ready()
             if adam := taken.get("adam"):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: adam}})
@@ -692,7 +635,6 @@ class DragSession:
             if packed is None
             else np.unpackbits(packed.numpy(), count=size.width * size.height).reshape(size.height, size.width)
         )
-        self._unedited = [latent.to(self._clean) for latent in taken.get("unedited").values()]
         self._unedited_noise = named["unedited_noise"].to(self._clean) if "unedited_noise" in named else None
         self._rendered = named["rendered"].to(self._clean) if "rendered" in named else None
         latents = taken.get("moment")
@@ -713,6 +655,23 @@ class DragSession:
         if self._latent is None or self._optimizer is None or self._lora is None:
             raise EditorError("the picture is not prepared yet: run prepare() to its end first")
         return self._latent, self._optimizer, self._lora
+
+    def _ready_to_descend(self) -> Descent:
+        self._ready()
+        assert self._descent is not None  # made together with the latent
+        return self._descent
+
+    def _make_descent(self) -> Descent:
+        _, _, lora = self._ready()
+        return Descent(
+            self._model,
+            lora,
+            self._prompt,
+            self._levels[::-1],
+            self._inverted,
+            guidance=self._guidance,
+            control=self.settings.reference_control,
+        )
 
     def _make_lora(self, generator: torch.Generator) -> Lora:
         return Lora(

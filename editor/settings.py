@@ -105,6 +105,13 @@ _PRESETS: dict[str, dict[str, Setting]] = {
     "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
 }
 PRESETS = tuple(_PRESETS)
+MOST_SEED = 2**63 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Raise `SettingsError` unless random generators take this seed."""
+    if not 0 <= seed <= MOST_SEED:
+        raise SettingsError(f"the seed is {seed}: 0 to {MOST_SEED} works")
 
 
 def _preset(name: str) -> DragSettings:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
+from PIL import Image
 from torch import Tensor
 
-from editor import Diffusion
+from editor import Diffusion, Drag, DragSession, DragSettings, Point
 from editor.attention import controlled, controlled_layers, recording
+from editor.ddim import ddim_step
+from editor.snapshot import Snapshot
 from tests.pipelines import write_pipeline
 
 
@@ -53,6 +57,40 @@ def test_kept_inputs_agree_with_the_two_row_computation(tiny: Diffusion) -> None
     assert torch.allclose(recorded, two_rows[:1], atol=1e-4)
     assert torch.allclose(kept, two_rows[1:], atol=1e-4)
     assert not torch.allclose(kept, plain, atol=1e-4)
+
+
+def test_a_whole_render_agrees_with_denoising_two_rows(tiny: Diffusion) -> None:
+    """Level by level, with the picture's LoRA; the second render too, which has the first one's inputs."""
+    quick = {"lora_steps": 2, "lora_batch": 1, "lora_lr": 0.01, "ddim_steps": 6, "max_iterations": 3, "latent_lr": 0.1}
+    settings = DragSettings.resolve("official", {}, quick)
+    picture = Image.radial_gradient("L").resize((128, 128))
+    session = DragSession(tiny, picture, prompt="a cat", settings=settings)
+    session.add_drag("a", Drag(Point(30, 40), Point(90, 60)))
+    for _ in itertools.chain(session.prepare(), session.drag(0), session.render(0)):
+        pass
+    first = Snapshot.from_bytes(session.snapshot()).tensors
+    for _ in session.render(0):
+        pass
+    second = Snapshot.from_bytes(session.snapshot()).tensors
+
+    layers = controlled_layers(tiny.unet)
+    before = {name: layer.processor for name, layer in layers.items()}
+    rows = torch.cat([first["picture.inverted"], session.latent])
+    assert not torch.allclose(rows[0], rows[1], atol=1e-2)
+    assert session._lora is not None
+    try:
+        for layer in layers.values():
+            layer.set_processor(TwoRows())
+        with torch.no_grad(), session._lora.active():
+            for level in tiny.levels(6)[: settings.levels_inverted][::-1]:
+                noise = tiny.predict(rows, level.timestep, tiny.embed_prompt("a cat")).noise
+                rows = ddim_step(rows, noise, level.alpha, level.alpha_below)
+    finally:
+        for name, layer in layers.items():
+            layer.set_processor(before[name])
+        session.close()
+    assert torch.allclose(first["session.rendered"], rows[1:], atol=1e-4)
+    assert torch.allclose(second["session.rendered"], rows[1:], atol=1e-4)
 
 
 def test_the_controlled_layers_are_those_of_the_last_two_up_blocks(tiny: Diffusion) -> None:

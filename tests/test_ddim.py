@@ -29,6 +29,15 @@ def scheduler_of(model: Diffusion, kind: type[DDIMScheduler | DDIMInverseSchedul
     )
 
 
+@pytest.mark.parametrize("steps", [2, 7, 50, 999])
+def test_the_levels_are_those_of_diffusers(tiny: Diffusion, steps: int) -> None:
+    down, up = scheduler_of(tiny, DDIMScheduler), scheduler_of(tiny, DDIMInverseScheduler)
+    down.set_timesteps(steps)
+    up.set_timesteps(steps)
+    timesteps = [level.timestep for level in tiny.levels(steps)]
+    assert timesteps == down.timesteps.flip(0).tolist() == up.timesteps.tolist()
+
+
 def test_denoising_agrees_with_diffusers(tiny: Diffusion) -> None:
     theirs = scheduler_of(tiny, DDIMScheduler)
     theirs.set_timesteps(10)

@@ -91,11 +91,110 @@ def test_no_weight_requires_grad_at_any_step(tiny: Diffusion, session: DragSessi
     """Nor does anything else a session puts on the model outlive the step."""
     parts = (tiny.unet, tiny.vae, tiny.text_encoder)
     processors = dict(tiny.unet.attn_processors)
+    passes: list[bool] = []
+
+    def none_requires_grad() -> bool:
+        return not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
     session.set_mask(np.eye(128, dtype=bool))
-    for _ in itertools.chain(session.drag(2), session.render()):
-        assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
-        assert tiny.unet.attn_processors == processors
-        assert torch.is_grad_enabled()
+    watch = tiny.unet.register_forward_pre_hook(lambda *_: passes.append(none_requires_grad()))
+    try:
+        for _ in itertools.chain(session.drag(2), session.render()):
+            assert none_requires_grad()
+            assert tiny.unet.attn_processors == processors
+            assert torch.is_grad_enabled()
+    finally:
+        watch.remove()
+    assert len(passes) == 6 + 1 + 8
+    assert all(passes)
+
+
+def test_the_last_block_runs_only_for_masks_and_previews(tiny: Diffusion, session: DragSession) -> None:
+    """And then without a graph, unless there is a mask."""
+    graphs: list[bool] = []
+    watch = tiny.unet.up_blocks[-1].register_forward_hook(lambda _, __, output: graphs.append(output.requires_grad))
+    try:
+        finish(session.drag(preview_every=0))
+        assert graphs == []
+        finish(session.drag(preview_every=2))
+        assert graphs == [False] * 3
+        graphs.clear()
+        session.set_mask(np.eye(128, dtype=bool))
+        finish(session.drag(preview_every=0))
+        assert sorted(graphs) == [False] + [True] * 6, "at each iteration, and once for the unedited latent"
+    finally:
+        watch.remove()
+
+
+def test_the_picture_is_encoded_and_the_prompt_embedded_once(tiny: Diffusion) -> None:
+    ran: list[str] = []
+    watched = {"picture": tiny.vae.encoder, "prompt": tiny.text_encoder}
+    watches = [part.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, part in watched.items()]
+    try:
+        session = make_session(tiny)
+        finish(itertools.chain(session.prepare(), session.drag(), session.render()))
+        session.close()
+    finally:
+        for watch in watches:
+            watch.remove()
+    assert sorted(ran) == ["picture", "prompt"]
+
+
+def test_templates_are_of_where_and_when_a_handle_was_put_down(tiny: Diffusion, session: DragSession) -> None:
+    """On the original its features, later those of the latent as it is then; and kept while the content moves."""
+
+    def feature(at: Point) -> torch.Tensor:
+        assert session._lora is not None
+        with torch.no_grad(), session._lora.active():
+            features = tiny.predict_features(session.latent, session._levels[-1].timestep, session._prompt)
+        upsampled = torch.nn.functional.interpolate(features, (64, 64), mode="bilinear")
+        return upsampled[0, :, round((at.y + 0.5) / 2 - 0.5), round((at.x + 0.5) / 2 - 0.5)]
+
+    def template(name: str) -> torch.Tensor:
+        kept = session._handles[name].template
+        assert kept is not None
+        return kept
+
+    session.change({"latent_lr": 0.1})
+    later, again = Point(100, 100), Point(64, 30)
+    originals = {at: feature(at) for at in (DRAG.handle, later, again)}
+    steps = session.drag(0)
+    next(steps)
+    next(steps)
+    session.add_drag("b", Drag(later, Point(40, 100)))
+    session.grab("a", again)
+    currents = {at: feature(at) for at in (later, again)}
+    next(steps)
+    for name, at in (("b", later), ("a", again)):
+        torch.testing.assert_close(template(name), currents[at])
+        assert not torch.allclose(template(name), originals[at], rtol=1e-2, atol=1e-3)
+    kept = template("b")
+    next(steps)
+    assert template("b") is kept
+    session.reset()
+    session.grab("a", DRAG.handle)
+    next(session.drag(0))
+    torch.testing.assert_close(template("a"), originals[DRAG.handle])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"supervision_radius": 3}, {"mask_weight": 50.0}, {"arrival_distance": 250.0}], ids=str
+)
+def test_what_is_changed_counts_from_the_next_iteration(session: DragSession, changed: dict[str, float]) -> None:
+    session.set_mask(np.pad(np.ones((128, 64), dtype=bool), ((0, 0), (0, 64))))
+    runs = []
+    for change in ({}, changed):
+        session.reset()
+        steps = session.drag(0)
+        list(itertools.islice(steps, 2))
+        before = session.latent
+        session.change(change)
+        step = next(steps)
+        runs.append((before, session.latent, step.arrived))
+    (before, after, arrived), (before_too, after_change, arrived_then) = runs
+    assert torch.equal(before, before_too)
+    assert (arrived, arrived_then) == (False, "arrival_distance" in changed)
+    assert not torch.equal(after, after_change)
 
 
 def test_steps_say_where_the_content_is(session: DragSession) -> None:
@@ -245,6 +344,24 @@ def test_outside_the_mask_the_result_is_the_upload(session: DragSession) -> None
     assert not changed[mask == 0].any()
 
 
+def test_a_12_megapixel_picture_is_edited_at_its_size(tiny: Diffusion) -> None:
+    """Outside the mask every pixel is the uploaded one, although the model never sees more than 128 x 128 or so."""
+    uploaded = Image.fromarray(np.random.default_rng(1).integers(0, 256, (3000, 4000, 3), dtype=np.uint8))
+    mask = np.zeros((3000, 4000), dtype=bool)
+    mask[500:2500, 600:3000] = True
+    settings = DragSettings.resolve(None, {}, {**SHORT, "latent_lr": 0.2})
+    session = DragSession(tiny, uploaded, settings=settings)
+    session.add_drag("a", Drag(Point(1200, 1500), Point(2200, 1500)))
+    session.set_mask(mask)
+    finish(itertools.chain(session.prepare(), session.drag(0), session.render(0)))
+    result = session.result()
+    session.close()
+    assert result.size == (4000, 3000)
+    changed = (np.asarray(result) != np.asarray(uploaded)).any(-1)
+    assert changed[mask].any()
+    assert not changed[~mask].any()
+
+
 def test_a_mask_holds_back_what_may_not_change(tiny: Diffusion) -> None:
     moved = []
     for weight in (0.0, 100.0):
@@ -277,7 +394,7 @@ def test_reference_control_is_used_and_the_second_render_is_shorter(tiny: Diffus
 def test_control_without_room_to_keep_gives_the_same(tiny: Diffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for budget in (2**30, 0):
-        monkeypatch.setattr("editor.session.REFERENCE_BUDGET", budget)
+        monkeypatch.setattr("editor.rendering.REFERENCE_BUDGET", budget)
         session = make_session(tiny, reference_control=True)
         finish(itertools.chain(session.prepare(), session.drag(), session.render()))
         results.append(session.result().tobytes())

@@ -79,25 +79,30 @@ def test_the_run_after_a_restore_is_the_run_without_it(
 def test_in_another_process_too(
     tiny: Diffusion, folder: Path, uninterrupted: tuple[torch.Tensor, bytes, object], tmp_path: Path
 ) -> None:
+    """From everywhere in the run: fitting (0 to 4), inverting (5 to 8), dragging (9 to 14), rendering (15 and 20)."""
     session = begin(tiny)
     run = whole(session)
-    list(itertools.islice(run, 10))
-    (tmp_path / "snapshot").write_bytes(session.snapshot())
+    for done in range(21):
+        if done < 15 or done == 20:
+            (tmp_path / f"{done}.snapshot").write_bytes(session.snapshot())
+        next(run)
     session.close()
     code = (
         "import sys; from pathlib import Path; import torch\n"
         "from editor import Diffusion, DragSession\n"
         "from tests.test_snapshot import end_of, picture\n"
-        "torch.set_num_threads(int(sys.argv[4]))\n"
+        "torch.set_num_threads(int(sys.argv[3]))\n"
         "model = Diffusion.load(sys.argv[1], device='cpu')\n"
-        "session = DragSession.restore(model, picture(), Path(sys.argv[2]).read_bytes())\n"
-        "latent, result, _ = end_of(session)\n"
-        "Path(sys.argv[3]).write_bytes(latent.numpy().tobytes() + result)\n"
+        "for taken in Path(sys.argv[2]).glob('*.snapshot'):\n"
+        "    latent, result, _ = end_of(DragSession.restore(model, picture(), taken.read_bytes()))\n"
+        "    taken.with_suffix('.ended').write_bytes(latent.numpy().tobytes() + result)\n"
     )
-    arguments = [folder, tmp_path / "snapshot", tmp_path / "ended", torch.get_num_threads()]
+    arguments = [folder, tmp_path, torch.get_num_threads()]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=Path(__file__).parent.parent)
     latent, result, _ = uninterrupted
-    assert (tmp_path / "ended").read_bytes() == latent.numpy().tobytes() + result
+    ended = {path.stem: path.read_bytes() for path in tmp_path.glob("*.ended")}
+    assert len(ended) == 16
+    assert [taken for taken, there in ended.items() if there != latent.numpy().tobytes() + result] == []
 
 
 def test_the_timeline_comes_along(tiny: Diffusion) -> None:

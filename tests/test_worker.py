@@ -241,6 +241,27 @@ def test_without_drags_a_run_stops(worker: DeviceWorker, told: Told) -> None:
     assert finish(worker, told).outcome == "stopped"
 
 
+def test_numbers_that_are_not_finite_fail_the_run_and_the_next_goes_on_from_the_last_good_latent(
+    worker: DeviceWorker, told: Told, model: Diffusion
+) -> None:
+    start(worker)
+    advance_to(worker, told, "dragging")
+    weight = model.unet.conv_in.weight
+    kept = weight.clone()
+    try:
+        weight.data.fill_(float("nan"))
+        ended = finish(worker, told)
+    finally:
+        weight.data.copy_(kept)
+    assert ended.outcome == "failed"
+    assert "nan" in (ended.message or "")
+    told.clear()
+    start(worker, later(), "r2")
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.picture is None) == ("exhausted", False)
+    assert told.stages() == ["loading", "dragging", "rendering"], "what was prepared stays so"
+
+
 def test_settings_that_cannot_be_fail_the_run_and_quote_themselves(worker: DeviceWorker, told: Told) -> None:
     start(worker, later(settings={"lora_rank": 100_000}))
     ended = finish(worker, told)
