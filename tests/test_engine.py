@@ -57,7 +57,7 @@ class Ear:
         """The next event of a kind, or unless it has to be ``fresh`` the last one."""
         if not fresh:
             return [event for event in self.heard if isinstance(event, kind)][-1]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 event = await self.events.get()
                 self.heard.append(event)
@@ -172,11 +172,11 @@ async def ends(ear: Ear, count: int) -> dict[str, Finished]:
 
 def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
     async def story() -> None:
-        engine = quiet(hang=1.0)
+        engine = quiet(hang=4.0)
         async with running(engine) as ear:
-            await asyncio.sleep(1.3)  # one that has nothing to do hangs not
+            await asyncio.sleep(5)  # one that has nothing to do hangs not
             engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("silent")))
-            assert "did nothing for 1 s" in (await ear.expect(Restarting)).message
+            assert "did nothing for 4 s" in (await ear.expect(Restarting)).message
             ended = await ear.expect(Finished)
             assert (ended.run, ended.iterations) == ("r1", 5)
             assert engine.stats().devices[0].restarts == 1
@@ -187,10 +187,10 @@ def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
 def test_a_drawing_is_begun_anew_when_its_worker_dies_and_fails_where_it_dies_of_it() -> None:
     async def story() -> None:
         drawn = Drawn(prompt="a cat", seed=1, guidance=5.0, ddim_steps=50, model="quiet")
-        engine = quiet(hang=1.0)
+        engine = quiet(hang=4.0)
         async with running(engine) as ear:
             engine.submit(Draw(room="silent", drawn=drawn))
-            assert "did nothing for 1 s" in (await ear.expect(Restarting)).message
+            assert "did nothing for 4 s" in (await ear.expect(Restarting)).message
             ended = await ear.expect(Finished)
             assert (ended.room, ended.outcome, ended.picture is not None) == ("silent", "arrived", True)
             engine.submit(Draw(room="deadly", drawn=drawn))
