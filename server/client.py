@@ -136,6 +136,28 @@ def create_room(
     return NewRoom(answer["room"], answer["secret"], answer["url"])
 
 
+def draw_room(address: str, prompt: str, *, seed: int | None = None, password: str = "") -> NewRoom:
+    """Have a picture made from words, and make a room of it (blocking, until it is there).
+
+    Args:
+        prompt: what the picture should show.
+        seed: of the noise it starts from; by default a random one.
+        password: the server's, where it asks for one.
+
+    Raises:
+        RequestFailed: the server does not want it, or cannot.
+    """
+    headers = {"Content-Type": "application/json", **_password(password)}
+    wanted = json.dumps({"prompt": prompt, "seed": seed}).encode()
+    drawing = json.loads(request(address, "POST", "/api/drawings", wanted, headers))["id"]
+    *_, last = request(address, "GET", f"/api/drawings/{drawing}", None, headers).splitlines()
+    end = json.loads(last)
+    if end["type"] != "done":
+        raise RequestFailed(409, "not_drawn", end.get("message", "the drawing was cancelled"))
+    answer = json.loads(request(address, "POST", "/api/rooms", json.dumps({"drawing": drawing}).encode(), headers))
+    return NewRoom(answer["room"], answer["secret"], answer["url"])
+
+
 def request(
     address: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> bytes:

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from server.client import Client, NewRoom, RequestFailed, request
+from server.client import Client, NewRoom, RequestFailed, draw_room, request
 from server.engine import Draw, Finished, Forget, Pictured, Prepare, Reported
 from server.protocol import AddDrag, Drawn, Prepared, Progress, SetSettings
 from server.settings import Rate
@@ -244,6 +245,20 @@ def test_what_cannot_be_drawn_is_refused(quiet: Quiet, body: object, reason: str
     status, said, message = quiet.refused("POST", "/api/drawings", body)
     assert (status, said) == (422, reason)
     assert quoted in message
+
+
+def test_a_script_has_a_room_drawn(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, password="open sesame") as (address, engine), ThreadPoolExecutor(1) as elsewhere:
+        quiet = Quiet(address, engine)
+        asked = elsewhere.submit(draw_room, address, "a cat", seed=7, password="open sesame")
+        draw: Draw = engine.expect_any(Draw)
+        assert (draw.drawn.prompt, draw.drawn.seed) == ("a cat", 7)
+        quiet.finish(draw.room, png(64, 64))
+        assert asked.result(SECONDS).id
+        asked = elsewhere.submit(draw_room, address, "a cat", password="open sesame")
+        quiet.finish(engine.expect_any(Draw).room, message="the device has no memory left")
+        with pytest.raises(RequestFailed, match="no memory left"):
+            asked.result(SECONDS)
 
 
 def test_too_many_and_too_fast_are_refused(tmp_path: Path) -> None:
