@@ -166,10 +166,14 @@ def half_mask(width: int, height: int) -> np.ndarray:
 
 
 OLD, NEW = (1, "epsilon"), (2, "v_prediction")
-LAYOUTS = [OLD, NEW, (1, "v_prediction"), (2, "epsilon")]
+MIXED = (1, "v_prediction"), (2, "epsilon")
 """Stable Diffusion's version, whose layout it has, and what it predicts."""
-CASES = [(layout, SEVERAL) for layout in LAYOUTS] + [
-    (layout, drags) for layout in (OLD, NEW) for drags in (ONE, BORDER)
+CASES = [(layout, SEVERAL) for layout in (OLD, NEW)] + [
+    pytest.param(layout, drags, marks=pytest.mark.long)
+    for layout, drags in itertools.chain(
+        ((layout, SEVERAL) for layout in MIXED),
+        itertools.product((OLD, NEW), (ONE, BORDER)),
+    )
 ]
 Tiny = Callable[[tuple[int, str]], Opened]
 
