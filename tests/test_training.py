@@ -190,8 +190,11 @@ def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path
     assert kept.captions == again.captions
 
 
-def test_the_finished_model_opens_and_draws(shapes: Collection, tmp_path: Path) -> None:
+def test_the_finished_model_opens_and_draws(
+    shapes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From a tokenizer and random weights to a folder that the editor opens, which makes pictures by their seed."""
+    monkeypatch.setattr("editor.training.denoiser.FIRST_LATENTS", 16)
     tokenizer = new_tokenizer(shapes)
     stage = DenoiserStage(Latents(shapes, new_autoencoder(), 0.6, tmp_path / "latents", seed=0), tokenizer, batch=2)
     (loss,) = stage.loss(0, 0.0).values()
