@@ -160,8 +160,7 @@ class Hub:
 
     async def __aenter__(self) -> Hub:
         """Start the engine. Raises `EngineError`."""
-        self.encoder = await asyncio.to_thread(find_encoder)
-        self.model = await self.engine.start(self._hear)
+        self.model, self.encoder = await asyncio.gather(self.engine.start(self._hear), asyncio.to_thread(find_encoder))
         self._keep(self._clean_up())
         return self
 

@@ -61,16 +61,6 @@ class Told(list[AnyEvent]):
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints")
-
-
-@pytest.fixture
 def worker(model: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
     with a_worker(model, told, checkpoints) as worker:
         yield worker
