@@ -45,7 +45,7 @@ bench: install
 	$(PY) -m tests.bench --service
 	$(PY) -m tests.bench.page
 
-# Stable Diffusion 1.5's shape: needs 12 GiB of memory and 20 minutes.
+# Stable Diffusion 1.5's shape: needs 12 GiB of memory and half an hour.
 bench-full: install
 	$(PY) -m tests.bench --full
 

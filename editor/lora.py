@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from editor.errors import NumericalError
 from editor.model import Adapter, Diffusion
 
+ITSELF = 0.3
+"""Where the picture has warped copies, the share of rows that are the picture itself."""
+
 
 @dataclass(frozen=True)
 class FitStep:
@@ -203,15 +206,15 @@ class Lora:
         self._slot.disable()
 
     def fit_step(
-        self, model: Diffusion, latent: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
+        self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
     ) -> float:
         """One step of fitting: predict the noise added to the picture's latent at random timesteps; returns the loss.
 
         The encoder does not run here. Where the latent is not square, each row of the batch is a random square crop of
-        it.
+        it. Where there are warped copies, rows are the picture itself with the chance `ITSELF`, else one of them.
 
         Args:
-            latent: the picture's clean latent, ``(1, 4, H/8, W/8)``.
+            latents: the picture's clean latent and those of its warped copies, if any, ``(N, 4, H/8, W/8)``.
             prompt: text embedding, ``(1, L, D)``.
             batch: rows a step.
             generator: CPU generator, so that the same seed draws the same on every device.
@@ -219,15 +222,15 @@ class Lora:
         Raises:
             NumericalError: the loss is not finite; the weights are as before the step.
         """
-        side = min(latent.shape[-2:])
-        crops = torch.cat([_random_crop(latent, side, generator) for _ in range(batch)])
+        side = min(latents.shape[-2:])
+        crops = torch.cat([_random_crop(_random_row(latents, generator), side, generator) for _ in range(batch)])
         timesteps = torch.randint(model.train_timesteps, (batch,), generator=generator)
-        noise = torch.randn(crops.shape, generator=generator, dtype=latent.dtype).to(latent.device)
-        alphas = torch.tensor(model.alphas_cumprod, dtype=latent.dtype)[timesteps, None, None, None].to(latent.device)
+        noise = torch.randn(crops.shape, generator=generator, dtype=latents.dtype).to(latents.device)
+        alphas = torch.tensor(model.alphas_cumprod, dtype=latents.dtype)[timesteps, None, None, None].to(latents.device)
         noisy = alphas.sqrt() * crops + (1 - alphas).sqrt() * noise
         wanted = noise if model.prediction_type == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
         with self.training():
-            loss = nn.functional.mse_loss(model.run_unet(noisy, timesteps.to(latent.device), prompt), wanted)
+            loss = nn.functional.mse_loss(model.run_unet(noisy, timesteps.to(latents.device), prompt), wanted)
             gradients = torch.autograd.grad(loss * model.loss_scale, self.parameters())
         measured: list[float] = torch.stack([loss.detach(), nn.utils.get_total_norm(gradients)]).tolist()
         value, norm = measured
@@ -299,6 +302,15 @@ def _like(layer: nn.Linear) -> nn.Linear:
 def _initial(part: nn.Linear, generator: torch.Generator) -> Tensor:
     """PEFT's own initial weights, from a generator of ours."""
     return nn.init.kaiming_uniform_(torch.empty(part.weight.shape), a=math.sqrt(5), generator=generator)
+
+
+def _random_row(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """The picture's latent or that of a warped copy, ``(1, 4, H/8, W/8)``."""
+    copies = len(latents) - 1
+    if copies == 0 or float(torch.rand((), generator=generator)) < ITSELF:
+        return latents[:1]
+    row = 1 + int(torch.randint(copies, (1,), generator=generator))
+    return latents[row : row + 1]
 
 
 def _random_crop(latent: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from editor.copies import warped_copies
 from editor.ddim import Guidance, ddim_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
 from editor.generate import GUIDANCE, GenerationStep
@@ -170,6 +171,7 @@ class DragSession:
         self._prompt, self._clean, self._generator = prompt, clean, generator
         self._levels = model.levels(self.settings.ddim_steps)[: self.settings.levels_inverted]
         self._lora: Lora | None = None
+        self._copies: Tensor | None = None
         self._fitted = 0
         self._climbed = 0
         self._inverted = self._clean
@@ -291,8 +293,11 @@ class DragSession:
         settings = self.settings
         if self._lora is None:
             self._lora = self._make_lora(self._generator)
+        if self._copies is None and self._fitted < settings.lora_steps:
+            self._copies = self._warped_copies()
+        latents = self._clean if self._copies is None else torch.cat([self._clean, self._copies])
         while self._fitted < settings.lora_steps:
-            loss = self._lora.fit_step(self._model, self._clean, self._prompt, settings.lora_batch, self._generator)
+            loss = self._lora.fit_step(self._model, latents, self._prompt, settings.lora_batch, self._generator)
             self._fitted += 1
             yield FitStep(self._fitted, settings.lora_steps, loss)
         while self._climbed < len(self._levels):
@@ -305,6 +310,14 @@ class DragSession:
             yield InversionStep(self._climbed, len(self._levels))
         if self._latent is None:  # of a drawn picture
             self._begin()
+
+    def _warped_copies(self) -> Tensor | None:
+        """Latents of warped copies of the picture, where the settings want some."""
+        if self.settings.lora_copies == 0:
+            return None
+        working = to_tensor(self._picture, self._rasters.working)
+        copies = warped_copies(working, self.settings.lora_copies, self._generator)
+        return torch.cat([self._model.encode(copy) for copy in copies.split(1)])
 
     def _begin(self) -> None:
         """The latent that is going to be dragged is there."""
@@ -518,7 +531,8 @@ class DragSession:
             moments.setdefault(part_of(f"moment.{moment.index}"), []).append(str(moment.index))
         stamps = {
             "lora": f"{self._fitted} steps",
-            "picture": f"{self._climbed} steps{'' if self._unedited_noise is None else ', noise'}",
+            "picture": f"{self._climbed} steps"
+            f"{'' if self._copies is None else ', copies'}{'' if self._unedited_noise is None else ', noise'}",
             "unedited": f"{0 if self._descent is None else len(self._descent.unedited)} steps",
             **{name: " ".join(indices) for name, indices in moments.items()},
         }
@@ -556,6 +570,7 @@ class DragSession:
         named = {
             "picture.clean": self._clean,
             "picture.prompt": self._prompt,
+            "picture.copies": self._copies,
             "picture.inverted": self._inverted,
             "picture.unedited_noise": self._unedited_noise,
             "session.generator": self._generator.get_state(),
@@ -613,6 +628,7 @@ class DragSession:
         facts, named = taken.facts, {**taken.get("session"), **taken.get("picture")}
         self._generator.set_state(named["generator"])
         self._fitted, self._climbed, self._taken = facts["fitted"], facts["climbed"], facts["taken"]
+        self._copies = named["copies"].to(self._clean) if "copies" in named else None
         self._inverted = named["inverted"].to(self._clean)
         if facts["guidance"] is not None:
             self._guidance = Guidance(self._model.embed_prompt(""), facts["guidance"])

@@ -27,6 +27,7 @@ class DragSettings:
         lora_steps: steps of fitting it.
         lora_batch: rows a step.
         lora_targets: attention projections it is put on, names separated by blanks.
+        lora_copies: smoothly warped copies of the picture that it is fitted to besides; none in the published method.
         ddim_steps: T, steps of the DDIM schedule.
         inversion_strength: t / T, how far up the schedule the latent is dragged.
         latent_lr*: eta, learning rate of Adam on the latent.
@@ -43,6 +44,7 @@ class DragSettings:
     lora_steps: int = _setting(80, 0, 10_000)
     lora_batch: int = _setting(4, 1, 64)
     lora_targets: str = field(default="to_q to_k to_v to_out", metadata={"live": False})
+    lora_copies: int = _setting(0, 0, 64)
     ddim_steps: int = _setting(50, 2, 999)
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)

@@ -14,7 +14,14 @@ from PIL import Image
 from editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
 from tests.pipelines import write_pipeline
 
-SHORT = {"lora_steps": 4, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6, "reference_control": True}
+SHORT = {
+    "lora_steps": 4,
+    "lora_batch": 1,
+    "lora_copies": 3,
+    "ddim_steps": 6,
+    "max_iterations": 6,
+    "reference_control": True,
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from editor import Diffusion, Drag, Point
 from editor.generate import generate
 from editor.training.__main__ import main
 from editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
-from editor.training.denoiser import DenoiserStage, Latents, assemble, new_tokenizer
+from editor.training.denoiser import MOST_UNEVEN, DenoiserStage, Latents, assemble, draw_noise, new_tokenizer
 from editor.training.pictures import Collection, Emoji, caption_of, catalogue, held_out
 from editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
 from editor.training.scenes import Crop, draw_scene, name_of, scene_at, still_scene
@@ -99,6 +99,14 @@ def test_backgrounds_have_the_nearest_word() -> None:
 
 
 # Stages ------------------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_noise_has_something_smooth_added() -> None:
+    noise = draw_noise(np.random.default_rng(0), 64)
+    assert torch.equal(noise, draw_noise(np.random.default_rng(0), 64))
+    coarse = torch.nn.functional.avg_pool2d(noise, 8).std(dim=(1, 2, 3))  # white: 1 / 8
+    assert coarse[32:].mean() == pytest.approx(1 / 8, rel=0.1)
+    assert 1.5 / 8 < coarse[:32].mean() < MOST_UNEVEN
 
 
 class Line(Stage):
@@ -240,6 +248,13 @@ def test_cross_correlation_is_one_where_the_patch_is(picture: Tensor) -> None:
     assert likeness.max() < 1.02
     brighter = cross_correlation(picture * 0.5 + 0.2, picture[:, 90:111, 140:161])
     assert divmod(int(brighter.argmax()), 256) == (100, 150)
+
+
+def test_cross_correlation_takes_no_faint_noise_for_the_patch(picture: Tensor) -> None:
+    patch = picture[:, 90:111, 140:161]
+    faint = torch.full_like(picture, 0.5)
+    faint[:, 40:61, 40:61] += 0.01 * (patch - patch.mean())
+    assert cross_correlation(faint, patch).max() < 0.1
 
 
 def test_trials_are_fixed_and_can_be_judged(shapes: Collection) -> None:

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from editor.generate import generate
@@ -31,6 +32,14 @@ DROPPED = 0.12
 """Share of prompts that are left empty, so that guidance has something to compare with."""
 SNR_LIMIT = 5.0
 """Min-SNR weighting, arXiv 2303.09556."""
+
+UNEVEN = 0.5
+"""Share of the noise that has something smooth added, local light and dark: dragging makes such changes, and a model
+that has only seen white noise takes them for the picture."""
+MOST_UNEVEN = 0.5
+"""Standard deviation of the smooth part at most, where white noise has one."""
+KNOTS = (3, 9)
+"""Knots along a side of the smooth part, at least and below."""
 
 FIRST_LATENTS = 1024
 NEW_LATENTS = 2
@@ -192,7 +201,7 @@ class DenoiserStage(Stage):
         indices = random.integers(0, available, self._batch)
         clean = self.latents[indices].contiguous(memory_format=torch.channels_last)
         captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
-        noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
+        noise = draw_noise(random, self._batch)
         timesteps = torch.from_numpy(random.integers(0, len(self._alphas), self._batch))
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
@@ -209,6 +218,17 @@ class DenoiserStage(Stage):
         """What it makes of `PROMPTS`."""
         model = assemble(self.latents.vae, self.latents.scale, averaged, self._tokenizer)
         return draw_prompts(model, PROMPTS)
+
+
+def draw_noise(random: np.random.Generator, count: int) -> Tensor:
+    """White noise ``(count, 4, 32, 32)``, some of it with a smooth part added."""
+    side = SIDE // STRIDE
+    noise = torch.from_numpy(random.standard_normal((count, 4, side, side), dtype=np.float32))
+    for index in range(round(UNEVEN * count)):
+        knots = random.standard_normal((1, 4, *random.integers(*KNOTS, 2)), dtype=np.float32)
+        smooth = interpolate(torch.from_numpy(knots), (side, side), mode="bicubic")[0]
+        noise[index] += random.uniform(0, MOST_UNEVEN) * smooth
+    return noise
 
 
 def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPTokenizer) -> Diffusion:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from editor.training.muon import Muon, split
 from editor.training.pictures import TrainingError
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Stage(ABC):
     Attributes:
         name: of the stage; its checkpoint is ``<name>.pt`` in the folder, beside ``<name>-loss.png``.
         modules: what is trained.
-        rate: learning rate of AdamW at its highest.
+        rate: learning rate of Muon and AdamW at its highest.
         averaging: decay of the moving average of the weights, in the long run.
     """
 
@@ -63,9 +64,12 @@ class Training:
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self._stage, self._folder = stage, folder
-        self._optimizer = torch.optim.AdamW(
-            stage.modules.parameters(), lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        matrices, others = split(stage.modules)
+        self._optimizers: list[torch.optim.Optimizer] = []
+        if matrices:
+            self._optimizers.append(Muon(matrices, lr=stage.rate))
+        if others:
+            self._optimizers.append(torch.optim.AdamW(others, stage.rate, (0.9, 0.99), weight_decay=0.01, fused=True))
         self.averaged = copy.deepcopy(stage.modules).requires_grad_(False).eval()
         self.step = 0
         self.seconds = 0.0
@@ -108,16 +112,18 @@ class Training:
 
     def _advance(self, steps: int) -> None:
         progress = self.step / steps
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._stage.rate * pace(self.step, steps)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._stage.rate * pace(self.step, steps)
         parts = self._stage.loss(self.step, progress)
         total = torch.stack(list(parts.values())).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self._stage.modules.parameters(), CLIP)
         if not math.isfinite(float(norm)):
             raise TrainingError(f"the loss of {self._stage.name} is not finite at step {self.step}: take a lower rate")
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         average(self.averaged, self._stage.modules, min(self._stage.averaging, self.step / (self.step + 10)))
         for name, part in parts.items():
@@ -130,7 +136,7 @@ class Training:
         state = {
             "modules": self._stage.modules.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "step": self.step,
             "seconds": self.seconds,
             "losses": {name: torch.tensor(values) for name, values in self._losses.items()},
@@ -142,7 +148,8 @@ class Training:
         state: Mapping[str, Any] = torch.load(self.checkpoint, weights_only=True)
         self._stage.modules.load_state_dict(state["modules"])
         self.averaged.load_state_dict(state["averaged"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, theirs in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(theirs)
         self.step, self.seconds = state["step"], state["seconds"]
         self._losses = {name: values.tolist() for name, values in state["losses"].items()}
 

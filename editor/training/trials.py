@@ -28,6 +28,9 @@ PATCH = 10
 """The handle's patch for cross-correlation reaches so far to each side, in pixels."""
 SURE = 2.0
 """A trial counts only if cross-correlation finds its handle in the true answer within so many pixels."""
+CONTRAST = 0.25
+"""What has less than this share of the patch's contrast is not compared as if it had as much: noise on a flat ground
+would be like anything."""
 ARRIVED = 10.0
 """Content that is this near to its target is counted as moved, in pixels."""
 
@@ -152,12 +155,21 @@ def distance_left(before: Tensor, after: Tensor, drag: Drag, mask: NDArray[np.bo
 
 
 def cross_correlation(picture: Tensor, patch: Tensor) -> Tensor:
-    """Normalised cross-correlation ``(H, W)`` of a patch ``(3, k, k)`` at every place of a picture, in [-1, 1]."""
+    """Normalised cross-correlation of a patch at every place of a picture, less where there is little `CONTRAST`.
+
+    Args:
+        picture: ``(3, H, W)``.
+        patch: ``(3, k, k)``, k odd.
+
+    Returns:
+        ``(H, W)`` in [-1, 1].
+    """
     side = patch.shape[-1]
     padded = torch.nn.functional.pad(picture[None], (side // 2,) * 4, mode="replicate")
     wanted = patch - patch.mean()
     ones = torch.ones_like(wanted)[None] / wanted.numel()
     mean, square = conv2d(padded, ones), conv2d(padded**2, ones)
-    deviation = (square - mean**2).clamp(min=1e-6).sqrt()
+    contrast = wanted.square().mean().sqrt().clamp(min=1e-3)
+    deviation = (square - mean**2).clamp(min=0).sqrt().clamp(min=CONTRAST * contrast)
     together = conv2d(padded, wanted[None]) / wanted.numel()
-    return (together / deviation / wanted.square().mean().sqrt().clamp(min=1e-3))[0, 0]
+    return (together / deviation / contrast)[0, 0]

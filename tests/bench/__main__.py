@@ -22,7 +22,7 @@ def main() -> int:
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--full", action="store_true", help="Stable Diffusion 1.5's shape at 512 x 512; 12 GiB, 20 minutes"
+        "--full", action="store_true", help="Stable Diffusion 1.5's shape at 512 x 512; 12 GiB, half an hour"
     )
     size.add_argument("--tiny", action="store_true", help="a tiny model: tests the benchmark itself")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
