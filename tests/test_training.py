@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderDC
 from PIL import Image
 from torch import Tensor, nn
 
@@ -204,10 +205,13 @@ def test_the_finished_model_opens_and_draws(
     """From a tokenizer and random weights to a folder that the editor opens, which makes pictures by their seed."""
     monkeypatch.setattr("editor.training.denoiser.FIRST_LATENTS", 16)
     tokenizer = new_tokenizer(shapes)
-    stage = DenoiserStage(Latents(shapes, new_autoencoder(), 0.6, tmp_path / "latents", seed=0), tokenizer, batch=2)
+    new_autoencoder().save_pretrained(tmp_path / "vae")
+    vae = AutoencoderDC.from_pretrained(tmp_path / "vae")
+    stage = DenoiserStage(Latents(shapes, vae, 0.6, tmp_path / "latents", seed=0), tokenizer, batch=2)
     (loss,) = stage.loss(0, 0.0).values()
     assert 0.5 < float(loss.detach()) < 5
     write(assemble(stage.latents.vae, 0.6, stage.modules, tokenizer), tmp_path / "model")
+    assert str(tmp_path) not in (tmp_path / "model" / "vae" / "config.json").read_text()
     model = Diffusion.load(str(tmp_path / "model"), device="cpu")
     assert model.native_side == 256
     assert model.stride == 32

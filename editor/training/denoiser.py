@@ -184,7 +184,7 @@ class DenoiserStage(Stage):
     """
 
     name = "denoiser"
-    rate = 1e-3
+    rate = 1.5e-3
 
     def __init__(self, latents: Latents, tokenizer: CLIPTokenizer, *, batch: int = 16, seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -234,7 +234,7 @@ def draw_noise(random: np.random.Generator, count: int) -> Tensor:
 def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPTokenizer) -> Diffusion:
     """The finished model out of copies of its parts."""
     vae, unet, text_encoder = (copy.deepcopy(part) for part in (vae, modules["unet"], modules["text_encoder"]))
-    vae.register_to_config(scaling_factor=scale)
+    vae.register_to_config(scaling_factor=scale, _name_or_path="")  # not where it lay
     return Diffusion(
         name="livedrag's built-in model",
         kind="builtin",

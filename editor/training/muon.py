@@ -70,12 +70,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     square = wide @ wide.mT
     one = torch.eye(square.shape[1])
-    whole: Tensor | None = None
-    for first, third, fifth in COEFFICIENTS:
+    factor = whole = one
+    for step, (first, third, fifth) in enumerate(COEFFICIENTS):
+        if step > 0:
+            square = factor @ square @ factor
         factor = first * one + third * square + fifth * (square @ square)
-        whole = factor if whole is None else factor @ whole
-        square = factor @ square @ factor
-    assert whole is not None
+        whole = factor if step == 0 else factor @ whole
     wide = whole @ wide
     return wide if matrices.shape[1] <= matrices.shape[2] else wide.mT
 
