@@ -15,24 +15,19 @@ BORDER = 0.25
 """The displacement falls to nothing over so much of half the side."""
 
 
-def warped_copies(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Copies ``(count, 3, H, W)`` of a picture ``(1, 3, H, W)`` in [-1, 1], each warped in a way of its own.
+def warped_copy(picture: Tensor, generator: torch.Generator) -> Tensor:
+    """A copy of a picture ``(1, 3, H, W)`` in [-1, 1], warped at random.
 
     Args:
         picture: on the CPU.
-        generator: CPU generator of the displacements.
+        generator: CPU generator of the displacement.
     """
     height, width = picture.shape[-2:]
     xs, ys = (torch.arange(side) * 2 / side + 1 / side - 1 for side in (width, height))
     within = [((1 - places.abs()) / BORDER).clamp(max=1) for places in (xs, ys)]
     still = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)
-    knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator) * REACH
+    knots = torch.randn(1, 2, KNOTS, KNOTS, generator=generator) * REACH
     moved = interpolate(knots, (height, width), mode="bicubic", align_corners=True) * within[1][:, None] * within[0]
-    copies: Tensor = grid_sample(
-        picture.expand(count, -1, -1, -1),
-        still + moved.permute(0, 2, 3, 1),
-        mode="bicubic",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return copies.clamp(-1, 1)
+    places = still + moved.permute(0, 2, 3, 1)
+    copy: Tensor = grid_sample(picture, places, mode="bicubic", padding_mode="border", align_corners=False)
+    return copy.clamp(-1, 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from editor.copies import warped_copies
+from editor.copies import warped_copy
 from editor.ddim import Guidance, ddim_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
 from editor.generate import GUIDANCE, GenerationStep
@@ -171,7 +171,7 @@ class DragSession:
         self._prompt, self._clean, self._generator = prompt, clean, generator
         self._levels = model.levels(self.settings.ddim_steps)[: self.settings.levels_inverted]
         self._lora: Lora | None = None
-        self._copies: Tensor | None = None
+        self._copies = clean[:0]  # latents of warped copies of the picture, (N, 4, H/8, W/8)
         self._fitted = 0
         self._climbed = 0
         self._inverted = self._clean
@@ -293,10 +293,10 @@ class DragSession:
         settings = self.settings
         if self._lora is None:
             self._lora = self._make_lora(self._generator)
-        if self._copies is None and self._fitted < settings.lora_steps:
-            self._copies = self._warped_copies()
-        latents = self._clean if self._copies is None else torch.cat([self._clean, self._copies])
         while self._fitted < settings.lora_steps:
+            if len(self._copies) < settings.lora_copies:  # one a step, so that no step takes long
+                self._copies = torch.cat([self._copies, self._warped_copy()])
+            latents = torch.cat([self._clean, self._copies])
             loss = self._lora.fit_step(self._model, latents, self._prompt, settings.lora_batch, self._generator)
             self._fitted += 1
             yield FitStep(self._fitted, settings.lora_steps, loss)
@@ -311,13 +311,10 @@ class DragSession:
         if self._latent is None:  # of a drawn picture
             self._begin()
 
-    def _warped_copies(self) -> Tensor | None:
-        """Latents of warped copies of the picture, where the settings want some."""
-        if self.settings.lora_copies == 0:
-            return None
+    def _warped_copy(self) -> Tensor:
+        """The latent of a new warped copy of the picture, ``(1, 4, H/8, W/8)``."""
         working = to_tensor(self._picture, self._rasters.working)
-        copies = warped_copies(working, self.settings.lora_copies, self._generator)
-        return torch.cat([self._model.encode(copy) for copy in copies.split(1)])
+        return self._model.encode(warped_copy(working, self._generator))
 
     def _begin(self) -> None:
         """The latent that is going to be dragged is there."""
@@ -532,7 +529,7 @@ class DragSession:
         stamps = {
             "lora": f"{self._fitted} steps",
             "picture": f"{self._climbed} steps"
-            f"{'' if self._copies is None else ', copies'}{'' if self._unedited_noise is None else ', noise'}",
+            f", {len(self._copies)} copies{'' if self._unedited_noise is None else ', noise'}",
             "unedited": f"{0 if self._descent is None else len(self._descent.unedited)} steps",
             **{name: " ".join(indices) for name, indices in moments.items()},
         }
@@ -570,7 +567,7 @@ class DragSession:
         named = {
             "picture.clean": self._clean,
             "picture.prompt": self._prompt,
-            "picture.copies": self._copies,
+            "picture.copies": self._copies if len(self._copies) else None,
             "picture.inverted": self._inverted,
             "picture.unedited_noise": self._unedited_noise,
             "session.generator": self._generator.get_state(),
@@ -628,7 +625,8 @@ class DragSession:
         facts, named = taken.facts, {**taken.get("session"), **taken.get("picture")}
         self._generator.set_state(named["generator"])
         self._fitted, self._climbed, self._taken = facts["fitted"], facts["climbed"], facts["taken"]
-        self._copies = named["copies"].to(self._clean) if "copies" in named else None
+        if "copies" in named:
+            self._copies = named["copies"].to(self._clean)
         self._inverted = named["inverted"].to(self._clean)
         if facts["guidance"] is not None:
             self._guidance = Guidance(self._model.embed_prompt(""), facts["guidance"])

@@ -26,6 +26,7 @@ def write_pipeline(folder: Path, *, version: int = 1, prediction_type: str = "ep
         prediction_type: ``epsilon`` or ``v_prediction``.
         seed: of the random weights.
     """
+    words = json.loads((BUILTIN / "text_encoder" / "config.json").read_text())  # of the tokenizer that it shares
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layout: dict[str, Any] = {"attention_head_dim": 4}
@@ -49,12 +50,12 @@ def write_pipeline(folder: Path, *, version: int = 1, prediction_type: str = "ep
         )
         text = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=1800,
+                vocab_size=words["vocab_size"],
                 hidden_size=WIDTH,
                 intermediate_size=64,
                 num_hidden_layers=2,
                 num_attention_heads=2,
-                max_position_embeddings=16,
+                max_position_embeddings=words["max_position_embeddings"],
                 bos_token_id=0,
                 eos_token_id=1,
                 pad_token_id=1,

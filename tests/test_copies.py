@@ -6,16 +6,16 @@ import torch
 from PIL import Image
 
 from editor import Diffusion, DragSession, DragSettings
-from editor.copies import warped_copies
+from editor.copies import warped_copy
 from tests.pipelines import write_pipeline
 
 
 def test_copies_are_the_picture_bent_and_its_edges_stay() -> None:
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 96), indexing="ij")
     picture = torch.stack([rows, columns, torch.sin(3 * rows * columns)])[None]
-    copies = warped_copies(picture, 5, torch.Generator().manual_seed(0))
+    copies = torch.cat([warped_copy(picture, torch.Generator().manual_seed(seed)) for seed in range(5)])
     assert copies.shape == (5, 3, 64, 96)
-    assert torch.equal(copies, warped_copies(picture, 5, torch.Generator().manual_seed(0)))
+    assert torch.equal(copies[:1], warped_copy(picture, torch.Generator().manual_seed(0)))
     off = (copies - picture).abs()
     assert off[:, :, 20:44, 30:66].amax(dim=(1, 2, 3)).min() > 0.05  # each is moved in the middle
     assert off[..., 0].max() < 0.05
@@ -44,7 +44,7 @@ def fitted(model: Diffusion, copies: int) -> torch.Tensor:
 
 
 def test_the_lora_is_fitted_to_copies_where_they_are_wanted(tiny: Diffusion) -> None:
-    none, some, more = (fitted(tiny, copies) for copies in (0, 3, 8))
-    assert torch.equal(some, fitted(tiny, 3))
+    none, some, more = (fitted(tiny, copies) for copies in (0, 2, 4))
+    assert torch.equal(some, fitted(tiny, 2))
     assert not torch.equal(none, some)
     assert not torch.equal(some, more)

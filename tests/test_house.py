@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module may import what stands on a lower floor. `__init__` is the door and belongs to no floor.
 EDITOR = [
     {"errors"},
-    {"points", "sampling", "references", "convolution"},
+    {"points", "sampling", "references", "convolution", "copies"},
     {"picture"},
     {"model", "warp"},
     {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},

@@ -9,7 +9,7 @@ from editor.training.muon import COEFFICIENTS, Muon, orthogonal, split
 
 def step_by_step(matrix: Tensor) -> Tensor:
     """Newton and Schulz as written, on the whole matrix."""
-    x = matrix.double() / matrix.double().norm()
+    x: Tensor = matrix.double() / matrix.double().norm()
     for first, third, fifth in COEFFICIENTS:
         square = x @ x.T
         x = first * x + (third * square + fifth * square @ square) @ x
@@ -35,9 +35,10 @@ def test_vectors_embeddings_and_last_layers_are_left_to_adam() -> None:
 
 def test_it_finds_a_known_kernel() -> None:
     torch.manual_seed(0)
-    wanted, found = (nn.Conv2d(16, 16, 3).requires_grad_(index == 1) for index in range(2))
-    found = found.to(memory_format=torch.channels_last)
-    optimizer = Muon([found.weight], lr=0.02, weight_decay=0)
+    wanted = nn.Conv2d(16, 16, 3).requires_grad_(False)
+    found = nn.Conv2d(16, 16, 3)
+    found.weight.data = found.weight.data.to(memory_format=torch.channels_last)
+    optimizer = Muon(split(found)[0], lr=0.02, weight_decay=0)
     pictures = torch.randn(4, 16, 8, 8)
 
     def loss() -> Tensor:

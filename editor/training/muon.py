@@ -66,8 +66,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
     Args:
         matrices: ``(N, rows, columns)``.
     """
-    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    lying = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    wide: Tensor = lying / lying.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     square = wide @ wide.mT
     one = torch.eye(square.shape[1])
     factor = whole = one
@@ -83,7 +83,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def split(modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters for `Muon`, and those for AdamW: vectors, embeddings and matrices with a side below `SMALLEST`."""
     embedded = {id(child.weight) for child in modules.modules() if isinstance(child, nn.Embedding)}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in modules.parameters():
         large = parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= SMALLEST
         (matrices if large and id(parameter) not in embedded else others).append(parameter)
