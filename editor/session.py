@@ -293,9 +293,12 @@ class DragSession:
         settings = self.settings
         if self._lora is None:
             self._lora = self._make_lora(self._generator)
+        lacks_copies = len(self._copies) < settings.lora_copies
+        working = to_tensor(self._picture, self._rasters.working) if lacks_copies else None
         while self._fitted < settings.lora_steps:
-            if len(self._copies) < settings.lora_copies:  # one a step, so that no step takes long
-                self._copies = torch.cat([self._copies, self._warped_copy()])
+            if working is not None and len(self._copies) < settings.lora_copies:  # one a step: no step takes long
+                copy = self._model.encode(warped_copy(working, self._generator))
+                self._copies = torch.cat([self._copies, copy])
             latents = torch.cat([self._clean, self._copies])
             loss = self._lora.fit_step(self._model, latents, self._prompt, settings.lora_batch, self._generator)
             self._fitted += 1
@@ -310,11 +313,6 @@ class DragSession:
             yield InversionStep(self._climbed, len(self._levels))
         if self._latent is None:  # of a drawn picture
             self._begin()
-
-    def _warped_copy(self) -> Tensor:
-        """The latent of a new warped copy of the picture, ``(1, 4, H/8, W/8)``."""
-        working = to_tensor(self._picture, self._rasters.working)
-        return self._model.encode(warped_copy(working, self._generator))
 
     def _begin(self) -> None:
         """The latent that is going to be dragged is there."""
@@ -528,8 +526,7 @@ class DragSession:
             moments.setdefault(part_of(f"moment.{moment.index}"), []).append(str(moment.index))
         stamps = {
             "lora": f"{self._fitted} steps",
-            "picture": f"{self._climbed} steps"
-            f", {len(self._copies)} copies{'' if self._unedited_noise is None else ', noise'}",
+            "picture": f"{self._climbed} steps, {len(self._copies)} copies, noise {self._unedited_noise is not None}",
             "unedited": f"{0 if self._descent is None else len(self._descent.unedited)} steps",
             **{name: " ".join(indices) for name, indices in moments.items()},
         }

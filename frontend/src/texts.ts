@@ -197,7 +197,7 @@ export const texts = {
       lora_rank: ["Rank", "r", "How much of your picture the model can take in."],
       lora_lr: ["Learning rate", "", "How eagerly it takes your picture in."],
       lora_batch: ["Rows a step", "", "How many noisy copies it looks at in one step."],
-      lora_copies: ["Warped copies", "", "How many bent copies of your picture it looks at too. They make drags smoother."],
+      lora_copies: ["Warped copies", "", "How many bent copies of your picture it looks at too. Drags may come out smoother."],
       ddim_steps: ["Noise levels", "T", "In how many steps the picture is taken apart and put together again."],
       inversion_strength: ["Depth", "t / T", "How far it is taken apart: deeper moves more and keeps less."],
       reference_control: ["Look back while rendering", "", "Keeps colours and textures as they were."],
