@@ -58,7 +58,7 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     mask = None if options.mask is None else _open_mask(options.mask)
     output = _writable(options.output)
     frames = None if options.frames is None else _frames_folder(options.frames)
-    overrides = dict(_parse_setting(text) for text in options.set)
+    overrides = dict(parse_setting(text) for text in options.set)
 
     model = Diffusion.load(options.model, device=options.device, tiny=options.tiny)
     settings = DragSettings.resolve(options.preset, model.defaults, overrides)
@@ -202,7 +202,8 @@ def _parse_drag(text: str) -> Drag:
     return Drag(Point(x0, y0), Point(x1, y1))
 
 
-def _parse_setting(text: str) -> tuple[str, Setting]:
+def parse_setting(text: str) -> tuple[str, Setting]:
+    """``NAME=VALUE`` as a setting. Raises `SettingsError`."""
     name, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"--set {text!r} is not NAME=VALUE: write it such as --set max_iterations=40")

@@ -21,6 +21,7 @@ class Handle:
         target: where the content should go.
         cell: the whole cell where the content is now.
         offset: from there to the exact place, kept while the cell moves.
+        warp: where in the unedited picture the content came from, and where the warp has put it; see `editor.glide`.
         template: the feature it was put down on, ``(C,)``; None until the next features are read.
     """
 
@@ -28,6 +29,7 @@ class Handle:
     target: Point
     cell: Cell
     offset: Cell
+    warp: Drag
     template: Tensor | None = None
 
 
@@ -35,10 +37,16 @@ Handles = Mapping[str, Handle]
 """Handles by the name of their drag."""
 
 
-def put_down(drag: Drag, rasters: Rasters, start: Drag | None = None) -> Handle:
-    """A handle at a drag's handle point, without a template yet."""
+def put_down(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None) -> Handle:
+    """A handle at a drag's handle point, without a template yet; ``origin`` is where its content came from."""
     cell = rasters.nearest_cell(drag.handle)
-    return Handle(start=start or drag, target=drag.target, cell=cell, offset=rasters.to_cell(drag.handle) - cell)
+    return Handle(
+        start=start or drag,
+        target=drag.target,
+        cell=cell,
+        offset=rasters.to_cell(drag.handle) - cell,
+        warp=Drag(origin or drag.handle, drag.handle),
+    )
 
 
 def place(handle: Handle, rasters: Rasters) -> Point:

@@ -87,6 +87,11 @@ def mask_to_latent(mask: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
     return (area >= 0.5).float()
 
 
+def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+    """The mask ``(H, W)`` at another size, by the nearest pixel."""
+    return np.asarray(Image.fromarray(mask).resize((size.width, size.height), Image.Resampling.NEAREST))
+
+
 def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArray[np.bool_] | None) -> Image.Image:
     """Bring an edit of the working picture back onto the uploaded picture.
 

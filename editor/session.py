@@ -19,11 +19,12 @@ from editor.copies import warped_copy
 from editor.ddim import Guidance, ddim_step, inversion_step, predict_x0
 from editor.errors import EditorError, NumericalError, PointError, SettingsError
 from editor.generate import GUIDANCE, GenerationStep
+from editor.glide import came_from, glide, has_way, warped
 from editor.handles import Handle, cells_and_targets, follow, place, put_down
 from editor.lora import FitStep, Lora
 from editor.model import Diffusion
 from editor.motion import mask_loss, motion_supervision_loss
-from editor.picture import check_mask, compose, mask_to_latent, to_picture, to_rgb, to_tensor, working_size
+from editor.picture import check_mask, compose, mask_to_latent, resize_mask, to_picture, to_rgb, to_tensor, working_size
 from editor.points import Drag, Point, Rasters, Size, distance
 from editor.preview import Previewer, Quality
 from editor.references import Setting
@@ -184,7 +185,9 @@ class DragSession:
         self.timeline = Timeline(TIMELINE_BUDGET)
         self._mask: NDArray[np.bool_] | None = None
         self._latent_mask: Tensor | None = None
+        self._working_mask: NDArray[np.bool_] | None = None
         self._unedited_noise: Tensor | None = None
+        self._encoded: tuple[Image.Image, Tensor] | None = None
         self._descent: Descent | None = None
         self._rendered: Tensor | None = None
         self._previewer = Previewer(model, self._picture)
@@ -204,7 +207,7 @@ class DragSession:
     def add_drag(self, name: str, drag: Drag) -> None:
         """Put down a handle and its target. Its template is the feature there now. Raises `PointError`."""
         self._rasters.check_drag(drag)
-        self._handles[name] = put_down(drag, self._rasters)
+        self._handles[name] = put_down(drag, self._rasters, origin=self._origin(drag))
 
     def aim(self, name: str, target: Point) -> None:
         """Give a drag another target. Raises `PointError`."""
@@ -216,7 +219,12 @@ class DragSession:
         before = self._handle(name)
         drag = Drag(handle, before.target)
         self._rasters.check_drag(drag)
-        self._handles[name] = put_down(drag, self._rasters, start=None if self.iteration == 0 else before.start)
+        self._handles[name] = put_down(
+            drag,
+            self._rasters,
+            start=None if self.iteration == 0 else before.start,
+            origin=self._origin(drag),
+        )
 
     def remove_drag(self, name: str) -> None:
         """Forget a drag. Raises `PointError` where there is none."""
@@ -235,6 +243,7 @@ class DragSession:
         self._mask = None if mask is None else check_mask(mask, self._rasters.picture)
         rows, columns = self._clean.shape[-2:]
         self._latent_mask = None if self._mask is None else mask_to_latent(self._mask, rows, columns).to(self._clean)
+        self._working_mask = None if self._mask is None else resize_mask(self._mask, self._rasters.working)
 
     def change(self, overrides: Mapping[str, Setting]) -> None:
         """Change settings that may change during a run. Raises `SettingsError`."""
@@ -350,7 +359,9 @@ class DragSession:
                 )
             last = self._taken >= self.settings.max_iterations
             began = time.perf_counter()
-            step = self._iterate(last=last, preview=preview_every > 0 and self.iteration % preview_every == 0)
+            preview = preview_every > 0 and self.iteration % preview_every == 0
+            glides = not last and any(has_way(handle, self.settings.warp_share) for handle in self._handles.values())
+            step = self._glide(preview=preview) if glides else self._iterate(last=last, preview=preview)
             self._previewer.iteration_seconds = time.perf_counter() - began
             self._previewer.every = preview_every
             ends = last or step.arrived
@@ -416,6 +427,39 @@ class DragSession:
         self._latent_moved = True
         self.timeline.add(self.iteration, self._handles, latent)
         return self._step(loss=value, arrived=False, x0=x0)
+
+    @torch.no_grad()
+    def _glide(self, *, preview: bool) -> DragStep:
+        """One iteration that warps what the latent shows, and leaves its noise."""
+        latent, _, lora = self._ready()
+        settings, level = self.settings, self._levels[-1]
+        x0: Tensor | None = None
+        if preview or any(handle.template is None for handle in self._handles.values()):
+            with lora.active():
+                prediction = self._model.predict(latent, level.timestep, self._prompt)
+            if self.iteration == 0:
+                self._unedited_noise = prediction.noise
+            self._handles = follow(
+                self._handles, prediction.features, settings.tracking_radius, self._rasters, moved=False
+            )
+            x0 = predict_x0(latent, prediction.noise, level.alpha) if preview else None
+        further = glide(self._handles, settings.warp_share, self._rasters)
+        before, after = (
+            self._encode(warped(self._working, handles, self._working_mask, self._rasters))
+            for handles in (self._handles, further)
+        )
+        latent += math.sqrt(level.alpha) * (after - before)
+        self._handles = further
+        self.iteration += 1
+        self._latent_moved = True
+        self.timeline.add(self.iteration, self._handles, latent)
+        return self._step(loss=0.0, arrived=False, x0=x0)
+
+    def _encode(self, working: Image.Image) -> Tensor:
+        """The clean latent of a picture of the working size; the last one's is kept, since the next begins there."""
+        if self._encoded is None or self._encoded[0] != working:
+            self._encoded = working, self._model.encode(to_tensor(working, self._rasters.working))
+        return self._encoded[1]
 
     def _noise_of_unedited(self) -> Tensor:
         """The noise predicted for the unedited latent at the level of dragging."""
@@ -698,6 +742,14 @@ class DragSession:
         self._latent_moved = False
         self._latent = latent.detach().clone().requires_grad_()
         self._optimizer = torch.optim.Adam([self._latent], lr=self.settings.latent_lr)
+
+    @cached_property
+    def _working(self) -> Image.Image:
+        return to_picture(to_tensor(self._picture, self._rasters.working))
+
+    def _origin(self, drag: Drag) -> Point:
+        """Where in the unedited picture the content at its handle comes from."""
+        return came_from(drag.handle, self._handles, self._mask, self._rasters)
 
     def _handle(self, name: str) -> Handle:
         if name not in self._handles:

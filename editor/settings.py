@@ -30,6 +30,7 @@ class DragSettings:
         lora_copies: smoothly warped copies of the picture that it is fitted to besides; none in the published method.
         ddim_steps: T, steps of the DDIM schedule.
         inversion_strength: t / T, how far up the schedule the latent is dragged.
+        warp_share*: share of its way that content is warped before motion supervision takes over; 0 in the paper.
         latent_lr*: eta, learning rate of Adam on the latent.
         supervision_radius*: r1, of motion supervision's patch, in half-resolution cells of the working picture.
         tracking_radius*: r2, of point tracking's window, in the same cells.
@@ -47,6 +48,7 @@ class DragSettings:
     lora_copies: int = _setting(0, 0, 64)
     ddim_steps: int = _setting(50, 2, 999)
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
+    warp_share: float = _setting(0.0, 0.0, 1.0, live=True)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
     supervision_radius: int = _setting(1, 0, 32, live=True)
     tracking_radius: int = _setting(3, 1, 64, live=True)

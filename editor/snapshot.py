@@ -19,7 +19,7 @@ from editor.errors import EditorError
 from editor.handles import Handle, Handles
 from editor.points import Cell, Drag, Point
 
-VERSION = 3
+VERSION = 4
 MOMENTS_A_PART = 32
 """Moments of the timeline that share a part."""
 STATE = "state"
@@ -115,6 +115,7 @@ class Snapshot:
                 *(handle.start.handle.x, handle.start.handle.y, handle.start.target.x, handle.start.target.y),
                 *(handle.target.x, handle.target.y),
                 *(handle.cell.row, handle.cell.column, handle.offset.row, handle.offset.column),
+                *(handle.warp.handle.x, handle.warp.handle.y, handle.warp.target.x, handle.warp.target.y),
                 self._put_template(handle.template),
             ]
             for name, handle in handles.items()
@@ -128,7 +129,8 @@ class Snapshot:
                 target=Point(*parts[4:6]),
                 cell=Cell(*parts[6:8]),
                 offset=Cell(*parts[8:10]),
-                template=None if parts[10] is None else self._get_template(parts[10], like),
+                warp=Drag(Point(*parts[10:12]), Point(*parts[12:14])),
+                template=None if parts[14] is None else self._get_template(parts[14], like),
             )
             for name, parts in numbers.items()
         }

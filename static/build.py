@@ -86,8 +86,9 @@ def build_front_end(installed: Path) -> None:
 def compose_samples(installed: Path) -> None:
     """Compose the pictures and masks that ``static/samples.json`` lists.
 
-    A picture is one emoji, scaled to 200 x 200, in the middle of 256 x 256 plain pixels; a mask is black with the white
-    rectangle ``box`` (x0, y0, x1, y1; x1 and y1 are outside), in pixels.
+    A picture is the emoji of its ``code_point``, scaled to 200 x 200, in the middle of 256 x 256 plain pixels; or, where
+    it has a ``seed``, what the built-in model drew, kept in ``static/drawn``. A mask is black with the white rectangle
+    ``box`` (x0, y0, x1, y1; x1 and y1 are outside), in pixels.
     """
     from PIL import Image
 
@@ -95,7 +96,9 @@ def compose_samples(installed: Path) -> None:
     folder = ROOT / "static" / "samples"
     samples = json.loads(listed.read_text())
     products = [folder / f"{sample['name']}{kind}.png" for sample in samples for kind in ("", "-mask")]
-    if not any(is_older(product, [listed, installed, Path(__file__)]) for product in products):
+    drawn = ROOT / "static" / "drawn"
+    sources = [listed, installed, Path(__file__), *drawn.iterdir()]
+    if not any(is_older(product, sources) for product in products):
         return
     log.info("composing %d samples", len(samples))
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,10 +106,13 @@ def compose_samples(installed: Path) -> None:
     assets = ROOT / "frontend" / "node_modules" / EMOJI_PACKAGE / "assets"
     corner = (SIDE - EMOJI_SIDE) // 2
     for sample in samples:
-        with Image.open(assets / f"{sample['code_point']}.webp") as emoji:
-            scaled = emoji.convert("RGBA").resize((EMOJI_SIDE, EMOJI_SIDE), Image.Resampling.LANCZOS)
-        picture = Image.new("RGBA", (SIDE, SIDE), BACKGROUND)
-        picture.alpha_composite(scaled, (corner, corner))
+        if "code_point" in sample:
+            with Image.open(assets / f"{sample['code_point']}.webp") as emoji:
+                scaled = emoji.convert("RGBA").resize((EMOJI_SIDE, EMOJI_SIDE), Image.Resampling.LANCZOS)
+            picture = Image.new("RGBA", (SIDE, SIDE), BACKGROUND)
+            picture.alpha_composite(scaled, (corner, corner))
+        else:
+            picture = Image.open(drawn / f"{sample['name']}.webp")
         picture.convert("RGB").save(folder / f"{sample['name']}.png", optimize=True)
         mask = Image.new("L", (SIDE, SIDE), 0)
         mask.paste(255, tuple(sample["box"]))

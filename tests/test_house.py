@@ -21,7 +21,7 @@ EDITOR = [
     {"model", "warp"},
     {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
     {"handles", "generate", "rendering"},
-    {"timeline", "snapshot"},
+    {"timeline", "snapshot", "glide"},
     {"session"},
     {"cli"},
 ]

@@ -48,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     evaluating = stages.add_parser("evaluate", help="judge a model on other held-out pictures")
     evaluating.add_argument("output", type=Path, help="folder of the report")
     evaluating.add_argument("--pictures", type=int, help="fewer than all, for a quick look")
+    evaluating.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="other than the model's default; repeatable"
+    )
     for judging in (searching, evaluating):
         judging.add_argument("--model", default="builtin", metavar="REF", help="(default: %(default)s)")
     for stage in stages.choices.values():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -187,6 +188,7 @@ def evaluate(
     pictures: Collection,
     folder: Path,
     *,
+    overrides: Mapping[str, Setting] = MappingProxyType({}),
     most: int | None = None,
     prompts: Sequence[str] = PROMPTS,
 ) -> dict[str, object]:
@@ -194,6 +196,7 @@ def evaluate(
 
     Args:
         model: with its own default settings.
+        overrides: other settings than those.
         pictures: that are held out.
         folder: of the report.
         most: pictures to drag on, for a quick look.
@@ -201,7 +204,7 @@ def evaluate(
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = trials_for(pictures, search=False)[:most]
-    settings = DragSettings.resolve(model_defaults=model.defaults)
+    settings = DragSettings.resolve(None, model.defaults, overrides)
     ways: dict[str, list[Judgement]] = {"no edit": [], "instant guess": [], "livedrag": [], "the true answer": []}
     kept, rows = [], []
     for group in groups:
@@ -217,7 +220,7 @@ def evaluate(
     back = torch.cat([model.decode(model.encode(scene[None])) for scene in scenes])
     figures: dict[str, object] = {
         "model": model.name,
-        "settings": dict(model.defaults),
+        "settings": {**model.defaults, **overrides},
         "autoencoder": {"pictures": len(scenes), "psnr": float(signal_to_noise(back, scenes).mean())},
         "kept": {"pictures": len(groups), "psnr": float(np.mean(kept))},
         "drags": {way: asdict(summarise(judgements)) for way, judgements in ways.items()},

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderDC
 from transformers import CLIPTokenizer
 
+from editor.cli import parse_setting
 from editor.model import Diffusion
 from editor.references import DEFAULTS_FILE, Setting, find_model
 from editor.training import report
@@ -23,12 +24,13 @@ from editor.training.pictures import TrainingError, cache_folder, collect
 from editor.training.stage import Training
 
 GRID: Mapping[str, Sequence[Setting]] = {
-    "inversion_strength": (0.5, 0.6, 0.8),
-    "latent_lr": (0.02, 0.04),
-    "supervision_radius": (2, 4),
+    "warp_share": (0.5, 1.0),
+    "inversion_strength": (0.4, 0.5, 0.6),
+    "lora_copies": (16,),
     "lora_steps": (40, 120),
-    "mask_weight": (0.02, 0.5),
-    "tracking_radius": (2, 5),
+    "latent_lr": (0.005, 0.02),
+    "supervision_radius": (2,),
+    "tracking_radius": (5,),
 }
 """Settings that are searched, in this order, and what is tried beside their defaults."""
 
@@ -69,7 +71,8 @@ def export(options: argparse.Namespace, folder: Path) -> None:
 def evaluate(options: argparse.Namespace, folder: Path) -> None:
     """Judge a model and write the report."""
     model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
-    figures = report.evaluate(model, pictures, options.output, most=options.pictures)
+    overrides = dict(map(parse_setting, options.set))
+    figures = report.evaluate(model, pictures, options.output, overrides=overrides, most=options.pictures)
     sys.stdout.write(report.table(figures))
 
 

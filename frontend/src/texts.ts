@@ -187,6 +187,7 @@ export const texts = {
     } as Readonly<Record<string, readonly [name: string, help: string]>>,
     groups: { drag: "Dragging", picture: "Getting to know the picture", show: "Showing" },
     names: {
+      warp_share: ["Warp first", "", "How much of the way content is bent there, before the model pulls it on: 0 none, as published, 1 all."],
       latent_lr: ["Pace", "η", "How far the picture moves in one iteration. Too fast tears it."],
       max_iterations: ["Iterations at most", "", "A run ends there, even when points are still on their way."],
       mask_weight: ["Mask weight", "λ", "How firmly everything outside the painted region is held."],

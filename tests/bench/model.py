@@ -117,7 +117,7 @@ def stable_diffusion() -> Diffusion:
 
 def new_lora(model: Diffusion) -> Lora:
     """A LoRA like those of the product's sessions, not fitted: what it costs in a pass does not depend on that."""
-    settings = DragSettings.resolve(None, model.defaults)
+    settings = settings_for(model)
     return Lora(
         model,
         rank=settings.lora_rank,
@@ -128,8 +128,8 @@ def new_lora(model: Diffusion) -> Lora:
 
 
 def settings_for(model: Diffusion, **overrides: Any) -> DragSettings:
-    """The model's defaults, but for what is given."""
-    return DragSettings.resolve(None, model.defaults, overrides)
+    """The model's defaults, but for what is given; nothing is warped, since that is no pass of the loop."""
+    return DragSettings.resolve(None, model.defaults, {"warp_share": 0.0, **overrides})
 
 
 def picture_for(model: Diffusion) -> Image.Image:

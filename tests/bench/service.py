@@ -43,7 +43,7 @@ from tests.quiet import png, serving_in_thread
 SAMPLE = ROOT / "static" / "samples" / "bear.png"
 DRAG = AddDrag(id="arm", handle=(62.0, 150.0), target=(180.0, 60.0))
 """Far enough that no run arrives while it is watched."""
-SETTINGS: dict[str, Setting | None] = {"lora_steps": 4, "max_iterations": 5000, "preview_every": 1}
+SETTINGS: dict[str, Setting | None] = {"warp_share": 0.0, "lora_steps": 4, "max_iterations": 5000, "preview_every": 1}
 UNLIMITED = Rate(0, 0)
 ADDRESS_LIMITS = ("rate_connections", "rate_entries", "rate_rooms", "rate_requests", "rate_messages")
 """Everybody here comes from one address, which would be too many; limits for each person stay as they are."""

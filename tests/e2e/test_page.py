@@ -48,7 +48,7 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     friend.expect_place("target", FAR)
     # However quick or slow the machine and the model, this run goes on until somebody stops it.
     page.get_by_text("Advanced").click()
-    for setting, value in (("Iterations at most", "5000"), ("Pace", "0.005")):
+    for setting, value in (("Warp first", "0"), ("Iterations at most", "5000"), ("Pace", "0.005")):
         page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).fill(value)
         page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).press("Enter")
     editor.expect_sent()

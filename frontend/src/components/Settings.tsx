@@ -17,10 +17,11 @@ const LIVE: ReadonlySet<string> = new Set([
   "preview_side",
   "supervision_radius",
   "tracking_radius",
+  "warp_share",
 ]);
 
 const GROUPS: readonly (readonly [group: keyof typeof words.groups, names: readonly string[]])[] = [
-  ["drag", ["latent_lr", "max_iterations", "mask_weight", "arrival_distance", "supervision_radius", "tracking_radius"]],
+  ["drag", ["warp_share", "latent_lr", "max_iterations", "mask_weight", "arrival_distance", "supervision_radius", "tracking_radius"]],
   ["picture", ["lora_steps", "lora_rank", "lora_lr", "lora_batch", "lora_copies", "inversion_strength", "ddim_steps", "reference_control", "seed"]],
   ["show", ["preview_every", "preview_side"]],
 ];
