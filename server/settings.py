@@ -86,7 +86,7 @@ class Settings:
     drawings: int = 16  # pictures made from words that are held in memory, or being made
     drawing_seconds: float = 900.0  # one that nobody has used for so long is forgotten
     drawing_steps: int = 0  # of making one; 0: as many as the model's sessions take
-    drawing_guidance: float = 5.0  # how closely it follows the words
+    drawing_guidance: float = 3.0  # how closely it follows the words; Stable Diffusion likes 7.5
     session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
     metrics: bool = True  # whether /metrics answers
     sessions: int = 16  # kept on the device; the one idle for longest goes first
@@ -146,7 +146,9 @@ class Settings:
             works = "2 to 999 works, or 0 for the model's own"
             raise SettingsFault(f"drawing_steps {self.drawing_steps} is out of range: {works}")
         if not 0 <= self.drawing_guidance <= MOST_GUIDANCE:
-            raise SettingsFault(f"drawing_guidance {self.drawing_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 5 is usual")
+            raise SettingsFault(
+                f"drawing_guidance {self.drawing_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 3 to 8 is usual"
+            )
         if self.preview_quality not in QUALITIES:
             works = ", ".join(QUALITIES[1:])
             raise SettingsFault(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")

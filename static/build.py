@@ -86,9 +86,9 @@ def build_front_end(installed: Path) -> None:
 def compose_samples(installed: Path) -> None:
     """Compose the pictures and masks that ``static/samples.json`` lists.
 
-    A picture is the emoji of its ``code_point``, scaled to 200 x 200, in the middle of 256 x 256 plain pixels; or, where
-    it has a ``seed``, what the built-in model drew, kept in ``static/drawn``. A mask is black with the white rectangle
-    ``box`` (x0, y0, x1, y1; x1 and y1 are outside), in pixels.
+    A picture is the emoji of its ``code_point``, scaled to 200 x 200, in the middle of 256 x 256 plain pixels; or,
+    where it has a ``seed``, what the built-in model drew, kept in ``static/drawn``. A mask is black with the white
+    rectangle ``box`` (x0, y0, x1, y1; x1 and y1 are outside), in pixels.
     """
     from PIL import Image
 

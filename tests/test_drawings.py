@@ -138,7 +138,7 @@ def test_words_become_a_picture_and_the_picture_a_room(quiet: Quiet) -> None:
     answer = quiet.ask("POST", "/api/drawings", {"prompt": " a red apple\n", "seed": 7})
     drawing = answer["id"]
     assert answer == {"id": drawing, "prompt": "a red apple", "seed": 7}
-    drawn = Drawn(prompt="a red apple", seed=7, guidance=5.0, ddim_steps=50, model=MODEL.name)
+    drawn = Drawn(prompt="a red apple", seed=7, guidance=3.0, ddim_steps=50, model=MODEL.name)
     assert quiet.asked(drawing).drawn == drawn
     with following(quiet.address, drawing) as reader:
         assert reader.next() == {"type": "waiting", "before": 0, "seconds_left": None}
@@ -160,10 +160,10 @@ def test_words_become_a_picture_and_the_picture_a_room(quiet: Quiet) -> None:
 
 
 def test_a_room_of_a_drawing_says_how_it_was_drawn_and_tells_the_device(tmp_path: Path) -> None:
-    with quiet_server(tmp_path / "data", drawing_steps=6, drawing_guidance=3.0) as (address, engine):
+    with quiet_server(tmp_path / "data", drawing_steps=6, drawing_guidance=4.0) as (address, engine):
         quiet = Quiet(address, engine)
         drawing = quiet.draw("a blue boat", seed=3)
-        drawn = Drawn(prompt="a blue boat", seed=3, guidance=3.0, ddim_steps=6, model=MODEL.name)
+        drawn = Drawn(prompt="a blue boat", seed=3, guidance=4.0, ddim_steps=6, model=MODEL.name)
         assert quiet.asked(drawing).drawn == drawn
         quiet.finish(drawing, png(64, 64))
         assert quiet.end(drawing) == {"type": "done"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -33,7 +34,7 @@ def glided(share: float, drag: Drag = DRAG) -> list[Handle]:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_content_goes_a_cell_an_iteration_and_no_further_than_its_share(share: float) -> None:
     places = [place(handle, RASTERS) for handle in glided(share)]
-    steps = [distance(one, other) for one, other in zip(places, places[1:], strict=False)]
+    steps = [distance(one, other) for one, other in itertools.pairwise(places)]
     assert steps[:-1] == pytest.approx([CELL] * (len(steps) - 1))
     assert 0 < steps[-1] <= CELL + 1e-9
     assert sum(steps) == pytest.approx(share * 50)

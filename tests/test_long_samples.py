@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from editor import Diffusion, Drag, DragSession, Point
+from editor.generate import generate
 from editor.picture import to_tensor
 from editor.points import Size, distance
 from editor.training.trials import distance_left
@@ -18,7 +19,17 @@ from editor.training.trials import distance_left
 ROOT = Path(__file__).resolve().parent.parent
 LISTED: list[dict[str, Any]] = json.loads((ROOT / "static/samples.json").read_text())
 
+DRAWN = [sample for sample in LISTED if "seed" in sample]
+
 pytestmark = pytest.mark.long
+
+
+@pytest.mark.parametrize("sample", DRAWN, ids=[sample["name"] for sample in DRAWN])
+def test_the_model_draws_what_is_kept(sample: dict[str, Any], model: Diffusion, samples: Path) -> None:
+    *_, last = generate(model, sample["prompt"], seed=sample["seed"], guidance=sample["guidance"])
+    with Image.open(samples / f"{sample['name']}.png") as kept:
+        off = model.decode(last.latent).float() - to_tensor(kept, Size(*kept.size))
+    assert off.square().mean() < 0.01  # another machine's rounding, and the file's compression
 
 
 @pytest.mark.parametrize("sample", LISTED, ids=[sample["name"] for sample in LISTED])

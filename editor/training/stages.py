@@ -25,12 +25,13 @@ from editor.training.stage import Training
 
 GRID: Mapping[str, Sequence[Setting]] = {
     "warp_share": (0.5, 1.0),
-    "inversion_strength": (0.4, 0.5, 0.6),
+    "tracking_radius": (1,),
+    "inversion_strength": (0.2, 0.3, 0.5),
     "lora_copies": (16,),
     "lora_steps": (40, 120),
+    "reference_control": (True,),
     "latent_lr": (0.005, 0.02),
     "supervision_radius": (2,),
-    "tracking_radius": (5,),
 }
 """Settings that are searched, in this order, and what is tried beside their defaults."""
 
