@@ -23,7 +23,14 @@ from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png
 
 SHORT = SetSettings(
-    settings={"lora_steps": 2, "ddim_steps": 4, "max_iterations": 4, "preview_every": 1, "preview_side": 96}
+    settings={
+        "warp_share": 0.0,
+        "lora_steps": 2,
+        "ddim_steps": 4,
+        "max_iterations": 4,
+        "preview_every": 1,
+        "preview_side": 96,
+    }
 )
 COMMAND = (sys.executable, "-m", "server", "serve")
 

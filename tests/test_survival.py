@@ -23,7 +23,14 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
 
 ITERATIONS = 24
 SHORT = SetSettings(
-    settings={"lora_steps": 2, "ddim_steps": 4, "max_iterations": ITERATIONS, "preview_every": 2, "preview_side": 64}
+    settings={
+        "warp_share": 0.0,
+        "lora_steps": 2,
+        "ddim_steps": 4,
+        "max_iterations": ITERATIONS,
+        "preview_every": 2,
+        "preview_side": 64,
+    }
 )
 
 

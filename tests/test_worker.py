@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 PICTURE = png(96, 64)
 SHORT: dict[str, Setting] = {
+    "warp_share": 0.0,
+    "inversion_strength": 0.7,
     "lora_steps": 2,
     "ddim_steps": 4,
     "max_iterations": 3,
