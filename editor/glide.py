@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from editor.handles import Handle, Handles, place
-from editor.points import Drag, Point, Rasters, distance
+from editor.handles import Handle, Handles, cell_and_offset, place
+from editor.points import Drag, Point, Rasters, distance, moved_inside
 from editor.warp import WarpField, warp
 
 SHORTEST = 0.01
@@ -51,8 +51,11 @@ def warped(working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | Non
     """
     if mask is not None and not mask.any():  # what may change is smaller than a pixel here
         return working
-    ends = ((handle.warp.handle, handle.warp.target) for handle in handles.values())
-    return warp(working, [Drag(*(_at_working_size(end, rasters) for end in both)) for both in ends], mask)
+
+    def at(point: Point) -> Point:
+        return moved_inside(rasters.to_working(point), rasters.working)
+
+    return warp(working, [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()], mask)
 
 
 def came_from(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Point:
@@ -65,8 +68,7 @@ def came_from(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, ra
         return point
     field = WarpField([handle.warp for handle in handles.values()], mask, rasters.picture)
     dx, dy = field.at(np.array(float(point.x)), np.array(float(point.y)))
-    width, height = rasters.picture.width, rasters.picture.height
-    return Point(min(max(point.x + float(dx), 0.0), width - 1.0), min(max(point.y + float(dy), 0.0), height - 1.0))
+    return moved_inside(Point(point.x + float(dx), point.y + float(dy)), rasters.picture)
 
 
 def _way(handle: Handle, share: float) -> float:
@@ -80,20 +82,5 @@ def _moved(handle: Handle, step: float, rasters: Rasters) -> Handle:
     part = step / distance(now, handle.target)
     dx, dy = part * (handle.target.x - now.x), part * (handle.target.y - now.y)
     content = Point(content.x + dx, content.y + dy)
-    cell = rasters.nearest_cell(content)
-    return replace(
-        handle,
-        cell=cell,
-        offset=rasters.to_cell(content) - cell,
-        warp=Drag(handle.warp.handle, Point(now.x + dx, now.y + dy)),
-    )
-
-
-def _at_working_size(point: Point, rasters: Rasters) -> Point:
-    def along(place: float, picture: int, working: int) -> float:
-        return min(max((place + 0.5) * working / picture - 0.5, 0.0), working - 1.0)
-
-    return Point(
-        along(point.x, rasters.picture.width, rasters.working.width),
-        along(point.y, rasters.picture.height, rasters.working.height),
-    )
+    cell, offset = cell_and_offset(content, rasters)
+    return replace(handle, cell=cell, offset=offset, warp=Drag(handle.warp.handle, Point(now.x + dx, now.y + dy)))

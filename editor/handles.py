@@ -39,14 +39,20 @@ Handles = Mapping[str, Handle]
 
 def put_down(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None) -> Handle:
     """A handle at a drag's handle point, without a template yet; ``origin`` is where its content came from."""
-    cell = rasters.nearest_cell(drag.handle)
+    cell, offset = cell_and_offset(drag.handle, rasters)
     return Handle(
         start=start or drag,
         target=drag.target,
         cell=cell,
-        offset=rasters.to_cell(drag.handle) - cell,
+        offset=offset,
         warp=Drag(origin or drag.handle, drag.handle),
     )
+
+
+def cell_and_offset(point: Point, rasters: Rasters) -> tuple[Cell, Cell]:
+    """The whole cell nearest to a point of the picture, and what leads from there to the point."""
+    cell = rasters.nearest_cell(point)
+    return cell, rasters.to_cell(point) - cell
 
 
 def place(handle: Handle, rasters: Rasters) -> Point:

@@ -101,6 +101,13 @@ class Rasters:
             (cell.row + 0.5) * self.picture.height / self.rows - 0.5,
         )
 
+    def to_working(self, point: Point) -> Point:
+        """The place of the working picture under a point of the picture."""
+        return Point(
+            (point.x + 0.5) * self.working.width / self.picture.width - 0.5,
+            (point.y + 0.5) * self.working.height / self.picture.height - 0.5,
+        )
+
     def nearest_cell(self, point: Point) -> Cell:
         """The whole cell nearest to a point of the picture, never outside the raster."""
         cell = self.to_cell(point).rounded()
@@ -122,6 +129,11 @@ class Rasters:
         if drag.handle == drag.target:
             place = f"({drag.handle.x:g}, {drag.handle.y:g})"
             raise PointError(f"handle and target are both at {place}: put the target where the content should go")
+
+
+def moved_inside(point: Point, size: Size) -> Point:
+    """The nearest place between the outermost pixels' centres of a picture."""
+    return Point(min(max(point.x, 0.0), size.width - 1.0), min(max(point.y, 0.0), size.height - 1.0))
 
 
 def distance(one: Point, other: Point) -> float:

@@ -423,10 +423,7 @@ class DragSession:
             latent.grad = gradient
             optimizer.step()
             optimizer.zero_grad()
-        self.iteration += 1
-        self._latent_moved = True
-        self.timeline.add(self.iteration, self._handles, latent)
-        return self._step(loss=value, arrived=False, x0=x0)
+        return self._advance(latent, loss=value, x0=x0)
 
     @torch.no_grad()
     def _glide(self, *, preview: bool) -> DragStep:
@@ -450,10 +447,14 @@ class DragSession:
         )
         latent += math.sqrt(level.alpha) * (after - before)
         self._handles = further
+        return self._advance(latent, loss=0.0, x0=x0)
+
+    def _advance(self, latent: Tensor, *, loss: float, x0: Tensor | None) -> DragStep:
+        """The latent has been changed: one iteration more, kept on the timeline."""
         self.iteration += 1
         self._latent_moved = True
         self.timeline.add(self.iteration, self._handles, latent)
-        return self._step(loss=0.0, arrived=False, x0=x0)
+        return self._step(loss=loss, arrived=False, x0=x0)
 
     def _encode(self, working: Image.Image) -> Tensor:
         """The clean latent of a picture of the working size; the last one's is kept, since the next begins there."""

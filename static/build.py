@@ -112,7 +112,8 @@ def compose_samples(installed: Path) -> None:
             picture = Image.new("RGBA", (SIDE, SIDE), BACKGROUND)
             picture.alpha_composite(scaled, (corner, corner))
         else:
-            picture = Image.open(drawn / f"{sample['name']}.webp")
+            with Image.open(drawn / f"{sample['name']}.webp") as kept:
+                picture = kept.copy()
         picture.convert("RGB").save(folder / f"{sample['name']}.png", optimize=True)
         mask = Image.new("L", (SIDE, SIDE), 0)
         mask.paste(255, tuple(sample["box"]))

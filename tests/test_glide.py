@@ -59,11 +59,6 @@ def test_a_region_smaller_than_a_pixel_of_the_working_picture_stays() -> None:
     assert warped(working, {"a": glided(1.0)[-1]}, nothing, RASTERS) is working
 
 
-@pytest.fixture(scope="module")
-def tiny(small: Diffusion) -> Diffusion:
-    return small
-
-
 def pictures() -> tuple[Image.Image, Image.Image]:
     """At the working size of 96 x 64, and as uploaded."""
     levels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
@@ -86,8 +81,8 @@ def glide_to_the_end(session: DragSession) -> None:
             return
 
 
-def test_what_the_latent_shows_is_warped_and_its_noise_stays(tiny: Diffusion) -> None:
-    session = prepared(tiny)
+def test_what_the_latent_shows_is_warped_and_its_noise_stays(small: Diffusion) -> None:
+    session = prepared(small)
     unedited = session.latent
     session.add_drag("a", DRAG)
     steps = []
@@ -105,14 +100,14 @@ def test_what_the_latent_shows_is_warped_and_its_noise_stays(tiny: Diffusion) ->
     across, down = (one / other for one, other in zip(working.size, (150, 100), strict=True))
     ends = [Point((p.x + 0.5) * across - 0.5, (p.y + 0.5) * down - 0.5) for p in (DRAG.handle, DRAG.target)]
     shown = warp(working, [Drag(*ends)])
-    clean, moved = (tiny.encode(to_tensor(picture, rasters.working)) for picture in (working, shown))
+    clean, moved = (small.encode(to_tensor(picture, rasters.working)) for picture in (working, shown))
     expected = unedited + math.sqrt(session._levels[-1].alpha) * (moved - clean)
     torch.testing.assert_close(session.latent, expected, atol=1e-4, rtol=0)
     session.close()
 
 
-def test_motion_supervision_takes_over(tiny: Diffusion) -> None:
-    session = prepared(tiny, warp_share=0.5, max_iterations=30)
+def test_motion_supervision_takes_over(small: Diffusion) -> None:
+    session = prepared(small, warp_share=0.5, max_iterations=30)
     session.add_drag("a", DRAG)
     losses = [step.loss for step in session.drag(preview_every=0)]
     first = next(index for index, loss in enumerate(losses) if loss > 0)
@@ -121,8 +116,8 @@ def test_motion_supervision_takes_over(tiny: Diffusion) -> None:
     session.close()
 
 
-def test_a_shorter_way_ends_sooner_and_another_target_is_followed(tiny: Diffusion) -> None:
-    session = prepared(tiny)
+def test_a_shorter_way_ends_sooner_and_another_target_is_followed(small: Diffusion) -> None:
+    session = prepared(small)
     session.add_drag("long", DRAG)
     session.add_drag("short", Drag(Point(120, 80), Point(126, 80)))
     run = session.drag(preview_every=0)
@@ -138,8 +133,8 @@ def test_a_shorter_way_ends_sooner_and_another_target_is_followed(tiny: Diffusio
     session.close()
 
 
-def test_a_handle_on_warped_content_knows_where_that_came_from(tiny: Diffusion) -> None:
-    session = prepared(tiny)
+def test_a_handle_on_warped_content_knows_where_that_came_from(small: Diffusion) -> None:
+    session = prepared(small)
     session.add_drag("a", DRAG)
     glide_to_the_end(session)
     session.add_drag("b", Drag(DRAG.target, Point(100, 20)))
@@ -150,14 +145,14 @@ def test_a_handle_on_warped_content_knows_where_that_came_from(tiny: Diffusion) 
     session.close()
 
 
-def test_it_goes_on_from_a_snapshot_bit_for_bit_and_from_a_moment_nearly(tiny: Diffusion) -> None:
-    session = prepared(tiny, max_iterations=12)
+def test_it_goes_on_from_a_snapshot_bit_for_bit_and_from_a_moment_nearly(small: Diffusion) -> None:
+    session = prepared(small, max_iterations=12)
     session.add_drag("a", DRAG)
     session.set_mask(np.pad(np.ones((90, 140)), 5))
     run = session.drag(preview_every=3)
     for _ in range(5):
         next(run)
-    other = DragSession.restore(tiny, pictures()[1], session.snapshot())
+    other = DragSession.restore(small, pictures()[1], session.snapshot())
     for _ in run:
         pass
     for _ in other.drag(preview_every=3):
