@@ -13,6 +13,20 @@ def patch_offsets(radius: int, like: Tensor) -> Tensor:
     return torch.cartesian_prod(side, side)
 
 
+def _within_centres(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of cells, those beyond the outermost features' centres moved to the first whole cell there.
+
+    The upsampled map is constant from there on. Reading it at one place makes its differences exactly nought: rounding
+    then neither chooses the nearest of equal cells nor gives an L1 between them a slope.
+    """
+    rows, columns = raster
+    first_row, first_column = ((size // features.shape[axis] - 1) // 2 for axis, size in ((2, rows), (3, columns)))
+    return (
+        cells[..., 0].clamp(first_row, rows - 1 - first_row),
+        cells[..., 1].clamp(first_column, columns - 1 - first_column),
+    )
+
+
 def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:
     """The values that the features, bilinearly upsampled to the raster, have at whole cells.
 
@@ -26,8 +40,7 @@ def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Te
         ``(n, C, k)``; differentiable in ``features``.
     """
     rows, columns = raster
-    row = cells[..., 0].clamp(0, rows - 1)
-    column = cells[..., 1].clamp(0, columns - 1)
+    row, column = _within_centres(features, cells, raster)
     grid = torch.stack([(2 * column + 1) / columns - 1, (2 * row + 1) / rows - 1], dim=-1)
     sampled = grid_sample(features, grid[None], padding_mode="border", align_corners=False)
     return sampled[0].transpose(0, 1)
@@ -36,6 +49,7 @@ def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Te
 def sample_between_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:
     """As `sample_cells`, at fractional cells: the upsampled map is interpolated bilinearly once more between the four
     whole cells around, as the authors' code does."""
+    cells = torch.stack(_within_centres(features, cells, raster), dim=-1)
     whole = cells.floor()
     row, column = (cells - whole).unbind(-1)
     corners = cells.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])

@@ -35,10 +35,7 @@ def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: i
     window = handles[:, None] + patch_offsets(radius, handles)
     distances = (sample_cells(features, window, raster) - templates[..., None]).abs().sum(1)
     outside = ((window < 0) | (window >= window.new_tensor(raster))).any(-1)
-    distances = distances.masked_fill(outside, torch.inf)
-    # Beyond the outermost feature's centre the upsampled map is constant: rounding must not choose between such cells.
-    slack = 1 + 64 * torch.finfo(distances.dtype).eps
-    nearest = (distances <= distances.amin(-1, keepdim=True) * slack).int().argmax(-1)
+    nearest = distances.masked_fill(outside, torch.inf).argmin(-1)
     return window[torch.arange(len(window), device=window.device), nearest]
 
 

@@ -75,6 +75,18 @@ def bilinear(image: Tensor, row: float, column: float) -> Tensor:
     )
 
 
+def is_flat(here: Place, ahead: Place, raster: tuple[int, int], features: Tensor) -> bool:
+    """Whether the upsampled map is the same at both places: each coordinate equal, or beyond the outermost feature's
+    centre on the same side, from where on the map is constant (whole cells; between them it is interpolated)."""
+    for axis in (0, 1):
+        centre = raster[axis] / features.shape[2 + axis] / 2 - 0.5
+        before = max(here[axis], ahead[axis]) <= math.floor(centre)
+        after = min(here[axis], ahead[axis]) >= raster[axis] - 1 - math.floor(centre)
+        if not (before or after or here[axis] == ahead[axis]):
+            return False
+    return True
+
+
 def drag(
     unet: UNet2DConditionModel,
     latent: Tensor,
@@ -135,8 +147,10 @@ def drag(
             step = ((target[0] - row) / distance, (target[1] - column) / distance)
             for r in range(int(row) - supervision_radius, int(row) + supervision_radius + 1):
                 for c in range(int(column) - supervision_radius, int(column) + supervision_radius + 1):
-                    if 0 <= r < rows and 0 <= c < columns:
-                        ahead = bilinear(current, r + step[0], c + step[1])
+                    place = (r + step[0], c + step[1])
+                    # There only rounding would differ, and an L1 has no slope at nought.
+                    if 0 <= r < rows and 0 <= c < columns and not is_flat((r, c), place, raster, features):
+                        ahead = bilinear(current, *place)
                         loss = loss + (ahead - current[:, r, c].detach()).abs().mean()
         if mask is not None:
             loss = loss + mask_weight * ((below - below_start) * (1 - mask)).abs().sum()

@@ -43,6 +43,17 @@ def test_the_detached_patch_gets_no_gradient() -> None:
     assert ahead[:, 1].min() >= 4  # cell 9 reads columns 4 and 5 of the map; cell 8 would read 3 and 4
 
 
+def test_where_the_map_is_constant_rounding_gives_no_gradient() -> None:
+    """From the outermost feature's centre outwards, the patch and the patch one step ahead are the same."""
+    features = torch.randn(1, 64, 8, 8).requires_grad_()
+    handle, target = torch.tensor([[31.0, 30.0]]), torch.tensor([[31.6, 31.3]])
+    loss = motion_supervision_loss(features, handle, target, 0, RASTER)
+    loss.backward()
+    assert loss.item() == 0
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
 def test_scale_is_mean_over_channels_and_sum_over_the_patch() -> None:
     rows = torch.arange(16).double()[None, None, :, None].expand(1, 7, 16, 16)  # value = row of the map = cell / 2
     handle, target = torch.tensor([[15.0, 15.0]]).double(), torch.tensor([[25.0, 15.0]]).double()
