@@ -12,6 +12,9 @@ from typing import Any
 from editor.errors import SettingsError
 from editor.references import Setting
 
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
+"""Of each attention, that a LoRA may be put on."""
+
 
 def _setting(default: Setting, low: float, high: float, *, live: bool = False) -> Any:
     return field(default=default, metadata={"low": low, "high": high, "live": live})
@@ -44,7 +47,7 @@ class DragSettings:
     lora_lr: float = _setting(5e-4, 1e-7, 1.0)
     lora_steps: int = _setting(80, 0, 10_000)
     lora_batch: int = _setting(4, 1, 64)
-    lora_targets: str = field(default="to_q to_k to_v to_out", metadata={"live": False})
+    lora_targets: str = field(default=" ".join(PROJECTIONS), metadata={"live": False, "words": PROJECTIONS})
     lora_copies: int = _setting(0, 0, 64)
     ddim_steps: int = _setting(50, 2, 999)
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
@@ -60,9 +63,8 @@ class DragSettings:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             _check_range(entry, getattr(self, entry.name))
-        known = ("to_q", "to_k", "to_v", "to_out")
-        if not self.lora_targets.split() or any(name not in known for name in self.lora_targets.split()):
-            choice = f"one or more of {', '.join(known)}, separated by blanks, work"
+        if not self.lora_targets.split() or not {*self.lora_targets.split()} <= {*PROJECTIONS}:
+            choice = f"one or more of {', '.join(PROJECTIONS)}, separated by blanks, work"
             raise SettingsError(f"lora_targets is {self.lora_targets!r}: {choice}")
 
     @classmethod

@@ -392,7 +392,8 @@ ClientMessage = Hello | Request | Presence | Rename | AckFrame | Ping
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """The model in use; ``settings`` are its defaults by name, ``kind`` is ``builtin`` or ``stable-diffusion``.
 
-    ``ranges`` are the least and the largest value of each setting that is a number, both included.
+    ``ranges`` are the least and the largest value of each setting that is a number, both included. ``words`` are those
+    that a setting may consist of which is a list of words, separated by blanks.
     """
 
     name: str
@@ -400,6 +401,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     settings: dict[str, Setting]
     presets: list[str]
     ranges: dict[str, tuple[float, float]] = {}
+    words: dict[str, tuple[str, ...]] = {}
 
 
 class MostAllowed(Struct, frozen=True, kw_only=True):

@@ -66,9 +66,10 @@ SERVER: list[p.ServerMessage] = [
         model=p.ModelInfo(
             name="built-in",
             kind="builtin",
-            settings={"lora_steps": 80, "preset": ""},
+            settings={"lora_steps": 80, "lora_targets": "to_q to_v", "preset": ""},
             presets=["paper"],
             ranges={"lora_steps": (0.0, 10_000.0)},
+            words={"lora_targets": ("to_q", "to_k", "to_v", "to_out")},
         ),
         capabilities=("password",),
         limits=p.MostAllowed(upload_bytes=20 * 2**20, pixels=25_000_000),

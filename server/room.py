@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -491,8 +491,15 @@ def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
         low, high = model.ranges.get(name, ANY_NUMBER)
         if not low <= value <= high:
             raise Refused("invalid", f"{name} is {value!r}: {low:.10g} to {high:.10g} works")
+    if name in model.words and isinstance(value, str) and not _consists_of(value, model.words[name]):
+        choice = f"one or more of {', '.join(model.words[name])}, separated by blanks, work"
+        raise Refused("invalid", f"{name} is {value!r}: {choice}")
     if name == "preset" and value not in ("", *model.presets):
         raise Refused("invalid", f"there is no preset {value!r}: there are {', '.join(model.presets)}")
+
+
+def _consists_of(text: str, words: Sequence[str]) -> bool:
+    return bool(text.split()) and {*text.split()} <= {*words}
 
 
 def _check_new_layer(document: Document, id: str) -> None:

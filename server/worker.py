@@ -121,12 +121,18 @@ class DeviceWorker:
             for entry in dataclasses.fields(DragSettings)
             if "low" in entry.metadata
         }
+        words = {
+            entry.name: entry.metadata["words"]
+            for entry in dataclasses.fields(DragSettings)
+            if "words" in entry.metadata
+        }
         return ModelInfo(
             name=self._model.name,
             kind=self._model.kind,
             settings={**defaults, **OWN_SETTINGS},
             presets=list(PRESETS),
             ranges={**ranges, **OWN_RANGES},
+            words=words,
         )
 
     @property

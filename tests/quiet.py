@@ -24,6 +24,7 @@ MODEL = ModelInfo(
     kind="builtin",
     settings={
         "lora_steps": 80,
+        "lora_targets": "to_q to_k to_v to_out",
         "latent_lr": 0.01,
         "max_iterations": 80,
         "reference_control": False,
@@ -39,6 +40,7 @@ MODEL = ModelInfo(
         "max_iterations": (1, 10_000),
         "preview_every": (1, 99),
     },
+    words={"lora_targets": ("to_q", "to_k", "to_v", "to_out")},
 )
 
 

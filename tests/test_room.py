@@ -101,6 +101,8 @@ def test_an_operation_is_known_when_it_comes_again() -> None:
         (SetSettings(settings={"reference_control": 1}), "invalid", "true or false"),
         (SetSettings(settings={"latent_lr": "fast"}), "invalid", "'fast'"),
         (SetSettings(settings={"preset": "magic"}), "invalid", "'magic': there are official, paper"),
+        (SetSettings(settings={"lora_targets": "to_q nose"}), "invalid", "'to_q nose': one or more of to_q, to_k"),
+        (SetSettings(settings={"lora_targets": " "}), "invalid", "' '"),
         (SetSettings(settings={"preview_every": 0}), "invalid", "preview_every is 0: 1 to 99 works"),
         (SetSettings(settings={"latent_lr": 11.5}), "invalid", "latent_lr is 11.5: 1e-06 to 10 works"),
         (RemoveStroke(id="none"), "unknown", "'none'"),

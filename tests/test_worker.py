@@ -122,6 +122,7 @@ def test_people_are_told_of_all_settings(worker: DeviceWorker) -> None:
     assert worker.info.ranges["preview_side"] == (32, 1024)
     numbers = {name for name, value in worker.info.settings.items() if type(value) in (int, float)}
     assert set(worker.info.ranges) == numbers
+    assert worker.info.words == {"lora_targets": ("to_q", "to_k", "to_v", "to_out")}
 
 
 def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWorker, told: Told) -> None:

@@ -179,6 +179,8 @@ export interface ModelInfo {
   readonly presets: readonly string[];
   /** The least and the largest value of each setting that is a number, both included. */
   readonly ranges: Readonly<Record<string, readonly [low: number, high: number]>>;
+  /** Those that a setting may consist of which is a list of words, separated by blanks. */
+  readonly words: Readonly<Record<string, readonly string[]>>;
 }
 
 export type Role = "owner" | "editor" | "viewer";

@@ -97,7 +97,7 @@ const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, drawn:
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };
 const RUN: Keys<Run> = { id: true, by: true, iterations: true, outcome: true, interrupted: true, message: true };
 const RESULT: Keys<Result> = { sha256: true, run: true };
-const MODEL: Keys<ModelInfo> = { name: true, kind: true, settings: true, presets: true, ranges: true };
+const MODEL: Keys<ModelInfo> = { name: true, kind: true, settings: true, presets: true, ranges: true, words: true };
 
 const messages = recorded as unknown as readonly { readonly from: "client" | "server"; readonly json: Json; readonly msgpack: string }[];
 const named = (from: string) => messages.filter((one) => one.from === from).map((one) => [String(one.json.type), one] as const);
