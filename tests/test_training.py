@@ -161,7 +161,7 @@ def test_training_stops_after_its_minutes(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    rates = [pace(step, 10_000) for step in range(10_000)]
+    rates = [pace(step, 10_000, cooling=0.3) for step in range(10_000)]
     assert rates[0] < 0.01
     assert rates[200] == rates[6000] == 1
     assert rates[-1] < 0.03

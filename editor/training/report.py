@@ -164,14 +164,18 @@ def search(
     for name, values in grid.items():
         for value in values:
             tried = {**best, name: value}
-            if tried != best and (result := _score(model, trials, tried)) > score:
+            if _settings(tried) != _settings(best) and (result := _score(model, trials, tried)) > score:
                 best, score = tried, result
     return best
 
 
+def _settings(overrides: Mapping[str, Setting]) -> DragSettings:
+    return DragSettings.resolve(None, {}, overrides)
+
+
 def _score(model: Diffusion, trials: Sequence[Sequence[Trial]], overrides: Mapping[str, Setting]) -> float:
     """Decibels of likeness, less one for each 2 pixels that content is away."""
-    settings = DragSettings.resolve(None, {}, overrides)
+    settings = _settings(overrides)
     judgements = [
         judge(trial, *edited)
         for group in trials

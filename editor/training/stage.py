@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 200
 """Steps in which the learning rate rises from nothing."""
-COOL_DOWN = 0.3
-"""Last part of the steps, in which the learning rate falls to `FLOOR` of itself, along a cosine."""
 FLOOR = 0.02
+"""Share of the learning rate that is left at the last step."""
 CLIP = 1.0
 """Norm that gradients are clipped to."""
 
@@ -38,11 +37,13 @@ class Stage(ABC):
         modules: what is trained.
         rate: learning rate of Muon and AdamW at its highest.
         averaging: decay of the moving average of the weights, in the long run.
+        cooling: last part of the steps, in which the learning rate falls to `FLOOR` of itself, along a cosine.
     """
 
     name: str
     rate: float
     averaging = 0.999
+    cooling = 0.3
     modules: nn.ModuleDict
 
     @abstractmethod
@@ -114,7 +115,7 @@ class Training:
         progress = self.step / steps
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self._stage.rate * pace(self.step, steps)
+                group["lr"] = self._stage.rate * pace(self.step, steps, self._stage.cooling)
         parts = self._stage.loss(self.step, progress)
         total = torch.stack(list(parts.values())).sum()
         total.backward()
@@ -162,9 +163,9 @@ class Training:
         return ", ".join(f"{name} {np.mean(values[-100:]):.5f}" for name, values in self._losses.items())
 
 
-def pace(step: int, steps: int) -> float:
-    """Share of the highest learning rate at a step of so many."""
-    left = (steps - step) / max(1.0, COOL_DOWN * steps)
+def pace(step: int, steps: int, cooling: float) -> float:
+    """Share of the highest learning rate at a step of so many; it falls over the last ``cooling`` of them."""
+    left = (steps - step) / max(1.0, cooling * steps)
     falling = FLOOR + (1 - FLOOR) * (1 - math.cos(math.pi * min(1.0, left))) / 2
     return min((step + 1) / WARM_UP, 1.0) * falling
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderDC
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from editor.cli import parse_setting
@@ -25,13 +26,11 @@ from editor.training.stage import Training
 
 GRID: Mapping[str, Sequence[Setting]] = {
     "warp_share": (0.5, 1.0),
-    "tracking_radius": (1,),
     "inversion_strength": (0.2, 0.3, 0.5),
-    "lora_copies": (16,),
-    "lora_steps": (40, 120),
-    "reference_control": (True,),
-    "latent_lr": (0.005, 0.02),
-    "supervision_radius": (2,),
+    "lora_steps": (40, 80),
+    "tracking_radius": (1, 3),
+    "latent_lr": (0.01, 0.02),
+    "supervision_radius": (1, 2),
 }
 """Settings that are searched, in this order, and what is tried beside their defaults."""
 
@@ -145,11 +144,22 @@ def _denoiser(folder: Path, *, seed: int, batch: int | None = None, start: str |
 def _begun_from(start: str, folder: Path, *, seed: int, batch: int | None) -> _Denoiser:
     """A training that has taken no step yet, with the weights of a finished model."""
     model = Diffusion.load(start, device="cpu", dtype=torch.float32)
-    model.vae.save_pretrained(folder / "vae")
+    if not _lies_in(folder / "vae", model.vae):
+        model.vae.save_pretrained(folder / "vae")
+        (folder / "latents.f16").unlink(missing_ok=True)
     model.tokenizer.save_pretrained(folder / "tokenizer")
-    (folder / "latents.f16").unlink(missing_ok=True)
     denoiser = _denoiser(folder, seed=seed, batch=batch)
     for modules in (denoiser.stage.modules, denoiser.training.averaged):
         modules["unet"].load_state_dict(model.unet.state_dict())
         modules["text_encoder"].load_state_dict(model.text_encoder.state_dict())
     return denoiser
+
+
+def _lies_in(folder: Path, vae: Any) -> bool:
+    """Whether this very autoencoder is kept there, so that latents which lie beside it are its own."""
+    file = folder / "diffusion_pytorch_model.safetensors"
+    if not file.is_file():
+        return False
+    kept, weights = load_file(file), vae.state_dict()
+    same_weights = kept.keys() == weights.keys() and all(torch.equal(kept[name], weights[name]) for name in kept)
+    return same_weights and bool(vae.config.scaling_factor == vae.load_config(folder)["scaling_factor"])
