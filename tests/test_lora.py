@@ -16,9 +16,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
     return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
 
 
-def make_lora(model: Diffusion, seed: int = 0, targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out")) -> Lora:
+def make_lora(
+    model: Diffusion,
+    seed: int = 0,
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out"),
+    learning_rate: float = 0.01,
+) -> Lora:
     generator = torch.Generator().manual_seed(seed)
-    return Lora(model, rank=4, targets=targets, learning_rate=0.01, generator=generator)
+    return Lora(model, rank=4, targets=targets, learning_rate=learning_rate, generator=generator)
 
 
 @pytest.fixture
@@ -35,13 +40,13 @@ def noise_of(model: Diffusion) -> torch.Tensor:
 
 
 def test_fitting_makes_the_model_know_the_picture(model: Diffusion, samples: Path) -> None:
-    """The loss over fixed draws falls in thirty steps on a picture the built-in model has to learn."""
+    """The loss over fixed draws falls in fifty steps on a picture the built-in model has to learn."""
     from PIL import Image
 
     from editor.picture import to_tensor
     from editor.points import Size
 
-    lora = make_lora(model)
+    lora = make_lora(model, learning_rate=0.003)
     try:
         latent = model.encode(to_tensor(Image.open(samples / "koala.png"), Size(256, 256)).flip(-2))
         text = model.embed_prompt("a koala")
@@ -54,11 +59,12 @@ def test_fitting_makes_the_model_know_the_picture(model: Diffusion, samples: Pat
                     noise = torch.randn(latent.shape, generator=generator)
                     alpha = model.alphas_cumprod[timestep]
                     noisy = alpha**0.5 * latent + (1 - alpha) ** 0.5 * noise
-                    total += (model.predict(noisy, timestep, text).noise - noise).pow(2).mean().item()
+                    error = (model.predict(noisy, timestep, text).noise - noise).pow(2).mean().item()
+                    total += error / alpha  # in velocity, which this model predicts
             return total
 
         before, generator = loss(), torch.Generator().manual_seed(0)
-        for _ in range(30):
+        for _ in range(50):
             lora.fit_step(model, latent, text, 2, generator)
         after = loss()
         assert after < 0.95 * before
