@@ -18,6 +18,13 @@ from tests.quiet import QuietEngine, png
 AXE = ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES: dict[str, ViewportSize] = {"wide": WIDE, "tablet": TABLET, "phone": PHONE}
+EACH_ONCE = [("wide", "dark"), ("tablet", "light"), ("phone", "light")]
+LOOKS = EACH_ONCE + [
+    pytest.param(size, theme, marks=pytest.mark.long)
+    for size in SIZES
+    for theme in ("light", "dark")
+    if (size, theme) not in EACH_ONCE
+]
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -102,8 +109,7 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     yield "refused"
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_every_screen(
     open_page: OpenPage,
     upload: Path,
