@@ -63,9 +63,7 @@ class DragSettings:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             _check_range(entry, getattr(self, entry.name))
-        if not self.lora_targets.split() or not {*self.lora_targets.split()} <= {*PROJECTIONS}:
-            choice = f"one or more of {', '.join(PROJECTIONS)}, separated by blanks, work"
-            raise SettingsError(f"lora_targets is {self.lora_targets!r}: {choice}")
+            _check_words(entry, getattr(self, entry.name))
 
     @classmethod
     def resolve(
@@ -138,3 +136,9 @@ def _typed(entry: dataclasses.Field[Any], value: object) -> Setting:
 def _check_range(entry: dataclasses.Field[Any], value: float) -> None:
     if "low" in entry.metadata and not entry.metadata["low"] <= value <= entry.metadata["high"]:
         raise SettingsError(f"{entry.name} is {value!r}: {entry.metadata['low']:g} to {entry.metadata['high']:g} works")
+
+
+def _check_words(entry: dataclasses.Field[Any], value: str) -> None:
+    if "words" in entry.metadata and not (value.split() and {*value.split()} <= {*entry.metadata["words"]}):
+        choice = f"one or more of {', '.join(entry.metadata['words'])}, separated by blanks, work"
+        raise SettingsError(f"{entry.name} is {value!r}: {choice}")

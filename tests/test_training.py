@@ -22,7 +22,7 @@ from editor.training.pictures import Collection, Emoji, caption_of, catalogue, h
 from editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
 from editor.training.scenes import Crop, draw_scene, name_of, scene_at, still_scene
 from editor.training.stage import Stage, Training, pace
-from editor.training.stages import write
+from editor.training.stages import _lies_in, write
 from editor.training.trials import REACH, bend, cross_correlation, distance_left, make_trials
 
 
@@ -197,6 +197,19 @@ def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path
     everything = np.arange(5)
     assert torch.equal(kept[everything], again[everything])
     assert kept.captions == again.captions
+
+
+def test_only_the_same_autoencoder_keeps_its_latents(tmp_path: Path) -> None:
+    vae = AutoencoderDC.from_config(new_autoencoder().config)
+    assert not _lies_in(tmp_path, vae)
+    vae.save_pretrained(tmp_path)
+    assert _lies_in(tmp_path, vae)
+    vae.register_to_config(scaling_factor=0.5)
+    assert not _lies_in(tmp_path, vae)
+    vae.save_pretrained(tmp_path)
+    with torch.no_grad():
+        next(vae.parameters()).add_(1e-3)
+    assert not _lies_in(tmp_path, vae)
 
 
 def test_the_finished_model_opens_and_draws(

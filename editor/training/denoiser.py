@@ -217,8 +217,8 @@ class DenoiserStage(Stage):
         predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0]
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         errors = (predicted - velocity).square().flatten(1).mean(1)
-        snr_and_one = 1 / (1 - alpha.flatten())
-        return {"velocity": (errors * (snr_and_one.clamp(max=SNR_LIMIT) / snr_and_one)).mean()}
+        weights = (SNR_LIMIT * (1 - alpha.flatten())).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
+        return {"velocity": (errors * weights).mean()}
 
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """What it makes of `PROMPTS`."""
