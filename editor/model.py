@@ -145,7 +145,7 @@ class Diffusion:
         """
         source = find_model(reference)
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
-        chosen = _device(device)
+        chosen = pick_device(device)
         dtype = dtype or _best_dtype(chosen, wide_range=source.needs_wide_range)
         weights = {"dtype": dtype, "use_safetensors": True}
         folder = source.folder
@@ -323,7 +323,7 @@ def _vae_stride(vae: Autoencoder) -> int:
     return int(2 ** (len(blocks) - 1))
 
 
-def _device(name: str | None) -> torch.device:
+def pick_device(name: str | None) -> torch.device:
     """The device of this name, by default the best there is. Raises `ModelError`."""
     if name is None:
         name = "cuda:0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

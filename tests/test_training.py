@@ -17,8 +17,8 @@ from editor import Diffusion, Drag, Point
 from editor.generate import generate
 from editor.training.__main__ import main
 from editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
-from editor.training.denoiser import MOST_UNEVEN, DenoiserStage, Latents, assemble, draw_noise, new_tokenizer
-from editor.training.pictures import Collection, Emoji, caption_of, catalogue, held_out
+from editor.training.denoiser import MOST_UNEVEN, TOGETHER, DenoiserStage, Latents, assemble, draw_noise, new_tokenizer
+from editor.training.pictures import Collection, Emoji, TrainingError, catalogue, held_out, names_of
 from editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
 from editor.training.scenes import Crop, draw_scene, name_of, scene_at, still_scene
 from editor.training.stage import Stage, Training, pace
@@ -44,11 +44,14 @@ def shapes() -> Collection:
 
 
 def test_captions_come_from_code_points_without_the_skin_tone() -> None:
-    assert caption_of("1f9f8") == "teddy bear"
-    assert caption_of("1f44b-1f3fd") == caption_of("1f44b") == "waving hand"
-    assert caption_of("1f3d8-fe0f") == "houses"
-    assert caption_of("1f3f4-e0067_e0062_e0065_e006e_e0067_e007f") == "england"  # so named in the package
-    assert caption_of("e000") is None
+    assert names_of("1f9f8") == ("teddy bear",)
+    assert names_of("1f44b-1f3fd") == names_of("1f44b") == ("waving hand", "wave")
+    assert names_of("1f3d8-fe0f")[0] == "houses"
+    assert names_of("1f697") == ("automobile", "car", "red car")
+    assert names_of("1f415") == ("dog",)  # not "dog2" as well
+    assert names_of("31-20e3")[0] == "keycap 1"
+    assert names_of("1f3f4-e0067_e0062_e0065_e006e_e0067_e007f")[0] == "england"  # so named in the package
+    assert names_of("e000") == ()
 
 
 def test_a_concept_counts_once_however_many_tones_it_comes_in() -> None:
@@ -145,6 +148,21 @@ def test_training_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "interrupted" / "line-sheet.png").is_file()
 
 
+class Broken(Line):
+    """Its loss is nothing from the sixth step on."""
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        return {name: part / (step < 5) for name, part in super().loss(step, progress).items()}
+
+
+def test_a_loss_that_is_not_finite_is_said_and_never_saved(tmp_path: Path) -> None:
+    training = Training(Broken(), tmp_path)
+    training.run(5)
+    with pytest.raises(TrainingError, match="not finite at step 5: take a lower rate"):
+        training.run(20)
+    assert Training(Broken(), tmp_path).step == 5
+
+
 def test_training_learns(tmp_path: Path) -> None:
     training = Training(Line(), tmp_path)
     training.run(400)
@@ -183,18 +201,19 @@ def test_the_autoencoder_learns_a_little_at_once(shapes: Collection) -> None:
 def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path: Path) -> None:
     vae = new_autoencoder().eval()
 
-    def latents() -> Latents:
-        return Latents(shapes, vae, 0.5, tmp_path / "latents.f16", seed=3)
+    def latents(workers: int = 0) -> Latents:
+        return Latents(shapes, vae, 0.5, tmp_path / "latents.f16", seed=3, workers=workers)
 
     kept = latents()
     kept.grow(3)
     with (tmp_path / "latents.f16").open("ab") as file:
         file.write(b"half of the next one")  # a crash while writing
-    again = latents()
-    assert len(again) == 3
-    again.grow(5)
-    kept.grow(5)
-    everything = np.arange(5)
+    again = latents(workers=2)
+    assert len(again) == TOGETHER
+    again.grow(TOGETHER + 1)
+    kept.grow(TOGETHER + 1)
+    assert len(kept) == len(again) == 2 * TOGETHER
+    everything = np.arange(2 * TOGETHER)
     assert torch.equal(kept[everything], again[everything])
     assert kept.captions == again.captions
 

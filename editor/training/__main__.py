@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         training.add_argument("--steps", type=int, required=True, help="in all, over all runs")
         training.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; goes on next time")
         training.add_argument("--batch", type=int, help="scenes a step")
+        training.add_argument("--device", help="torch device such as cuda:0 (default: the best there is)")
         if name == "denoiser":
+            training.add_argument("--workers", type=int, default=0, help="processes that draw scenes ahead")
             training.add_argument(
                 "--start",
                 metavar="REF",

@@ -16,6 +16,7 @@ from editor.training.pictures import SIDE, Collection
 from editor.training.scenes import draw_scene, still_scene
 from editor.training.stage import Stage, tile
 
+CPU = torch.device("cpu")
 STRIDE = 8
 WHOLE = 0.7
 """From this part of the training on, whole pictures are seen, with whose statistics the normalisations will work."""
@@ -69,20 +70,24 @@ class AutoencoderStage(Stage):
     name = "autoencoder"
     rate = 1.5e-3
 
-    def __init__(self, pictures: Collection, shown: Collection, *, batch: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, pictures: Collection, shown: Collection, *, device: torch.device = CPU, batch: int = 8, seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
         self._pictures, self._shown, self._batch, self._seed = pictures, shown, batch, seed
-        self.modules = nn.ModuleDict({"vae": new_autoencoder().to(memory_format=torch.channels_last)})
+        self._device = device
+        vae = new_autoencoder().to(device=device, memory_format=torch.channels_last)
+        self.modules = nn.ModuleDict({"vae": vae})
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         """Colours and gradients on one batch."""
         random = np.random.default_rng((self._seed, step))
         side, count = (CROP, self._batch) if progress < WHOLE else (SIDE, max(1, self._batch // 4))
         scenes = torch.stack([draw_scene(self._pictures, random, side).pixels for _ in range(count)])
-        scenes = scenes.contiguous(memory_format=torch.channels_last)
+        scenes = scenes.to(self._device, memory_format=torch.channels_last)
         vae: Any = self.modules["vae"]
         latents = vae.encode(scenes).latent
-        noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
+        noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32)).to(self._device)
         shown = vae.decode(latents + NOISE * latents.std().detach() * noise).sample
         return {
             "colour": (shown - scenes).abs().mean() + SQUARES * mse_loss(shown, scenes),
@@ -92,6 +97,7 @@ class AutoencoderStage(Stage):
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """Held-out pictures above what comes back of them."""
         scenes = torch.stack([still_scene(self._shown[index]) for index in _spread(len(self._shown), 16)])
+        scenes = scenes.to(self._device)
         back = reconstruct(averaged["vae"], scenes)
         rows = [part for start in (0, 8) for part in (scenes[start : start + 8], back[start : start + 8])]
         return tile(torch.cat(rows), columns=8)
@@ -122,7 +128,8 @@ def signal_to_noise(shown: Tensor, truth: Tensor) -> Tensor:
 def latent_scale(vae: Any, pictures: Collection, *, count: int = 200, seed: int = 0) -> float:
     """What latents are multiplied by for unit variance."""
     random = np.random.default_rng((seed, 1))
-    latents = [vae.encode(draw_scene(pictures, random).pixels[None]).latent for _ in range(count)]
+    scenes = (draw_scene(pictures, random).pixels[None] for _ in range(count))
+    latents = [vae.encode(scene.to(vae.device)).latent for scene in scenes]
     return float(1 / torch.cat(latents).std())
 
 

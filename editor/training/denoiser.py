@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from editor.generate import generate
 from editor.model import Diffusion
-from editor.training.autoencoder import STRIDE
+from editor.training.autoencoder import CPU, STRIDE
 from editor.training.pictures import SIDE, Collection
-from editor.training.scenes import COLOURS, draw_scene
+from editor.training.scenes import COLOURS, Scenes
 from editor.training.stage import Stage, tile
 
 WORDS = 3000
@@ -43,9 +45,13 @@ KNOTS = (3, 9)
 """Knots along a side of the smooth part, at least and below."""
 
 FIRST_LATENTS = 8192
-NEW_LATENTS = 1
-"""Scenes that are drawn and encoded each step: encoding one takes as long as training on one."""
-MOST_LATENTS = 40_000
+NEW_LATENTS = 1 / 16
+"""New scenes for each one that is trained on: encoding one takes as long as training on one."""
+MOST_LATENTS = 131_072
+TOGETHER = 16
+"""Scenes that are encoded at once."""
+AHEAD = 8
+"""How many such groups each worker draws before they are asked for."""
 
 PROMPTS = (
     "a teddy bear",
@@ -97,7 +103,7 @@ def new_unet() -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(48, 96, 192),
+        block_out_channels=(48, 96, 256),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
@@ -126,7 +132,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def new_tokenizer(pictures: Collection) -> CLIPTokenizer:
     """Byte pairs of the captions that are trained on."""
-    captions = sorted({emoji.caption for emoji in pictures.emojis})
+    captions = sorted({name for emoji in pictures.emojis for name in (emoji.caption, *emoji.aliases)})
     ground = [f"a thing on a {colour} background and an" for colour in COLOURS]
     return CLIPTokenizer(model_max_length=TEXT_LENGTH).train_new_from_iterator(captions + ground * 20, WORDS)
 
@@ -139,42 +145,71 @@ class Latents:
         vae: the finished autoencoder.
         scale: what its latents are multiplied by.
         file: where they are kept, so that going on does not encode them again.
+        workers: processes that draw scenes ahead; none draws them when they are asked for.
     """
 
-    def __init__(self, pictures: Collection, vae: Any, scale: float, file: Path, *, seed: int) -> None:
-        self._pictures, self._seed = pictures, seed
+    def __init__(
+        self, pictures: Collection, vae: Any, scale: float, file: Path, *, seed: int, workers: int = 0
+    ) -> None:
+        self._scenes, self._workers = Scenes(pictures, seed, MOST_LATENTS), workers
+        self._drawn: Iterator[tuple[Tensor, Sequence[str]]] | None = None
         self.vae, self.scale = vae, scale
         self._file, self._words = file, file.with_suffix(".txt")
-        self._shape = (4, SIDE // STRIDE, SIDE // STRIDE)
-        self.captions = self._words.read_text().splitlines() if self._words.is_file() else []
+        shape = (4, SIDE // STRIDE, SIDE // STRIDE)
+        captions = self._words.read_text().splitlines() if self._words.is_file() else []
         kept = np.fromfile(file, np.float16) if file.is_file() else np.empty(0, np.float16)
-        whole = min(len(self.captions), kept.size // int(np.prod(self._shape)))
-        self.captions = self.captions[:whole]
-        self._kept: NDArray[np.float16] = np.empty((MOST_LATENTS, *self._shape), np.float16)
-        self._kept[:whole] = kept[: whole * int(np.prod(self._shape))].reshape(-1, *self._shape)
-        kept[: whole * int(np.prod(self._shape))].tofile(file)
+        whole = min(len(captions), kept.size // math.prod(shape)) // TOGETHER * TOGETHER
+        self.captions = captions[:whole]
+        kept = kept[: whole * math.prod(shape)]
+        self._kept = torch.empty(MOST_LATENTS, *shape, dtype=torch.float16, device=vae.device)
+        self._kept[:whole] = torch.from_numpy(kept.reshape(-1, *shape))
+        kept.tofile(file)
         self._words.write_text("".join(f"{caption}\n" for caption in self.captions))
+        self._written = whole
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
         """Latents ``(N, 4, 32, 32)``."""
-        return torch.from_numpy(self._kept[indices].astype(np.float32))
+        chosen: Tensor = self._kept[torch.from_numpy(indices).to(self._kept.device)]
+        return chosen.float()
 
     @torch.no_grad()
     def grow(self, count: int) -> None:
-        """Draw and encode scenes until there are so many."""
-        before = len(self)
-        for number in range(before, min(count, MOST_LATENTS)):
-            scene = draw_scene(self._pictures, np.random.default_rng((self._seed, 2, number)))
-            latent = self.vae.encode(scene.pixels[None]).latent * self.scale
-            self._kept[number] = latent[0].numpy().astype(np.float16)
-            self.captions.append(scene.caption)
-        if len(self) > before:
-            with self._file.open("ab") as file, self._words.open("a") as words:
-                self._kept[before : len(self)].tofile(file)
-                words.writelines(f"{caption}\n" for caption in self.captions[before:])
+        """Draw and encode scenes, `TOGETHER` at a time, until there are so many or more."""
+        while len(self) < min(count, MOST_LATENTS):
+            pixels, captions = next(self._ahead())
+            encoded = self.vae.encode(pixels.to(self._kept.device, non_blocking=True)).latent * self.scale
+            self._kept[len(self) : len(self) + TOGETHER] = encoded
+            self.captions += captions
+        if len(self) - self._written >= self._seldom:
+            self._write()
+
+    def _ahead(self) -> Iterator[tuple[Tensor, Sequence[str]]]:
+        """Scenes from the first that is not there yet."""
+        if self._drawn is None:
+            self._drawn = iter(
+                DataLoader(
+                    self._scenes,
+                    TOGETHER,
+                    sampler=range(len(self), MOST_LATENTS),
+                    num_workers=self._workers,
+                    prefetch_factor=AHEAD if self._workers else None,
+                )
+            )
+        return self._drawn
+
+    @property
+    def _seldom(self) -> int:
+        """How many may be lost by a crash: taking them from a device makes it wait."""
+        return TOGETHER if self._kept.device == CPU else 256 * TOGETHER
+
+    def _write(self) -> None:
+        with self._file.open("ab") as file, self._words.open("a") as words:
+            self._kept[self._written : len(self)].cpu().numpy().tofile(file)
+            words.writelines(f"{caption}\n" for caption in self.captions[self._written :])
+        self._written = len(self)
 
 
 class DenoiserStage(Stage):
@@ -190,31 +225,42 @@ class DenoiserStage(Stage):
     rate = 1.5e-3
     cooling = 0.7
 
-    def __init__(self, latents: Latents, tokenizer: CLIPTokenizer, *, batch: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self,
+        latents: Latents,
+        tokenizer: CLIPTokenizer,
+        *,
+        device: torch.device = CPU,
+        batch: int = 16,
+        seed: int = 0,
+    ) -> None:
         torch.manual_seed(seed)
         self.latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
-        self._alphas = new_scheduler().alphas_cumprod
+        self._device = device
+        self._alphas = new_scheduler().alphas_cumprod.to(device)
         unet = new_unet().to(memory_format=torch.channels_last)
-        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)})
+        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)}).to(device)
+        self._unet = torch.compile(unet) if device.type == "cuda" else unet
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         """Min-SNR weighted squared error of the predicted velocity on one batch."""
-        available = min(FIRST_LATENTS + NEW_LATENTS * step, MOST_LATENTS)
+        available = min(FIRST_LATENTS + int(NEW_LATENTS * self._batch * step), MOST_LATENTS)
         self.latents.grow(available)
         random = np.random.default_rng((self._seed, 3, step))
         indices = random.integers(0, available, self._batch)
         clean = self.latents[indices].contiguous(memory_format=torch.channels_last)
         captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
-        noise = draw_noise(random, self._batch)
+        noise = draw_noise(random, self._batch, self._device)
         spread = (np.arange(self._batch) + random.random(self._batch)) / self._batch  # evenly, so that losses vary less
-        timesteps = torch.from_numpy((spread * len(self._alphas)).astype(np.int64))
+        timesteps = torch.from_numpy((spread * len(self._alphas)).astype(np.int64)).to(self._device)
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         words = self._tokenizer(
             captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
         )
-        text = self.modules["text_encoder"](words.input_ids).last_hidden_state
-        predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            text = self.modules["text_encoder"](words.input_ids.to(self._device)).last_hidden_state
+            predicted = self._unet(noisy, timesteps, text, return_dict=False)[0].float()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         errors = (predicted - velocity).square().flatten(1).mean(1)
         weights = (SNR_LIMIT * (1 - alpha.flatten())).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
@@ -226,14 +272,14 @@ class DenoiserStage(Stage):
         return draw_prompts(model, PROMPTS)
 
 
-def draw_noise(random: np.random.Generator, count: int) -> Tensor:
+def draw_noise(random: np.random.Generator, count: int, device: torch.device = CPU) -> Tensor:
     """White noise ``(count, 4, 32, 32)``, some of it with a smooth part added."""
-    side = SIDE // STRIDE
-    noise = torch.from_numpy(random.standard_normal((count, 4, side, side), dtype=np.float32))
-    for index in range(round(UNEVEN * count)):
-        knots = random.standard_normal((1, 4, *random.integers(*KNOTS, 2)), dtype=np.float32)
-        smooth = interpolate(torch.from_numpy(knots), (side, side), mode="bicubic")[0]
-        noise[index] += random.uniform(0, MOST_UNEVEN) * smooth
+    generator = torch.Generator(device).manual_seed(int(random.integers(2**63)))
+    side, uneven = SIDE // STRIDE, round(UNEVEN * count)
+    noise = torch.randn(count, 4, side, side, generator=generator, device=device)
+    knots = torch.randn(uneven, 4, *random.integers(*KNOTS, 2).tolist(), generator=generator, device=device)
+    amounts = MOST_UNEVEN * torch.rand(uneven, 1, 1, 1, generator=generator, device=device)
+    noise[:uneven] += amounts * interpolate(knots, (side, side), mode="bicubic")
     return noise
 
 
@@ -250,7 +296,7 @@ def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPToke
         tokenizer=tokenizer,
         scheduler=new_scheduler(),
         defaults={},
-        device=torch.device("cpu"),
+        device=next(unet.parameters()).device,
         dtype=torch.float32,
     )
 

@@ -37,25 +37,28 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch's has overloads for closures: nobody here passes one
         """Take one step."""
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._momentum(parameter, group["momentum"])
-                    alike[update.shape[0], update.shape[1]].append((parameter, update))
+                    alike[parameter.shape[0], parameter[0].numel()].append(parameter)
             for (rows, columns), members in alike.items():
-                updates = orthogonal(torch.stack([update for _, update in members]))
+                updates = orthogonal(self._momentum(members, group["momentum"]))
                 size = group["lr"] * SIZE * max(rows, columns) ** 0.5
-                for (parameter, _), update in zip(members, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.view(parameter.shape), alpha=-size)
+                shaped = [update.view(member.shape) for update, member in zip(updates, members, strict=True)]
+                torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(members, shaped, alpha=-size)
 
-    def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        assert parameter.grad is not None
-        state: dict[str, Any] = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - momentum)
-        return parameter.grad.lerp(state["momentum"], momentum).flatten(1)
+    def _momentum(self, members: list[Tensor], momentum: float) -> Tensor:
+        """What parameters of one shape should move along, ``(N, rows, columns)``."""
+        gradients = [member.grad for member in members if member.grad is not None]
+        momenta = []
+        for member in members:
+            state: dict[str, Any] = self.state[member]
+            if not state:
+                state["momentum"] = torch.zeros_like(member)
+            momenta.append(state["momentum"])
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return torch.stack([ahead.flatten(1) for ahead in torch._foreach_lerp(gradients, momenta, momentum)])
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     lying = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     wide: Tensor = lying / lying.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     square = wide @ wide.mT
-    one = torch.eye(square.shape[1])
+    one = torch.eye(square.shape[1], device=square.device)
     factor = whole = one
     for step, (first, third, fifth) in enumerate(COEFFICIENTS):
         if step > 0:

@@ -71,12 +71,14 @@ class Emoji:
         caption: in English, without the skin tone.
         weight: how often it is drawn, relative to the others; the pictures of one concept share one concept's.
         held_out: whether its concept is kept from all training.
+        aliases: what else people call it.
     """
 
     code: str
     caption: str
     weight: float
     held_out: bool
+    aliases: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -112,16 +114,19 @@ def catalogue(codes: Iterable[str]) -> list[Emoji]:
     Three quarters of the pictures are the same people in other skin tones, other genders and flags: a concept counts
     once, however many tones it comes in; flags, signs and joined people count less.
     """
-    named = {code: caption for code in codes if (caption := caption_of(code))}
-    tones = Counter(named.values())
+    named = {code: names for code in codes if (names := names_of(code))}
+    tones = Counter(names[0] for names in named.values())
     return [
-        Emoji(code, caption, _interest(code) / tones[caption], held_out(caption))
-        for code, caption in sorted(named.items())
+        Emoji(code, names[0], _interest(code) / tones[names[0]], held_out(names[0]), names[1:])
+        for code, names in sorted(named.items())
     ]
 
 
-def caption_of(code: str) -> str | None:
-    """English words for code points such as ``1f9f8`` or ``1f44b-1f3fd``, without the skin tone; None if unknown."""
+def names_of(code: str) -> tuple[str, ...]:
+    """English words for code points such as ``1f9f8`` or ``1f44b-1f3fd``, without the skin tone, none if unknown.
+
+    The caption comes first, then what else people call it, such as "car" for an automobile.
+    """
     import emoji
 
     points = _points(code)
@@ -129,8 +134,13 @@ def caption_of(code: str) -> str | None:
     for candidate in (plain, [*plain, 0xFE0F], [point for point in plain if point != 0xFE0F]):
         known = emoji.EMOJI_DATA.get("".join(map(chr, candidate)))
         if known is not None:
-            return str(known["en"]).strip(":").replace("_", " ").replace("’", "'").lower()
-    return None
+            aliases = (_words(alias).rstrip("0123456789 ") for alias in known.get("alias", ()))  # "dog2"
+            return tuple(dict.fromkeys([_words(known["en"]), *(alias for alias in aliases if len(alias) > 1)]))
+    return ()
+
+
+def _words(name: str) -> str:
+    return name.strip(":").replace("_", " ").replace("’", "'").lower()
 
 
 def held_out(caption: str) -> bool:

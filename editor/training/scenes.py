@@ -11,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
+from torch.utils.data import Dataset
 
-from editor.training.pictures import SIDE, Collection
+from editor.training.pictures import SIDE, Collection, Emoji
 
 Floats = NDArray[np.float32]
 
 TWO_OBJECTS = 0.2
 BENT = 0.5
 FLIPPED = 0.5
+ALIASED = 0.4
+"""Share of the pictures that have other names which are called by one of those."""
 MOST_BENDING = 0.05
 """Standard deviation of the smooth warp, in parts of half the scene's side."""
 
@@ -56,6 +59,26 @@ class Scene:
     caption: str
 
 
+class Scenes(Dataset[tuple[Tensor, str]]):
+    """Whole scenes by their number, each the same whenever and wherever it is drawn: pixels and words.
+
+    Args:
+        pictures: to make scenes of.
+        seed: of all of them.
+        count: how many there are.
+    """
+
+    def __init__(self, pictures: Collection, seed: int, count: int) -> None:
+        self._pictures, self._seed, self._count = pictures, seed, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> tuple[Tensor, str]:
+        scene = draw_scene(self._pictures, np.random.default_rng((self._seed, 2, number)))
+        return scene.pixels, scene.caption
+
+
 def draw_scene(pictures: Collection, random: np.random.Generator, crop_side: int = SIDE) -> Scene:
     """A random scene of 256 x 256 pixels, or a random square part of one."""
     x, y = (int(random.integers(0, SIDE - crop_side + 1)) for _ in "xy")
@@ -66,7 +89,7 @@ def scene_at(pictures: Collection, random: np.random.Generator, crop: Crop) -> S
     """This part of a random scene."""
     ground, colour = _background(random, crop)
     indices = [pictures.draw(random) for _ in range(2 if random.random() < TWO_OBJECTS else 1)]
-    names = [pictures.emojis[index].caption for index in indices]
+    names = [_name(pictures.emojis[index], random) for index in indices]
     for index, place in zip(indices, _places(len(indices), random), strict=True):
         ground = _over(ground, _placed(torch.from_numpy(pictures[index]), place, random, crop))
     return Scene(ground.clamp(0, 1) * 2 - 1, _words(names, colour, random))
@@ -161,6 +184,12 @@ def _colour(random: np.random.Generator) -> tuple[float, float, float]:
 def name_of(colour: tuple[float, float, float]) -> str:
     """The word of `COLOURS` that is nearest to a colour in [0, 1]."""
     return min(COLOURS, key=lambda name: math.dist(COLOURS[name], colour))
+
+
+def _name(emoji: Emoji, random: np.random.Generator) -> str:
+    if emoji.aliases and random.random() < ALIASED:
+        return emoji.aliases[random.integers(len(emoji.aliases))]
+    return emoji.caption
 
 
 def _words(names: list[str], colour: str, random: np.random.Generator) -> str:

@@ -21,12 +21,16 @@ from editor.training.pictures import TrainingError
 
 log = logging.getLogger(__name__)
 
+_NORM = "norm of the gradients"
+
 WARM_UP = 200
 """Steps in which the learning rate rises from nothing."""
 FLOOR = 0.02
 """Share of the learning rate that is left at the last step."""
 CLIP = 1.0
 """Norm that gradients are clipped to."""
+LOOK = 100
+"""Steps between two looks at the losses; a device that has work queued does not wait for them meanwhile."""
 
 
 class Stage(ABC):
@@ -34,7 +38,7 @@ class Stage(ABC):
 
     Attributes:
         name: of the stage; its checkpoint is ``<name>.pt`` in the folder, beside ``<name>-loss.png``.
-        modules: what is trained.
+        modules: what is trained, on the device that it is trained on.
         rate: learning rate of Muon and AdamW at its highest.
         averaging: decay of the moving average of the weights, in the long run.
         cooling: last part of the steps, in which the learning rate falls to `FLOOR` of itself, along a cosine.
@@ -65,6 +69,7 @@ class Training:
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self._stage, self._folder = stage, folder
+        self._device = next(stage.modules.parameters()).device
         matrices, others = split(stage.modules)
         self._optimizers: list[torch.optim.Optimizer] = []
         if matrices:
@@ -75,6 +80,7 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self._losses: dict[str, list[float]] = {}
+        self._unseen: list[dict[str, Tensor]] = []
         if self.checkpoint.is_file():
             self._load()
 
@@ -91,7 +97,7 @@ class Training:
             save_every: seconds between checkpoints.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite; the last checkpoint is of before.
         """
         self._stage.modules.train()
         began = saved = time.monotonic()
@@ -101,7 +107,8 @@ class Training:
                 self._advance(steps)
                 now = time.monotonic()
                 self.seconds = before + now - began
-                if self.step % 100 == 0:
+                if self.step % LOOK == 0:
+                    self._look()
                     name = self._stage.name
                     log.info("%s, step %d of %d, %.0f s: %s", name, self.step, steps, self.seconds, self._recent())
                 if now - saved > save_every:
@@ -120,18 +127,31 @@ class Training:
         total = torch.stack(list(parts.values())).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self._stage.modules.parameters(), CLIP)
-        if not math.isfinite(float(norm)):
-            raise TrainingError(f"the loss of {self._stage.name} is not finite at step {self.step}: take a lower rate")
+        self._unseen.append({**{name: part.detach() for name, part in parts.items()}, _NORM: norm})
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         average(self.averaged, self._stage.modules, min(self._stage.averaging, self.step / (self.step + 10)))
-        for name, part in parts.items():
-            self._losses.setdefault(name, []).append(float(part.detach()))
+
+    def _look(self) -> None:
+        """Take in the losses of the steps since the last look."""
+        first = self.step - len(self._unseen)
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        names = list(unseen[0])
+        rows = torch.stack([torch.stack([parts[name] for name in names]) for parts in unseen]).tolist()
+        for step, row in enumerate(rows, first):
+            if not all(map(math.isfinite, row)):
+                raise TrainingError(f"the loss of {self._stage.name} is not finite at step {step}: take a lower rate")
+            for name, value in zip(names, row, strict=True):
+                if name != _NORM:
+                    self._losses.setdefault(name, []).append(value)
 
     def save(self) -> None:
-        """Write the checkpoint in one piece."""
+        """Write the checkpoint in one piece, unless a loss is not finite."""
+        self._look()
         self._folder.mkdir(parents=True, exist_ok=True)
         beside = self.checkpoint.with_suffix(".new")
         state = {
@@ -146,7 +166,7 @@ class Training:
         beside.replace(self.checkpoint)
 
     def _load(self) -> None:
-        state: Mapping[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        state: Mapping[str, Any] = torch.load(self.checkpoint, map_location=self._device, weights_only=True)
         self._stage.modules.load_state_dict(state["modules"])
         self.averaged.load_state_dict(state["averaged"])
         for optimizer, theirs in zip(self._optimizers, state["optimizers"], strict=True):
@@ -173,8 +193,7 @@ def pace(step: int, steps: int, cooling: float) -> float:
 @torch.no_grad()
 def average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     """Move the averaged weights a little towards the current ones, in place."""
-    for ours, theirs in zip(averaged.parameters(), current.parameters(), strict=True):
-        ours.lerp_(theirs, 1 - decay)
+    torch._foreach_lerp_(list(averaged.parameters()), list(current.parameters()), 1 - decay)
 
 
 def draw_losses(losses: Mapping[str, list[float]], path: Path) -> None:
@@ -196,7 +215,7 @@ def draw_losses(losses: Mapping[str, list[float]], path: Path) -> None:
 def tile(pictures: Tensor, columns: int, side: int = 128) -> Image.Image:
     """Pictures ``(N, 3, H, W)`` in [-1, 1] on one sheet, row by row."""
     small = nn.functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
-    levels = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    levels = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     rows = math.ceil(len(levels) / columns)
     sheet = Image.new("RGB", (columns * side, rows * side), "white")
     for index, picture in enumerate(levels):

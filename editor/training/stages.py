@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from editor.cli import parse_setting
-from editor.model import Diffusion
+from editor.model import Diffusion, pick_device
 from editor.references import DEFAULTS_FILE, Setting, find_model
 from editor.training import report
-from editor.training.autoencoder import AutoencoderStage, latent_scale
+from editor.training.autoencoder import CPU, AutoencoderStage, latent_scale
 from editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
 from editor.training.pictures import TrainingError, cache_folder, collect
 from editor.training.stage import Training
@@ -47,7 +47,8 @@ def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
     """Train the autoencoder; when all steps are done, keep it with the scale of its latents."""
     pictures, shown = collect(folder, held_out=False), collect(folder, held_out=True)
     sizes = {"batch": options.batch} if options.batch else {}
-    training = Training(AutoencoderStage(pictures, shown, seed=options.seed, **sizes), folder)
+    device = pick_device(options.device)
+    training = Training(AutoencoderStage(pictures, shown, device=device, seed=options.seed, **sizes), folder)
     training.run(options.steps, minutes=options.minutes)
     if training.step >= options.steps:
         vae: Any = training.averaged["vae"]
@@ -57,13 +58,16 @@ def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
 
 def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
     """Train the tokenizer once, then UNet and text encoder on the finished autoencoder's latents."""
-    denoiser = _denoiser(folder, seed=options.seed, batch=options.batch, start=options.start)
+    device = pick_device(options.device)
+    denoiser = _denoiser(
+        folder, device, seed=options.seed, batch=options.batch, workers=options.workers, start=options.start
+    )
     denoiser.training.run(options.steps, minutes=options.minutes)
 
 
 def export(options: argparse.Namespace, folder: Path) -> None:
     """Write the model as a diffusers folder of the usual shape."""
-    denoiser = _denoiser(folder, seed=options.seed)
+    denoiser = _denoiser(folder, CPU, seed=options.seed)
     averaged, latents = denoiser.training.averaged, denoiser.latents
     write(assemble(latents.vae, latents.scale, averaged, denoiser.tokenizer), options.output)
 
@@ -125,34 +129,43 @@ class _Denoiser:
     tokenizer: CLIPTokenizer
 
 
-def _denoiser(folder: Path, *, seed: int, batch: int | None = None, start: str | None = None) -> _Denoiser:
-    if start is not None and not (folder / DenoiserStage.name).with_suffix(".pt").is_file():
-        return _begun_from(start, folder, seed=seed, batch=batch)
+def _denoiser(
+    folder: Path,
+    device: torch.device,
+    *,
+    seed: int,
+    batch: int | None = None,
+    workers: int = 0,
+    start: str | None = None,
+) -> _Denoiser:
+    begun = start is not None and not (folder / DenoiserStage.name).with_suffix(".pt").is_file()
+    finished = Diffusion.load(start, device="cpu", dtype=torch.float32) if start is not None and begun else None
+    if finished:
+        _prepare(folder, finished)
     if not (folder / "vae").is_dir():
         raise TrainingError(f"there is no finished autoencoder in {folder}: train that to its last step first")
-    vae = AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False)
+    vae = AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False).to(device)
     pictures = collect(folder, held_out=False)
     if not (folder / "tokenizer").is_dir():
         new_tokenizer(pictures).save_pretrained(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    latents = Latents(pictures, vae, vae.config.scaling_factor, folder / "latents.f16", seed=seed)
+    latents = Latents(pictures, vae, vae.config.scaling_factor, folder / "latents.f16", seed=seed, workers=workers)
     sizes = {"batch": batch} if batch else {}
-    stage = DenoiserStage(latents, tokenizer, seed=seed, **sizes)
-    return _Denoiser(stage, Training(stage, folder), latents, tokenizer)
-
-
-def _begun_from(start: str, folder: Path, *, seed: int, batch: int | None) -> _Denoiser:
-    """A training that has taken no step yet, with the weights of a finished model."""
-    model = Diffusion.load(start, device="cpu", dtype=torch.float32)
-    if not _lies_in(folder / "vae", model.vae):
-        model.vae.save_pretrained(folder / "vae")
-        (folder / "latents.f16").unlink(missing_ok=True)
-    model.tokenizer.save_pretrained(folder / "tokenizer")
-    denoiser = _denoiser(folder, seed=seed, batch=batch)
-    for modules in (denoiser.stage.modules, denoiser.training.averaged):
-        modules["unet"].load_state_dict(model.unet.state_dict())
-        modules["text_encoder"].load_state_dict(model.text_encoder.state_dict())
+    stage = DenoiserStage(latents, tokenizer, device=device, seed=seed, **sizes)
+    denoiser = _Denoiser(stage, Training(stage, folder), latents, tokenizer)
+    if finished:
+        for modules in (stage.modules, denoiser.training.averaged):
+            modules["unet"].load_state_dict(finished.unet.state_dict())
+            modules["text_encoder"].load_state_dict(finished.text_encoder.state_dict())
     return denoiser
+
+
+def _prepare(folder: Path, finished: Diffusion) -> None:
+    """Lay a finished model's autoencoder and tokenizer where training looks for them."""
+    if not _lies_in(folder / "vae", finished.vae):
+        finished.vae.save_pretrained(folder / "vae")
+        (folder / "latents.f16").unlink(missing_ok=True)
+    finished.tokenizer.save_pretrained(folder / "tokenizer")
 
 
 def _lies_in(folder: Path, vae: Any) -> bool:
