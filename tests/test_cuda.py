@@ -1,4 +1,4 @@
-"""On a CUDA device: the built-in model drags in half precision, and memory comes back. `pytest -m gpu`."""
+"""On a CUDA device: the loop is the paper's, drags arrive in half precision, memory comes back. `pytest -m gpu`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from editor import Diffusion, Drag, DragSession, Point
+from editor.references import BUILTIN
+from tests.test_paper import Opened, assert_agrees, both, half_mask
 
 pytestmark = pytest.mark.gpu
 
@@ -43,6 +45,14 @@ def test_a_drag_in_half_precision(on_cuda: Diffusion, samples: Path) -> None:
     assert ended < began / 2
     assert session.result().size == (256, 256)
     session.close()
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+def test_the_loop_is_the_papers_in_float64(samples: Path, masked: bool) -> None:
+    model = Diffusion.load("builtin", device="cuda:0", dtype=torch.float64)
+    picture = Image.open(samples / "teddy-bear.png").convert("RGB")
+    mask = half_mask(256, 256) if masked else None
+    assert_agrees(*both(Opened(model, BUILTIN), picture, [Drag(Point(62, 150), Point(40, 110))], mask))
 
 
 def test_closing_gives_the_memory_back(on_cuda: Diffusion, samples: Path) -> None:

@@ -51,7 +51,7 @@ def plain_unet(folder: Path, dtype: torch.dtype, lora: Lora) -> UNet2DConditionM
         for module, down, up in zip(adapted, lora.down, lora.up, strict=True):
             module.lora_A["default"].weight.copy_(down)
             module.lora_B["default"].weight.copy_(up)
-    return unet.requires_grad_(False)
+    return unet.requires_grad_(False).to(lora.down[0].device)
 
 
 def noise_picture(width: int, height: int) -> Image.Image:
