@@ -29,7 +29,7 @@ class Trace:
 
 def unet_pass(unet: UNet2DConditionModel, latent: Tensor, timestep: int, text: Tensor) -> tuple[Tensor, Tensor]:
     """Output and the penultimate up block's features of one pass."""
-    time = unet.time_embedding(unet.time_proj(torch.full((len(latent),), timestep)).to(latent))
+    time = unet.time_embedding(unet.time_proj(torch.full((len(latent),), timestep, device=latent.device)).to(latent))
     hidden = unet.conv_in(latent)
     skips = [hidden]
     for block in unet.down_blocks:

@@ -172,7 +172,7 @@ class Latents:
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
         """Latents ``(N, 4, 32, 32)``."""
-        chosen: Tensor = self._kept[torch.from_numpy(indices).to(self._kept.device)]
+        chosen: Tensor = self._kept[send(torch.from_numpy(indices), self._kept.device)]
         return chosen.float()
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ class Latents:
         """Draw and encode scenes, `TOGETHER` at a time, until there are so many or more."""
         while len(self) < min(count, MOST_LATENTS):
             pixels, captions = next(self._ahead())
-            encoded = self.vae.encode(pixels.to(self._kept.device, non_blocking=True)).latent * self.scale
+            encoded = self.vae.encode(send(pixels, self._kept.device)).latent * self.scale
             self._kept[len(self) : len(self) + TOGETHER] = encoded
             self.captions += captions
         if len(self) - self._written >= self._seldom:
@@ -240,7 +240,6 @@ class DenoiserStage(Stage):
         self._alphas = new_scheduler().alphas_cumprod.to(device)
         unet = new_unet().to(memory_format=torch.channels_last)
         self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)}).to(device)
-        self._unet = torch.compile(unet) if device.type == "cuda" else unet
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         """Min-SNR weighted squared error of the predicted velocity on one batch."""
@@ -252,15 +251,15 @@ class DenoiserStage(Stage):
         captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
         noise = draw_noise(random, self._batch, self._device)
         spread = (np.arange(self._batch) + random.random(self._batch)) / self._batch  # evenly, so that losses vary less
-        timesteps = torch.from_numpy((spread * len(self._alphas)).astype(np.int64)).to(self._device)
+        timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         words = self._tokenizer(
             captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
         )
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            text = self.modules["text_encoder"](words.input_ids.to(self._device)).last_hidden_state
-            predicted = self._unet(noisy, timesteps, text, return_dict=False)[0].float()
+            text = self.modules["text_encoder"](send(words.input_ids, self._device)).last_hidden_state
+            predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0].float()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         errors = (predicted - velocity).square().flatten(1).mean(1)
         weights = (SNR_LIMIT * (1 - alpha.flatten())).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
@@ -270,6 +269,11 @@ class DenoiserStage(Stage):
         """What it makes of `PROMPTS`."""
         model = assemble(self.latents.vae, self.latents.scale, averaged, self._tokenizer)
         return draw_prompts(model, PROMPTS)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device, whose queued work is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def draw_noise(random: np.random.Generator, count: int, device: torch.device = CPU) -> Tensor:
