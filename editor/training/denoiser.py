@@ -196,6 +196,7 @@ class Latents:
                     sampler=range(len(self), MOST_LATENTS),
                     num_workers=self._workers,
                     prefetch_factor=AHEAD if self._workers else None,
+                    pin_memory=self._kept.is_cuda,
                 )
             )
         return self._drawn
@@ -237,6 +238,7 @@ class DenoiserStage(Stage):
         torch.manual_seed(seed)
         self.latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
         self._device = device
+        self._known: dict[str, list[int]] = {}
         self._alphas = new_scheduler().alphas_cumprod.to(device)
         unet = new_unet().to(memory_format=torch.channels_last)
         self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)}).to(device)
@@ -254,16 +256,20 @@ class DenoiserStage(Stage):
         timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        words = self._tokenizer(
-            captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
-        )
+        words = torch.tensor([self._tokens(caption) for caption in captions])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            text = self.modules["text_encoder"](send(words.input_ids, self._device)).last_hidden_state
+            text = self.modules["text_encoder"](send(words, self._device)).last_hidden_state
             predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0].float()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         errors = (predicted - velocity).square().flatten(1).mean(1)
         weights = (SNR_LIMIT * (1 - alpha.flatten())).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
         return {"velocity": (errors * weights).mean()}
+
+    def _tokens(self, caption: str) -> list[int]:
+        if caption not in self._known:
+            padded = self._tokenizer(caption, padding="max_length", max_length=TEXT_LENGTH, truncation=True)
+            self._known[caption] = padded.input_ids
+        return self._known[caption]
 
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """What it makes of `PROMPTS`."""

@@ -4,7 +4,7 @@ its singular values near one. torch's own takes plain matrices only, in bfloat16
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,10 +41,10 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike[parameter.shape[0], parameter[0].numel()].append(parameter)
-            for (rows, columns), members in alike.items():
-                updates = orthogonal(self._momentum(members, group["momentum"]))
+            updates = orthogonal([self._momentum(members, group["momentum"]) for members in alike.values()])
+            for ((rows, columns), members), update in zip(alike.items(), updates, strict=True):
                 size = group["lr"] * SIZE * max(rows, columns) ** 0.5
-                shaped = [update.view(member.shape) for update, member in zip(updates, members, strict=True)]
+                shaped = [each.view(member.shape) for each, member in zip(update, members, strict=True)]
                 torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(members, shaped, alpha=-size)
 
@@ -61,17 +61,31 @@ class Muon(torch.optim.Optimizer):
         return torch.stack([ahead.flatten(1) for ahead in torch._foreach_lerp(gradients, momenta, momentum)])
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(stacks: Sequence[Tensor]) -> list[Tensor]:
     """The nearest matrices with singular values of about one (0.7 to 1.2), by Newton and Schulz.
 
-    All is a polynomial of the product of a matrix with its own transpose, so that only small squares are multiplied.
+    All is a polynomial of the product of a matrix with its own transpose, so that only small squares are multiplied,
+    all of one size together.
 
     Args:
-        matrices: ``(N, rows, columns)``.
+        stacks: each ``(N, rows, columns)``.
     """
-    lying = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    wide: Tensor = lying / lying.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    square = wide @ wide.mT
+    lying = [stack if stack.shape[1] <= stack.shape[2] else stack.mT for stack in stacks]
+    wide = [stack / stack.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12) for stack in lying]
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, stack in enumerate(wide):
+        alike[stack.shape[1]].append(index)
+    found = list(stacks)
+    for indices in alike.values():
+        wholes = _polynomial(torch.cat([wide[index] @ wide[index].mT for index in indices]))
+        for index, whole in zip(indices, wholes.split([len(wide[index]) for index in indices]), strict=True):
+            straight = whole @ wide[index]
+            found[index] = straight if lying[index] is stacks[index] else straight.mT
+    return found
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    """What matrices are to be multiplied by, from their squares ``(N, side, side)``."""
     one = torch.eye(square.shape[1], device=square.device)
     factor = whole = one
     for step, (first, third, fifth) in enumerate(COEFFICIENTS):
@@ -79,8 +93,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
             square = factor @ square @ factor
         factor = first * one + third * square + fifth * (square @ square)
         whole = factor if step == 0 else factor @ whole
-    wide = whole @ wide
-    return wide if matrices.shape[1] <= matrices.shape[2] else wide.mT
+    return whole
 
 
 def split(modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
