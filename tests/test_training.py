@@ -198,6 +198,26 @@ def test_the_autoencoder_learns_a_little_at_once(shapes: Collection) -> None:
     assert stage.sheet(training.averaged).size == (8 * 128, 128)  # four above four
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_denoiser_learns_a_little_at_once(
+    shapes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr("editor.training.denoiser.FIRST_LATENTS", 16)
+    place = torch.device(device)
+    vae = new_autoencoder().eval().requires_grad_(False).to(place)
+    latents = Latents(shapes, vae, 0.6, tmp_path / "latents.f16", seed=0, workers=1)
+    stage = DenoiserStage(latents, new_tokenizer(shapes), device=place, batch=4)
+    training = Training(stage, tmp_path)
+    (first,) = stage.loss(0, 0.0).values()
+    for _ in range(12):
+        training._advance(12)
+    (last,) = stage.loss(0, 0.0).values()
+    assert float(last.detach()) < 0.95 * float(first.detach())
+    training.save()
+    again = Training(DenoiserStage(latents, new_tokenizer(shapes), device=place, batch=4), tmp_path)
+    assert again.step == 12
+
+
 def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path: Path) -> None:
     vae = new_autoencoder().eval()
 

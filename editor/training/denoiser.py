@@ -223,7 +223,7 @@ class DenoiserStage(Stage):
     """
 
     name = "denoiser"
-    rate = 1.5e-3
+    rate = 2e-3
     cooling = 0.7
 
     def __init__(
