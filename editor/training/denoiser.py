@@ -37,8 +37,8 @@ SNR_LIMIT = 5.0
 noise, words decide what becomes of it, and that has to count."""
 
 UNEVEN = 0.5
-"""Share of the noise that has something smooth added, local light and dark: dragging makes such changes, and a model
-that has only seen white noise takes them for the picture."""
+"""Share of a batch, its least noisy part, whose noise has something smooth added, local light and dark: dragging makes
+such changes there, and a model that has only seen white noise takes them for the picture."""
 MOST_UNEVEN = 0.5
 """Standard deviation of the smooth part at most, where white noise has one."""
 KNOTS = (3, 9)
@@ -219,7 +219,8 @@ class DenoiserStage(Stage):
     Args:
         latents: that are learned; they grow while it trains.
         tokenizer: of the words.
-        modules: ``unet`` and ``text_encoder``; by default new ones.
+        device: to train on, where the latents are; in bfloat16 on CUDA.
+        batch: latents a step.
     """
 
     name = "denoiser"
@@ -252,7 +253,7 @@ class DenoiserStage(Stage):
         clean = self.latents[indices].contiguous(memory_format=torch.channels_last)
         captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
         noise = draw_noise(random, self._batch, self._device)
-        spread = (np.arange(self._batch) + random.random(self._batch)) / self._batch  # evenly, so that losses vary less
+        spread = (np.arange(self._batch) + random.random(self._batch)) / self._batch  # rising, so that losses vary less
         timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
@@ -283,7 +284,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def draw_noise(random: np.random.Generator, count: int, device: torch.device = CPU) -> Tensor:
-    """White noise ``(count, 4, 32, 32)``, some of it with a smooth part added."""
+    """White noise ``(count, 4, 32, 32)``, the first of it with a smooth part added."""
     generator = torch.Generator(device).manual_seed(int(random.integers(2**63)))
     side, uneven = SIDE // STRIDE, round(UNEVEN * count)
     noise = torch.randn(count, 4, side, side, generator=generator, device=device)
