@@ -219,7 +219,7 @@ class DenoiserStage(Stage):
     Args:
         latents: that are learned; they grow while it trains.
         tokenizer: of the words.
-        device: to train on, where the latents are; in bfloat16 on CUDA.
+        device: to train on, where the latents are; in bfloat16 on CUDA devices that compute in it.
         batch: latents a step.
     """
 
@@ -239,6 +239,7 @@ class DenoiserStage(Stage):
         torch.manual_seed(seed)
         self.latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
         self._device = device
+        self._half = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         self._known: dict[str, list[int]] = {}
         self._alphas = new_scheduler().alphas_cumprod.to(device)
         unet = new_unet().to(memory_format=torch.channels_last)
@@ -258,7 +259,7 @@ class DenoiserStage(Stage):
         alpha = self._alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         words = torch.tensor([self._tokens(caption) for caption in captions])
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             text = self.modules["text_encoder"](send(words, self._device)).last_hidden_state
             predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0].float()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean

@@ -138,8 +138,8 @@ def _denoiser(
     workers: int = 0,
     start: str | None = None,
 ) -> _Denoiser:
-    begun = start is not None and not (folder / DenoiserStage.name).with_suffix(".pt").is_file()
-    finished = Diffusion.load(start, device="cpu", dtype=torch.float32) if start is not None and begun else None
+    fresh = not (folder / DenoiserStage.name).with_suffix(".pt").is_file()
+    finished = Diffusion.load(start, device="cpu", dtype=torch.float32) if start is not None and fresh else None
     if finished:
         _prepare(folder, finished)
     if not (folder / "vae").is_dir():
