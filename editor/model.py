@@ -209,13 +209,13 @@ class Diffusion:
     def latent_colours(self) -> Tensor:
         """The linear map from latent (and a one) to colour, ``(5, 3)``.
 
-        Least squares over what the decoder makes of smooth random latents, a pixel of the latent at a time.
+        Least squares over smooth random pictures and what the encoder makes of them, a pixel of the latent at a time.
         """
         generator = torch.Generator().manual_seed(0)
-        coarse = 1.5 * torch.randn(3, 4, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device)
-        latents = nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
-        pixels = torch.cat([self.decode(latent[None]) for latent in latents]).to(latents).clamp(-1, 1)
-        colours = nn.functional.avg_pool2d(pixels, self.latent_stride).movedim(1, -1).flatten(0, 2)
+        coarse = 2 * torch.rand(4, 3, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device) - 1
+        pictures = nn.functional.interpolate(coarse, scale_factor=4 * self.latent_stride, mode="bilinear")
+        latents = torch.cat([self.encode(picture[None]) for picture in pictures])
+        colours = nn.functional.avg_pool2d(pictures, self.latent_stride).movedim(1, -1).flatten(0, 2)
         known = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, 2)
         solution: Tensor = torch.linalg.lstsq(known, colours).solution
         return solution
