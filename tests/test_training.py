@@ -155,7 +155,11 @@ class Broken(Line):
         return {name: part / (step < 5) for name, part in super().loss(step, progress).items()}
 
 
-def test_a_loss_that_is_not_finite_is_said_and_never_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("look", [100, 7])
+def test_a_loss_that_is_not_finite_is_said_and_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    monkeypatch.setattr("editor.training.stage.LOOK", look)
     training = Training(Broken(), tmp_path)
     training.run(5)
     with pytest.raises(TrainingError, match="not finite at step 5: take a lower rate"):

@@ -14,9 +14,8 @@ from torch.nn.functional import avg_pool2d, mse_loss
 
 from editor.training.pictures import SIDE, Collection
 from editor.training.scenes import draw_scene, still_scene
-from editor.training.stage import Stage, tile
+from editor.training.stage import CPU, Stage, tile
 
-CPU = torch.device("cpu")
 STRIDE = 8
 WHOLE = 0.7
 """From this part of the training on, whole pictures are seen, with whose statistics the normalisations will work."""

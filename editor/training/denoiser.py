@@ -20,10 +20,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from editor.generate import generate
 from editor.model import Diffusion
-from editor.training.autoencoder import CPU, STRIDE
+from editor.training.autoencoder import STRIDE
 from editor.training.pictures import SIDE, Collection
 from editor.training.scenes import COLOURS, Scenes
-from editor.training.stage import Stage, tile
+from editor.training.stage import CPU, Stage, tile
 
 WORDS = 3000
 """Size of the tokenizer's vocabulary."""

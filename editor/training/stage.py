@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from editor.training.muon import Muon, split
 from editor.training.pictures import TrainingError
 
+CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 
 _NORM = "norm of the gradients"
@@ -135,19 +136,17 @@ class Training:
         average(self.averaged, self._stage.modules, min(self._stage.averaging, self.step / (self.step + 10)))
 
     def _look(self) -> None:
-        """Take in the losses of the steps since the last look."""
-        first = self.step - len(self._unseen)
-        unseen, self._unseen = self._unseen, []
-        if not unseen:
+        """Take in the losses of the steps since the last look; what is not finite stays unseen, and is said again."""
+        if not self._unseen:
             return
-        names = list(unseen[0])
-        rows = torch.stack([torch.stack([parts[name] for name in names]) for parts in unseen]).tolist()
-        for step, row in enumerate(rows, first):
+        columns = {name: torch.stack([parts[name] for parts in self._unseen]).tolist() for name in self._unseen[0]}
+        for step, row in enumerate(zip(*columns.values(), strict=True), self.step - len(self._unseen)):
             if not all(map(math.isfinite, row)):
                 raise TrainingError(f"the loss of {self._stage.name} is not finite at step {step}: take a lower rate")
-            for name, value in zip(names, row, strict=True):
-                if name != _NORM:
-                    self._losses.setdefault(name, []).append(value)
+        self._unseen = []
+        del columns[_NORM]
+        for name, values in columns.items():
+            self._losses.setdefault(name, []).extend(values)
 
     def save(self) -> None:
         """Write the checkpoint in one piece, unless a loss is not finite."""

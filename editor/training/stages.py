@@ -19,10 +19,10 @@ from editor.cli import parse_setting
 from editor.model import Diffusion, pick_device
 from editor.references import DEFAULTS_FILE, Setting, find_model
 from editor.training import report
-from editor.training.autoencoder import CPU, AutoencoderStage, latent_scale
+from editor.training.autoencoder import AutoencoderStage, latent_scale
 from editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
 from editor.training.pictures import TrainingError, cache_folder, collect
-from editor.training.stage import Training
+from editor.training.stage import CPU, Training
 
 GRID: Mapping[str, Sequence[Setting]] = {
     "warp_share": (0.5, 1.0),
