@@ -3,12 +3,20 @@
 Opening it costs nothing; torch and the model come when a name is used.
 """
 
-from editor.errors import EditorError, MaskError, ModelError, NumericalError, PictureError, PointError, SettingsError
-from editor.lora import FitStep
-from editor.model import Diffusion
-from editor.points import Drag, Point
-from editor.session import DragSession, DragStep, InversionStep, RenderStep
-from editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
+from livedrag.editor.drag.session import DragSession, DragStep, InversionStep, RenderStep
+from livedrag.editor.errors import (
+    EditorError,
+    MaskError,
+    ModelError,
+    NumericalError,
+    PictureError,
+    PointError,
+    SettingsError,
+)
+from livedrag.editor.fitting.lora import FitStep
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.points import Drag, Point
+from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
 
 __all__ = [
     "LIVE_SETTINGS",

@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
-from editor.generate import GUIDANCE, generate
-from editor.model import Diffusion
-from editor.picture import to_picture
-from editor.points import Drag, Point
-from editor.preview import Quality
-from editor.references import Setting
-from editor.session import DragSession, DragStep
-from editor.settings import PRESETS, DragSettings
+from livedrag.editor.drag.preview import Quality
+from livedrag.editor.drag.session import DragSession, DragStep
+from livedrag.editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
+from livedrag.editor.generate import GUIDANCE, generate
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.picture import to_picture
+from livedrag.editor.points import Drag, Point
+from livedrag.editor.settings import PRESETS, DragSettings, parse_setting
 
 Step = TypeVar("Step")
 
@@ -114,7 +113,7 @@ def draw(options: argparse.Namespace) -> dict[str, Any]:
     model = Diffusion.load(options.model, device=options.device)
     clock.lap("load")
     steps = generate(model, options.prompt, seed=options.seed, guidance=options.guidance, ddim_steps=options.steps)
-    *_, last = _shown(steps, "drawing", options.steps)
+    *_, last = _shown(steps, "generating", options.steps)
     to_picture(model.decode(last.latent)).save(output, format="PNG")
     clock.lap("draw")
     return {
@@ -200,18 +199,6 @@ def _parse_drag(text: str) -> Drag:
     except ValueError:
         raise PointError(f"--drag {text!r} is not X0,Y0:X1,Y1: write it {EXAMPLE}") from None
     return Drag(Point(x0, y0), Point(x1, y1))
-
-
-def parse_setting(text: str) -> tuple[str, Setting]:
-    """``NAME=VALUE`` as a setting. Raises `SettingsError`."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f"--set {text!r} is not NAME=VALUE: write it such as --set max_iterations=40")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        parsed = value
-    return name, parsed
 
 
 def _open_picture(path: Path, fault: type[EditorError]) -> Image.Image:

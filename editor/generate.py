@@ -1,4 +1,4 @@
-"""A picture from words: DDIM from noise with classifier-free guidance (see `editor.ddim`)."""
+"""A picture from words: DDIM from noise with classifier-free guidance (see `livedrag.editor.models.ddim`)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editor.ddim import Guidance, denoising_step
-from editor.errors import SettingsError
-from editor.model import Diffusion
-from editor.settings import check_seed
+from livedrag.editor.errors import SettingsError
+from livedrag.editor.models.ddim import Guidance, denoising_step
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.settings import check_seed
 
 GUIDANCE = 3.0
 """How far a prediction goes from the one without words to the one with them, and beyond; 1 is no guidance. It suits the

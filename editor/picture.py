@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from editor.errors import MaskError, PictureError
-from editor.points import Size
+from livedrag.editor.errors import MaskError, PictureError
+from livedrag.editor.points import Size
 
 FEATHER = 2.0
 """Standard deviation, in pixels of the working picture, of the mask's soft inner edge."""

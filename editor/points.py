@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from editor.errors import PointError
+from livedrag.editor.errors import PointError
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from editor.errors import SettingsError
-from editor.references import Setting
+from livedrag.editor.errors import SettingsError
+
+Setting = bool | int | float | str
+"""What a setting may be."""
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 """Of each attention, that a LoRA may be put on."""
@@ -109,13 +112,13 @@ _PRESETS: dict[str, dict[str, Setting]] = {
     "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
 }
 PRESETS = tuple(_PRESETS)
-MOST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
     """Raise `SettingsError` unless random generators take this seed."""
-    if not 0 <= seed <= MOST_SEED:
-        raise SettingsError(f"the seed is {seed}: 0 to {MOST_SEED} works")
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingsError(f"the seed is {seed}: 0 to {MAX_SEED} works")
 
 
 def _preset(name: str) -> DragSettings:
@@ -142,3 +145,15 @@ def _check_words(entry: dataclasses.Field[Any], value: str) -> None:
     if "words" in entry.metadata and not (value.split() and {*value.split()} <= {*entry.metadata["words"]}):
         choice = f"one or more of {', '.join(entry.metadata['words'])}, separated by blanks, work"
         raise SettingsError(f"{entry.name} is {value!r}: {choice}")
+
+
+def parse_setting(text: str) -> tuple[str, Setting]:
+    """``NAME=VALUE`` as a setting. Raises `SettingsError`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {text!r} is not NAME=VALUE: write it such as --set max_iterations=40")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        parsed = value
+    return name, parsed

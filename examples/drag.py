@@ -16,8 +16,8 @@ from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 
-from server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
-from server.protocol import AddDrag, Ended, SetPrompt, SetSettings
+from livedrag.server.client.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
+from livedrag.server.document.protocol import AddDrag, Ended, SetPrompt, SetSettings
 
 
 def main() -> int:

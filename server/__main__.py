@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.app import Server
+    from livedrag.server.web.app import Server
 
 CANNOT = 2
 """Exit code where the command cannot do what it is asked; one line on stderr says why."""
@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see `engine_local.run_worker`
     if arguments[:1] in (["edit"], ["generate"]):  # it reads its own arguments
-        code: int = importlib.import_module("editor.cli").main(arguments)
+        code: int = importlib.import_module("livedrag.editor.cli").main(arguments)
         return code
     if arguments[:1] == ["rooms"]:
         return rooms(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
-        from server.app import version
+        from livedrag.server.web.app import version
 
         sys.stdout.write(f"livedrag {version()}\n")
         return 0
@@ -41,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(chosen: argparse.Namespace) -> int:
     """``livedrag serve``."""
-    from server.app import CannotServe
-    from server.app import serve as serve_app
-    from server.engine import EngineError
-    from server.engine_local import LocalEngine, WorkerOptions
-    from server.logs import configure
-    from server.settings import SettingsFault, resolve
-    from server.store import StoreError
+    from livedrag.server.device.engine import EngineError
+    from livedrag.server.device.local import LocalEngine, WorkerOptions
+    from livedrag.server.logs import configure
+    from livedrag.server.settings import SettingsFault, resolve
+    from livedrag.server.storage.store import StoreError
+    from livedrag.server.web.app import CannotServe
+    from livedrag.server.web.app import serve as serve_app
 
     try:
         settings = resolve(os.environ, vars(chosen))
@@ -79,8 +79,8 @@ def serve(chosen: argparse.Namespace) -> int:
 
 def rooms(arguments: Sequence[str]) -> int:
     """``livedrag rooms``."""
-    from server.cli import ERRORS, add_parsers, manage
-    from server.settings import SettingsFault, resolve
+    from livedrag.server.rooms_command import ERRORS, add_parsers, manage
+    from livedrag.server.settings import SettingsFault, resolve
 
     parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
     add_parsers(parser.add_subparsers(dest="command"))

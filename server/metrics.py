@@ -6,12 +6,38 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from server.engine import DeviceStats, EngineStats
+from msgspec import Struct
+
+from livedrag.server.document.protocol import EngineState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SAVE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 FRAME_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 Labels = tuple[str, ...]
+
+
+class DeviceStats(Struct, frozen=True, kw_only=True):
+    """What one device has done and holds. Steps and seconds of device time are counted by stage since its worker began.
+
+    ``rooms`` has the seconds of device time of each room since it came; ``memory_bytes`` is what their sessions hold.
+    """
+
+    device: str = ""
+    state: EngineState = "starting"
+    restarts: int = 0
+    sessions: int = 0
+    running: int = 0
+    queued: int = 0
+    steps: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    rooms: dict[str, float] = {}
+    memory_bytes: int = 0
+
+
+class EngineStats(Struct, frozen=True, kw_only=True):
+    """The devices of an engine, for whoever watches it."""
+
+    devices: tuple[DeviceStats, ...] = ()
 
 
 class Series(Protocol):
@@ -89,7 +115,7 @@ class Metrics:
         rejects: refused operations by ``reason``, and by ``rate_...`` whatever came too fast; neither who was turned
             away at the door, nor what else an HTTP request was refused for, nor what could not be saved.
         runs: ended runs, by ``outcome``.
-        drawings: pictures made from words, by how they ended.
+        generations: pictures made from words, by how they ended.
         frames: previews by what became of them, ``sent``, ``acknowledged`` or ``replaced`` by their successor.
         closes: connections that the server closed, by ``code``.
         save_seconds: from accepting an operation until it is on disk.
@@ -102,7 +128,9 @@ class Metrics:
             "livedrag_rejects_total", "Operations that were refused, and what came too fast.", ("reason",)
         )
         self.runs = Counter("livedrag_runs_total", "Runs that have ended.", ("outcome",))
-        self.drawings = Counter("livedrag_drawings_total", "Pictures made from words, by how they ended.", ("outcome",))
+        self.generations = Counter(
+            "livedrag_generations_total", "Pictures made from words, by how they ended.", ("outcome",)
+        )
         self.frames = Counter("livedrag_frames_total", "Previews, for each client, by what became of them.", ("what",))
         self.closes = Counter("livedrag_closes_total", "Connections closed by the server.", ("code",))
         self.save_seconds = Histogram(

@@ -55,8 +55,9 @@ def default_data_dir() -> Path:
 
 def default_static_dir() -> Path:
     """The pages and samples: beside this file in a wheel, at the top of the repository in a clone."""
-    packed = Path(__file__).parent / "static"
-    return packed if packed.is_dir() else Path(__file__).parent.parent / "static"
+    package = Path(__file__).resolve().parent
+    packed = package / "static"
+    return packed if packed.is_dir() else package.parent / "static"
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ class Settings:
     max_prompt: int = 1000  # characters
     max_message_bytes: int = 64 * 1024  # of what a client sends over its WebSocket
     room_days: float = 0.0  # rooms that nobody has used for so long are deleted; 0: none are
-    drawings: int = 16  # pictures made from words that are held in memory, or being made
-    drawing_seconds: float = 900.0  # one that nobody has used for so long is forgotten
-    drawing_steps: int = 0  # of making one; 0: as many as the model's sessions take
-    drawing_guidance: float = 3.0  # how closely it follows the words; Stable Diffusion likes 7.5
+    generations: int = 16  # pictures made from words that are held in memory, or being made
+    generation_seconds: float = 900.0  # one that nobody has used for so long is forgotten
+    generation_steps: int = 0  # of making one; 0: as many as the model's sessions take
+    generation_guidance: float = 3.0  # how closely it follows the words; Stable Diffusion likes 7.5
     session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
     metrics: bool = True  # whether /metrics answers
     sessions: int = 16  # kept on the device; the one idle for longest goes first
@@ -108,7 +109,7 @@ class Settings:
     rate_connections: Rate = Rate(10, 400)
     rate_entries: Rate = Rate(2, 200)  # secrets and passwords that are tried
     rate_rooms: Rate = Rate(1, 100)
-    rate_drawings: Rate = Rate(1, 30)
+    rate_generations: Rate = Rate(1, 30)
     rate_requests: Rate = Rate(100, 1000)
     rate_messages: Rate = Rate(3000, 15_000)
 
@@ -126,8 +127,8 @@ class Settings:
             "max_pixels",
             "max_drags",
             "sessions",
-            "drawings",
-            "drawing_seconds",
+            "generations",
+            "generation_seconds",
             "session_days",
             "checkpoint_every",
             "heartbeat",
@@ -142,12 +143,12 @@ class Settings:
         if self.max_message_bytes < LEAST_MESSAGE_BYTES:
             works = f"at least {LEAST_MESSAGE_BYTES} work, or no message of the page would come through"
             raise SettingsFault(f"max_message_bytes {self.max_message_bytes}: {works}")
-        if self.drawing_steps and not 2 <= self.drawing_steps <= 999:
+        if self.generation_steps and not 2 <= self.generation_steps <= 999:
             works = "2 to 999 works, or 0 for the model's own"
-            raise SettingsFault(f"drawing_steps {self.drawing_steps} is out of range: {works}")
-        if not 0 <= self.drawing_guidance <= MOST_GUIDANCE:
+            raise SettingsFault(f"generation_steps {self.generation_steps} is out of range: {works}")
+        if not 0 <= self.generation_guidance <= MOST_GUIDANCE:
             raise SettingsFault(
-                f"drawing_guidance {self.drawing_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 3 to 8 is usual"
+                f"generation_guidance {self.generation_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 3 to 8 is usual"
             )
         if self.preview_quality not in QUALITIES:
             works = ", ".join(QUALITIES[1:])

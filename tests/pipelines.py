@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from editor.references import BUILTIN
+from livedrag.editor.models.references import BUILTIN
 
 WIDTH = 32
 NATIVE_SIDE = 128

@@ -14,10 +14,22 @@ from typing import Any
 
 from PIL import Image
 
-from server.app import Server, serve
-from server.engine import AnyCommand, AnyEvent, Change, Engine, Finished, Goal, Pictured, Prepare, Seek, Start, Stop
-from server.protocol import ModelInfo
-from server.settings import Settings
+from livedrag.server.device.engine import (
+    AnyCommand,
+    AnyEvent,
+    DesiredState,
+    Engine,
+    Prepare,
+    PreviewReady,
+    RunFinished,
+    Seek,
+    Start,
+    Stop,
+    UpdateRun,
+)
+from livedrag.server.document.protocol import ModelInfo
+from livedrag.server.settings import Settings
+from livedrag.server.web.app import Server, serve
 
 MODEL = ModelInfo(
     name="quiet",
@@ -56,7 +68,7 @@ class QuietEngine(Engine):
 
     def __init__(self) -> None:
         self.commands: queue.Queue[AnyCommand] = queue.Queue()
-        self.goals: dict[str, Goal] = {}
+        self.goals: dict[str, DesiredState] = {}
 
     async def start(self, tell: Callable[[AnyEvent], None]) -> ModelInfo:
         self._loop, self._tell = asyncio.get_running_loop(), tell
@@ -66,13 +78,13 @@ class QuietEngine(Engine):
     def submit(self, command: AnyCommand) -> None:
         self.commands.put(command)
         match command:
-            case Start(goal=goal) | Change(goal=goal):
+            case Start(goal=goal) | UpdateRun(goal=goal):
                 self.goals[goal.room] = goal
             case Stop(room=room, run=run):
                 goal = self.goals[room]
                 tracked = {id: grip.target for id, grip in goal.drags.items()}
                 self._tell(
-                    Finished(
+                    RunFinished(
                         room=room,
                         run=run,
                         outcome="stopped",
@@ -93,7 +105,7 @@ class QuietEngine(Engine):
     def show(self, room: str, run: str, iteration: int, *, size: int = 5000) -> None:
         """A preview."""
         self.tell(
-            Pictured(
+            PreviewReady(
                 room=room,
                 run=run,
                 stage="dragging",
@@ -110,7 +122,7 @@ class QuietEngine(Engine):
         """The next command of a kind for a room."""
         while True:
             command = self.commands.get(timeout=seconds)
-            about = command.goal.room if isinstance(command, Start | Change | Prepare | Seek) else command.room
+            about = command.goal.room if isinstance(command, Start | UpdateRun | Prepare | Seek) else command.room
             if isinstance(command, kind) and about == room:
                 return command
 

@@ -17,30 +17,30 @@ from pathlib import Path
 
 import msgspec
 
-from server.engine import (
+from livedrag.server.device.engine import (
     AnyCommand,
     AnyEvent,
-    Complained,
-    DeviceStats,
-    Draw,
-    Finished,
-    Forget,
-    Left,
+    CommandFailed,
+    Generate,
+    PreparationProgress,
     Prepare,
-    Preparing,
     Ready,
-    Reported,
-    Rewind,
-    Rewound,
+    ReleaseSession,
+    ResetSession,
+    RunFinished,
+    RunProgress,
     Seek,
-    Sought,
+    SeekCompleted,
+    SessionReleased,
+    SessionReset,
     Start,
-    Stepping,
+    StatsReported,
+    StepStarted,
     Stop,
-    Timed,
 )
-from server.engine_local import WorkerOptions
-from server.protocol import Points
+from livedrag.server.device.local import WorkerOptions
+from livedrag.server.document.protocol import Points
+from livedrag.server.metrics import DeviceStats
 from tests.quiet import MODEL, png
 
 STEP = 0.02
@@ -56,7 +56,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         (folder / "loads-for-ever").unlink()
         time.sleep(600)
     _tell(connection, Ready(model=MODEL, device=options.device))
-    work: dict[str, Start | Prepare | Draw] = {}
+    work: dict[str, Start | Prepare | Generate] = {}
     stopped: set[str] = set()
     while True:
         while not work or not commands.empty():
@@ -65,23 +65,23 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                     return
                 case Start() | Prepare() as command:
                     work[command.goal.room] = command
-                case Draw(room=room) as command:
+                case Generate(room=room) as command:
                     work[room] = command
                 case Stop(run=run):
                     stopped.add(run)
                 case Seek(goal=goal, moment=moment):
                     known = moment < 100
-                    answer = Sought(room=goal.room, moment=moment, tracked={})
-                    refusal = Complained(room=goal.room, message="not kept", moment=moment)
+                    answer = SeekCompleted(room=goal.room, moment=moment, tracked={})
+                    refusal = CommandFailed(room=goal.room, message="not kept", moment=moment)
                     _tell(connection, answer if known else refusal)
-                case Rewind(room=room):
+                case ResetSession(room=room):
                     _note(folder, f"rewound {room}")
-                    _tell(connection, Rewound(room=room))
-                case Forget(room=room, wipe=wipe):
+                    _tell(connection, SessionReset(room=room))
+                case ReleaseSession(room=room, wipe=wipe):
                     work.pop(room, None)
                     if wipe:
                         _note(folder, f"wiped {room}")
-                    _tell(connection, Left(room=room, forgotten=True))
+                    _tell(connection, SessionReleased(room=room, forgotten=True))
                 case _:
                     pass
         for room, command in list(work.items()):
@@ -90,7 +90,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
             if done:
                 del work[room]
         stats = DeviceStats(state="ready", sessions=len(work), running=len(work))
-        _tell(connection, Timed(stats=stats))
+        _tell(connection, StatsReported(stats=stats))
 
 
 def _note(folder: Path, what: str) -> None:
@@ -98,12 +98,14 @@ def _note(folder: Path, what: str) -> None:
         file.write(what + "\n")
 
 
-def _step(connection: Connection, folder: Path, room: str, command: Start | Prepare | Draw, stopped: set[str]) -> bool:
+def _step(
+    connection: Connection, folder: Path, room: str, command: Start | Prepare | Generate, stopped: set[str]
+) -> bool:
     """One step of a run, a drawing or a preparation; whether that was the last one."""
-    run = "" if isinstance(command, Prepare) else room if isinstance(command, Draw) else command.run
-    _tell(connection, Stepping(room=room, run=run))
+    run = "" if isinstance(command, Prepare) else room if isinstance(command, Generate) else command.run
+    _tell(connection, StepStarted(room=room, run=run))
     if isinstance(command, Prepare):
-        _tell(connection, Preparing(room=room, stage="ready", step=1, steps=1))
+        _tell(connection, PreparationProgress(room=room, stage="ready", step=1, steps=1))
         return True
     kept = folder / f"{run}.count"
     count = 1 + (int(kept.read_text()) if kept.exists() else 0)
@@ -113,19 +115,19 @@ def _step(connection: Connection, folder: Path, room: str, command: Start | Prep
         (folder / "silent").touch()
         time.sleep(600)
     kept.write_text(str(count))
-    if isinstance(command, Draw):
+    if isinstance(command, Generate):
         _tell(
             connection,
-            Finished(room=room, run=room, outcome="arrived", iterations=count, seq=0, tracked={}, picture=png()),
+            RunFinished(room=room, run=room, outcome="arrived", iterations=count, seq=0, tracked={}, picture=png()),
         )
         return True
     points = Points(run=run, iteration=count, handles={}, distances={}, loss=0.0)
-    _tell(connection, Reported(room=room, record=points))
+    _tell(connection, RunProgress(room=room, record=points))
     ends = run in stopped or count >= int(command.goal.settings["max_iterations"])
     if ends:
         _tell(
             connection,
-            Finished(
+            RunFinished(
                 room=room,
                 run=run,
                 outcome="stopped" if run in stopped else "exhausted",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from server.engine import DeviceStats, EngineStats
-from server.metrics import Metrics
-from server.settings import Settings
+from livedrag.server.metrics import DeviceStats, EngineStats, Metrics
+from livedrag.server.settings import Settings
 from tests.conftest import ROOT
 
 RUNNING = (ROOT / "docs" / "running.md").read_text()

@@ -1,8 +1,9 @@
-"""The house of ``editor`` and ``server``: who may import whom, and what may lie in the repository."""
+"""The structure of ``editor`` and ``server``: who may import whom, and what may lie in the repository."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -13,34 +14,35 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each module may import what stands on a lower floor. `__init__` is the door and belongs to no floor.
+# From the top down: a module may import its own package and the packages above it. Single modules at the top
+# of `editor` and `server` count as packages of their own.
 EDITOR = [
-    {"errors"},
-    {"points", "sampling", "references", "convolution", "copies"},
-    {"picture"},
-    {"model", "warp"},
-    {"settings", "lora", "ddim", "attention", "motion", "tracking", "preview"},
-    {"handles", "generate", "rendering"},
-    {"timeline", "snapshot", "glide"},
-    {"session"},
-    {"cli"},
+    ["errors"],
+    ["settings", "points", "sampling"],
+    ["picture"],
+    ["models"],
+    ["fitting"],
+    ["generate"],
+    ["drag"],
+    ["cli", "training"],
 ]
 SERVER = [
-    {"protocol", "settings", "logs"},
-    {"history", "mask", "engine", "limits", "scheduler"},
-    {"room", "checkpoints"},
-    {"store", "uploads", "metrics", "film", "replica", "engine_local", "engine_ray"},
-    {"guests", "exchange", "jobs", "archive", "client", "protocol_page", "drawings"},
-    {"connection", "sessions"},
-    {"hall", "runs"},
-    {"doors"},
-    {"hub", "worker", "guard"},
-    {"app", "cli"},
-    {"__main__"},
+    ["errors", "settings", "logs"],
+    ["document"],
+    ["metrics"],
+    ["images", "client"],
+    ["device"],
+    ["storage"],
+    ["access"],
+    ["rooms"],
+    ["web", "rooms_command"],
+    ["__main__"],
 ]
-ON_THE_DEVICE = {"worker.py", "runs.py", "sessions.py", "jobs.py"}
+ON_THE_DEVICE = {"worker", "stages", "sessions", "job"}
+"""Modules of `server.device` that run in the worker's process."""
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
-WEB = {"starlette", "uvicorn", "websockets", "server", "asyncio"}
+WEB = {"starlette", "uvicorn", "websockets"}
+IO = {*WEB, "socket", "asyncio", "sqlite3", "threading", *HEAVY}
 LARGEST_FILE = 3 * 2**20
 
 
@@ -48,22 +50,20 @@ def tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).exists()]
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that the file imports anywhere, in full (``editor.points``), unless it does so for types only."""
-    package = path.relative_to(ROOT).parent.parts
+    """Modules of `livedrag` (``editor.points``) and others (``torch``) that a file imports, type checking aside."""
     found = set[str]()
     for node in runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            origin = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
-            module = origin if node.level else node.module or ""
-            # `from editor import points` may name a module: count both.
-            found.update({module, *(f"{module}.{alias.name}" for alias in node.names)})
-    return found
+            assert node.level == 0, f"{path} imports relatively"
+            # `from livedrag.editor import points` may name a module: count both.
+            found.update({node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return {name.removeprefix("livedrag.") for name in found}
 
 
 def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -78,43 +78,77 @@ def tops(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-@pytest.mark.parametrize(("package", "floors"), [("editor", EDITOR), ("server", SERVER)])
-def test_modules_import_only_what_lies_below_them(package: str, floors: list[set[str]]) -> None:
-    floor_of = {name: floor for floor, names in enumerate(floors) for name in names}
-    names = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
-    assert names <= floor_of.keys(), f"give {sorted(names - floor_of.keys())} a floor"
-    for name in names:
-        found = imports(ROOT / package / f"{name}.py")
-        for below in names - {name}:
-            if f"{package}.{below}" in found:
-                assert floor_of[below] < floor_of[name], f"{package}/{name}.py imports {below}"
+def modules(package: str) -> dict[str, Path]:
+    """The modules below a folder by their dotted names; a package goes by its own name."""
+    paths = (path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): ROOT / path for path in paths}
 
 
-def test_editor_knows_no_web() -> None:
-    for path in (ROOT / "editor").rglob("*.py"):
-        assert not tops(imports(path)) & WEB, path.name
+def part_of(module: str) -> str:
+    """The package below `editor` or `server` that a module lies in; empty for their own ``__init__``."""
+    return [*module.split("."), ""][1]
+
+
+@pytest.mark.parametrize(("package", "order"), [("editor", EDITOR), ("server", SERVER)])
+def test_packages_import_only_what_stands_above_them(package: str, order: list[list[str]]) -> None:
+    place_of = {name: place for place, names in enumerate(order) for name in names}
+    for module, path in modules(package).items():
+        part = part_of(module)
+        if not part:
+            continue  # the public names
+        assert part in place_of, f"{module}: give {part!r} a place in the order"
+        for name in imports(path):
+            if name.startswith(f"{package}.") and (other := part_of(name)) in place_of and other != part:
+                assert place_of[other] < place_of[part], f"{module} imports {name}, which stands below it"
+
+
+@pytest.mark.parametrize("package", ["editor", "server"])
+def test_modules_import_each_other_in_one_direction(package: str) -> None:
+    files = modules(package)
+    graph = {module: sorted(imports(path) & files.keys() - {module, package}) for module, path in files.items()}
+    assert tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+def test_every_import_goes_by_the_name_livedrag() -> None:
+    for path in tracked_files():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not {"editor", "server"} & {name.partition(".")[0] for name in names}, path
+
+
+def test_editor_knows_no_web_and_no_server() -> None:
+    for module, path in modules("editor").items():
+        assert not tops(imports(path)) & {*WEB, "server", "asyncio"}, module
 
 
 def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
-    for path in (ROOT / "server").rglob("*.py"):
+    workers = {f"server.device.{name}" for name in ON_THE_DEVICE}
+    for module, path in modules("server").items():
         found = imports(path)
-        if path.name not in {*ON_THE_DEVICE, "__main__.py"}:
-            assert not tops(found) & {"editor", *HEAVY}, path.name
-            named = {f"server.{Path(name).stem}" for name in ON_THE_DEVICE}
-            assert not named & found, f"{path.name} must name the worker by string"
+        if module not in {*workers, "server.__main__"}:
+            assert not tops(found) & {"editor", *HEAVY}, module
+            assert not workers & found, f"{module} must name the worker by string"
 
 
-def test_room_and_protocol_do_no_io() -> None:
-    for name in ("room", "protocol", "history", "replica"):
-        path = ROOT / "server" / f"{name}.py"
-        assert not tops(imports(path)) & {"starlette", "uvicorn", "websockets", "socket", "asyncio", "sqlite3", *HEAVY}
+def test_the_document_does_no_io() -> None:
+    for module, path in modules("server/document").items():
+        assert not tops(imports(path)) & IO, module
 
 
-@pytest.mark.parametrize("module", ["server.protocol", "server.room", "server.app", "server.__main__"])
+@pytest.mark.parametrize("module", ["document.protocol", "document.document", "web.app", "__main__"])
 def test_the_serving_process_never_loads_torch(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{'torch', 'diffusers', 'transformers', 'editor'}} & set(sys.modules)))"
+    heavy = {"torch", "diffusers", "transformers", "livedrag.editor"}
+    code = f"import sys, livedrag.server.{module}; print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_the_client_needs_neither_torch_nor_starlette() -> None:
+    blocked = sorted({*HEAVY, "starlette", "uvicorn", "PIL", "numpy"})
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import livedrag.server.client.client"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editor import Diffusion, Drag, DragSession, Point
-from editor.generate import generate
-from editor.picture import to_tensor
-from editor.points import Size, distance
-from editor.training.trials import distance_left
+from livedrag.editor import Diffusion, Drag, DragSession, Point
+from livedrag.editor.generate import generate
+from livedrag.editor.picture import to_tensor
+from livedrag.editor.points import Size, distance
+from livedrag.editor.training.trials import distance_left
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED: list[dict[str, Any]] = json.loads((ROOT / "static/samples.json").read_text())

@@ -43,22 +43,22 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_contains_the_page_the_samples_and_the_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        listed = json.loads(archive.read("server/static/samples.json"))
-    assert {"server/static/app/index.html", "server/__main__.py"} <= names
-    assert any(name.startswith("server/static/app/assets/") and name.endswith(".js") for name in names)
+        listed = json.loads(archive.read("livedrag/server/static/samples.json"))
+    assert {"livedrag/server/static/app/index.html", "livedrag/server/__main__.py"} <= names
+    assert any(name.startswith("livedrag/server/static/app/assets/") and name.endswith(".js") for name in names)
     for sample in listed:
         for kind in ("", "-mask"):
-            assert f"server/static/samples/{sample['name']}{kind}.png" in names
+            assert f"livedrag/server/static/samples/{sample['name']}{kind}.png" in names
     weights = ROOT / "editor" / "weights"
     for path in weights.rglob("*"):
         if path.is_file():
-            assert path.relative_to(ROOT).as_posix() in names
+            assert f"livedrag/{path.relative_to(ROOT).as_posix()}" in names
 
 
 def test_it_contains_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"editor", "server", "livedrag"}
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"livedrag"}
     assert not [name for name in names if "/tests/" in name or "__pycache__" in name]
 
 
@@ -71,7 +71,7 @@ def test_it_gives_the_command(python: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_the_wheel_that_answers(python: Path, tmp_path: Path) -> None:
-    code = "import server, editor; print(server.__file__, editor.__file__)"
+    code = "import livedrag.server, livedrag.editor; print(livedrag.server.__file__, livedrag.editor.__file__)"
     environment = {"PATH": os.defpath, "HOME": str(tmp_path)}
     answer = subprocess.run(
         [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.app import serve
-from server.engine import AnyCommand, Finished, Pictured, Start, Stop
-from server.settings import Rate, Settings
+from livedrag.server.device.engine import AnyCommand, PreviewReady, RunFinished, Start, Stop
+from livedrag.server.settings import Rate, Settings
+from livedrag.server.web.app import serve
 from tests.conftest import ROOT, wait_until_healthy
 from tests.quiet import QuietEngine, png
 
@@ -42,7 +42,7 @@ class BusyEngine(QuietEngine):
                 self._showing.pop(room).cancel()
                 goal = self.goals[room]
                 self._tell(
-                    Finished(
+                    RunFinished(
                         room=room, run=run, outcome="stopped", iterations=1, seq=goal.seq, tracked={}, picture=png()
                     )
                 )
@@ -56,7 +56,7 @@ class BusyEngine(QuietEngine):
         while True:
             iteration += 1
             self._tell(
-                Pictured(
+                PreviewReady(
                     room=room,
                     run=run,
                     stage="dragging",

@@ -1,4 +1,4 @@
-"""``python -m editor.training``: make the built-in model from scratch, stage by stage."""
+"""``python -m livedrag.editor.training``: make the built-in model from scratch, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ stages, in this order:
 def main(arguments: Sequence[str]) -> int:
     """Run one stage; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m editor.training",
+        prog="python -m livedrag.editor.training",
         description=__doc__,
         epilog=STAGES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,14 +64,14 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it writes its checkpoint first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
-    from editor.errors import EditorError
-    from editor.training import stages as runs
-    from editor.training.pictures import TrainingError
+    from livedrag.editor.errors import EditorError
+    from livedrag.editor.training import stages as runs
+    from livedrag.editor.training.pictures import TrainingError
 
     try:
         runs.run(options)
     except (TrainingError, EditorError) as error:
-        sys.stderr.write(f"python -m editor.training {options.stage}: {error}\n")
+        sys.stderr.write(f"python -m livedrag.editor.training {options.stage}: {error}\n")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss
 
-from editor.training.pictures import SIDE, Collection
-from editor.training.scenes import draw_scene, still_scene
-from editor.training.stage import CPU, Stage, tile
+from livedrag.editor.training.pictures import SIDE, Collection
+from livedrag.editor.training.scenes import draw_scene, still_scene
+from livedrag.editor.training.stage import CPU, Stage, tile
 
 STRIDE = 8
 WHOLE = 0.7

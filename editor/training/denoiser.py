@@ -18,12 +18,12 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from editor.generate import generate
-from editor.model import Diffusion
-from editor.training.autoencoder import STRIDE
-from editor.training.pictures import SIDE, Collection
-from editor.training.scenes import COLOURS, Scenes
-from editor.training.stage import CPU, Stage, tile
+from livedrag.editor.generate import generate
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.training.autoencoder import STRIDE
+from livedrag.editor.training.pictures import SIDE, Collection
+from livedrag.editor.training.scenes import COLOURS, Scenes
+from livedrag.editor.training.stage import CPU, Stage, tile
 
 WORDS = 3000
 """Size of the tokenizer's vocabulary."""

@@ -16,19 +16,18 @@ import torch
 from PIL import ImageDraw
 from torch import Tensor
 
-from editor.model import Diffusion
-from editor.picture import to_picture, to_tensor
-from editor.points import Size
-from editor.references import Setting
-from editor.session import DragSession
-from editor.settings import DragSettings
-from editor.training.autoencoder import signal_to_noise
-from editor.training.denoiser import PROMPTS, draw_prompts
-from editor.training.pictures import SIDE, Collection
-from editor.training.scenes import still_scene
-from editor.training.stage import tile
-from editor.training.trials import ARRIVED, Trial, distance_left, make_trials
-from editor.warp import warp
+from livedrag.editor.drag.session import DragSession
+from livedrag.editor.drag.warp import warp
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.picture import to_picture, to_tensor
+from livedrag.editor.points import Size
+from livedrag.editor.settings import DragSettings, Setting
+from livedrag.editor.training.autoencoder import signal_to_noise
+from livedrag.editor.training.denoiser import PROMPTS, draw_prompts
+from livedrag.editor.training.pictures import SIDE, Collection
+from livedrag.editor.training.scenes import still_scene
+from livedrag.editor.training.stage import tile
+from livedrag.editor.training.trials import ARRIVED, Trial, distance_left, make_trials
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +280,7 @@ def page(figures: Mapping[str, object]) -> str:
     drags = "\n".join(f"![drags](drags-{number}.webp)" for number in sheets)
     return f"""# Evaluation of {figures["model"]}
 
-Made by `python -m editor.training evaluate`, settings {figures["settings"]}. No picture here was trained on.
+Made by `python -m livedrag.editor.training evaluate`, settings {figures["settings"]}. No picture here was trained on.
 
 {table(figures)}
 Distance is from where normalised cross-correlation finds the handle's patch to where it should be; its own error is the

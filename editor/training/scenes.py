@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 from torch.utils.data import Dataset
 
-from editor.training.pictures import SIDE, Collection, Emoji
+from livedrag.editor.training.pictures import SIDE, Collection, Emoji
 
 Floats = NDArray[np.float32]
 

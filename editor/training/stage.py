@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from editor.training.muon import Muon, split
-from editor.training.pictures import TrainingError
+from livedrag.editor.training.muon import Muon, split
+from livedrag.editor.training.pictures import TrainingError
 
 CPU = torch.device("cpu")
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What each stage of ``python -m editor.training`` does."""
+"""What each stage of ``python -m livedrag.editor.training`` does."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffusers import AutoencoderDC
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from editor.cli import parse_setting
-from editor.model import Diffusion, pick_device
-from editor.references import DEFAULTS_FILE, Setting, find_model
-from editor.training import report
-from editor.training.autoencoder import AutoencoderStage, latent_scale
-from editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
-from editor.training.pictures import TrainingError, cache_folder, collect
-from editor.training.stage import CPU, Training
+from livedrag.editor.models.diffusion import Diffusion, pick_device
+from livedrag.editor.models.references import DEFAULTS_FILE, find_model
+from livedrag.editor.settings import Setting, parse_setting
+from livedrag.editor.training import report
+from livedrag.editor.training.autoencoder import AutoencoderStage, latent_scale
+from livedrag.editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
+from livedrag.editor.training.pictures import TrainingError, cache_folder, collect
+from livedrag.editor.training.stage import CPU, Training
 
 GRID: Mapping[str, Sequence[Setting]] = {
     "warp_share": (0.5, 1.0),

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample
 
-from editor.points import Drag, Point
-from editor.training.pictures import SIDE, Collection
-from editor.training.scenes import still_scene
+from livedrag.editor.points import Drag, Point
+from livedrag.editor.training.pictures import SIDE, Collection
+from livedrag.editor.training.scenes import still_scene
 
 REACH = 2.8
 """Radius of the region that a drag bends, in lengths of the drag: far enough that nothing folds."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from editor import Diffusion
+    from livedrag.editor import Diffusion
     from tests.bench.model import Bench
 
 

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from editor import Diffusion, Drag, DragSession, Point
-from editor.convolution import MOST_PIXELS, ProductConv2d
+from livedrag.editor import Diffusion, Drag, DragSession, Point
+from livedrag.editor.models.convolution import MOST_PIXELS, ProductConv2d
 from tests import reference
 from tests.bench.clock import Clock
 from tests.bench.model import Bench, new_lora, picture_for, settings_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from editor import Diffusion, DragSession
+from livedrag.editor import Diffusion, DragSession
 from tests.bench.clock import Clock
 from tests.bench.model import Bench, picture_for, settings_for
 from tests.bench.table import Row

@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from editor import Diffusion, DragSettings
-from editor.lora import Lora
-from editor.references import BUILTIN as BUILTIN_FOLDER
+from livedrag.editor import Diffusion, DragSettings
+from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.models.references import BUILTIN as BUILTIN_FOLDER
 from tests.pipelines import write_pipeline
 
 TEXT_LENGTH = 77

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.profiler import ProfilerActivity
 
-from editor import Diffusion
+from livedrag.editor import Diffusion
 from tests.bench.clock import Clock
 from tests.bench.drag import WITH, WITHOUT, Scene
 

@@ -10,8 +10,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from editor import Diffusion, DragSession
-from editor.ddim import ddim_step
+from livedrag.editor import Diffusion, DragSession
+from livedrag.editor.models.ddim import ddim_step
 from tests.bench.clock import Clock
 from tests.bench.model import Bench, new_lora, picture_for, settings_for
 from tests.bench.table import Row

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import psutil
 from websockets.asyncio.client import connect
 
-from server.client import Client, NewRoom, create_room
-from server.engine_local import LocalEngine, WorkerOptions
-from server.protocol import (
+from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client.replica import Replica
+from livedrag.server.device.local import LocalEngine, WorkerOptions
+from livedrag.server.document.protocol import (
     VERSION,
     AddDrag,
     Frame,
@@ -35,8 +36,7 @@ from server.protocol import (
     decode_server,
     encode,
 )
-from server.replica import Replica
-from server.settings import Rate, Settings
+from livedrag.server.settings import Rate, Settings
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png, serving_in_thread
 

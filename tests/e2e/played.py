@@ -9,8 +9,16 @@ import time
 from PIL import Image, ImageEnhance
 from playwright.sync_api import Page
 
-from server.engine import Draw, Finished, Kept, MomentInfo, Pictured, Reported, Start
-from server.protocol import XY, Points, Progress, Stage
+from livedrag.server.device.engine import (
+    Generate,
+    MomentInfo,
+    PreviewReady,
+    RunFinished,
+    RunProgress,
+    Start,
+    TimelineChanged,
+)
+from livedrag.server.document.protocol import XY, Points, Progress, Stage
 from tests.quiet import QuietEngine, png
 
 
@@ -51,15 +59,15 @@ class PlayedRun:
             seconds_left=(80 - iteration) / 7,
         )
         points = Points(run=run, iteration=iteration, handles=handles, distances=distances, loss=1 - share)
-        self.engine.tell(Reported(room=self.room, record=progress))
-        self.engine.tell(Reported(room=self.room, record=points))
+        self.engine.tell(RunProgress(room=self.room, record=progress))
+        self.engine.tell(RunProgress(room=self.room, record=points))
         if preview:
             self.show(iteration)
 
     def show(self, iteration: int) -> None:
         """A preview that looks different at every iteration."""
         small = self._picture(iteration, 160)
-        event = Pictured(
+        event = PreviewReady(
             room=self.room,
             run=self.start.run,
             stage="dragging",
@@ -78,7 +86,7 @@ class PlayedRun:
         before = parent if parent is not None else (self.moments[-1].id if self.moments else None)
         self.moments.append(MomentInfo(id=id, parent=before, iteration=iteration, time=time.time(), thumbnail=True))
         thumbnails = {id: _webp(self._picture(iteration, 96))}
-        self.engine.tell(Kept(room=self.room, moments=list(self.moments), current=id, thumbnails=thumbnails))
+        self.engine.tell(TimelineChanged(room=self.room, moments=list(self.moments), current=id, thumbnails=thumbnails))
         return id
 
     def _picture(self, iteration: int, side: int) -> Image.Image:
@@ -97,18 +105,18 @@ class PlayedDrawing:
 
     def __init__(self, engine: QuietEngine) -> None:
         self.engine = engine
-        self.id: str = engine.expect_any(Draw).room
+        self.id: str = engine.expect_any(Generate).room
 
     def tell(self, stage: Stage, step: int, seconds_left: float | None) -> None:
         record = Progress(run=self.id, stage=stage, step=step, steps=50, seconds=1.0, seconds_left=seconds_left)
-        self.engine.tell(Reported(room=self.id, record=record))
+        self.engine.tell(RunProgress(room=self.id, record=record))
 
     def show(self, color: str) -> None:
         self.engine.tell(
-            Pictured(
+            PreviewReady(
                 room=self.id,
                 run=self.id,
-                stage="drawing",
+                stage="generating",
                 iteration=4,
                 format="webp",
                 width=64,
@@ -120,7 +128,7 @@ class PlayedDrawing:
 
     def end(self, picture: bytes | None, message: str | None = None) -> None:
         self.engine.tell(
-            Finished(
+            RunFinished(
                 room=self.id,
                 run=self.id,
                 outcome="failed" if picture is None else "arrived",

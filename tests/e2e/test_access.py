@@ -53,10 +53,10 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     page.keyboard.press("Escape")
     ask_for(page, "a red apple")
     drawing = PlayedDrawing(engine)
-    drawing.tell("drawing", 10, 12.0)
+    drawing.tell("generating", 10, 12.0)
     drawing.show("maroon")
-    expect(page.get_by_test_id("drawing").get_by_role("img")).to_be_visible()
-    yield "drawing"
+    expect(page.get_by_test_id("generating").get_by_role("img")).to_be_visible()
+    yield "generating"
     drawing.end(png(256, 256, "red"))
     expect(page.get_by_role("button", name="Drag it")).to_be_visible()
     yield "drawn"

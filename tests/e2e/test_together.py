@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.engine import Preparing, Restarted, Restarting, Seek, Sought
+from livedrag.server.device.engine import PreparationProgress, Seek, SeekCompleted, WorkerRestarted, WorkerRestarting
 from tests.e2e.editor import PHONE, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
 from tests.quiet import QuietEngine
@@ -201,7 +201,7 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     seek: Seek = quiet[1].expect(Seek, run.room)
     assert seek.moment == 3
     point = next(iter(seek.goal.drags))
-    quiet[1].tell(Sought(room=run.room, moment=3, tracked={point: (88.0, 140.0)}))
+    quiet[1].tell(SeekCompleted(room=run.room, moment=3, tracked={point: (88.0, 140.0)}))
     for one in (ada, bo):
         one.expect_place("handle", (88, 140))
         expect(one.canvas).to_have_attribute("data-showing", "moment")
@@ -232,13 +232,13 @@ def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: 
     room = room_of(page)
     ada.click(HANDLE)
     ada.click(TARGET)
-    engine.tell(Preparing(room=room, stage="fitting", step=20, steps=80, seconds_left=12.0))
+    engine.tell(PreparationProgress(room=room, stage="fitting", step=20, steps=80, seconds_left=12.0))
     expect(ada.stage).to_contain_text("Getting to know the picture meanwhile 20/80")
-    engine.tell(Preparing(room=room, stage="ready", step=1, steps=1))
+    engine.tell(PreparationProgress(room=room, stage="ready", step=1, steps=1))
     expect(ada.stage).not_to_contain_text("meanwhile")
-    engine.tell(Restarting(message="The device has stopped answering.", rooms=(room,)))
+    engine.tell(WorkerRestarting(message="The device has stopped answering.", rooms=(room,)))
     toast(page, "The device has stopped answering.")
     expect(ada.stage).to_contain_text("Engine is starting again")
-    engine.tell(Restarted(rooms=(room,)))
+    engine.tell(WorkerRestarted(rooms=(room,)))
     toast(page, "The engine is back")
     expect(ada.stage).to_contain_text("Press Drag")

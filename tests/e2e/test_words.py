@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
-from server.engine import Forget
+from livedrag.server.device.engine import ReleaseSession
 from tests.e2e.editor import A_RUN, PHONE, Editor, OpenPage
 from tests.e2e.played import PlayedDrawing, ask_for
 from tests.quiet import QuietEngine, png
@@ -16,13 +16,13 @@ Quiet = tuple[str, QuietEngine]
 
 def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: Quiet) -> None:
     page, engine = open_page(), quiet[1]
-    sheet = page.get_by_test_id("drawing")
+    sheet = page.get_by_test_id("generating")
     ask_for(page, "a red apple")
     first = PlayedDrawing(engine)
     expect(page.get_by_label("What should it show?")).to_be_focused()
     first.tell("queued", 2, 40.0)
     expect(sheet).to_contain_text("Waiting for a turn 2 before you · 40 s left")
-    first.tell("drawing", 10, 12.0)
+    first.tell("generating", 10, 12.0)
     expect(sheet).to_contain_text("Drawing 12 s left")
     expect(sheet.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "20")
     first.show("maroon")
@@ -50,17 +50,17 @@ def test_it_is_cancelled_and_failures_are_said(open_page: OpenPage, quiet: Quiet
     page, engine = open_page(viewport=PHONE, has_touch=True, is_mobile=True), quiet[1]
     ask_for(page, "a green frog")
     given_up = PlayedDrawing(engine)
-    given_up.tell("drawing", 5, None)
+    given_up.tell("generating", 5, None)
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "10")
     page.get_by_role("button", name="Cancel").tap()
-    engine.expect(Forget, given_up.id)
-    expect(page.get_by_test_id("drawing")).to_have_count(0)
+    engine.expect(ReleaseSession, given_up.id)
+    expect(page.get_by_test_id("generating")).to_have_count(0)
     expect(page.get_by_test_id("show")).to_be_visible()
     expect(page.get_by_label("What should it show?")).to_have_value("a green frog")
 
     page.get_by_label("What should it show?").press("Enter")
     PlayedDrawing(engine).end(None, "The device ran out of memory.")
-    expect(page.get_by_test_id("drawing").get_by_role("alert")).to_have_text("The device ran out of memory.")
+    expect(page.get_by_test_id("generating").get_by_role("alert")).to_have_text("The device ran out of memory.")
     page.get_by_role("button", name="Try again").tap()
     PlayedDrawing(engine).end(png(256, 256, "green"))
     expect(page.get_by_role("button", name="Drag it")).to_be_visible()
@@ -70,7 +70,7 @@ def test_a_picture_from_words_is_dragged(open_page: OpenPage) -> None:
     """With the built-in model, from the first word to the first preview of a drag."""
     page = open_page()
     ask_for(page, "a red apple")
-    sheet = page.get_by_test_id("drawing")
+    sheet = page.get_by_test_id("generating")
     expect(sheet.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile("[1-9]"), timeout=A_RUN)
     expect(sheet).to_have_attribute("data-phase", "done", timeout=A_RUN)
     sheet.get_by_role("button", name="Drag it").click()

@@ -1,0 +1,1 @@
+"""The drag method: motion supervision, point tracking, denoising, and the session that runs the loop."""

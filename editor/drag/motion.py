@@ -1,0 +1,45 @@
+"""Motion supervision: pull the content at each handle one small step towards its target (the paper's section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from livedrag.editor.sampling import patch_offsets, sample_between_cells, sample_cells
+
+
+def motion_supervision_loss(
+    features: Tensor, handles: Tensor, targets: Tensor, radius: int, raster: tuple[int, int]
+) -> Tensor:
+    """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
+
+    The step is the unit vector from handle to target. Mean over channels, sum over the patch's cells, which is the
+    scale of the authors' code; cells outside the raster do not count.
+
+    Args:
+        features: UNet features, ``(1, C, h, w)``; gradients flow to them.
+        handles: whole cells ``(n, 2)``, (row, column).
+        targets: cells ``(n, 2)``, fractions allowed, none equal to its handle.
+        radius: r1; the patch has ``2 * radius + 1`` cells a side.
+        raster: rows and columns of cells.
+
+    Returns:
+        Scalar loss.
+    """
+    cells = handles[:, None] + patch_offsets(radius, handles)
+    inside = ((cells >= 0) & (cells < cells.new_tensor(raster))).all(-1)
+    here = sample_cells(features.detach(), cells, raster)
+    step = torch.nn.functional.normalize(targets - handles, dim=-1)
+    there = sample_between_cells(features, cells + step[:, None], raster)
+    return ((there - here).abs().mean(1) * inside).sum()
+
+
+def mask_loss(below: Tensor, below_unedited: Tensor, mask: Tensor, weight: float) -> Tensor:
+    """Keep what may not change: ``weight * sum |(z_{t-1} - z_{t-1}^0) * (1 - M)|``.
+
+    Args:
+        below, below_unedited: the dragged and the unedited latent one DDIM step further down, ``(1, 4, H/8, W/8)``.
+        mask: M, ``(1, 1, H/8, W/8)``, 1 where the picture may change.
+        weight: lambda.
+    """
+    return weight * ((below - below_unedited) * (1 - mask)).abs().sum()

@@ -1,0 +1,45 @@
+"""Point tracking: find where the content of each handle is now (the paper's section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from livedrag.editor.sampling import patch_offsets, sample_cells
+
+
+def take_templates(features: Tensor, handles: Tensor, raster: tuple[int, int]) -> Tensor:
+    """The feature under each handle, ``(n, C)``; what `track_points` looks for later.
+
+    Args:
+        features: ``(1, C, h, w)``.
+        handles: whole cells ``(n, 2)``, (row, column).
+        raster: rows and columns of cells.
+    """
+    return sample_cells(features, handles[:, None], raster)[..., 0]
+
+
+def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:
+    """The cell within ``radius`` of each handle whose feature is nearest to its template in L1.
+
+    Args:
+        features: ``(1, C, h, w)``.
+        templates: ``(n, C)``.
+        handles: whole cells ``(n, 2)``, (row, column).
+        radius: r2; the window has ``2 * radius + 1`` cells a side, cut at the border.
+        raster: rows and columns of cells.
+
+    Returns:
+        Whole cells ``(n, 2)``; of equally near ones the first in row-major order.
+    """
+    window = handles[:, None] + patch_offsets(radius, handles)
+    distances = (sample_cells(features, window, raster) - templates[..., None]).abs().sum(1)
+    outside = ((window < 0) | (window >= window.new_tensor(raster))).any(-1)
+    nearest = distances.masked_fill(outside, torch.inf).argmin(-1)
+    return window[torch.arange(len(window), device=window.device), nearest]
+
+
+def have_arrived(handles: Tensor, targets: Tensor, arrival_distance: float) -> Tensor:
+    """For each handle, whether it is closer than ``arrival_distance`` cells to its target; ``(n,)`` booleans."""
+    distances: Tensor = (handles - targets).norm(dim=-1)
+    return distances < arrival_distance

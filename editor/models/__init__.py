@@ -1,0 +1,1 @@
+"""Where a model comes from, how it is opened, and DDIM steps with it."""

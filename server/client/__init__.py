@@ -1,0 +1,1 @@
+"""A Python client; needs `livedrag.server.document` alone, neither torch nor Starlette."""

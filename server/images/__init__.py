@@ -1,0 +1,1 @@
+"""Uploads, masks, animations and picture encoding."""

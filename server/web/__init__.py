@@ -1,0 +1,1 @@
+"""The web application: endpoints, WebSocket, security headers, serving."""

@@ -1,0 +1,141 @@
+"""Guard: what every request and handshake passes. Host, Origin and rate are checked; browsers keep to us alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from urllib.parse import unquote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.rate_limits import RateLimited, RateLimits
+from livedrag.server.metrics import Metrics
+from livedrag.server.settings import Settings
+
+COOKIE = "livedrag"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+
+
+class SecurityMiddleware:
+    """Middleware: checks Host, Origin and rate, knows the base path, and adds headers that keep a browser to us alone.
+
+    Origin is checked where a cookie could do something: in every handshake and whatever is more than reading.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, limits: RateLimits, metrics: Metrics) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._hosts = settings.hosts
+        self._origins = settings.allowed_origins
+        self._base = settings.base_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not allowed_host(host, self._hosts):
+            works = ", ".join(self._hosts) or "any well-formed name"
+            refusal = error_response(
+                400, "wrong_host", f"Host {host!r} is not served here: {works} (LIVEDRAG_ALLOWED_HOSTS)"
+            )
+            await refusal(scope, receive, send)
+        elif origin is not None and scope.get("method") not in SAFE_METHODS and not self._same_origin(origin, host):
+            text = f"Origin {origin!r} is not this server ({host}): LIVEDRAG_ALLOWED_ORIGINS says which others may be"
+            await error_response(403, "wrong_origin", text)(scope, receive, send)
+        else:
+            app = self._app if scope["type"] == "websocket" else self._limited(scope)
+            path = scope["path"]
+            if path != self._base and not path.startswith(f"{self._base}/"):
+                path = self._base + path  # a proxy has taken it away
+            await app(
+                {**scope, "root_path": self._base, "path": path}, receive, _with_headers(send, security_headers(host))
+            )
+
+    def _limited(self, scope: Scope) -> ASGIApp:
+        """The application, or what answers in its place where too much is asked for, or a slash is missing."""
+        if self._base and scope["path"] == self._base:
+            return RedirectResponse(f"{self._base}/", 308)
+        try:
+            self._limits.check_address(address_of(HTTPConnection(scope)), "request")
+        except RateLimited as error:
+            self._metrics.rejects.add(error.setting)
+            response = error_response(429, "slow_down", str(error))
+            response.headers["Retry-After"] = str(math.ceil(error.seconds))
+            return response
+        return self._app
+
+    def _same_origin(self, origin: str, host: str) -> bool:
+        return urlsplit(origin).netloc.lower() == host.lower() or origin in self._origins
+
+
+def allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a Host header names this server; a port beside the name does not matter."""
+    if HOST.fullmatch(host) is None:
+        return False
+    name = host.rpartition("]")[0].lstrip("[") or host.partition(":")[0]
+    return not allowed or name.lower() in {entry.strip("[]").lower() for entry in allowed}
+
+
+def security_headers(host: str) -> dict[str, str]:
+    """Nothing from other hosts, no frames, no guessing of types; ``host`` is a checked Host header."""
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' blob: data:",
+        "connect-src": f"'self' ws://{host} wss://{host}",
+        "font-src": "'self'",
+        "manifest-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    async def send_with(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request comes from, or whom a trusted proxy asks for."""
+    return connection.client.host if connection.client is not None else ""
+
+
+def visitor_of(connection: HTTPConnection) -> Visitor:
+    """What a request says of who it is from. A cookie counts in a handshake that says, as browsers do, from what page.
+
+    That the page is our own, `SecurityMiddleware` has checked.
+    """
+    headers = connection.headers
+    trusted = connection.scope["type"] == "http" or "origin" in headers
+    return Visitor(
+        address=address_of(connection),
+        cookie=connection.cookies.get(COOKIE, "") if trusted else "",
+        password=unquote(headers.get("livedrag-password", "")),  # else only some letters could be sent
+        name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
+    )
+
+
+def error_response(status: int, reason: str, message: str) -> JSONResponse:
+    """How every error looks."""
+    return JSONResponse({"error": {"reason": reason, "message": message}}, status)

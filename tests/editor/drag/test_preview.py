@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+
+from livedrag.editor import Diffusion, ModelError, SettingsError
+from livedrag.editor.drag.preview import affordable, decode_preview
+from livedrag.editor.picture import to_tensor
+from livedrag.editor.points import Size
+from tests.pipelines import write_pipeline
+
+
+@pytest.fixture(scope="module")
+def latent(model: Diffusion, samples: Path) -> torch.Tensor:
+    return model.encode(to_tensor(Image.open(samples / "t-rex.png"), Size(256, 256)))
+
+
+def test_a_smaller_preview_shows_the_same(model: Diffusion, latent: torch.Tensor) -> None:
+    small, full = decode_preview(model, latent, "full", 128), decode_preview(model, latent, "full", 256)
+    assert (small.shape[-1], full.shape[-1]) == (128, 256)
+    assert (small - torch.nn.functional.avg_pool2d(full, 2)).abs().mean() < 0.1
+
+
+def test_the_linear_map_shows_the_colours(model: Diffusion, latent: torch.Tensor) -> None:
+    """On a picture it was not fitted on, it explains most of what the decoder shows at the latent's size."""
+    colours = decode_preview(model, latent, "latent", 256)
+    decoded = torch.nn.functional.avg_pool2d(model.decode(latent), 8)
+    assert colours.shape == (1, 3, 32, 32)
+    unexplained = (colours - decoded).square().mean() / decoded.var()
+    assert unexplained < 0.2
+
+
+def test_decoders_give_way_where_they_would_hold_up_the_iterations(model: Diffusion) -> None:
+    assert affordable(model, 256, decode_seconds=0.09, iteration_seconds=0.12, every=4) == ("full", 256)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=0.1, every=4) == ("full", 128)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=1.0, every=8) == ("full", 256)
+    assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=0.01, every=4) == ("latent", 128)
+    assert affordable(model, 128, decode_seconds=0.3, iteration_seconds=0.4, every=4) == ("full", 128)
+
+
+def test_a_tiny_autoencoder_is_used_where_one_is_named(tmp_path: Path) -> None:
+    folder = write_pipeline(tmp_path / "model")
+    channels = (8, 8, 8, 8)
+    tiny = AutoencoderTiny(encoder_block_out_channels=channels, decoder_block_out_channels=channels)
+    tiny.save_pretrained(tmp_path / "tiny")
+    plain = Diffusion.load(str(folder), device="cpu")
+    with pytest.raises(SettingsError, match="'full' works"):
+        decode_preview(plain, torch.zeros(1, 4, 16, 16), "tiny", 128)
+    named = Diffusion.load(str(folder), device="cpu", tiny=str(tmp_path / "tiny"))
+    assert decode_preview(named, torch.zeros(1, 4, 16, 16), "tiny", 128).shape == (1, 3, 128, 128)
+    assert affordable(named, 256, 0.0, 1.0, 4) == ("tiny", 256)
+    tiny.save_pretrained(folder / "tiny")
+    assert Diffusion.load(str(folder), device="cpu").tiny is not None
+    with pytest.raises(ModelError, match="an AutoencoderTiny works"):
+        Diffusion.load(str(folder), device="cpu", tiny=str(folder / "unet"))

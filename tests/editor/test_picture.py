@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from livedrag.editor import MaskError, PictureError
+from livedrag.editor.picture import (
+    check_mask,
+    compose,
+    feather,
+    mask_to_latent,
+    to_picture,
+    to_rgb,
+    to_tensor,
+    working_size,
+)
+from livedrag.editor.points import Size
+
+
+@given(st.integers(1, 6000), st.integers(1, 6000))
+def test_the_working_picture_keeps_shape_and_area(width: int, height: int) -> None:
+    picture = Size(width, height)
+    if max(width, height) > 8 * min(width, height):
+        with pytest.raises(PictureError, match=f"{width} x {height}"):
+            working_size(picture, 512, 64)
+        return
+    working = working_size(picture, 512, 64)
+    assert working.width % 64 == working.height % 64 == 0
+    assert abs(working.width - 512 * (width / height) ** 0.5) <= 32.5
+    assert abs(working.height - 512 * (height / width) ** 0.5) <= 32.5
+
+
+def random_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def same(one: Image.Image, other: Image.Image) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_tensors_and_pictures_are_inverse() -> None:
+    picture = random_picture(40, 24)
+    assert same(to_picture(to_tensor(picture, Size(40, 24))), picture)
+
+
+def test_transparency_lies_on_white_and_16_bits_become_8() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert to_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.full((4, 4), 257 * 100, dtype=np.uint16))
+    assert to_rgb(deep).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_no_change_gives_the_upload_back_exactly() -> None:
+    uploaded = random_picture(301, 203)
+    working = to_tensor(uploaded, Size(96, 64))
+    assert same(compose(uploaded, working, working, None), uploaded)
+
+
+def test_outside_the_mask_the_upload_stays_and_inside_the_edit_shows() -> None:
+    uploaded = random_picture(300, 200)
+    unedited = to_tensor(uploaded, Size(96, 64))
+    edited = torch.ones_like(unedited)
+    mask = np.zeros((200, 300), dtype=bool)
+    mask[50:150, 100:250] = True
+    result = np.asarray(compose(uploaded, edited, unedited, mask))
+    assert np.array_equal(result[~mask], np.asarray(uploaded)[~mask])
+    assert result[95:105, 170:180].min() > 250
+
+
+def test_fine_detail_survives_where_little_changed() -> None:
+    """A faint change, scaled up, must not blur what the working picture cannot hold."""
+    uploaded = random_picture(256, 256)
+    unedited = to_tensor(uploaded, Size(64, 64))
+    result = np.asarray(compose(uploaded, unedited + 0.01, unedited, None)).astype(int)
+    assert np.abs(result - np.asarray(uploaded)).max() <= 4
+
+
+def test_a_12_megapixel_picture_comes_back_at_its_size() -> None:
+    uploaded = random_picture(4000, 3000)
+    unedited = to_tensor(uploaded, Size(288, 224))
+    edited = unedited.clone()
+    edited[..., 50:100, 50:100] = 1
+    mask = np.zeros((3000, 4000), dtype=bool)
+    mask[:1500] = True
+    result = np.asarray(compose(uploaded, edited, unedited, mask))
+    assert result.shape == (3000, 4000, 3)
+    assert np.array_equal(result[1500:], np.asarray(uploaded)[1500:])
+
+
+def test_the_feather_lies_inside_the_mask() -> None:
+    mask = np.zeros((60, 60), dtype=bool)
+    mask[20:, :] = True
+    soft = feather(mask, 3.0)
+    assert not soft[~mask].any()
+    column = soft[20:, 30]
+    assert (np.diff(column) >= 0).all()
+    assert column[0] < 0.3
+    assert column[10:].min() > 0.99
+
+
+def test_masks_are_checked_and_brought_to_the_latent() -> None:
+    with pytest.raises(MaskError, match="30 x 20 pixels but the picture is 40 x 20"):
+        check_mask(np.zeros((20, 30)), Size(40, 20))
+    mask = check_mask(np.pad(np.full((16, 32), 255), ((0, 16), (0, 0))), Size(32, 32))
+    assert mask_to_latent(mask, 4, 4)[0, 0].tolist() == [[1] * 4, [1] * 4, [0] * 4, [0] * 4]

@@ -1,0 +1,125 @@
+"""Checkpoints: written once, read whole or not at all, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from livedrag.server.device.checkpoints import KEPT, Checkpoint, Checkpoints, Part, SavedMoment, branch, picture_parts
+from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag
+
+GOAL = DesiredState(
+    room="a", seq=3, prompt="", settings={"seed": 1}, drags={"d": PlacedDrag(handle=(1, 2), target=(3, 4))}, mask=b"m"
+)
+CHECKPOINT = Checkpoint(picture="p", goal=GOAL, run="r1", iterations=7)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "kept")
+
+
+def part(name: str, data: bytes, stamp: str = "") -> Part:
+    return Part(name=name, make=lambda: data, stamp=stamp)
+
+
+def files(tmp_path: Path, room: str = "a") -> set[str]:
+    return set(os.listdir(tmp_path / "kept" / room))
+
+
+def info(id: int, parent: int | None, iteration: int) -> MomentInfo:
+    return MomentInfo(id=id, parent=parent, iteration=iteration, time=float(id))
+
+
+def test_what_is_saved_is_what_is_loaded(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest("a") is None
+    saved = checkpoints.save("a", CHECKPOINT, [part("state", b"1"), part("lora", b"2")])
+    assert [(saved, {"state": b"1", "lora": b"2"})] == list(checkpoints.load("a"))
+    assert checkpoints.newest("a") == saved
+    assert replace(saved, pieces={}) == CHECKPOINT
+
+
+def test_a_part_whose_stamp_has_not_changed_is_not_made_again(checkpoints: Checkpoints) -> None:
+    def never() -> bytes:
+        raise AssertionError
+
+    first = checkpoints.save("a", CHECKPOINT, [part("state", b"1"), part("lora", b"2", "80 steps")])
+    again = [part("state", b"3"), Part(name="lora", make=never, stamp="80 steps")]
+    checkpoints.save("a", CHECKPOINT, again, before=first)
+    assert next(checkpoints.load("a"))[1] == {"state": b"3", "lora": b"2"}
+
+
+def test_the_last_few_are_kept_with_their_parts_and_no_others(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    for number in range(KEPT + 3):
+        checkpoints.save("a", CHECKPOINT, [part("state", b"%d" % number)])
+    assert [parts["state"] for _, parts in checkpoints.load("a")] == [b"4", b"3"]
+    assert len(files(tmp_path)) == 2 * KEPT
+
+
+@pytest.mark.parametrize("what", ["list", "part", "part is gone"])
+def test_where_the_newest_is_damaged_the_one_before_it_counts(
+    checkpoints: Checkpoints, tmp_path: Path, what: str
+) -> None:
+    checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
+    saved = checkpoints.save("a", replace(CHECKPOINT, iterations=9), [part("state", b"2")])
+    newest = max(name for name in files(tmp_path) if name.endswith(".checkpoint"))
+    victim = tmp_path / "kept" / "a" / (newest if what == "list" else saved.pieces["state"].sha256)
+    victim.unlink() if "gone" in what else victim.write_bytes(victim.read_bytes()[:-1])
+    assert [parts for _, parts in checkpoints.load("a")] == [{"state": b"1"}]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
+    before = files(tmp_path)
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save("a", CHECKPOINT, [part("state", b"2")])
+    assert files(tmp_path) == before
+    assert next(checkpoints.load("a"))[1] == {"state": b"1"}
+
+
+def test_an_amended_list_has_the_same_parts(checkpoints: Checkpoints) -> None:
+    saved = checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
+    checkpoints.amend("a", replace(saved, rewound=True))
+    checkpoint, parts = next(checkpoints.load("a"))
+    assert (checkpoint.rewound, parts) == (True, {"state": b"1"})
+
+
+def test_rooms_are_apart_and_wiped_alone(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    for room in ("a", "b", "../c"):
+        checkpoints.save(room, CHECKPOINT, [part("state", room.encode())])
+    assert os.listdir(tmp_path) == ["kept"]
+    checkpoints.wipe("a")
+    assert checkpoints.newest("a") is None
+    assert [next(checkpoints.load(room))[1]["state"] for room in ("b", "../c")] == [b"b", b"../c"]
+
+
+def test_a_timeline_is_shown_without_a_worker(checkpoints: Checkpoints) -> None:
+    infos = [info(0, None, 0), info(1, 0, 1), info(40, 1, 2), info(41, 0, 1)]
+    moments = [SavedMoment(info=moment, tracked={}) for moment in infos]
+    thumbnails = {0: b"t0", 1: b"t1", 40: b"t40"}
+    parts = [*picture_parts("thumbnails", thumbnails), *picture_parts("frames", {0: b"f0", 1: b"f1", 41: b"f41"})]
+    checkpoints.save("a", replace(CHECKPOINT, moments=moments, current=40), parts)
+    kept = checkpoints.kept("a")
+    assert kept is not None
+    assert (kept.moments, kept.current, kept.thumbnails) == (infos, 40, thumbnails)
+    assert [(shot.iteration, shot.data) for shot in checkpoints.frames("a")] == [(0, b"f0"), (1, b"f1")]
+    nothing: Any = checkpoints.kept("b"), checkpoints.frames("b")
+    assert nothing == (None, [])
+
+
+def test_a_branch_leads_from_the_first_moment_to_the_current_one() -> None:
+    moments = [info(0, None, 0), info(1, 0, 1), info(2, 1, 2), info(3, 1, 2)]
+    assert [moment.id for moment in branch(moments, 3)] == [0, 1, 3]
+    assert branch(moments, None) == []

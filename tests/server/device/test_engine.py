@@ -1,0 +1,403 @@
+"""LocalEngine: the real worker in its own process, which is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from msgspec.structs import replace
+
+from livedrag.server.device.engine import (
+    AnyEvent,
+    CommandFailed,
+    DesiredState,
+    EngineError,
+    Generate,
+    PlacedDrag,
+    PreparationProgress,
+    Prepare,
+    ReleaseSession,
+    ResetSession,
+    RunFinished,
+    RunProgress,
+    Seek,
+    SeekCompleted,
+    Start,
+    Stop,
+    UpdateRun,
+    WorkerRestarted,
+    WorkerRestarting,
+)
+from livedrag.server.device.local import LocalEngine, WorkerOptions, devices
+from livedrag.server.document.protocol import Generation, Points
+from tests.server.device.test_worker import GOAL, PICTURE, SHORT
+
+T = TypeVar("T")
+
+
+class Ear:
+    """Hears the events of an engine."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[AnyEvent] = asyncio.Queue()
+        self.heard: list[AnyEvent] = []
+
+    async def expect(self, kind: type[T], wanted: Callable[[T], bool] = lambda _: True, *, fresh: bool = True) -> T:
+        """The next event of a kind, or unless it has to be ``fresh`` the last one."""
+        if not fresh:
+            return [event for event in self.heard if isinstance(event, kind)][-1]
+        async with asyncio.timeout(180):
+            while True:
+                event = await self.events.get()
+                self.heard.append(event)
+                if isinstance(event, kind) and wanted(event):
+                    return event
+
+
+@asynccontextmanager
+async def running(engine: LocalEngine) -> AsyncIterator[Ear]:
+    ear = Ear()
+    try:
+        await engine.start(ear.events.put_nowait)
+        yield ear
+    finally:
+        await engine.close()
+
+
+def iteration(event: RunProgress, least: int = 1) -> bool:
+    return isinstance(event.record, Points) and event.record.iteration >= least
+
+
+def kill(engine: LocalEngine, how: signal.Signals = signal.SIGKILL) -> None:
+    assert engine.pid is not None
+    os.kill(engine.pid, how)
+
+
+def test_the_worker_runs_elsewhere_and_ends_with_the_engine() -> None:
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="builtin"))
+        async with running(engine) as ear:
+            assert engine.state == "ready"
+            assert engine.pid not in (None, os.getpid())
+            assert psutil.Process(engine.pid).nice() > psutil.Process().nice(), "it steps back for this process"
+            engine.submit(Start(run="r1", picture=PICTURE, goal=GOAL))
+            await ear.expect(RunFinished)
+            (device,) = engine.stats().devices
+            assert (device.state, device.restarts, device.sessions) == ("ready", 0, 1)
+            assert device.steps["fitting"] == GOAL.settings["lora_steps"]
+            worker = engine.pid
+        assert worker is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+    asyncio.run(story())
+
+
+def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None:
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=2))
+        goal = replace(GOAL, settings={**SHORT, "max_iterations": 12})
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, goal=goal))
+            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            kill(engine)
+            restarting = await ear.expect(WorkerRestarting)
+            assert ("exit code -9" in restarting.message, restarting.rooms) == (True, ("a",))
+            state: str = engine.state
+            assert state == "restarting"
+            aimed = {"d1": PlacedDrag(handle=(30, 30), target=(30, 60))}
+            engine.submit(UpdateRun(goal=replace(goal, seq=2, drags=aimed)))  # waits for the next worker
+            ear.heard.clear()
+            ended = await ear.expect(RunFinished)
+            assert (ended.run, ended.outcome, ended.iterations, ended.seq) == ("r1", "exhausted", 12, 2)
+            later = next(event for event in ear.heard if isinstance(event, RunProgress) and iteration(event))
+            assert iteration(later, 5), "it went on from its fourth iteration or a later one"
+            assert sum(isinstance(event, WorkerRestarted) for event in ear.heard) == 1
+            engine.submit(Start(run="r2", picture=PICTURE, goal=replace(goal, seq=3, drags=aimed)))
+            assert (await ear.expect(RunFinished)).run == "r2"
+            assert [event.run for event in ear.heard if isinstance(event, RunFinished)] == ["r1", "r2"]
+            assert (engine.state, engine.stats().devices[0].restarts) == ("ready", 1)
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_runs_end_exactly_once_whenever_their_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livedrag.server.device.local.PAUSES", (0.1,))
+
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=3))
+        goal = replace(GOAL, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
+        moments = random.Random(0)
+        async with running(engine) as ear:
+            for number in range(8):
+                room, run = f"room-{number}", f"run-{number}"
+                engine.submit(Start(run=run, picture=PICTURE, goal=replace(goal, room=room)))
+                for _ in range(moments.randint(1, 50)):
+                    await ear.expect(RunProgress)
+                kill(engine)
+                await ear.expect(WorkerRestarting)
+                ended = await ear.expect(RunFinished)
+                assert (ended.run, ended.outcome, ended.iterations) == (run, "exhausted", 20)
+                assert ended.picture is not None
+            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == 8
+
+    asyncio.run(story())
+
+
+def quiet(**options: Any) -> LocalEngine:
+    return LocalEngine(WorkerOptions(model="quiet", **options), worker="tests.quiet_worker:serve")
+
+
+def quietly(room: str, iterations: int = 5, **changes: Any) -> DesiredState:
+    return replace(GOAL, room=room, settings={"max_iterations": iterations}, **changes)
+
+
+async def ends(ear: Ear, count: int) -> dict[str, RunFinished]:
+    """The ends of so many runs, by room."""
+    ended = [await ear.expect(RunFinished) for _ in range(count)]
+    return {event.room: event for event in ended}
+
+
+def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
+    async def story() -> None:
+        engine = quiet(hang=4.0)
+        async with running(engine) as ear:
+            await asyncio.sleep(5)  # one that has nothing to do hangs not
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("silent")))
+            assert "did nothing for 4 s" in (await ear.expect(WorkerRestarting)).message
+            ended = await ear.expect(RunFinished)
+            assert (ended.run, ended.iterations) == ("r1", 5)
+            assert engine.stats().devices[0].restarts == 1
+
+    asyncio.run(story())
+
+
+def test_a_drawing_is_begun_anew_when_its_worker_dies_and_fails_where_it_dies_of_it() -> None:
+    async def story() -> None:
+        drawn = Generation(prompt="a cat", seed=1, guidance=5.0, ddim_steps=50, model="quiet")
+        engine = quiet(hang=4.0)
+        async with running(engine) as ear:
+            engine.submit(Generate(room="silent", generation=drawn))
+            assert "did nothing for 4 s" in (await ear.expect(WorkerRestarting)).message
+            ended = await ear.expect(RunFinished)
+            assert (ended.room, ended.outcome, ended.picture is not None) == ("silent", "arrived", True)
+            engine.submit(Generate(room="deadly", generation=drawn))
+            ended = await ear.expect(RunFinished)
+            assert (ended.room, ended.run, ended.outcome, ended.picture) == ("deadly", "deadly", "failed", None)
+            assert "twice" in (ended.message or "")
+
+    asyncio.run(story())
+
+
+def test_a_run_in_which_the_worker_dies_twice_has_failed_and_others_go_on() -> None:
+    async def story() -> None:
+        engine = quiet()
+        async with running(engine) as ear:
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(RunProgress, iteration)
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("deadly")))
+            ended = await ends(ear, 2)
+            outcomes = {room: (event.run, event.outcome, event.iterations) for room, event in ended.items()}
+            assert outcomes == {"deadly": ("r1", "failed", 0), "a": ("r2", "exhausted", 50)}
+            assert "exit code 7" in (ended["deadly"].message or "")
+            assert engine.stats().devices[0].restarts == 2
+            await asyncio.sleep(0.2)
+            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == 2
+
+    asyncio.run(story())
+
+
+def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
+    async def story() -> None:
+        engine = quiet(device="one,two")
+        async with running(engine) as ear:
+            for room in "abcd":
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+            await ear.expect(RunProgress, iteration)
+            kill(engine)
+            restarting = await ear.expect(WorkerRestarting)
+            assert (restarting.device, restarting.rooms) == ("one", ("a", "c"))
+            assert engine.state == "ready", "the other device goes on"
+            assert {event.outcome for event in (await ends(ear, 4)).values()} == {"exhausted"}
+            assert (await ear.expect(WorkerRestarted, fresh=False)).rooms == ("a", "c")
+            assert [device.restarts for device in engine.stats().devices] == [1, 0]
+            for room in "ac":
+                engine.submit(ReleaseSession(room=room))
+            for room in "ef":
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+            await ear.expect(RunProgress, lambda event: event.room == "f")
+            kill(engine)
+            assert (await ear.expect(WorkerRestarting)).rooms == ("e",), (
+                "f found a run on this one, and none on the other"
+            )
+
+    asyncio.run(story())
+
+
+def test_a_stop_an_edit_and_a_seek_reach_the_next_worker() -> None:
+    async def story() -> None:
+        engine = quiet()
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 10_000)))
+            await ear.expect(RunProgress, iteration)
+            kill(engine)
+            engine.submit(UpdateRun(goal=quietly("a", 10_000, seq=5)))  # sent to one that is dead
+            engine.submit(Seek(moment=3, goal=quietly("a", 10_000, seq=6)))
+            await ear.expect(WorkerRestarting)
+            engine.submit(Seek(moment=100, goal=quietly("b")))  # waits for the next one
+            engine.submit(Stop(room="a", run="r1"))
+            assert (await ear.expect(SeekCompleted)).moment == 3
+            assert (await ear.expect(CommandFailed)).moment == 100
+            ended = await ear.expect(RunFinished)
+            assert (ended.outcome, ended.seq) == ("stopped", 6)
+            kill(engine)
+            await ear.expect(WorkerRestarted)
+            await asyncio.sleep(0.2)
+            assert [event.moment for event in ear.heard if isinstance(event, SeekCompleted)] == [3], "it was answered"
+
+    asyncio.run(story())
+
+
+def test_a_rewind_and_a_wipe_reach_the_next_worker_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = quiet(checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            kill(engine, signal.SIGSTOP)
+            engine.submit(ResetSession(room="a"))
+            engine.submit(ReleaseSession(room="b", wipe=True))
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert (await ear.expect(RunFinished)).run == "r1"
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(RunProgress, iteration)
+            kill(engine)
+            assert (await ear.expect(RunFinished)).run == "r2"
+        assert sorted((tmp_path / "done").read_text().split("\n")) == ["", "rewound a", "wiped b"]
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_never_loads_again_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livedrag.server.device.local.LOADING", 1.5)
+
+    async def story() -> None:
+        engine = quiet(checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            (tmp_path / "loads-for-ever").touch()
+            kill(engine)
+            await ear.expect(WorkerRestarting)
+            async with asyncio.timeout(20):
+                assert "did not load the model within 1.5 s" in (await ear.expect(WorkerRestarting)).message
+                await ear.expect(WorkerRestarted)
+
+    asyncio.run(story())
+
+
+def test_a_forgotten_room_keeps_its_place_until_its_session_has_left() -> None:
+    async def story() -> None:
+        engine = quiet(device="one,two")
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 50)))
+            await ear.expect(RunProgress, iteration)
+            engine.submit(Start(run="rb", picture=PICTURE, goal=quietly("b")))
+            await ear.expect(RunFinished)
+            kill(engine, signal.SIGSTOP)
+            engine.submit(ReleaseSession(room="a"))
+            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("c", 5)))  # finds the first one idle
+            engine.submit(Start(run="r3", picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert "a" in (await ear.expect(WorkerRestarting)).rooms, (
+                "the first worker might be writing checkpoints still"
+            )
+
+    asyncio.run(story())
+
+
+def test_what_is_prepared_is_asked_for_again_until_it_is_ready() -> None:
+    async def story() -> None:
+        engine = quiet()
+        async with running(engine) as ear:
+            kill(engine, signal.SIGSTOP)
+            engine.submit(Prepare(picture=PICTURE, goal=quietly("a")))
+            kill(engine)
+            assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
+            await ear.expect(PreparationProgress)
+            kill(engine)
+            await ear.expect(WorkerRestarted)
+            await asyncio.sleep(0.2)
+            assert len([event for event in ear.heard if isinstance(event, PreparationProgress)]) == 1
+
+    asyncio.run(story())
+
+
+def test_the_worker_leaves_when_the_engine_is_killed() -> None:
+    code = """
+import asyncio
+from livedrag.server.device.local import LocalEngine, WorkerOptions
+
+async def main():
+    engine = LocalEngine(WorkerOptions(model="builtin"))
+    await engine.start(print)
+    print(engine.pid, flush=True)
+    await asyncio.sleep(60)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "expected"),
+    [
+        ("", None, [""]),
+        ("cuda:1", None, ["cuda:1"]),
+        ("cuda:0, cuda:1", None, ["cuda:0", "cuda:1"]),
+        ("all", "4,7", ["cuda:0", "cuda:1"]),
+        ("all", None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("all", "", [""]),
+    ],
+)
+def test_devices_by_name(wanted: str, visible: str | None, expected: list[str], tmp_path: Path) -> None:
+    for gpu in ("0000:01", "0000:02", "0000:03"):
+        (tmp_path / gpu).mkdir()
+    assert devices(wanted, visible, tmp_path) == expected
+
+
+def test_an_unknown_model_is_named() -> None:
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="no-such-model"))
+        with pytest.raises(EngineError, match="'no-such-model'"):
+            async with running(engine):
+                pass
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_dies_at_once_is_no_endless_wait() -> None:
+    async def story() -> None:
+        engine = LocalEngine(WorkerOptions(model="builtin"), worker="os:abort_is_not_here")
+        with pytest.raises(EngineError, match="exit code 1"):
+            async with running(engine):
+                pass
+
+    asyncio.run(story())

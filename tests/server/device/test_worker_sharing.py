@@ -1,0 +1,299 @@
+"""DeviceWorker over a small pipeline: who shares the device, who waits for a place, and what a full memory does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.engine import (
+    DesiredState,
+    PreparationProgress,
+    Prepare,
+    RunFinished,
+    SessionReleased,
+    StatsReported,
+    StepStarted,
+    Stop,
+    UpdateRun,
+)
+from livedrag.server.document.protocol import Progress
+from tests.server.device.test_worker import PICTURE, SHORT, Told, a_worker, finish, fitted, later, start
+
+if TYPE_CHECKING:
+    from livedrag.editor import Diffusion
+    from livedrag.server.device.worker import DeviceWorker
+
+LONG = {**SHORT, "max_iterations": 1000}
+
+
+@pytest.fixture
+def worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(small, told, checkpoints) as worker:
+        yield worker
+
+
+def goal_of(room: str, **changes: Any) -> DesiredState:
+    return later(room=room, **changes)
+
+
+def begin(worker: DeviceWorker, *rooms: str, **changes: Any) -> None:
+    for room in rooms:
+        start(worker, goal_of(room, **changes), f"run-{room}")
+
+
+def prepare(worker: DeviceWorker, room: str) -> None:
+    worker.obey(Prepare(picture=PICTURE, goal=goal_of(room, drags={})))
+
+
+def ended(told: Told) -> list[tuple[str, str]]:
+    return [(event.room, event.outcome) for event in told if isinstance(event, RunFinished)]
+
+
+def stages_of(told: Told, room: str) -> list[str]:
+    records = [record for record in told.records(Progress) if record.run == f"run-{room}"]
+    return list(dict.fromkeys(record.stage for record in records))
+
+
+def whose(told: Told) -> list[str]:
+    """The rooms in the order of their turns."""
+    return [event.room for event in told if isinstance(event, StepStarted)]
+
+
+# Sharing -------------------------------------------------------------------------------------------------------------
+
+
+def test_eight_equal_rooms_get_the_same_time(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+    times: dict[str, float] = {}
+    clock = itertools.accumulate(itertools.cycle([0.1, 0.3, 0.2]))  # no machine's, so that none can hiccup
+    with a_worker(small, told, checkpoints, sessions=8, clock=clock.__next__) as worker:
+        begin(worker, *"abcdefgh", settings=LONG)
+        while min(times.values(), default=0.0) < 4:
+            worker.advance()
+            times = worker.stats().rooms
+    assert set(times) == set("abcdefgh")
+    assert max(times.values()) / min(times.values()) <= 1.1, times
+
+
+def test_the_first_step_after_an_edit_goes_first(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+        begin(worker, "a", "b", settings=LONG)
+        while not {"dragging"} <= set(stages_of(told, "a")) & set(stages_of(told, "b")):
+            worker.advance()
+        for room in ("b", "a", "b"):
+            worker.obey(UpdateRun(goal=goal_of(room, settings=LONG, seq=10)))
+            worker.advance()
+            assert whose(told)[-1] == room
+
+
+def test_a_picture_is_prepared_when_nobody_needs_the_device(worker: DeviceWorker, told: Told) -> None:
+    prepare(worker, "b")
+    begin(worker, "a")
+    while ("a", "exhausted") not in ended(told):
+        worker.advance()
+    turns = whose(told)
+    assert turns.count("b") <= len(turns) / 3
+    while worker.busy:
+        worker.advance()
+    assert told.events(PreparationProgress, "b")[-1].stage == "ready"
+
+
+# Places --------------------------------------------------------------------------------------------------------------
+
+
+def test_who_finds_no_place_waits_is_told_how_long_and_gets_one(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+        begin(worker, *"abcd")
+        finish(worker, told)
+    assert [room for room, _ in ended(told)][:2] in (["a", "b"], ["b", "a"])
+    assert sorted(ended(told)) == [(room, "exhausted") for room in "abcd"]
+    queued = [record for record in told.records(Progress) if record.stage == "queued"]
+    assert [(record.run, record.step, record.steps) for record in queued[:2]] == [("run-c", 0, 2), ("run-d", 1, 2)]
+    assert queued[0].seconds_left is None, "nothing is known of what a step takes"
+    assert [record.step for record in queued if record.run == "run-d"][-1] == 0, "it moved up"
+    assert stages_of(told, "d")[0] == "queued"
+
+
+def test_the_wait_is_estimated_once_steps_have_been_timed(worker: DeviceWorker, told: Told) -> None:
+    begin(worker, "a")
+    finish(worker, told)
+    begin(worker, *"abcde", seq=10)
+    worker.advance()
+    waits = {record.run: record.seconds_left for record in told.records(Progress) if record.stage == "queued"}
+    first, third = waits["run-c"], waits["run-e"]
+    assert first is not None
+    assert third is not None
+    assert 0 < first < third, "two get a place at once, the third when one of them has done"
+
+
+def test_a_run_that_waits_can_be_stopped(worker: DeviceWorker, told: Told) -> None:
+    begin(worker, *"abc")
+    worker.obey(Stop(room="c", run="run-c"))
+    assert ended(told) == [("c", "stopped")]
+    finish(worker, told)
+    assert len(ended(told)) == 3
+
+
+def test_a_preparation_leaves_its_place_to_a_run_and_goes_on_later(worker: DeviceWorker, told: Told) -> None:
+    for room in ("a", "b"):
+        prepare(worker, room)
+    while len(told.events(PreparationProgress, "b")) < 1:
+        worker.advance()
+    begin(worker, "c")
+    assert [event.room for event in told if isinstance(event, RunFinished)] == []
+    assert stages_of(told, "c") == []
+    finish(worker, told)
+    steps = [event.step for event in told.events(PreparationProgress, "b") if event.stage == "fitting"]
+    assert steps == [1, 2], "it was fitted once"
+    assert {event.stage for room in "ab" for event in told.events(PreparationProgress, room)[-1:]} == {"ready"}
+
+
+def test_who_asks_for_something_else_meanwhile_keeps_the_place(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints, sessions=1) as worker:
+        prepare(worker, "a")
+        while not told.events(PreparationProgress, "a"):
+            worker.advance()
+        prepare(worker, "b")
+        worker.obey(Prepare(picture=PICTURE, goal=goal_of("a", drags={}, prompt="a field", seq=10)))
+        for _ in range(100):
+            worker.advance()
+    assert [told.events(PreparationProgress, room)[-1].stage for room in "ab"] == ["ready", "ready"]
+
+
+def test_sessions_leave_when_they_hold_too_much(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+    with a_worker(small, told, checkpoints, sessions=99) as worker:
+        begin(worker, "a")
+        finish(worker, told)
+        held = worker.stats().memory_bytes
+    told.clear()
+    with a_worker(small, told, checkpoints, sessions=99, memory=int(2.5 * held)) as worker:
+        for room in "abc":
+            begin(worker, room, seq=10)
+            finish(worker, told)
+        assert [event.room for event in told if isinstance(event, SessionReleased)] == ["a"]
+        assert held < worker.stats().memory_bytes <= 2.5 * held
+
+
+def test_what_the_device_has_done_is_counted(worker: DeviceWorker, told: Told) -> None:
+    begin(worker, "a")
+    finish(worker, told)
+    stats = [event.stats for event in told if isinstance(event, StatsReported)][-1]
+    assert (stats.sessions, stats.running, stats.queued) == (1, 0, 0)
+    assert stats.steps["fitting"] == 2
+    assert stats.steps["dragging"] == 4
+    assert sum(stats.seconds.values()) == pytest.approx(stats.rooms["a"])
+
+
+# A full memory -------------------------------------------------------------------------------------------------------
+
+
+def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
+    """The device has no memory left so many times in room b, of which the prompt tells."""
+    from livedrag.editor import DragSession
+
+    iterate = DragSession._iterate
+    left = [times]
+
+    def no_memory(self: DragSession, **options: bool) -> Any:
+        if self.seed_of_test == 1 and left[0]:  # type: ignore[attr-defined]
+            left[0] -= 1
+            raise error
+        return iterate(self, **options)
+
+    made = DragSession.__init__
+
+    def note(self: DragSession, *arguments: Any, **options: Any) -> None:
+        made(self, *arguments, **options)
+        self.seed_of_test = options["seed"]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(DragSession, "__init__", note)
+    monkeypatch.setattr(DragSession, "_iterate", no_memory)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_full_memory_frees_idle_sessions_and_the_run_goes_on(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    full(monkeypatch, 1, error)
+    with a_worker(small, told, checkpoints, sessions=9) as worker:
+        begin(worker, "a")
+        finish(worker, told)
+        begin(worker, "b", settings={**SHORT, "seed": 1})
+        finish(worker, told)
+    assert ended(told) == [("a", "exhausted"), ("b", "exhausted")]
+    assert next(event.room for event in told if isinstance(event, SessionReleased)) == "a"
+    assert fitted(told) == [1, 2, 1, 2], "what was prepared stays so"
+
+
+def test_a_memory_that_stays_full_fails_that_run_alone(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch, 2, torch.OutOfMemoryError("CUDA out of memory"))
+    with a_worker(small, told, checkpoints, sessions=9) as worker:
+        begin(worker, "a")
+        begin(worker, "b", settings={**SHORT, "seed": 1})
+        finish(worker, told)
+        assert sorted(ended(told)) == [("a", "exhausted"), ("b", "failed")]
+        (failed,) = told.events(RunFinished, "b")
+        assert "no memory left" in (failed.message or "")
+        told.clear()
+        monkeypatch.undo()
+        begin(worker, "b", seq=10, settings={**SHORT, "seed": 1})
+        finish(worker, told)
+    assert ended(told) == [("b", "exhausted")]
+    assert stages_of(told, "b") == ["loading", "dragging", "rendering"], "from its checkpoint"
+
+
+def test_an_unexpected_fault_fails_that_run_alone(
+    worker: DeviceWorker, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch, 1, ZeroDivisionError("of this test"))
+    begin(worker, "a")
+    begin(worker, "b", settings={**SHORT, "seed": 1})
+    finish(worker, told)
+    assert sorted(ended(told)) == [("a", "exhausted"), ("b", "failed")]
+    assert "ZeroDivisionError: of this test" in (told.events(RunFinished, "b")[0].message or "")
+
+
+def test_a_device_that_has_stopped_working_takes_the_worker_along(
+    worker: DeviceWorker, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch, 1, RuntimeError("CUDA error: device-side assert triggered"))
+    begin(worker, "b", settings={**SHORT, "seed": 1})
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        finish(worker, told)
+    assert ended(told) == [], "the engine asks for the run again, of another worker"
+
+
+# Previews ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_quality_of_previews_can_be_chosen(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from livedrag.editor.drag import preview, session
+
+    decode = preview.decode_preview
+
+    qualities = set[str]()
+
+    def note(model: Diffusion, latent: torch.Tensor, quality: Any, longest_side: int) -> torch.Tensor:
+        qualities.add(quality)
+        return decode(model, latent, quality, longest_side)
+
+    for module in (preview, session):  # whichever calls it
+        monkeypatch.setattr(module, "decode_preview", note, raising=False)
+    with a_worker(small, told, checkpoints, quality="latent") as worker:
+        begin(worker, "a")
+        finish(worker, told)
+    assert qualities == {"latent"}

@@ -1,0 +1,372 @@
+"""DeviceWorker over a small pipeline: the timeline, going to and fro on it, and going on from checkpoints."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.engine import (
+    CommandFailed,
+    PlacedDrag,
+    PreparationProgress,
+    Prepare,
+    ReleaseSession,
+    ResetSession,
+    RunFinished,
+    Seek,
+    SeekCompleted,
+    Start,
+    Stop,
+    TimelineChanged,
+    UpdateRun,
+)
+from livedrag.server.document.protocol import Points
+from tests.server.device.test_worker import (
+    GOAL,
+    PICTURE,
+    SHORT,
+    Told,
+    a_worker,
+    advance_to,
+    finish,
+    fitted,
+    later,
+    start,
+)
+
+if TYPE_CHECKING:
+    from livedrag.editor import Diffusion
+    from livedrag.server.device.worker import DeviceWorker
+
+AIMED = {"d1": PlacedDrag(handle=(30, 30), target=(60, 50))}
+
+
+@pytest.fixture
+def worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(small, told, checkpoints, every=2) as worker:
+        yield worker
+
+
+def advance_until(worker: DeviceWorker, told: Told, iteration: int) -> None:
+    """To an iteration of the run."""
+    while worker.busy and not any(points.iteration >= iteration for points in told.records(Points)):
+        worker.advance()
+
+
+def latest(told: Told) -> TimelineChanged:
+    return told.events(TimelineChanged)[-1]
+
+
+# The timeline --------------------------------------------------------------------------------------------------------
+
+
+def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
+    worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    finish(worker, told)
+    kept = latest(told)
+    assert [(moment.id, moment.parent, moment.iteration) for moment in kept.moments] == [
+        (0, None, 0),
+        (1, 0, 1),
+        (2, 1, 2),
+        (3, 2, 3),
+    ]
+    assert kept.current == 3
+    thumbnails = {id: data for event in told.events(TimelineChanged) for id, data in event.thumbnails.items()}
+    assert sorted(thumbnails) == [moment.id for moment in kept.moments if moment.thumbnail]
+    assert {0, 1} <= thumbnails.keys()
+    assert Image.open(io.BytesIO(thumbnails[0])).size == (64, 43), "of the uploaded picture's shape"
+    assert sum(len(event.thumbnails) for event in told.events(TimelineChanged)) == len(thumbnails), "each is told once"
+    on_disk = checkpoints.kept("a")
+    assert on_disk is not None
+    assert (on_disk.moments, on_disk.current, on_disk.thumbnails) == (kept.moments, 3, thumbnails)
+    shots = checkpoints.frames("a")
+    assert [shot.iteration for shot in shots] == [
+        moment.iteration for moment in kept.moments if moment.id in thumbnails
+    ]
+    assert Image.open(io.BytesIO(shots[-1].data)).format == "WEBP"
+
+
+def test_going_back_during_a_run_branches_from_there(worker: DeviceWorker, told: Told) -> None:
+    goal = later(settings={**SHORT, "max_iterations": 4})
+    start(worker, goal)
+    advance_until(worker, told, 3)
+    there = told.records(Points)[0].handles["d1"]
+    worker.obey(Seek(moment=1, goal=later(seq=10, settings=goal.settings)))
+    assert [(event.moment, event.tracked["d1"]) for event in told.events(SeekCompleted)] == [(1, there)]
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.iterations) == ("exhausted", 3 + 4), "a branch has a whole budget of its own"
+    parents = {moment.id: moment.parent for moment in latest(told).moments}
+    assert (parents[2], parents[4]) == (1, 1)
+    assert told.events(CommandFailed) == []
+
+
+def test_going_back_while_the_result_is_rendered_drags_on(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_to(worker, told, "rendering")
+    worker.obey(Seek(moment=1, goal=later(seq=10)))
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.iterations) == ("exhausted", 6)
+    assert ended.picture is not None
+    assert len(told.events(RunFinished)) == 1
+
+
+def test_going_back_after_a_stop_renders_what_is_there(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    advance_until(worker, told, 2)
+    worker.obey(Stop(room="a", run="r1"))
+    worker.obey(Seek(moment=1, goal=later(seq=10)))
+    ended = finish(worker, told)
+    assert (ended.outcome, ended.iterations, ended.picture is None) == ("stopped", 2, False)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_an_idle_room_goes_back_and_the_next_run_goes_on_from_there(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, on_disk: bool
+) -> None:
+    with a_worker(small, told, checkpoints, sessions=1) as worker:
+        start(worker)
+        finish(worker, told)
+        there = told.records(Points)[0].handles["d1"]
+        if on_disk:
+            start(worker, later(room="b"))
+            finish(worker, told)
+        told.clear()
+        worker.obey(Seek(moment=1, goal=later(seq=10)))
+        assert not worker.busy
+        assert [(event.moment, event.tracked) for event in told.events(SeekCompleted)] == [(1, {"d1": there})]
+        assert latest(told).current == 1
+        start(worker, later(seq=11), "r2")
+        finish(worker, told)
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert {moment.id: moment.parent for moment in latest(told).moments}[4] == 1
+
+
+def test_what_the_room_has_changed_meanwhile_stays_so(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    finish(worker, told)
+    drags = {"d2": PlacedDrag(handle=(50, 20), target=(60, 20), grabbed=9)}
+    worker.obey(Seek(moment=1, goal=later(seq=10, drags=drags)))
+    assert told.events(SeekCompleted)[0].tracked == {"d2": pytest.approx((50, 20))}
+
+
+def test_a_moment_that_is_not_kept_is_complained_of(worker: DeviceWorker, told: Told) -> None:
+    worker.obey(Seek(moment=7, goal=GOAL))
+    start(worker)
+    finish(worker, told)
+    worker.obey(Seek(moment=8, goal=GOAL))
+    complaints = told.events(CommandFailed)
+    assert [complaint.moment for complaint in complaints] == [7, 8]
+    assert [f"moment {complaint.moment} is not" in complaint.message for complaint in complaints] == [True, True]
+    assert told.events(SeekCompleted) == []
+
+
+def test_moments_of_a_picture_prepared_anew_have_new_names(worker: DeviceWorker, told: Told) -> None:
+    start(worker)
+    finish(worker, told)
+    start(worker, later(prompt="a field"), "r2")
+    finish(worker, told)
+    assert [moment.id for moment in latest(told).moments] == [4, 5, 6, 7], "browsers keep what the others looked like"
+
+
+# Going on from checkpoints -------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_where_its_last_checkpoint_is(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    goal = later(settings={**SHORT, "max_iterations": 7})
+    with a_worker(small, told, checkpoints, every=2) as killed:
+        start(killed, goal)
+        advance_until(killed, told, 5)
+    told.clear()
+    with a_worker(small, told, checkpoints, every=2) as worker:
+        aimed = later(seq=10, settings=goal.settings, drags=AIMED)
+        worker.obey(Start(run="r1", picture=PICTURE, goal=aimed, resume=True))
+        ended = finish(worker, told)
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert (told.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
+    assert told.events(CommandFailed) == []
+
+
+def test_a_run_that_had_ended_but_for_its_picture_makes_no_further_iteration(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints) as killed:
+        start(killed)
+        advance_to(killed, told, "rendering")
+    told.clear()
+    with a_worker(small, told, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        ended = finish(worker, told)
+    assert (ended.iterations, ended.outcome, ended.picture is None) == (3, "exhausted", False)
+
+
+def test_another_run_begins_where_the_last_one_left_the_content(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints) as before:
+        start(before)
+        left = finish(before, told).tracked
+    told.clear()
+    with a_worker(small, told, checkpoints) as worker:
+        start(worker, later(), "r2")
+        ended = finish(worker, told)
+    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert (told.records(Points)[0].iteration, ended.iterations) == (1, 3)
+    assert told.records(Points)[0].handles["d1"] == pytest.approx(left["d1"], abs=8)
+
+
+def test_a_checkpoint_of_another_picture_or_prompt_is_none(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints) as before:
+        start(before)
+        finish(before, told)
+    told.clear()
+    with a_worker(small, told, checkpoints) as worker:
+        start(worker, later(prompt="a field"), "r2")
+        finish(worker, told)
+    assert "fitting" in told.stages()
+
+
+def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
+    small: Diffusion, told: Told, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, told, checkpoints) as killed:
+        start(killed)
+        advance_to(killed, told, "fitting")
+    with a_worker(small, told, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        assert finish(worker, told).outcome == "exhausted"
+    assert fitted(told) == [1, 1, 2]
+
+
+def test_a_long_fitting_is_kept_as_it_goes(
+    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from livedrag.server.device import stages as module
+
+    monkeypatch.setattr(module, "FITTING_KEPT", 0.0)
+    with a_worker(small, told, checkpoints) as killed:
+        start(killed)
+        advance_to(killed, told, "fitting")
+    with a_worker(small, told, checkpoints) as worker:
+        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        assert finish(worker, told).outcome == "exhausted"
+    assert fitted(told) == [1, 2]
+
+
+def test_a_rewind_survives_the_worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+    with a_worker(small, told, checkpoints) as before:
+        start(before)
+        finish(before, told)
+        before.obey(ResetSession(room="a"))
+    told.clear()
+    with a_worker(small, told, checkpoints) as worker:
+        start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+        finish(worker, told)
+    assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
+
+
+def test_a_full_disk_is_told_once_and_the_run_goes_on(
+    worker: DeviceWorker, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    start(worker)
+    assert finish(worker, told).outcome == "exhausted"
+    (complaint,) = told.events(CommandFailed)
+    assert "No space left on device" in complaint.message
+    assert checkpoints.newest("a") is None
+
+
+def test_a_forgotten_room_is_on_disk_and_a_wiped_one_is_not(
+    worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    advance_until(worker, told, 1)
+    worker.obey(ReleaseSession(room="a"))
+    assert not worker.busy
+    kept = checkpoints.newest("a")
+    assert kept is not None
+    assert (kept.run, kept.iterations) == ("r1", 1)
+    worker.obey(ReleaseSession(room="a", wipe=True))
+    assert checkpoints.newest("a") is None
+    assert told.events(RunFinished) == []
+
+
+# Preparing -----------------------------------------------------------------------------------------------------------
+
+
+def prepare(worker: DeviceWorker, **changed: Any) -> None:
+    worker.obey(Prepare(picture=PICTURE, goal=later(**{"seq": 0, "drags": {}, **changed})))
+
+
+def work(worker: DeviceWorker) -> None:
+    while worker.busy:
+        worker.advance()
+
+
+def test_a_run_finds_the_picture_prepared(worker: DeviceWorker, told: Told, checkpoints: Checkpoints) -> None:
+    prepare(worker)
+    work(worker)
+    steps = [(event.stage, event.step, event.steps) for event in told.events(PreparationProgress)]
+    assert steps[:2] == [("fitting", 1, 2), ("fitting", 2, 2)]
+    assert steps[-1][0] == "ready"
+    assert checkpoints.newest("a") is not None
+    start(worker)
+    assert finish(worker, told).outcome == "exhausted"
+    assert told.stages() == ["loading", "dragging", "rendering"]
+
+
+def test_a_run_takes_over_what_was_prepared_so_far(worker: DeviceWorker, told: Told) -> None:
+    prepare(worker)
+    worker.advance()
+    start(worker)
+    finish(worker, told)
+    assert fitted(told) == [2]
+
+
+def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
+    small: Diffusion, worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    finish(worker, told)
+    told.clear()
+    prepare(worker, seq=10, prompt="a field")
+    assert not worker.busy
+    with a_worker(small, told, checkpoints) as another:
+        prepare(another, seq=10, prompt="a field")
+        assert not another.busy
+    assert {event.stage for event in told.events(PreparationProgress)} == {"failed"}, "nothing fits that prompt"
+    told.clear()
+    prepare(worker, seq=11)
+    work(worker)
+    assert [event.stage for event in told.events(PreparationProgress)] == ["ready"], "the session fits as it is"
+    kept = checkpoints.newest("a")
+    assert kept is not None
+    assert len(kept.moments) == 4
+
+
+def test_a_preparation_that_fails_says_so(worker: DeviceWorker, told: Told) -> None:
+    prepare(worker, mask=b"no picture")
+    work(worker)
+    assert [event.stage for event in told.events(PreparationProgress)] == ["failed"]
+
+
+def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, told: Told) -> None:
+    prepare(worker)
+    worker.obey(UpdateRun(goal=later(seq=3)))
+    work(worker)
+    assert told.events(PreparationProgress)[-1].stage == "ready"

@@ -1,0 +1,713 @@
+"""Room: what is accepted, what is refused and why, and that the document is the fold of the log."""
+
+from __future__ import annotations
+
+import timeit
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
+from PIL import Image
+
+from livedrag.server.document import history
+from livedrag.server.document.document import Refused, RoomDocument, fold
+from livedrag.server.document.history import heights
+from livedrag.server.document.protocol import (
+    AddDrag,
+    AddStroke,
+    ClearMask,
+    DocRecord,
+    Document,
+    Edit,
+    Edited,
+    Invert,
+    InvertMask,
+    MaskLayer,
+    MoveDrag,
+    Operation,
+    Picture,
+    Raster,
+    Redo,
+    RemoveDrag,
+    RemoveStroke,
+    Reset,
+    Restore,
+    RestoredDrag,
+    SeekMoment,
+    SetPrompt,
+    SetSettings,
+    StartRun,
+    StopRun,
+    Stroke,
+    Undo,
+)
+from livedrag.server.images.mask import rasterise
+from tests.quiet import MODEL
+
+EMPTY = Document(picture=Picture(sha256="0" * 64, width=64, height=48))
+D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
+
+
+def a_room() -> RoomDocument:
+    return RoomDocument("room", EMPTY, MODEL)
+
+
+def do(room: RoomDocument, op: Operation, op_id: str = "o") -> DocRecord:
+    return room.edit("p1", Edit(op_id=op_id, base=room.seq, op=op))
+
+
+def running_room() -> RoomDocument:
+    room = a_room()
+    do(room, D1)
+    room.start("p1", StartRun(op_id="go"), "r1")
+    return room
+
+
+def test_edits_are_numbered_and_folded() -> None:
+    room = a_room()
+    assert [do(room, op).seq for op in (D1, SetPrompt(prompt="a bear"), RemoveDrag(id="d1"))] == [1, 2, 3]
+    assert room.document.prompt == "a bear"
+    assert room.document.drags == {}
+
+
+def test_an_operation_is_known_when_it_comes_again() -> None:
+    room = a_room()
+    record = do(room, D1, "once")
+    assert room.known("once") is record
+    assert room.known("never") is None
+
+
+@pytest.mark.parametrize(
+    ("op", "reason", "quoted"),
+    [
+        (AddDrag(id="d1", handle=(1, 1), target=(5, 5)), "invalid", "'d1'"),
+        (
+            AddDrag(id="d2", handle=(64.5, 1), target=(5, 5)),
+            "invalid",
+            r"(64.5, 1) lies outside the picture of 64 x 48",
+        ),
+        (AddDrag(id="d2", handle=(1, 1), target=(5, -3)), "invalid", "target (5, -3)"),
+        (AddDrag(id="d2", handle=(5, 5), target=(5.5, 5)), "invalid", "(5, 5) lies on its target (5.5, 5)"),
+        (MoveDrag(id="d1", target=(10, 10)), "invalid", "lies on its target"),
+        (MoveDrag(id="d1"), "invalid", "'d1'"),
+        (MoveDrag(id="nobody", target=(1, 1)), "unknown", "'nobody'"),
+        (RemoveDrag(id="nobody"), "unknown", "'nobody'"),
+        (SetSettings(settings={"colour": "red"}), "invalid", "'colour'"),
+        (SetSettings(settings={"max_iterations": 2.5}), "invalid", "2.5"),
+        (SetSettings(settings={"max_iterations": True}), "invalid", "True"),
+        (SetSettings(settings={"max_iterations": -1}), "invalid", "-1"),
+        (SetSettings(settings={"reference_control": 1}), "invalid", "true or false"),
+        (SetSettings(settings={"latent_lr": "fast"}), "invalid", "'fast'"),
+        (SetSettings(settings={"preset": "magic"}), "invalid", "'magic': there are official, paper"),
+        (SetSettings(settings={"lora_targets": "to_q nose"}), "invalid", "'to_q nose': one or more of to_q, to_k"),
+        (SetSettings(settings={"lora_targets": " "}), "invalid", "' '"),
+        (SetSettings(settings={"preview_every": 0}), "invalid", "preview_every is 0: 1 to 99 works"),
+        (SetSettings(settings={"latent_lr": 11.5}), "invalid", "latent_lr is 11.5: 1e-06 to 10 works"),
+        (RemoveStroke(id="none"), "unknown", "'none'"),
+        (InvertMask(id="s1"), "invalid", "'s1'"),
+        (AddStroke(stroke=Stroke(id="s1", mode="paint", radius=3, points=[(5, 5)])), "invalid", "'s1'"),
+        (SetSettings(settings={"seed": 2**31}), "invalid", "seed is 2147483648: 0 to 2147483647 works"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_value(op: Operation, reason: str, quoted: str) -> None:
+    room = a_room()
+    do(room, D1)
+    do(room, AddStroke(stroke=Stroke(id="s1", mode="paint", radius=3, points=[(5, 5)])))
+    before = (room.document, room.seq)
+    with pytest.raises(Refused) as caught:
+        do(room, op)
+    assert caught.value.reason == reason
+    assert quoted in str(caught.value)
+    assert (room.document, room.seq) == before
+
+
+def test_a_room_takes_64_drags() -> None:
+    room = a_room()
+    for index in range(64):
+        do(room, like(D1, id=f"d{index}"))
+    with pytest.raises(Refused, match="65 drags: at most 64 work") as caught:
+        do(room, like(D1, id="one-more"))
+    assert caught.value.reason == "too_many"
+
+
+def like(drag: AddDrag, **changes: Any) -> AddDrag:
+    return AddDrag(**{"id": drag.id, "handle": drag.handle, "target": drag.target, **changes})
+
+
+def test_the_last_writer_of_a_property_wins_and_the_other_property_stays() -> None:
+    room = a_room()
+    do(room, D1)
+    do(room, MoveDrag(id="d1", target=(40, 40)))
+    do(room, MoveDrag(id="d1", handle=(12, 12)))
+    do(room, MoveDrag(id="d1", target=(41, 41)))
+    assert (room.document.drags["d1"].handle, room.document.drags["d1"].target) == ((12, 12), (41, 41))
+
+
+def test_settings_go_back_to_the_default() -> None:
+    room = a_room()
+    do(room, SetSettings(settings={"max_iterations": 5, "preset": "paper"}))
+    do(room, SetSettings(settings={"max_iterations": None}))
+    assert room.document.settings == {"preset": "paper"}
+
+
+def test_a_run_starts_stops_and_ends_once() -> None:
+    room = running_room()
+    with pytest.raises(Refused) as caught:
+        room.start("p1", StartRun(op_id="again"), "r2")
+    assert caught.value.reason == "busy"
+    room.stop("p1", StopRun(op_id="halt"))
+    ended = room.end("stopped", iterations=3, tracked={"d1": (20, 15), "gone": (1, 1)}, sha256="a" * 64)
+    assert ended.tracked == {"d1": (20, 15)}
+    assert room.document.run == ended.run
+    assert room.document.drags["d1"].tracked == (20, 15)
+    assert not room.running
+    with pytest.raises(Refused, match="nothing is running"):
+        room.stop("p1", StopRun(op_id="halt2"))
+
+
+def test_a_run_needs_something_to_drag() -> None:
+    with pytest.raises(Refused, match="nothing to drag"):
+        a_room().start("p1", StartRun(op_id="go"), "r1")
+
+
+def test_a_run_needs_something_that_may_change() -> None:
+    room = a_room()
+    do(room, D1)
+    with pytest.raises(Refused, match="the mask lets nothing change: paint a region or clear the mask") as caught:
+        room.start("p1", StartRun(op_id="go"), "r1", frozen=True)
+    assert caught.value.reason == "invalid"
+
+
+def test_a_target_may_be_where_content_was_but_not_where_it_is() -> None:
+    room = running_room()
+    room.end("stopped", tracked={"d1": (20, 15)})
+    with pytest.raises(Refused, match=r"\(20, 15\) lies on its target"):
+        do(room, MoveDrag(id="d1", target=(20, 15)))
+    do(room, MoveDrag(id="d1", target=D1.handle))
+    assert room.document.drags["d1"].target == D1.handle
+
+
+def test_a_run_without_a_picture_keeps_the_last_one() -> None:
+    room = running_room()
+    room.end("arrived", sha256="a" * 64)
+    room.start("p1", StartRun(op_id="go2"), "r2")
+    ended = room.end("stopped")
+    assert ended.result is not None
+    assert ended.result.run == "r1"
+
+
+def test_an_interrupted_run_goes_on_under_its_own_id() -> None:
+    room = running_room()
+    assert room.document.run is not None
+    run = type(room.document.run)(id="r1", by="p1", interrupted=True)
+    document = type(room.document)(picture=EMPTY.picture, drags=room.document.drags, run=run)
+    reopened = RoomDocument("room", document, MODEL, seq=2)
+    assert not reopened.running
+    started = reopened.start("p2", StartRun(op_id="go"), "r9")
+    assert (started.run.id, started.run.by, started.run.interrupted) == ("r1", "p2", False)
+
+
+def test_targets_and_handles_move_during_a_run_but_the_prompt_does_not() -> None:
+    room = running_room()
+    do(room, MoveDrag(id="d1", target=(40, 40)))
+    do(room, SetSettings(settings={"latent_lr": 0.02}))
+    for op in (SetPrompt(prompt="x"), SetSettings(settings={"lora_steps": 10})):
+        with pytest.raises(Refused, match="press Stop first") as caught:
+            do(room, op)
+        assert caught.value.reason == "busy"
+    with pytest.raises(Refused, match="press Stop"):
+        room.reset("p1", Reset(op_id="back"))
+
+
+def test_a_handle_grabbed_after_the_run_last_looked_stays_where_it_was_put() -> None:
+    room = running_room()
+    seen = room.seq
+    do(room, MoveDrag(id="d1", handle=(15, 15)))
+    room.end("stopped", tracked={"d1": (20, 20)}, seen=seen)
+    assert room.document.drags["d1"].tracked is None
+
+
+def test_reset_forgets_where_the_content_went() -> None:
+    room = running_room()
+    room.end("arrived", tracked={"d1": (20, 20)}, sha256="a" * 64)
+    room.reset("p1", Reset(op_id="back"))
+    assert (room.document.run, room.document.result, room.document.drags["d1"].tracked) == (None, None, None)
+    assert room.document.drags["d1"].handle == D1.handle
+
+
+def test_a_loaded_mask_replaces_what_was_painted() -> None:
+    room = a_room()
+    do(room, AddStroke(stroke=Stroke(id="s", mode="paint", radius=3, points=[(5, 5)])))
+    room.load_mask("p1", "o", Raster(id="m", sha256="f" * 64))
+    assert [type(layer) for layer in room.document.mask] == [Raster]
+    do(room, ClearMask())
+    assert room.document.mask == ()
+
+
+def test_a_mask_has_a_limit() -> None:
+    room = a_room()
+    points = [(5.0, 5.0)] * 2000
+    for index in range(50):
+        do(room, AddStroke(stroke=Stroke(id=f"s{index}", mode="paint", radius=3, points=points)))
+    with pytest.raises(Refused, match="100000") as caught:
+        do(room, AddStroke(stroke=Stroke(id="s", mode="paint", radius=3, points=points)))
+    assert caught.value.reason == "too_many"
+
+
+# Undo and redo -------------------------------------------------------------------------------------------------------
+
+
+def by(room: RoomDocument, person: str, op: Operation, op_id: str) -> Edited:
+    return room.edit(person, Edit(op_id=op_id, base=room.seq, op=op))
+
+
+def undo(room: RoomDocument, person: str = "p1") -> Edited:
+    return room.undo(person, Undo(op_id=f"undo{room.seq}"))
+
+
+def redo(room: RoomDocument, person: str = "p1") -> Edited:
+    return room.redo(person, Redo(op_id=f"redo{room.seq}"))
+
+
+def stroke(id: str) -> Stroke:
+    return Stroke(id=id, mode="paint", radius=3, points=[(5.0, 5.0)])
+
+
+ONE_OF_EACH: list[Operation] = [
+    AddDrag(id="d2", handle=(1.0, 2.0), target=(9.0, 9.0)),
+    MoveDrag(id="d1", target=(40.0, 40.0)),
+    MoveDrag(id="d1", handle=(12.0, 12.0), target=(41.0, 41.0)),
+    RemoveDrag(id="d1"),
+    AddStroke(stroke=stroke("s2")),
+    RemoveStroke(id="s1"),
+    InvertMask(id="i1"),
+    ClearMask(),
+    SetPrompt(prompt="a bear"),
+    SetSettings(settings={"max_iterations": 5, "preset": None}),
+]
+
+
+@pytest.mark.parametrize("op", ONE_OF_EACH, ids=lambda op: type(op).__name__)
+def test_every_edit_can_be_undone_and_done_again(op: Operation) -> None:
+    room = a_room()
+    begun: list[Operation] = [D1, AddStroke(stroke=stroke("s1")), SetSettings(settings={"preset": "paper"})]
+    for number, first in enumerate(begun):
+        by(room, "p2", first, f"f{number}")
+    before = room.document
+    edited = by(room, "p1", op, "mine")
+    after = room.document
+    assert after != before
+    for _ in range(2):
+        assert room.history("p1") == (edited.op.__struct_config__.tag, None)
+        undone = undo(room)
+        assert (room.document, undone.undoes) == (before, "mine")
+        assert room.history("p1") == (None, edited.op.__struct_config__.tag)
+        assert redo(room).redoes == "mine"
+        assert room.document == after
+
+
+def test_undo_is_ones_own_and_goes_back_step_by_step() -> None:
+    room = a_room()
+    by(room, "p1", D1, "1")
+    by(room, "p2", SetPrompt(prompt="theirs"), "2")
+    by(room, "p1", MoveDrag(id="d1", target=(40.0, 40.0)), "3")
+    assert undo(room).undoes == "3"
+    assert undo(room).undoes == "1"
+    assert (room.document.drags, room.document.prompt) == ({}, "theirs")
+    with pytest.raises(Refused, match="nothing that you did here") as caught:
+        undo(room)
+    assert caught.value.reason == "nothing"
+    assert redo(room).redoes == "1"
+    assert redo(room).redoes == "3"
+    assert room.document.drags["d1"].target == (40.0, 40.0)
+    with pytest.raises(Refused, match="nothing that you took back"):
+        redo(room)
+
+
+def test_undo_skips_what_others_have_changed_since() -> None:
+    room = a_room()
+    by(room, "p1", D1, "1")
+    by(room, "p1", MoveDrag(id="d1", handle=(12.0, 12.0), target=(41.0, 41.0)), "2")
+    by(room, "p2", MoveDrag(id="d1", target=(50.0, 40.0)), "3")
+    undone = undo(room)
+    assert undone.op == Restore(drags={"d1": RestoredDrag(handle=(10.0, 10.0))})
+    assert room.document.drags["d1"].target == (50.0, 40.0)
+    with pytest.raises(Refused, match="others have changed since all that you did") as caught:
+        undo(room)  # adding the drag: it is theirs too by now
+    assert caught.value.reason == "nothing"
+    assert room.history("p1") == (None, "move_drag")
+
+
+def test_an_edit_of_which_nothing_is_left_is_passed_over() -> None:
+    room = a_room()
+    by(room, "p1", SetPrompt(prompt="mine"), "1")
+    by(room, "p1", SetSettings(settings={"max_iterations": 5}), "2")
+    by(room, "p2", SetSettings(settings={"max_iterations": 6}), "3")
+    assert room.history("p1")[0] == "set_prompt"
+    assert undo(room).undoes == "1"
+    assert (room.document.prompt, room.document.settings) == ("", {"max_iterations": 6})
+
+
+def test_what_others_have_changed_for_good_is_not_looked_at_again() -> None:
+    """Two people who move the same drag to and fro, and are told all the time what they could undo."""
+    room = a_room()
+    by(room, "p1", D1, "add")
+    for number in range(1000):
+        person = f"p{number % 2 + 1}"
+        by(room, person, MoveDrag(id="d1", target=(20.0 + number % 20, 20.0)), f"o{number}")
+        room.history("p1")
+        room.history("p2")
+    assert room.history("p1") == (None, None)
+    assert min(timeit.repeat(lambda: room.history("p1"), number=100, repeat=20)) < 0.1
+    with pytest.raises(Refused, match="others have changed since all that you did"):
+        undo(room)
+
+
+def test_what_could_be_undone_is_found_quickly_in_a_mask_of_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def count(mask: tuple[MaskLayer, ...]) -> dict[str, int]:
+        built.append(len(mask))
+        return heights(mask)
+
+    monkeypatch.setattr(history, "heights", count)
+    room = a_room()
+    for number in range(2000):
+        by(room, "p1", AddStroke(stroke=stroke(f"s{number}")), f"o{number}")
+    by(room, "p1", ClearMask(), "clear")
+    undo(room)
+    built.clear()
+    for number in range(5):
+        by(room, "p2", SetPrompt(prompt=str(number)), f"e{number}")
+        for person in ("p1", "p2"):
+            room.history(person)
+    assert built == [2000], "once for everybody, as long as the mask is the same"
+    assert min(timeit.repeat(lambda: room.history("p1"), number=1, repeat=20)) < 0.1
+
+
+def test_what_is_gone_and_cannot_come_back_is_forgotten_while_the_room_is_open() -> None:
+    room = a_room()
+    by(room, "p2", D1, "kept")
+    for number in range(3000):
+        by(room, "p1", AddDrag(id=f"x{number}", handle=(1.0, 1.0), target=(9.0, 9.0)), f"add{number}")
+        by(room, "p1", RemoveDrag(id=f"x{number}"), f"remove{number}")
+    written = room._history._written
+    assert len(written) < 5 * history.MOST_EDITS + history.SPARE
+    assert {("drag", "d1"), ("drag", "x2999")} <= written.keys()
+    assert ("drag", "x0") not in written
+    assert room.history("p2") == ("add_drag", None)
+    by(room, "p2", MoveDrag(id="d1", handle=(5.0, 5.0)), "mine")
+    with pytest.raises(Refused, match="handle of drag 'd1' was changed by others"):
+        room.edit("p1", Edit(op_id="late", base=1, op=MoveDrag(id="d1", handle=(6.0, 6.0)), offline=True))
+
+
+def test_a_drag_that_others_took_away_does_not_come_back_by_moving_it() -> None:
+    room = a_room()
+    by(room, "p2", D1, "1")
+    by(room, "p1", MoveDrag(id="d1", target=(41.0, 41.0)), "2")
+    by(room, "p2", RemoveDrag(id="d1"), "3")
+    with pytest.raises(Refused, match="others have changed"):
+        undo(room)
+    assert undo(room, "p2").undoes == "3"
+    assert room.document.drags["d1"].target == (41.0, 41.0)
+
+
+def test_a_new_edit_forgets_what_was_taken_back() -> None:
+    room = a_room()
+    by(room, "p1", SetPrompt(prompt="one"), "1")
+    undo(room)
+    by(room, "p1", SetPrompt(prompt="two"), "2")
+    with pytest.raises(Refused, match="nothing"):
+        redo(room)
+
+
+def test_a_mask_comes_back_below_what_others_have_painted_since() -> None:
+    room = a_room()
+    for name in ("a", "b"):
+        by(room, "p1", AddStroke(stroke=stroke(name)), name)
+    by(room, "p1", ClearMask(), "clear")
+    by(room, "p2", AddStroke(stroke=stroke("c")), "c")
+    undo(room)
+    assert [layer.id for layer in room.document.mask] == ["a", "b", "c"]
+    assert undo(room).op == RemoveStroke(id="b")
+    assert [layer.id for layer in room.document.mask] == ["a", "c"]
+    assert undo(room, "p2").op == RemoveStroke(id="c")
+    assert redo(room, "p2").op == AddStroke(stroke=stroke("c")), "a stroke goes alone, not with the whole mask"
+
+
+def test_a_loaded_mask_is_undone_too() -> None:
+    room = a_room()
+    by(room, "p1", AddStroke(stroke=stroke("a")), "1")
+    room.load_mask("p1", "2", Raster(id="m", sha256="f" * 64))
+    undo(room)
+    assert [layer.id for layer in room.document.mask] == ["a"]
+    redo(room)
+    assert [layer.id for layer in room.document.mask] == ["m"]
+
+
+def test_a_handle_comes_back_to_where_its_content_is() -> None:
+    room = running_room()
+    room.end("stopped", tracked={"d1": (20.0, 15.0)})
+    by(room, "p1", MoveDrag(id="d1", handle=(12.0, 12.0)), "grab")
+    undo(room)
+    assert room.document.drags["d1"].handle == (20.0, 15.0)
+    assert room.grabbed("d1") == room.seq, "else the worker would not look for it there"
+
+
+def test_drags_that_are_gone_leave_nothing_behind() -> None:
+    room = a_room()
+    for number in range(20):
+        by(room, "p1", AddDrag(id=f"d{number}", handle=(10.0, 10.0), target=(30.0, 20.0)), f"a{number}")
+        by(room, "p1", RemoveDrag(id=f"d{number}"), f"r{number}")
+    assert [room.grabbed(f"d{number}") for number in range(20)] == [0] * 20
+    undo(room)
+    assert room.grabbed("d19") == room.seq
+
+
+def test_undo_of_what_cannot_change_waits_for_the_end_of_a_run() -> None:
+    room = a_room()
+    by(room, "p1", D1, "1")
+    by(room, "p1", SetPrompt(prompt="mine"), "2")
+    room.start("p1", StartRun(op_id="go"), "r1")
+    with pytest.raises(Refused, match="the prompt cannot change back during a run: press Stop first") as caught:
+        undo(room)
+    assert caught.value.reason == "busy"
+    room.end("stopped")
+    undo(room)
+    assert room.document.prompt == ""
+
+
+def test_a_room_opened_again_knows_what_everybody_did() -> None:
+    room = a_room()
+    log: list[DocRecord] = [
+        by(room, "p1", D1, "1"),
+        by(room, "p2", SetPrompt(prompt="theirs"), "2"),
+        by(room, "p1", MoveDrag(id="d1", target=(40.0, 40.0)), "3"),
+        undo(room),
+    ]
+    again = RoomDocument("room", EMPTY, MODEL, records=log)
+    assert (again.document, again.seq) == (room.document, room.seq)
+    assert again.history("p1") == room.history("p1") == ("add_drag", "move_drag")
+    assert again.history("p2") == ("set_prompt", None)
+    assert again.known("3") == log[2]
+    assert redo(again) == redo(room)
+
+
+def test_only_so_many_edits_are_remembered() -> None:
+    room = a_room()
+    for number in range(2100):
+        by(room, "p1", SetPrompt(prompt=str(number)), f"o{number}")
+    assert room.known("o0") is None
+    assert room.known("o2099") is not None
+
+
+# Offline -------------------------------------------------------------------------------------------------------------
+
+
+def offline(room: RoomDocument, op: Operation, base: int) -> Edited:
+    return room.edit("p1", Edit(op_id=f"off{room.seq}", base=base, op=op, offline=True))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "what"),
+    [
+        (MoveDrag(id="d1", target=(40.0, 40.0)), MoveDrag(id="d1", target=(50.0, 40.0)), "the target of drag 'd1'"),
+        (RemoveDrag(id="d1"), MoveDrag(id="d1", handle=(50.0, 40.0)), "the handle of drag 'd1'"),
+        (MoveDrag(id="d1", target=(40.0, 40.0)), RemoveDrag(id="d1"), "drag 'd1'"),
+        (SetPrompt(prompt="x"), SetPrompt(prompt="y"), "the prompt"),
+        (
+            SetSettings(settings={"latent_lr": 0.5}),
+            SetSettings(settings={"latent_lr": 0.1}),
+            "the setting 'latent_lr'",
+        ),
+        (AddStroke(stroke=stroke("s2")), ClearMask(), "the mask's layer 's2'"),
+    ],
+)
+def test_an_edit_made_offline_is_stale_where_others_have_changed_the_same(
+    theirs: Operation, mine: Operation, what: str
+) -> None:
+    room = a_room()
+    by(room, "p2", D1, "1")
+    base = room.seq
+    by(room, "p2", theirs, "2")
+    with pytest.raises(Refused, match=f"{what} was changed by others while you were offline") as caught:
+        offline(room, mine, base)
+    assert caught.value.reason == "stale"
+    assert offline(room, SetSettings(settings={"seed": 7}), base).seq == base + 2, "nobody has touched that"
+
+
+def test_an_edit_made_online_wins_over_what_it_had_not_seen() -> None:
+    room = a_room()
+    by(room, "p2", SetPrompt(prompt="theirs"), "1")
+    room.edit("p1", Edit(op_id="2", base=0, op=SetPrompt(prompt="mine")))
+    assert room.document.prompt == "mine"
+
+
+def test_ones_own_edits_make_nothing_stale() -> None:
+    room = a_room()
+    offline(room, SetPrompt(prompt="one"), 0)
+    offline(room, SetPrompt(prompt="two"), 0)
+    assert room.document.prompt == "two"
+
+
+def test_what_was_edited_before_all_that_is_remembered_may_be_stale() -> None:
+    room = RoomDocument("room", replace(EMPTY, prompt="kept"), MODEL, seq=100)
+    with pytest.raises(Refused, match="the prompt"):
+        offline(room, SetPrompt(prompt="mine"), 99)
+    offline(room, D1, 99)
+
+
+# The timeline --------------------------------------------------------------------------------------------------------
+
+
+def test_a_moment_that_was_sought_is_where_the_content_is_until_the_reset() -> None:
+    room = running_room()
+    sought = room.seek("p2", SeekMoment(op_id="s", moment=4), {"d1": (15.0, 12.0), "gone": (1.0, 1.0)})
+    assert (sought.tracked, room.document.moment) == ({"d1": (15.0, 12.0)}, 4)
+    assert room.document.drags["d1"].tracked == (15.0, 12.0)
+    assert room.running
+    room.end("stopped")
+    room.reset("p1", Reset(op_id="back"))
+    assert room.document.moment is None
+
+
+# The rasteriser ------------------------------------------------------------------------------------------------------
+
+
+def no_rasters(sha256: str) -> Image.Image:
+    raise AssertionError(sha256)
+
+
+def test_without_layers_everything_may_change() -> None:
+    assert rasterise((), (8, 6), no_rasters).getextrema() == (255, 255)
+
+
+def test_strokes_are_round_paint_adds_and_erase_removes() -> None:
+    line = Stroke(id="a", mode="paint", radius=4, points=[(10, 20), (50, 20)])
+    hole = Stroke(id="b", mode="erase", radius=2, points=[(30, 20)])
+    mask = rasterise((line, hole), (64, 48), no_rasters)
+    white = {place for place in ((10, 20), (7, 20), (25, 23), (53, 20)) if mask.getpixel(place) == 255}
+    black = {place for place in ((30, 20), (10, 26), (4, 20), (57, 20), (6, 16)) if mask.getpixel(place) == 0}
+    assert (len(white), len(black)) == (4, 5)
+
+
+def test_a_first_stroke_that_erases_takes_away_from_everything() -> None:
+    hole = Stroke(id="a", mode="erase", radius=4, points=[(10, 20)])
+    mask = rasterise((hole,), (64, 48), no_rasters)
+    assert (mask.getpixel((10, 20)), mask.getpixel((40, 20))) == (0, 255)
+
+
+def test_an_inversion_turns_around_what_was_drawn_before_it() -> None:
+    line = Stroke(id="a", mode="paint", radius=4, points=[(10, 20)])
+    dot = Stroke(id="b", mode="paint", radius=2, points=[(10, 20)])
+    mask = rasterise((line, Invert(id="i"), dot), (64, 48), no_rasters)
+    assert [mask.getpixel(place) for place in ((10, 20), (13, 20), (40, 20))] == [255, 0, 255]
+
+
+@pytest.mark.parametrize(("softness", "reach"), [(0.0, 8), (0.5, 6), (1.0, 4)])
+def test_a_soft_brush_counts_where_it_is_half_on(softness: float, reach: int) -> None:
+    dot = Stroke(id="a", mode="paint", radius=8, points=[(20, 20)], softness=softness)
+    mask = rasterise((dot,), (64, 48), no_rasters)
+    assert mask.getpixel((20 + reach, 20)) == 255
+    assert mask.getpixel((20 + reach + 2, 20)) == 0
+
+
+def test_a_raster_replaces_and_is_made_black_and_white() -> None:
+    stroke = Stroke(id="a", mode="paint", radius=4, points=[(10, 20)])
+    grey = Image.new("L", (64, 48), 127)
+    grey.paste(128, (0, 0, 32, 48))
+    mask = rasterise((stroke, Raster(id="m", sha256="f" * 64)), (64, 48), lambda _: grey)
+    assert {mask.getpixel((40, 20)), mask.getpixel((31, 0))} == {0, 255}
+
+
+# Any order of operations ---------------------------------------------------------------------------------------------
+
+places = st.tuples(st.floats(-5, 70), st.floats(-5, 55))
+drag_ids = st.sampled_from(["a", "b", "c"])
+people = st.sampled_from(["p1", "p2"])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever people do, a replica that folds the log equals the room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = a_room()
+        self.replica = EMPTY
+        self.count = 0
+
+    def take(self, operate: Any) -> None:
+        self.count += 1
+        seq = self.room.seq
+        try:
+            record = operate(f"o{self.count}")
+        except Refused:
+            assert self.room.seq == seq
+        else:
+            assert record.seq == seq + 1
+            self.replica = fold(self.replica, record)
+
+    @rule(id=drag_ids, handle=places, aim=places, person=people)
+    def add(self, id: str, handle: Any, aim: Any, person: str) -> None:
+        self.take(lambda op: by(self.room, person, AddDrag(id=id, handle=handle, target=aim), op))
+
+    @rule(id=drag_ids, handle=st.none() | places, aim=st.none() | places, person=people)
+    def move(self, id: str, handle: Any, aim: Any, person: str) -> None:
+        self.take(lambda op: by(self.room, person, MoveDrag(id=id, handle=handle, target=aim), op))
+
+    @rule(id=drag_ids, person=people)
+    def remove(self, id: str, person: str) -> None:
+        self.take(lambda op: by(self.room, person, RemoveDrag(id=id), op))
+
+    @rule(prompt=st.text(max_size=5), person=people)
+    def say(self, prompt: str, person: str) -> None:
+        self.take(lambda op: by(self.room, person, SetPrompt(prompt=prompt), op))
+
+    @rule(id=drag_ids, person=people)
+    def paint(self, id: str, person: str) -> None:
+        self.take(lambda op: by(self.room, person, AddStroke(stroke=stroke(id)), op))
+
+    @rule(id=drag_ids, person=people)
+    def unpaint(self, id: str, person: str) -> None:
+        self.take(lambda op: by(self.room, person, RemoveStroke(id=id), op))
+
+    @rule(person=people)
+    def clear(self, person: str) -> None:
+        self.take(lambda op: by(self.room, person, ClearMask(), op))
+
+    @rule(person=people, back=st.booleans())
+    def go_back_and_forth(self, person: str, back: bool) -> None:
+        told = self.room.history(person)[not back]
+        before = self.room.document
+        if back:
+            self.take(lambda op: self.room.undo(person, Undo(op_id=op)))
+        else:
+            self.take(lambda op: self.room.redo(person, Redo(op_id=op)))
+        changed = self.room.document != before
+        assert not changed if told is None else changed or self.room.running, "what is offered does something"
+
+    @rule()
+    def start(self) -> None:
+        self.take(lambda op: self.room.start("p", StartRun(op_id=op), f"run-{op}"))
+
+    @rule()
+    def stop(self) -> None:
+        self.take(lambda op: self.room.stop("p", StopRun(op_id=op)))
+
+    @rule()
+    def reset(self) -> None:
+        self.take(lambda op: self.room.reset("p", Reset(op_id=op)))
+
+    @rule(tracked=st.dictionaries(drag_ids, places), behind=st.integers(0, 5))
+    def end(self, tracked: Any, behind: int) -> None:
+        if self.room.running:
+            self.take(lambda op: self.room.end("arrived", tracked=tracked, seen=self.room.seq - behind))
+
+    @invariant()
+    def replica_equals_room(self) -> None:
+        assert self.replica == self.room.document
+
+
+TestAnyOrder = AnyOrder.TestCase

@@ -1,0 +1,94 @@
+"""``livedrag rooms``: what somebody sees who looks after a data directory, and how the command refuses."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from livedrag.server.__main__ import CANNOT, main
+from livedrag.server.document.document import digest
+from livedrag.server.storage.store import Store
+from tests.server.storage.test_archive import make
+from tests.server.storage.test_store import load, roles
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with the room ``r`` in it."""
+    with Store(tmp_path / "data") as store:
+        make(store)
+    return tmp_path / "data"
+
+
+def rooms(*arguments: object) -> int:
+    return main(["rooms", *map(str, arguments)])
+
+
+def test_rooms_are_listed_exported_deleted_and_imported(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rooms("list", "--data-dir", data) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("r  made ")
+    assert line.endswith("9 changes, 1 people\n")
+    assert rooms("list", "--json", "--data-dir", data) == 0
+    assert json.loads(capsys.readouterr().out) | {"created": 0, "used": 0} == {
+        "id": "r",
+        "created": 0,
+        "used": 0,
+        "seq": 9,
+        "people": 1,
+    }
+
+    file = tmp_path / "r.zip"
+    assert rooms("export", "r", "-o", file, "--data-dir", data) == 0
+    assert capsys.readouterr().out == f"{file}\n"
+    assert zipfile.ZipFile(file).testzip() is None
+
+    assert rooms("delete", "r", "--data-dir", data) == 0
+    assert rooms("list", "--data-dir", data) == 0
+    assert capsys.readouterr().out == ""
+
+    assert rooms("import", file, "--data-dir", data) == 0
+    said = capsys.readouterr().out
+    secret = said.strip().rpartition("#")[2]
+    assert f"room r: its owner's link is /r/r#{secret}" in said
+    with Store(data) as store:
+        assert roles(load(store))[digest(secret)] == "owner"
+    assert rooms("import", file, "--as-new", "--data-dir", data) == 0
+    assert rooms("list", "--data-dir", data) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert rooms(*arguments) == CANNOT
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("livedrag: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "taken.zip"
+    file.write_text("something else")
+    here = ("--data-dir", data)
+    assert "'nobody'" in refused(capsys, "delete", "nobody", *here)
+    assert "'nobody'" in refused(capsys, "export", "nobody", *here)
+    assert "taken.zip' is there already" in refused(capsys, "export", "r", "-o", file, *here)
+    assert file.read_text() == "something else"
+    assert "missing/out.zip': No such file" in refused(capsys, "export", "r", "-o", tmp_path / "missing/out.zip", *here)
+    assert "taken.zip' cannot be imported: this is no zip file" in refused(capsys, "import", file, *here)
+    assert "absent.zip': No such file" in refused(capsys, "import", tmp_path / "absent.zip", *here)
+    assert "no rooms in" in refused(capsys, "list", "--data-dir", tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+    assert [path.name for path in tmp_path.glob("*.draft")] == []
+
+
+def test_a_data_directory_in_use_is_left_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(data):
+        assert "in use by another livedrag: stop it" in refused(capsys, "delete", "r", "--data-dir", data)
+    assert rooms("list", "--data-dir", data) == 0

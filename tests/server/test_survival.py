@@ -1,0 +1,126 @@
+"""The real server and the real worker, killed: what people in a room see of it, and what is still there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.document.protocol import (
+    AddDrag,
+    Ended,
+    EngineReport,
+    Moments,
+    Points,
+    Prepared,
+    Progress,
+    SetSettings,
+)
+from tests.conftest import find_free_port
+from tests.quiet import png
+from tests.server.web.test_serve import server
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+
+ITERATIONS = 24
+SHORT = SetSettings(
+    settings={
+        "warp_share": 0.0,
+        "lora_steps": 2,
+        "ddim_steps": 4,
+        "max_iterations": ITERATIONS,
+        "preview_every": 2,
+        "preview_side": 64,
+    }
+)
+
+
+def worker_of(process: subprocess.Popen[bytes]) -> int:
+    """The process id of a server's worker."""
+    (worker,) = (
+        child.pid for child in psutil.Process(process.pid).children() if any("spawn_main" in w for w in child.cmdline())
+    )
+    return worker
+
+
+async def put_down(client: Client) -> None:
+    """A drag, and settings for a run that is short, but long enough to be killed in."""
+    await client.edit(SHORT)
+    await client.edit(AddDrag(id="d1", handle=(30, 30), target=(80, 50)))
+    await client.wait(Prepared, lambda prepared: prepared.stage == "ready")
+
+
+async def the_worker_is_killed(process: subprocess.Popen[bytes], address: str, room: NewRoom) -> None:
+    async with (
+        Client.join(address, room.id, room.secret, name="Ada") as client,
+        Client.join(address, room.id, room.secret, name="Bo") as other,
+    ):
+        await put_down(client)
+        started = await client.run()
+        await client.wait(Points, lambda points: points.iteration >= 12)
+        seen = client.count
+        os.kill(worker_of(process), signal.SIGKILL)
+        away = await other.wait(EngineReport, lambda report: report.state == "restarting")
+        assert "exit code -9" in (away.message or "")
+        again = await client.wait(Points, since=seen)
+        assert again.iteration > 10, "it goes on from its checkpoint"
+        back = await other.seek(5)
+        assert back.tracked.keys() == {"d1"}
+        branched = await client.wait(Points, since=client.count)
+        assert branched.iteration > again.iteration, "a branch counts on"
+        await other.stop()
+        ended = await client.end_of(started.run.id)
+        assert (ended.run.id, ended.run.outcome) == (started.run.id, "stopped")
+        stages = {message.stage for message in client.received if isinstance(message, Progress)}
+        assert "fitting" not in stages, "it was prepared before Drag was pressed, and kept"
+        assert other.welcome.room == room.id
+        await other.end_of(started.run.id)
+        assert len([m for m in client.received if isinstance(m, Ended)]) == 1
+
+
+async def press_drag(address: str, room: NewRoom) -> str:
+    async with Client.join(address, room.id, room.secret) as client:
+        started = await client.run()
+        await client.wait(Points, lambda points: points.iteration >= 12)
+        return started.run.id
+
+
+async def the_server_was_killed(address: str, room: NewRoom, run: str) -> None:
+    async with Client.join(address, room.id, room.secret) as client:
+        moments = await client.wait(Moments)
+        assert len(moments.moments) > 20
+        shown = next(moment.id for moment in moments.moments[::-1] if moment.thumbnail)
+        assert Image.open(io.BytesIO(await client.get(f"moments/{shown}"))).format == "WEBP"
+        trajectory = Image.open(io.BytesIO(await client.get("trajectory.webp")))
+        assert getattr(trajectory, "n_frames", 1) > 3
+        assert client.document.run is not None
+        assert client.document.run.interrupted
+        ended = await client.drag()
+        assert ended.run.id == run
+        # How far the run before it came, on a busy machine, decides whether the drag is over before its iterations are.
+        assert ended.run.outcome in ("arrived", "exhausted")
+        assert 10 < ended.run.iterations <= ITERATIONS
+        points = [message for message in client.received if isinstance(message, Points)]
+        assert points[0].iteration > 10, "it goes on from its checkpoint"
+        assert not [m for m in client.received if isinstance(m, Progress) and m.stage in ("fitting", "inverting")]
+
+
+def test_what_was_under_way_goes_on(tmp_path: Path) -> None:
+    data, port = tmp_path / "data", find_free_port()
+    address = f"http://127.0.0.1:{port}"
+    with server(data, port) as process:
+        room = create_room(address, png(96, 64))
+        asyncio.run(the_worker_is_killed(process, address, room))
+        run = asyncio.run(press_drag(address, room))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with server(data, port):
+        asyncio.run(the_server_was_killed(address, room, run))

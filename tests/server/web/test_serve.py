@@ -1,0 +1,203 @@
+"""``livedrag serve`` as people start it: a process of its own, the real model, the whole story; and how it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.document.protocol import AddDrag, Ended, Frame, MoveDrag, Points, Progress, SetPrompt, SetSettings
+from tests.conftest import ROOT, find_free_port, wait_until_healthy
+from tests.quiet import png
+
+SHORT = SetSettings(
+    settings={
+        "warp_share": 0.0,
+        "lora_steps": 2,
+        "ddim_steps": 4,
+        "max_iterations": 4,
+        "preview_every": 1,
+        "preview_side": 96,
+    }
+)
+COMMAND = (sys.executable, "-m", "livedrag.server", "serve")
+
+
+@contextmanager
+def server(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that may be killed meanwhile."""
+    log = data.with_suffix(".log")
+    command = [*COMMAND, "--port", str(port), "--data-dir", str(data)]
+    with log.open("ab") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+        try:
+            wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that a process has started, and those that these have."""
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is still there, and not only waiting for somebody to ask how it ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def drag_stop_and_go_on(address: str, room: NewRoom) -> None:
+    async with Client.join(address, room.id, room.secret, name="Ada") as client:
+        await client.edit(AddDrag(id="d1", handle=(30, 30), target=(70, 40)))
+        await client.edit(SHORT)
+        await client.run()
+        await client.wait(Points)
+        moved = await client.edit(MoveDrag(id="d1", target=(80, 60)))
+        await client.wait(Points, lambda points: points.distances["d1"] > 50)
+        assert moved.seq == 4
+        await client.stop()
+        ended = await client.wait(Ended)
+        assert ended.run.outcome == "stopped"
+        assert ended.result is not None
+        first = await client.get("result")
+        seen = len(client.received)
+        await client.run()
+        ended = await client.wait(Ended, since=seen)
+        assert ended.run.outcome == "exhausted"
+        second = await client.get("result")
+        assert Image.open(io.BytesIO(second)).size == (96, 64)
+        assert second != first
+        stages = {message.stage for message in client.received if isinstance(message, Progress)}
+        assert stages >= {"loading", "fitting", "inverting", "dragging", "rendering"}
+        assert not [m for m in client.received[seen:] if isinstance(m, Progress) and m.stage == "fitting"]
+        frames = [message for message in client.received if isinstance(message, Frame)]
+        assert len({frame.data for frame in frames}) >= 3
+        assert Image.open(io.BytesIO(frames[-1].data)).size == (96, 64)
+        assert sum(isinstance(message, Ended) for message in client.received) == 2
+
+
+async def press_drag(address: str, room: NewRoom) -> str:
+    async with Client.join(address, room.id, room.secret) as client:
+        started = await client.run()
+        await client.wait(Progress)
+        return started.run.id
+
+
+async def go_on_after_the_kill(address: str, room: NewRoom, run: str) -> None:
+    async with Client.join(address, room.id, room.secret) as client:
+        assert client.document.run is not None
+        assert client.document.run.interrupted
+        assert client.document.drags["d1"].target == (80, 60)
+        assert client.document.result is not None
+        assert await client.get("result")
+        await client.edit(SetPrompt(prompt="a teal field"))
+        ended = await client.drag()
+        assert (ended.run.id, ended.run.outcome) == (run, "exhausted")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ps, /proc and kill -9")
+def test_the_whole_story(tmp_path: Path) -> None:
+    data, port = tmp_path / "data", find_free_port()
+    address = f"http://127.0.0.1:{port}"
+    with server(data, port) as process:
+        room = create_room(address, png(96, 64))
+        maps = Path(f"/proc/{process.pid}/maps")
+        if maps.exists():
+            assert "libtorch" not in maps.read_text(), "the serving process has loaded torch"
+        asyncio.run(drag_stop_and_go_on(address, room))
+        run = asyncio.run(press_drag(address, room))
+        children = descendants(process.pid)
+        assert children
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until_gone(children)
+    with server(data, port) as process:
+        asyncio.run(go_on_after_the_kill(address, room, run))
+        process.terminate()
+        assert process.wait(20) == 0
+    assert f"livedrag is at {address}\n" in data.with_suffix(".log").read_text()
+    assert "Traceback" not in data.with_suffix(".log").read_text()
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    import time
+
+    deadline = time.monotonic() + 60
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "the worker has outlived its parent"
+        time.sleep(0.05)
+
+
+def test_the_serving_process_never_imports_torch_or_the_editor() -> None:
+    code = (
+        "import sys, livedrag.server.__main__, livedrag.server.web.app, livedrag.server.rooms.registry, "
+        "livedrag.server.device.local, livedrag.server.client.client;"
+        "heavy = ('torch', 'livedrag.editor', 'numpy', 'livedrag.server.device.worker');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert imported.stdout == "[]\n"
+
+
+def refused(*arguments: str) -> str:
+    """What ``livedrag serve`` says on stderr when it cannot serve; it must be one line."""
+    process = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    lines = [line for line in process.stderr.splitlines() if line.startswith("livedrag: ")]
+    assert len(lines) == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    return lines[0]
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refused("--port", str(port), "--data-dir", str(tmp_path))
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in message
+    assert "--port" in message
+
+
+def test_an_unwritable_data_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = refused("--port", "0", "--data-dir", str(tmp_path / "file" / "rooms"))
+    assert f"{tmp_path / 'file' / 'rooms'}" in message
+    assert "--data-dir" in message
+
+
+def test_an_unknown_model_is_named(tmp_path: Path) -> None:
+    message = refused("--port", "0", "--data-dir", str(tmp_path), "--model", "no/such-model")
+    assert "unknown model 'no/such-model'" in message
+    assert "builtin" in message
+
+
+def test_a_setting_that_cannot_be_is_named() -> None:
+    assert "port 99999" in refused("--port", "99999")
+
+
+def test_the_version_is_printed() -> None:
+    command = [sys.executable, "-m", "livedrag.server", "--version"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("livedrag ")
+
+
+def test_no_command_shows_the_help() -> None:
+    from livedrag.server.__main__ import main
+
+    assert main([]) == 2
