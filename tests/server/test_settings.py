@@ -46,7 +46,7 @@ def test_rates_and_switches_are_read() -> None:
         ({"LIVEDRAG_MAX_DRAGS": "0"}, "max_drags 0"),
         ({"LIVEDRAG_MAX_PROMPT": "10001"}, "max_prompt 10001 is out of range: 1 to 10000 works"),
         ({"LIVEDRAG_MAX_MESSAGE_BYTES": "100"}, "max_message_bytes 100: at least 4096 work"),
-        ({"LIVEDRAG_GENERATIONS": "0"}, "drawings 0"),
+        ({"LIVEDRAG_GENERATIONS": "0"}, "generations 0"),
         ({"LIVEDRAG_GENERATION_SECONDS": "0"}, "generation_seconds 0"),
         ({"LIVEDRAG_GENERATION_STEPS": "1"}, "generation_steps 1 is out of range: 2 to 999"),
         ({"LIVEDRAG_GENERATION_GUIDANCE": "nan"}, "generation_guidance nan"),

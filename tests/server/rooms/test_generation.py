@@ -129,7 +129,7 @@ def following(address: str, drawing: str) -> Iterator[Following]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quiet]:
-    limits = {"rate_generations": Rate(0, 0), "drawings": 500}
+    limits = {"rate_generations": Rate(0, 0), "generations": 500}
     with quiet_server(tmp_path_factory.mktemp("drawings"), **limits) as (address, engine):
         yield Quiet(address, engine)
 

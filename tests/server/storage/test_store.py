@@ -515,9 +515,9 @@ import sys
 from pathlib import Path
 from livedrag.server.storage.store import Store, StoreError
 from tests.quiet import png
-from tests.server.storage.test_store import EMPTY, LINKS, MODEL, Room, load, say
+from tests.server.storage.test_store import EMPTY, LINKS, MODEL, RoomDocument, load, say
 with Store(Path(sys.argv[1])) as store:
-    room = Room("r", EMPTY, MODEL)
+    room = RoomDocument("r", EMPTY, MODEL)
     store.create("r", EMPTY, LINKS).result(5)
     try:
         store.put_picture(os.urandom(4 * 2**20))
