@@ -12,9 +12,12 @@ PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-.PHONY: install run test test-long check bench bench-full wheel clean
+.PHONY: help install run test test-long check docs bench bench-full wheel clean
 
-install: .venv/installed
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/installed ## set up .venv, the page and the sample pictures
 	$(PY) static/build.py
 
 .venv/installed: pyproject.toml constraints.txt
@@ -22,36 +25,39 @@ install: .venv/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@
 
-run: install
+run: install ## serve the page at http://HOST:PORT
 	.venv/bin/livedrag serve --host $(HOST) --port $(PORT)
 
-check: install
+check: install ## lint, format and type checks, Python and front end
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(NPM) run check
 
-test: install
+test: install ## all tests but the long ones, with coverage of this process
 	$(PY) -m tests.chromium
 	$(NPM) test
-	$(PYTEST) -m "not long and not gpu"
+	HF_HUB_OFFLINE=1 $(PY) -m coverage run -m pytest -m "not long and not gpu" --durations=25
+	$(PY) -m coverage report --skip-covered
 
-# pytest answers 5 when no test is marked so.
-test-long: install
-	$(PYTEST) -m "long and not gpu" || test $$? -eq 5
+# pytest exits with 5 if no test is marked so.
+test-long: install ## the tests that take minutes
+	$(PYTEST) -m "long and not gpu" --durations=25 || test $$? -eq 5
 
-bench: install
+docs: install ## API reference of the editor and the Python client, in docs/api
+	$(PY) -m pdoc --docformat google --output-directory docs/api livedrag.editor livedrag.server.client
+
+bench: install ## speed of the built-in model, the service and the page, in minutes
 	$(PY) -m tests.bench
 	$(PY) -m tests.bench --service
 	$(PY) -m tests.bench.page
 
-# Stable Diffusion 1.5's shape: needs 12 GiB of memory and half an hour.
-bench-full: install
+bench-full: install ## speed at Stable Diffusion's shape: 12 GiB of memory, half an hour
 	$(PY) -m tests.bench --full
 
-wheel: install
+wheel: install ## build a wheel in dist/
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-clean:
-	rm -rf .venv frontend/node_modules static/app static/samples dist build tests/output
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove everything that is set up or built
+	rm -rf .venv frontend/node_modules static/app static/samples dist build docs/api tests/output
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
