@@ -45,7 +45,7 @@ def serve(chosen: argparse.Namespace) -> int:
     from livedrag.server.device.local import LocalEngine, WorkerOptions
     from livedrag.server.logs import configure
     from livedrag.server.settings import SettingsFault, resolve
-    from livedrag.server.storage.store import StoreError
+    from livedrag.server.storage import StoreError
     from livedrag.server.web.app import CannotServe
     from livedrag.server.web.app import serve as serve_app
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from livedrag.server.settings import Settings
-from livedrag.server.storage.archive import ArchiveError, export_room, import_room
-from livedrag.server.storage.store import RoomSummary, Store, StoreError
+from livedrag.server.storage import RoomSummary, Store, StoreError
+from livedrag.server.storage.archive import export_room, import_room
+from livedrag.server.storage.errors import ArchiveError
 
 
 class CannotManage(Exception):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from livedrag.server.document.document import digest
-from livedrag.server.storage.store import CookieSession, Store, StoreError
+from livedrag.server.storage import CookieSession, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +93,15 @@ class Credentials:
         """Whether the holder of a cookie has said the password that the server has now."""
         if not self._password or session is None:
             return not self._password
-        if session.digest not in self._verified and session.passed:
+        if session.digest not in self._verified and session.password_verifier:
             passed = await asyncio.to_thread(self._mark, session)
-            if hmac.compare_digest(passed, session.passed):
+            if hmac.compare_digest(passed, session.password_verifier):
                 self._verified.add(session.digest)
         return session.digest in self._verified
 
     async def let_pass(self, session: CookieSession) -> CookieSession:
         """The holder of a cookie has said the password."""
-        session = replace(session, passed=await asyncio.to_thread(self._mark, session))
+        session = replace(session, password_verifier=await asyncio.to_thread(self._mark, session))
         await asyncio.wrap_future(self._store.save_session(session))
         self._note(session)
         self._verified.add(session.digest)

@@ -16,7 +16,7 @@ from livedrag.server.document.members import Link, WrongSecret, is_script, namel
 from livedrag.server.document.protocol import Close, ErrorMessage, Hello, Role
 from livedrag.server.rooms.outbox import Disconnect
 from livedrag.server.rooms.room import LiveRoom, RoomSession
-from livedrag.server.storage.store import Store
+from livedrag.server.storage import Store
 
 log = logging.getLogger(__name__)
 

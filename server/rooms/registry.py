@@ -105,7 +105,7 @@ from livedrag.server.rooms.generation import Generations
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.room import LiveRoom, RasterisedMask, RoomSession
 from livedrag.server.settings import Settings
-from livedrag.server.storage.store import SavedRoom, Store, StoreError
+from livedrag.server.storage import SavedRoom, Store, StoreError
 
 log = logging.getLogger(__name__)
 

@@ -67,8 +67,9 @@ from livedrag.server.rooms.generation import GenerationError, steps_of
 from livedrag.server.rooms.registry import RoomRegistry, UnknownRoom
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.settings import MIB, Settings
-from livedrag.server.storage.archive import ArchiveError, export_room
-from livedrag.server.storage.store import Store, StoreError
+from livedrag.server.storage import Store, StoreError
+from livedrag.server.storage.archive import export_room
+from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.web import websocket as connection
 from livedrag.server.web.security import COOKIE, SecurityMiddleware, address_of, error_response, visitor_of
 

@@ -93,7 +93,7 @@ def test_no_acknowledged_edit_is_lost_when_the_server_is_killed(tmp_path: Path) 
         acknowledged = dict(told.acknowledged)
 
         def kept() -> dict[int, Edited]:
-            from livedrag.server.storage.store import Store
+            from livedrag.server.storage import Store
 
             with Store(data) as store:
                 saved = store.load(told.room.id).result(10)

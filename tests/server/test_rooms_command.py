@@ -10,7 +10,7 @@ import pytest
 
 from livedrag.server.__main__ import CANNOT, main
 from livedrag.server.document.document import digest
-from livedrag.server.storage.store import Store
+from livedrag.server.storage import Store
 from tests.server.storage.test_archive import make
 from tests.server.storage.test_store import load, roles
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, capsys: pytest
     assert "taken.zip' is there already" in refused(capsys, "export", "r", "-o", file, *here)
     assert file.read_text() == "something else"
     assert "missing/out.zip': No such file" in refused(capsys, "export", "r", "-o", tmp_path / "missing/out.zip", *here)
-    assert "taken.zip' cannot be imported: this is no zip file" in refused(capsys, "import", file, *here)
+    assert "taken.zip' cannot be imported: not a zip file" in refused(capsys, "import", file, *here)
     assert "absent.zip': No such file" in refused(capsys, "import", tmp_path / "absent.zip", *here)
     assert "no rooms in" in refused(capsys, "list", "--data-dir", tmp_path / "typo")
     assert not (tmp_path / "typo").exists()

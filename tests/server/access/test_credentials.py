@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from livedrag.server.access.credentials import Credentials
-from livedrag.server.storage.store import Store
+from livedrag.server.storage import Store
 
 
 @pytest.fixture

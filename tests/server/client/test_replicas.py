@@ -54,7 +54,7 @@ from livedrag.server.rooms.outbox import Outbox
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import RoomSession
 from livedrag.server.settings import Settings
-from livedrag.server.storage.store import Store
+from livedrag.server.storage import Store
 from tests.quiet import QuietEngine, png
 from tests.traffic import UNLIMITED
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-import livedrag.server.storage.store
+import livedrag.server.storage.writer
 from livedrag.server.access.credentials import Visitor
 from livedrag.server.device.engine import (
     CommandFailed,
@@ -57,7 +57,7 @@ from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.registry import RoomRegistry, UnknownRoom
 from livedrag.server.rooms.room import LiveRoom, RasterisedMask, RoomSession
 from livedrag.server.settings import Settings
-from livedrag.server.storage.store import Store, StoreError
+from livedrag.server.storage import Store, StoreError
 from tests.quiet import QuietEngine, png
 
 
@@ -357,14 +357,14 @@ def test_a_run_that_is_saved_goes_on_though_the_edit_after_it_is_refused(
         async with sitting(tmp_path) as sits:
             seat = await sits.sit()
             await settled(sits.hub)
-            commit = livedrag.server.storage.store._commit
+            commit = livedrag.server.storage.writer.commit
 
             def slowly(*given: Any) -> None:
                 time.sleep(0.05)
                 commit(*given)
 
             with monkeypatch.context() as patched:
-                patched.setattr(livedrag.server.storage.store, "_commit", slowly)
+                patched.setattr(livedrag.server.storage.writer, "commit", slowly)
                 seat.receive(StartRun(op_id="go"))
                 patched.setattr(sits.hub.store, "append", full)  # its answer comes before that of the start
                 seat.receive(Edit(op_id="lost", base=1, op=MoveDrag(id="d1", target=(50.0, 40.0))))

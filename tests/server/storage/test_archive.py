@@ -25,10 +25,13 @@ from livedrag.server.document.protocol import (
     Raster,
     StartRun,
 )
-from livedrag.server.storage.archive import MOST_ENTRIES, ArchiveError, export_room, import_room
-from livedrag.server.storage.store import REMEMBERED, SavedRoom, Store
+from livedrag.server.storage import SavedRoom, Store
+from livedrag.server.storage.archive import export_room, import_room
+from livedrag.server.storage.archive_reader import MAX_ENTRIES
+from livedrag.server.storage.errors import ArchiveError
+from livedrag.server.storage.store import MIN_RECORDS
 from tests.quiet import MODEL, png
-from tests.server.storage.test_store import OLD, load, roles, say, settle
+from tests.server.storage.test_store import OLD, OLD_2, assert_is_as_expected, load, roles, say, settle
 
 PIXELS = 1_000_000
 LINKS = (Link("l1", digest("owner"), "owner", 1.0, used=2.0), Link("l2", digest("viewer"), "viewer", 3.0))
@@ -85,7 +88,7 @@ def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> No
             assert there.get_picture(sha256) == here.get_picture(sha256)
         room_there = RoomDocument("r", saved.document, MODEL, seq=saved.seq)
         there.append("r", say(room_there, "it goes on"), room_there.document).result(5)
-        there._fresh.clear()
+        there.pictures._new.clear()
         there.sweep().result(5)
         settle(there)
         assert exported(there).getvalue()
@@ -103,7 +106,7 @@ def test_a_room_of_a_drawing_goes_with_how_it_was_drawn(tmp_path: Path) -> None:
 
 def test_a_room_with_a_shortened_log_goes_too(tmp_path: Path) -> None:
     with Store(tmp_path / "here") as here, Store(tmp_path / "there") as there:
-        was = make(here, edits=2 * REMEMBERED + 5)
+        was = make(here, edits=2 * MIN_RECORDS + 5)
         assert was.base_seq > 0
         import_room(there, exported(here), max_pixels=PIXELS)
         assert (load(there).document, load(there).base_seq) == (was.document, was.base_seq)
@@ -115,6 +118,19 @@ def test_a_room_from_schema_1_goes_too(tmp_path: Path) -> None:
         for room in ("everything", "long", "reset", "empty"):
             import_room(there, exported(old, room), max_pixels=PIXELS)
             assert load(there, room).document == load(old, room).document
+
+
+def test_an_export_of_version_1_is_imported_with_its_generation_and_its_seeks(tmp_path: Path) -> None:
+    expected = json.loads((OLD_2 / "expected.json").read_text())["generated"]
+    with Store(tmp_path) as store, (OLD_2 / "generated.livedrag.zip").open("rb") as file:
+        room, secret = import_room(store, file, max_pixels=PIXELS)
+        assert room == "generated"
+        saved = load(store, room)
+        expected["links"] |= {digest(secret): "owner"}
+        assert_is_as_expected(saved, expected)
+        again = import_room(store, exported(store, room), max_pixels=PIXELS, as_new=True)[0]
+        assert load(store, again).document == saved.document
+        assert saved.document.picture.generation is not None
 
 
 def test_a_room_that_is_there_already_can_be_taken_in_as_a_new_one(tmp_path: Path) -> None:
@@ -178,25 +194,25 @@ def replace_picture(data: bytes) -> Change:
 
 
 BAD_CHANGES: dict[str, tuple[Change, str]] = {
-    "a path out of it": (lambda e: e.update({"../../evil": b""}), "'../../evil' is none that"),
-    "an absolute path": (lambda e: e.update({"/etc/passwd": b""}), "'/etc/passwd' is none that"),
-    "a file of another kind": (lambda e: e.update({"files/a.pkl": b""}), "'files/a.pkl' is none that"),
+    "a path out of it": (lambda e: e.update({"../../evil": b""}), "no entry '../../evil'"),
+    "an absolute path": (lambda e: e.update({"/etc/passwd": b""}), "no entry '/etc/passwd'"),
+    "a file of another kind": (lambda e: e.update({"files/a.pkl": b""}), "no entry 'files/a.pkl'"),
     "no room.json": (lambda e: e.pop("room.json"), "'room.json' is missing"),
     "no log": (lambda e: e.pop("records.jsonl"), "'records.jsonl' is missing"),
     "no picture": (lambda e: e.pop(picture_name(e)), "is missing, which the room needs"),
-    "a picture too many": (lambda e: e.update({f"files/{'a' * 64}.png": png()}), "does not need"),
-    "a damaged picture": (lambda e: e.update({picture_name(e): png(color="pink")}), "another sum than its name"),
-    "a picture that is none": (replace_picture(b"GIF89a"), "is no picture"),
-    "half a picture": (replace_picture(png(color="blue")[:60]), "is no picture, or a damaged one"),
+    "a picture too many": (lambda e: e.update({f"files/{'a' * 64}.png": png()}), "does not belong to the room"),
+    "a damaged picture": (lambda e: e.update({picture_name(e): png(color="pink")}), "does not match its name"),
+    "a picture that is none": (replace_picture(b"GIF89a"), "is not a PNG"),
+    "half a picture": (replace_picture(png(color="blue")[:60]), "is not a PNG, or a damaged one"),
     "a picture of another size": (replace_picture(png(32, 32)), "has 32 x 32 pixels, its room 64 x 48"),
     "a picture of a strange mode": (replace_picture(png(mode="LA", color="white")), "mode 'LA'"),
     "a huge picture": (
         edit_json("base.json", lambda b: b["picture"].update(width=10**5, height=10**5)),  # type: ignore[attr-defined]
-        "100000 x 100000 pixels: at most 1 megapixels",
+        "100000 x 100000 pixels: this server accepts up to 1 megapixels",
     ),
     "no JSON": (lambda e: e.update({"base.json": b"{"}), "base.json cannot be read"),
     "another format": (edit_json("room.json", lambda m: m.update(format="zip")), "room.json cannot be read"),
-    "a newer version": (edit_json("room.json", lambda m: m.update(version=2)), "version 2, this livedrag reads"),
+    "a newer version": (edit_json("room.json", lambda m: m.update(version=3)), "version 3, this livedrag reads"),
     "an odd id": (edit_json("room.json", lambda m: m.update(room="../x")), "room.json cannot be read"),
     "an unknown role": (
         edit_json("room.json", lambda m: m["links"][0].update(role="god")),  # type: ignore[index]
@@ -207,23 +223,23 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
         "the same id",
     ),
     "a log that ends early": (edit_json("room.json", lambda m: m.update(seq=99)), "ends at record 9, not at 99"),
-    "a gap in the log": (edit_record(2, seq=7), "record 7 stands where record 3 should"),
+    "a gap in the log": (edit_record(2, seq=7), "record 7 is where record 3 should be"),
     "an unknown record": (edit_record(0, type="rm -rf"), "records.jsonl, line 1 cannot be read"),
     "a picture that leads elsewhere": (
         edit_json("base.json", lambda b: b["picture"].update(sha256="../victim")),  # type: ignore[attr-defined]
-        "base.json (names a picture that cannot be: '../victim' is no SHA-256|cannot be read)",
+        "base.json(: '../victim' is not the SHA-256 of a picture| cannot be read)",
     ),
     "a result that leads elsewhere": (
         edit_json("base.json", lambda b: b.update(result={"sha256": "../victim", "run": "x"})),
-        "base.json (names a result that cannot be: '../victim' is no SHA-256|cannot be read)",
+        "base.json(: '../victim' is not the SHA-256 of a result| cannot be read)",
     ),
     "a mask that leads elsewhere": (
         edit_record(0, op={"type": "raster", "id": "m", "sha256": "a" * 64 + "\n"}),
-        "record 1 names a mask that cannot be|cannot be read",
+        "record 1: .* is not the SHA-256 of a mask|cannot be read",
     ),
     "a result in the log that leads elsewhere": (
         edit_record(5, result={"sha256": "../victim", "run": "run-red"}),
-        "record 6 names a result that cannot be: '../victim' is no SHA-256|line 6 cannot be read",
+        "record 6: '../victim' is not the SHA-256 of a result|line 6 cannot be read",
     ),
     "an id with a line end": (edit_json("room.json", lambda m: m.update(room="r\n")), "room.json cannot be read"),
     "an edit of what is not there": (
@@ -235,8 +251,8 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
         r"record 2: the target \(500, 1\) lies outside",
     ),
     "too many entries": (
-        lambda e: e.update({f"files/{number:064x}.png": b"" for number in range(MOST_ENTRIES)}),
-        "entries: at most",
+        lambda e: e.update({f"files/{number:064x}.png": b"" for number in range(MAX_ENTRIES)}),
+        "entries: 10000 are allowed",
     ),
 }
 
@@ -268,14 +284,14 @@ def refused(folder: Path, file: io.BytesIO, message: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 but no more", b"no zip at all" * 99])
 def test_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
-    refused(tmp_path, io.BytesIO(data), "no zip file, or a damaged one")
+    refused(tmp_path, io.BytesIO(data), "not a zip file, or a damaged one")
 
 
 def test_a_zip_that_breaks_off_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path / "here") as here:
         make(here)
         whole = exported(here).getvalue()
-    refused(tmp_path / "there", io.BytesIO(whole[: len(whole) // 2]), "no zip file, or a damaged one")
+    refused(tmp_path / "there", io.BytesIO(whole[: len(whole) // 2]), "not a zip file, or a damaged one")
 
 
 def test_an_entry_twice_is_refused(tmp_path: Path) -> None:
@@ -284,7 +300,7 @@ def test_an_entry_twice_is_refused(tmp_path: Path) -> None:
         archive.writestr("room.json", "{}")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("room.json", "{}")
-    refused(tmp_path, twice, "'room.json' is there twice")
+    refused(tmp_path, twice, "'room.json' occurs twice")
 
 
 def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
@@ -299,11 +315,11 @@ def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livedrag.server.storage.archive.MOST_TEXT", 10_000)
+    monkeypatch.setattr("livedrag.server.storage.archive_reader.MAX_ENTRY_BYTES", 10_000)
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("room.json", "base.json", "records.jsonl"):
             archive.writestr(name, " " * 10**6)
-    refused(tmp_path, bomb, "'room.json' has more than 0 MiB unpacked")
-    monkeypatch.setattr("livedrag.server.storage.archive.MOST_FILES", 10_000)
-    refused(tmp_path, bomb, "3 MiB unpacked: at most")
+    refused(tmp_path, bomb, "'room.json' has more than 0 MiB uncompressed")
+    monkeypatch.setattr("livedrag.server.storage.archive_reader.MAX_ARCHIVE_BYTES", 10_000)
+    refused(tmp_path, bomb, "3 MiB uncompressed")

@@ -14,33 +14,31 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.document.document import RoomDocument
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import (
     DocRecord,
     Document,
     Edit,
+    Generation,
     Picture,
     Raster,
     Result,
     Role,
+    Seeked,
     SetPrompt,
     StartRun,
 )
-from livedrag.server.storage.store import (
-    REMEMBERED,
-    CookieSession,
-    SavedRoom,
-    Store,
-    StoreError,
-    folded,
-    new_room,
-    references,
-)
+from livedrag.server.storage import CookieSession, SavedRoom, Store, StoreError
+from livedrag.server.storage.saved import folded, new_room, references
+from livedrag.server.storage.schema import SCHEMA_VERSION
+from livedrag.server.storage.store import MIN_RECORDS
 from tests.conftest import ROOT
 from tests.quiet import MODEL, png
 
@@ -86,12 +84,12 @@ def test_a_room_comes_back_with_all_its_edits(tmp_path: Path) -> None:
 
 def test_a_long_log_is_shortened_and_still_leads_to_the_document(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        room = fill(store, 3 * REMEMBERED + 10)
+        room = fill(store, 3 * MIN_RECORDS + 10)
     with Store(tmp_path) as store:
         saved = load(store)
         assert (saved.document, saved.seq) == (room.document, room.seq)
-        assert saved.base_seq == 2 * REMEMBERED
-        assert [record.seq for record in saved.records] == list(range(2 * REMEMBERED + 1, room.seq + 1))
+        assert saved.base_seq == 2 * MIN_RECORDS
+        assert [record.seq for record in saved.records] == list(range(2 * MIN_RECORDS + 1, room.seq + 1))
         *_, (last, document) = folded(saved)
         assert (last.seq, document) == (room.seq, room.document)
 
@@ -144,7 +142,7 @@ def held_up(store: Store) -> threading.Event:
         begun.set()
         go_on.wait(30)
 
-    store._submit(wait)
+    store._writer.submit(wait)
     assert begun.wait(5)
     return go_on
 
@@ -157,8 +155,8 @@ def test_a_job_with_a_fault_of_its_own_fails_alone_and_says_which(tmp_path: Path
     with Store(tmp_path) as store:
         store.create("r", EMPTY, LINKS).result(5)
         go_on = held_up(store)
-        before, fails = store.create("s", EMPTY, LINKS), store._submit(faulty)
-        unbound = store._submit(lambda database: database.execute("SELECT ?", (object(),)).fetchone())
+        before, fails = store.create("s", EMPTY, LINKS), store._writer.submit(faulty)
+        unbound = store._writer.submit(lambda database: database.execute("SELECT ?", (object(),)).fetchone())
         after = store.create("t", EMPTY, LINKS)
         go_on.set()
         with pytest.raises(KeyError, match="a fault"):
@@ -176,7 +174,7 @@ def test_a_fault_of_the_database_is_not_said_to_be_a_full_disk(tmp_path: Path) -
 
     with Store(tmp_path) as store:
         with pytest.raises(StoreError, match=r"^nothing could be saved: database disk image is malformed\.$"):
-            store._submit(malformed).result(5)
+            store._writer.submit(malformed).result(5)
         store.create("r", EMPTY, LINKS).result(5)
 
 
@@ -190,7 +188,7 @@ def test_a_cancelled_edit_is_kept_and_the_others_of_its_group_are_answered(tmp_p
         assert cancelled.cancel()
         assert deleting.cancel()
         go_on.set()
-        assert next_one.result(5) is not None
+        assert next_one.exception(5) is None
         assert load(store).document.prompt == "next"
 
 
@@ -204,7 +202,7 @@ def test_pictures_are_found_by_their_content(tmp_path: Path) -> None:
 
 def test_a_new_folder_of_pictures_is_on_disk_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("livedrag.server.storage.store._sync_folder", synced.append)
+    monkeypatch.setattr("livedrag.server.storage.pictures.sync_folder", synced.append)
     with Store(tmp_path) as store:
         synced.clear()
         sha256 = store.put_picture(png())
@@ -227,12 +225,12 @@ def test_links_people_and_cookies_come_back_as_they_were_last(tmp_path: Path) ->
         store.save_member("r", replace(ada, role=None))
         store.save_member("r", Member("p2", "Bob", "#00aa00", "viewer", "", 2.0))
         store.save_session(cookie)
-        store.save_session(replace(cookie, passed="f" * 64))
+        store.save_session(replace(cookie, password_verifier="f" * 64))
     with Store(tmp_path) as store:
         saved = load(store)
         assert saved.links == (*LINKS, Link("l2", "2" * 64, "viewer", 3.0, used=4.0))
         assert saved.members == (replace(ada, role=None), Member("p2", "Bob", "#00aa00", "viewer", "", 2.0))
-        assert store.find_session("c" * 64).result(5) == replace(cookie, passed="f" * 64)
+        assert store.find_session("c" * 64).result(5) == replace(cookie, password_verifier="f" * 64)
         assert store.find_session("d" * 64).result(5) is None
         store.expire_sessions(before=2.5)
         assert store.find_session("c" * 64).result(5) is None
@@ -247,13 +245,13 @@ def with_picture(store: Store, color: str) -> Document:
 
 def age(store: Store) -> None:
     """As if all files had been put here long ago."""
-    store._fresh.clear()
+    store.pictures._new.clear()
 
 
 def settle(store: Store) -> None:
     """Wait until what is gone is gone from the disk too."""
     store.barrier().result(5)
-    store._clearing.submit(lambda: None).result(5)
+    store._cleaner.submit(lambda: None).result(5)
 
 
 def kept(folder: Path) -> set[str]:
@@ -324,7 +322,7 @@ def test_nobody_waits_for_the_files_of_a_deleted_room(tmp_path: Path) -> None:
         leave_checkpoint(tmp_path, "r")
         age(store)
         slow = threading.Event()
-        store._clearing.submit(slow.wait, 30)  # a disk that takes its time
+        store._cleaner.submit(slow.wait, 30)  # a disk that takes its time
         assert store.delete("r").result(5)
         store.create("r", EMPTY, LINKS).result(5)
         leave_checkpoint(tmp_path, "r")  # another room of that name
@@ -341,14 +339,14 @@ def test_a_deleted_room_takes_nothing_that_is_not_its_own(tmp_path: Path) -> Non
     with Store(data) as store:
         document = with_picture(store, "teal")
         saved = new_room(msgspec.structs.replace(document, result=result), LINKS)
-        store.adopt("r", saved).result(5)
+        store.add("r", saved).result(5)
         age(store)
         assert store.delete("r").result(5)
         settle(store)
         assert victim.exists()
         assert kept(data) == set()
         for name in (result.sha256, "a" * 63, "a" * 64 + "\n", "A" * 64):
-            with pytest.raises(StoreError, match="names no picture"):
+            with pytest.raises(StoreError, match="is not the name of a picture"):
                 store.picture_path(name)
 
 
@@ -404,7 +402,7 @@ def test_rooms_expire_unless_somebody_is_inside(tmp_path: Path) -> None:
         load(store, "looked")
         room = RoomDocument("edited", EMPTY, MODEL)
         store.append("edited", say(room, "x"), room.document).result(5)
-        assert store.expire(before=1000.0, inside={"inside"}).result(5) == ["empty"]
+        assert store.expire(before=1000.0, occupied={"inside"}).result(5) == ["empty"]
         assert {listed.id for listed in store.rooms().result(5)} == {"inside", "looked", "edited"}
         assert store.expire(before=1000.0).result(5) == []
 
@@ -449,7 +447,7 @@ def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: 
             settle(store)
             assert kept(old) == before
     database = sqlite3.connect(old / "livedrag.sqlite3")
-    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert names == {"rooms", "records", "links", "members", "sessions", "files"}
     database.close()
@@ -482,6 +480,87 @@ def test_bringing_up_that_fails_leaves_the_data_directory_as_it_was(old: Path) -
     database.close()
 
 
+OLD_2 = Path(__file__).parent / "store_v2"
+"""Written by the code of schema 2: a generated and an uploaded picture, runs, seeks, a checkpoint, an export."""
+
+
+@pytest.fixture
+def old_2(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(OLD_2, tmp_path / "old"))
+
+
+def assert_is_as_expected(saved: SavedRoom, expected: dict[str, Any]) -> None:
+    assert saved.document == msgspec.convert(expected["document"], Document)
+    assert list(saved.records) == msgspec.convert(expected["records"], list[DocRecord])
+    assert (saved.seq, saved.base_seq) == (expected["seq"], expected["base_seq"])
+    assert roles(saved) == expected["links"]
+    assert [member.person for member in saved.members] == expected["members"]
+
+
+def test_a_data_directory_of_schema_2_opens_with_its_generation_and_its_seeks(old_2: Path) -> None:
+    expected = json.loads((old_2 / "expected.json").read_text())
+    for _ in range(2):  # first migrated, then as it is
+        with Store(old_2) as store:
+            assert {room.id for room in store.rooms().result(5)} == expected.keys() == {"generated", "uploaded"}
+            for name in expected:
+                saved = load(store, name)
+                assert_is_as_expected(saved, expected[name])
+                assert (saved.instance, saved.created) == (expected[name]["instance"], expected[name]["created"])
+                assert any(isinstance(record, Seeked) for record in saved.records)
+                for _, sha256 in references(saved.document):
+                    assert store.get_picture(sha256)
+            generation = Generation(prompt="a cat on a mat", seed=7, guidance=5.0, ddim_steps=50, model="builtin")
+            saved = load(store, "generated")
+            assert saved.base_seq > 0
+            assert saved.document.picture.generation == saved.base.picture.generation == generation
+            assert load(store, "uploaded").document.picture.generation is None
+            cookie = CookieSession("c" * 64, "p-ada", 1000.0, 1400.0, password_verifier="f" * 64)
+            assert store.find_session("c" * 64).result(5) == cookie
+            before = kept(old_2)
+            store.sweep().result(5)
+            settle(store)
+            assert kept(old_2) == before
+
+
+def test_the_log_of_a_room_from_schema_2_can_be_shortened(old_2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(old_2) as store:
+        saved = load(store, "generated")
+        room = RoomDocument("generated", saved.document, MODEL, seq=saved.seq)
+        monkeypatch.setattr("livedrag.server.storage.store.MIN_RECORDS", 1)
+        store.append("generated", say(room, "it goes on"), room.document).result(5)  # `next` becomes the base
+        after = load(store, "generated")
+        assert after.base_seq > saved.base_seq
+        assert after.document == room.document
+        assert after.base.picture == saved.base.picture
+
+
+def test_checkpoints_from_schema_2_are_still_read(old_2: Path) -> None:
+    checkpoints = Checkpoints(old_2 / "checkpoints")
+    with Store(old_2) as store:
+        settle(store)
+    timeline = checkpoints.kept("generated")
+    assert timeline is not None
+    assert [moment.iteration for moment in timeline.moments] == [0, 1, 2]
+    assert (timeline.current, timeline.thumbnails) == (1, {number: b"webp %d" % number for number in range(3)})
+    ((checkpoint, parts),) = checkpoints.load("generated")
+    assert (checkpoint.run, checkpoint.iterations, checkpoint.has_picture) == ("run-2", 12, True)
+    assert parts["session.json"] == b"{}"
+
+
+def test_a_damaged_directory_of_schema_2_is_left_as_it_was(old_2: Path) -> None:
+    database = sqlite3.connect(old_2 / "livedrag.sqlite3")
+    database.execute("UPDATE rooms SET next = x'c1' WHERE id = 'uploaded'")
+    database.commit()
+    dump = list(database.iterdump())
+    database.close()
+    with pytest.raises(StoreError):
+        Store(old_2)
+    database = sqlite3.connect(old_2 / "livedrag.sqlite3")
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert list(database.iterdump()) == dump
+    database.close()
+
+
 # A full disk ---------------------------------------------------------------------------------------------------------
 
 
@@ -491,7 +570,8 @@ def test_a_full_disk_refuses_edits_by_name_and_corrupts_nothing(tmp_path: Path) 
         before = load(store)
 
         def pages(most: int) -> None:
-            store._submit(lambda database: database.execute(f"PRAGMA max_page_count = {most}").fetchone()).result(5)
+            pragma = f"PRAGMA max_page_count = {most}"
+            store._writer.submit(lambda database: database.execute(pragma).fetchone()).result(5)
 
         pages(1)  # none more than there are
         refused = None
@@ -513,7 +593,7 @@ FILLER = """
 import os
 import sys
 from pathlib import Path
-from livedrag.server.storage.store import Store, StoreError
+from livedrag.server.storage import Store, StoreError
 from tests.quiet import png
 from tests.server.storage.test_store import EMPTY, LINKS, MODEL, RoomDocument, load, say
 with Store(Path(sys.argv[1])) as store:
@@ -570,9 +650,7 @@ def test_a_database_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_two_servers_cannot_share_a_data_directory(tmp_path: Path) -> None:
     with Store(tmp_path):
-        code = (
-            f"from pathlib import Path; from livedrag.server.storage.store import Store; Store(Path({str(tmp_path)!r}))"
-        )
+        code = f"from pathlib import Path; from livedrag.server.storage import Store; Store(Path({str(tmp_path)!r}))"
         second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "in use by another livedrag" in second.stderr
 
@@ -589,10 +667,10 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from livedrag.server.storage.store import Store
-from tests.server.storage.test_store import EMPTY, LINKS, MODEL, Room, say
+from livedrag.server.storage import Store
+from tests.server.storage.test_store import EMPTY, LINKS, MODEL, RoomDocument, say
 store = Store(Path(sys.argv[1]))
-room = Room("r", EMPTY, MODEL)
+room = RoomDocument("r", EMPTY, MODEL)
 store.create("r", EMPTY, LINKS).result()
 waiting = []
 while True:

@@ -48,8 +48,8 @@ from livedrag.server.images.animation import STAYS, AnimationError, encode_mp4, 
 from livedrag.server.images.uploads import read_picture
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Rate, Settings
+from livedrag.server.storage import Store
 from livedrag.server.storage.archive import export_room, import_room
-from livedrag.server.storage.store import Store
 from livedrag.server.web.app import create_app
 from tests.conftest import ROOT
 from tests.quiet import QuietEngine, png, quiet_server

@@ -1,0 +1,100 @@
+"""Pictures on disk: PNG files named by the SHA-256 of their content, in folders by its first two digits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+from livedrag.server.storage.errors import StoreError, directory_error
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 3600.0
+"""How long a new file stays without a room that refers to it."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Pictures:
+    """The pictures of all rooms. Its methods may be called from any thread, and block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._new: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def put(self, png: bytes) -> str:
+        """Store a PNG, durably; returns its SHA-256.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        sha256 = hashlib.sha256(png).hexdigest()
+        path = self.path(sha256)
+        with self._lock:  # from here on `remove` spares it
+            self._new[sha256] = time.monotonic()
+        draft = path.with_suffix(f".{threading.get_ident()}.draft")
+        try:
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                with draft.open("wb") as file:
+                    file.write(png)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)  # the folder may be new
+        except OSError as error:
+            _unlink(draft)
+            raise directory_error(self.folder.parent, error) from error
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        return self.path(sha256).read_bytes()
+
+    def path(self, sha256: str) -> Path:
+        """Where a picture lies. Raises `StoreError` for anything but a SHA-256, which might lead elsewhere."""
+        if SHA256.fullmatch(sha256) is None:
+            raise StoreError(f"{sha256[:100]!r} is not the name of a picture: it must be 64 hexadecimal digits")
+        return self.folder / sha256[:2] / f"{sha256}.png"
+
+    def names(self) -> set[str]:
+        """The SHA-256 of every stored file."""
+        return {path.stem for path in self.folder.glob("*/*.png")}
+
+    def remove(self, unreferenced: set[str]) -> None:
+        """Remove files that no room refers to, except new ones, to which a room may be about to refer."""
+        with self._lock:
+            now = time.monotonic()
+            self._new = {sha256: put for sha256, put in self._new.items() if now - put < GRACE_SECONDS}
+            for sha256 in filter(SHA256.fullmatch, unreferenced - self._new.keys()):
+                _unlink(self.path(sha256))
+
+    def remove_drafts(self) -> None:
+        """Remove half-written files that a crash left."""
+        for draft in self.folder.glob("*/*.draft"):
+            with contextlib.suppress(FileNotFoundError):  # it has just been renamed
+                if time.time() - draft.stat().st_mtime > GRACE_SECONDS:
+                    _unlink(draft)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s could not be removed: %s", path, error)

@@ -1,0 +1,154 @@
+"""The SQL statements on rooms, their logs, links, members and files. Each runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import msgspec
+
+from livedrag.server.document.document import fold
+from livedrag.server.document.members import Link, Member
+from livedrag.server.document.protocol import DocRecord, Document
+from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, folded, references
+
+IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
+LINK = "id, digest, role, made, used"
+MEMBER = "person, name, colour, role, link, seen"
+
+_record: msgspec.msgpack.Decoder[DocRecord] = msgspec.msgpack.Decoder(DocRecord)
+_document = msgspec.msgpack.Decoder(Document)
+
+
+def room_exists(database: sqlite3.Connection, room: str) -> bool:
+    return database.execute("SELECT 1 FROM rooms WHERE id = ?", (room,)).fetchone() is not None
+
+
+def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> None:
+    base = msgspec.msgpack.encode(saved.base)
+    row = (room, saved.instance, saved.created, time.time(), saved.seq, saved.base_seq, base, saved.base_seq, base)
+    database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    records = [(room, record.seq, msgspec.msgpack.encode(record)) for record in saved.records]
+    database.executemany("INSERT INTO records VALUES (?, ?, ?)", records)
+    named = dict.fromkeys(references(saved.base), saved.base_seq)
+    for record, document in folded(saved):
+        for file in references(document):
+            named.setdefault(file, record.seq)
+    files = [(room, kind, sha256, seq) for (kind, sha256), seq in named.items()]
+    database.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", files)
+    for link in saved.links:
+        put_link(database, room, link)
+    for member in saved.members:
+        put_member(database, room, member)
+
+
+def load_room(database: sqlite3.Connection, room: str) -> SavedRoom | None:
+    columns = "instance, created, seq, base_seq, base"
+    row = database.execute(f"SELECT {columns} FROM rooms WHERE id = ?", (room,)).fetchone()
+    if row is None:
+        return None
+    instance, created, seq, base_seq, packed_base = row
+    rows = database.execute("SELECT record FROM records WHERE room = ? ORDER BY seq", (room,))
+    records = tuple(_record.decode(packed) for (packed,) in rows)
+    base = document = _document.decode(packed_base)
+    for record in records:
+        if record.seq > base_seq:
+            document = fold(document, record)
+    links = database.execute(f"SELECT {LINK} FROM links WHERE room = ? ORDER BY made, id", (room,))
+    members = database.execute(f"SELECT {MEMBER} FROM members WHERE room = ? ORDER BY seen, person", (room,))
+    return SavedRoom(
+        instance,
+        created,
+        document,
+        seq,
+        base,
+        base_seq,
+        records,
+        tuple(Link(*link) for link in links),
+        tuple(Member(*member) for member in members),
+    )
+
+
+def append_record(database: sqlite3.Connection, room: str, record: DocRecord, document: Document) -> int | None:
+    """Add a record to a room's log; None if it does not follow the last one, else ``next_seq``."""
+    updated = database.execute(
+        "UPDATE rooms SET seq = ?, used = ? WHERE id = ? AND seq = ? RETURNING next_seq",
+        (record.seq, time.time(), room, record.seq - 1),
+    ).fetchall()
+    if len(updated) != 1:
+        return None
+    packed = msgspec.msgpack.encode(record)
+    database.execute("INSERT INTO records VALUES (?, ?, ?)", (room, record.seq, packed))
+    files = [(room, kind, sha256, record.seq) for kind, sha256 in references(document)]
+    database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", files)
+    next_seq: int = updated[0][0]
+    return next_seq
+
+
+def compact_log(database: sqlite3.Connection, room: str, seq: int, document: Document) -> None:
+    """``next`` becomes the base, ``document`` becomes ``next``, and the records up to the base are deleted."""
+    database.execute(
+        "UPDATE rooms SET base_seq = next_seq, base = next, next_seq = ?, next = ? WHERE id = ?",
+        (seq, msgspec.msgpack.encode(document), room),
+    )
+    statement = "DELETE FROM records WHERE room = ? AND seq <= (SELECT base_seq FROM rooms WHERE id = ?)"
+    database.execute(statement, (room, room))
+
+
+def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
+    """All rooms, the most recently used first."""
+    people = "(SELECT count(*) FROM members WHERE room = id)"
+    rows = database.execute(f"SELECT id, created, used, seq, {people} FROM rooms ORDER BY used DESC, id")
+    return [RoomSummary(*row) for row in rows]
+
+
+def delete_room(database: sqlite3.Connection, room: str) -> set[str]:
+    """Delete all rows of a room; returns the files that no other room refers to."""
+    files = {sha256 for (sha256,) in database.execute("SELECT sha256 FROM files WHERE room = ?", (room,))}
+    for table in ("records", "links", "members", "files"):
+        database.execute(f"DELETE FROM {table} WHERE room = ?", (room,))
+    database.execute("DELETE FROM rooms WHERE id = ?", (room,))
+    return unreferenced(database, files)
+
+
+def drop_old_results(database: sqlite3.Connection, room: str, document: Document) -> set[str]:
+    """Forget all results but the latest and the one before, which may still be downloading.
+
+    Returns:
+        The files that no room refers to any more.
+    """
+    current = document.result.sha256 if document.result else ""
+    old = database.execute(
+        "SELECT sha256 FROM files WHERE room = ? AND kind = 'result' AND sha256 != ?"
+        " ORDER BY seq DESC LIMIT -1 OFFSET 1",
+        (room, current),
+    ).fetchall()
+    for (sha256,) in old:
+        database.execute("DELETE FROM files WHERE room = ? AND kind = 'result' AND sha256 = ?", (room, sha256))
+    return unreferenced(database, {sha256 for (sha256,) in old})
+
+
+def unreferenced(database: sqlite3.Connection, files: set[str]) -> set[str]:
+    """Those of the files that no room refers to."""
+    statement = "SELECT 1 FROM files WHERE sha256 = ? LIMIT 1"
+    return {sha256 for sha256 in files if database.execute(statement, (sha256,)).fetchone() is None}
+
+
+def put_link(database: sqlite3.Connection, room: str, link: Link) -> None:
+    row = (room, link.id, link.digest, link.role, link.made, link.used)
+    database.execute(f"INSERT OR REPLACE INTO links SELECT ?, ?, ?, ?, ?, ? {IF_ROOM}", (*row, room))
+
+
+def put_member(database: sqlite3.Connection, room: str, member: Member) -> None:
+    row = (room, member.person, member.name, member.colour, member.role, member.link, member.seen)
+    database.execute(f"INSERT OR REPLACE INTO members SELECT ?, ?, ?, ?, ?, ?, ? {IF_ROOM}", (*row, room))
+
+
+def put_session(database: sqlite3.Connection, session: CookieSession) -> None:
+    row = (session.digest, session.person, session.made, session.used, session.password_verifier)
+    database.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", row)
+
+
+def find_session(database: sqlite3.Connection, digest: str) -> CookieSession | None:
+    row = database.execute("SELECT * FROM sessions WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else CookieSession(*row)

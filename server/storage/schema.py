@@ -1,0 +1,180 @@
+"""The tables of the database, and the migrations that bring an older one up to date."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from livedrag.server.document.members import Link
+from livedrag.server.document.protocol import Edited, Ended, Raster, Role
+from livedrag.server.storage.queries import load_room, put_link
+from livedrag.server.storage.saved import new_instance, references
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 3
+SCHEMA = """
+CREATE TABLE rooms (
+    id TEXT PRIMARY KEY,
+    instance TEXT NOT NULL,
+    created REAL NOT NULL,
+    used REAL NOT NULL,
+    seq INTEGER NOT NULL,
+    base_seq INTEGER NOT NULL,
+    base BLOB NOT NULL,
+    next_seq INTEGER NOT NULL,
+    next BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE records (
+    room TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (room, seq)
+) WITHOUT ROWID;
+CREATE TABLE links (
+    room TEXT NOT NULL,
+    id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    role TEXT NOT NULL,
+    made REAL NOT NULL,
+    used REAL,
+    PRIMARY KEY (room, id),
+    UNIQUE (room, digest)
+) WITHOUT ROWID;
+CREATE TABLE members (
+    room TEXT NOT NULL,
+    person TEXT NOT NULL,
+    name TEXT NOT NULL,
+    colour TEXT NOT NULL,
+    role TEXT,
+    link TEXT NOT NULL,
+    seen REAL NOT NULL,
+    PRIMARY KEY (room, person)
+) WITHOUT ROWID;
+CREATE TABLE sessions (
+    digest TEXT PRIMARY KEY,
+    person TEXT NOT NULL,
+    made REAL NOT NULL,
+    used REAL NOT NULL,
+    password_verifier TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE files (
+    room TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (room, kind, sha256)
+) WITHOUT ROWID;
+CREATE INDEX files_by_content ON files (sha256);
+"""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open or create the database, up to date and locked against other processes until it is closed.
+
+    Raises:
+        sqlite3.Error, msgspec.MsgspecError: it is in use, damaged, or from a newer livedrag; it is left as it was.
+    """
+    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("BEGIN EXCLUSIVE")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"schema {version} is from a newer livedrag, this one knows {SCHEMA_VERSION}")
+        if version == 0:
+            _create_tables(database)
+        elif version < SCHEMA_VERSION:
+            log.info("migrating %s from schema %d to %d", path, version, SCHEMA_VERSION)
+            MIGRATIONS[version](database)
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _create_tables(database: sqlite3.Connection) -> None:
+    for statement in filter(str.strip, SCHEMA.split(";")):
+        database.execute(statement)
+
+
+def _from_1(database: sqlite3.Connection) -> None:
+    """Links get ids, rooms an instance, and files the rooms that refer to them."""
+    database.execute("ALTER TABLE rooms RENAME TO rooms_1")
+    database.execute("ALTER TABLE records RENAME TO records_1")
+    _create_tables(database)
+    database.execute("INSERT INTO records SELECT room, seq, record FROM records_1")
+    rows = database.execute("SELECT id, created, links, seq, checkpoint_seq, checkpoint FROM rooms_1").fetchall()
+    for room, created, links, seq, base_seq, base in rows:
+        row = (room, new_instance(), created, time.time(), seq, base_seq, base, base_seq, base)
+        database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        for digest, role in msgspec.json.decode(links, type=dict[str, Role]).items():
+            put_link(database, room, Link(secrets.token_urlsafe(6), digest, role, created))
+    database.execute("DROP TABLE records_1")
+    database.execute("DROP TABLE rooms_1")
+    _rename_stored_fields(database)
+    for room, *_, base_seq, _ in rows:
+        _register_files(database, room, base_seq)
+
+
+def _register_files(database: sqlite3.Connection, room: str, base_seq: int) -> None:
+    saved = load_room(database, room)
+    assert saved is not None
+    files = references(saved.base) | references(saved.document)
+    for record in saved.records:
+        match record:
+            case Edited(op=Raster(sha256=sha256)):
+                files.add(("mask", sha256))
+            case Ended(result=result) if result is not None:
+                files.add(("result", result.sha256))
+    values = [(room, kind, sha256, base_seq) for kind, sha256 in files]
+    database.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", values)
+
+
+def _from_2(database: sqlite3.Connection) -> None:
+    """The protocol's new names: ``picture.generation`` and ``seeked``; a cookie's ``password_verifier``."""
+    database.execute("ALTER TABLE sessions RENAME COLUMN passed TO password_verifier")
+    _rename_stored_fields(database)
+
+
+def _rename_stored_fields(database: sqlite3.Connection) -> None:
+    for room, *documents in database.execute("SELECT id, base, next FROM rooms").fetchall():
+        base, next = (_repacked(packed, rename_document_fields) for packed in documents)
+        database.execute("UPDATE rooms SET base = ?, next = ? WHERE id = ?", (base, next, room))
+    seeks = "SELECT room, seq, record FROM records WHERE instr(record, CAST('sought' AS BLOB))"
+    for room, seq, packed in database.execute(seeks).fetchall():
+        record = _repacked(packed, rename_record_tag)
+        database.execute("UPDATE records SET record = ? WHERE room = ? AND seq = ?", (record, room, seq))
+
+
+def _repacked(packed: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    return msgspec.msgpack.encode(change(msgspec.msgpack.decode(packed, type=dict[str, Any])))
+
+
+def rename_document_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """A document as it was stored before schema 3, with the names of today."""
+    picture = document.get("picture")
+    if not isinstance(picture, dict) or "drawn" not in picture:
+        return document
+    renamed = {"generation" if name == "drawn" else name: value for name, value in picture.items()}
+    return {**document, "picture": renamed}
+
+
+def rename_record_tag(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it was stored before schema 3, with the tag of today."""
+    return {**record, "type": "seeked"} if record.get("type") == "sought" else record
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2}
+"""From each older schema to the current one."""
