@@ -17,9 +17,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 QUALITIES: tuple[Quality, ...] = ("", "latent", "tiny", "full")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
-MOST_GUIDANCE = 50.0
-LONGEST_PROMPT = 10_000
-LEAST_MESSAGE_BYTES = 4096
+MAX_GUIDANCE = 50.0
+MAX_PROMPT_LENGTH = 10_000
+MIN_MESSAGE_BYTES = 4096
 
 
 class SettingsFault(Exception):
@@ -138,17 +138,17 @@ class Settings:
                 raise SettingsFault(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not 0 <= self.room_days < math.inf:
             raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
-        if not 1 <= self.max_prompt <= LONGEST_PROMPT:
-            raise SettingsFault(f"max_prompt {self.max_prompt} is out of range: 1 to {LONGEST_PROMPT} works")
-        if self.max_message_bytes < LEAST_MESSAGE_BYTES:
-            works = f"at least {LEAST_MESSAGE_BYTES} work, or no message of the page would come through"
+        if not 1 <= self.max_prompt <= MAX_PROMPT_LENGTH:
+            raise SettingsFault(f"max_prompt {self.max_prompt} is out of range: 1 to {MAX_PROMPT_LENGTH} works")
+        if self.max_message_bytes < MIN_MESSAGE_BYTES:
+            works = f"at least {MIN_MESSAGE_BYTES} work, or no message of the page would come through"
             raise SettingsFault(f"max_message_bytes {self.max_message_bytes}: {works}")
         if self.generation_steps and not 2 <= self.generation_steps <= 999:
             works = "2 to 999 works, or 0 for the model's own"
             raise SettingsFault(f"generation_steps {self.generation_steps} is out of range: {works}")
-        if not 0 <= self.generation_guidance <= MOST_GUIDANCE:
+        if not 0 <= self.generation_guidance <= MAX_GUIDANCE:
             raise SettingsFault(
-                f"generation_guidance {self.generation_guidance:g}: 0 to {MOST_GUIDANCE:g} works, 3 to 8 is usual"
+                f"generation_guidance {self.generation_guidance:g}: 0 to {MAX_GUIDANCE:g} works, 3 to 8 is usual"
             )
         if self.preview_quality not in QUALITIES:
             works = ", ".join(QUALITIES[1:])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from livedrag.server.document.document import digest
+from livedrag.server.document.members import digest
 from livedrag.server.storage import CookieSession, Store, StoreError
 
 log = logging.getLogger(__name__)

@@ -33,10 +33,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from livedrag.server.client.replica import Answer, Gap, Replica
 from livedrag.server.document.protocol import (
+    FINAL_CLOSES,
     VERSION,
     AckFrame,
     ClientMessage,
-    Close,
     Document,
     Edit,
     Edited,
@@ -70,18 +70,6 @@ log = logging.getLogger(__name__)
 
 Record = TypeVar("Record")
 
-FINAL = frozenset(
-    [
-        Close.BAD_MESSAGE,
-        Close.PASSWORD,
-        Close.WRONG_SECRET,
-        Close.UNKNOWN_ROOM,
-        Close.UNKNOWN_VERSION,
-        Close.ROOM_DELETED,
-        Close.REMOVED,
-    ]
-)
-"""Close codes after which connecting again would end in the same way."""
 PAUSES = (0.1, 0.3, 1.0, 3.0, 5.0)
 """Seconds before the first, second, ... try to connect again, give or take a half; the last goes on."""
 CONNECT_SECONDS = 10.0
@@ -521,7 +509,7 @@ class Client:
             self._replica.lose()
             while True:
                 code = end.rcvd.code if isinstance(end, ConnectionClosed) and end.rcvd else None
-                if not self._reconnect or code in FINAL:
+                if not self._reconnect or code in FINAL_CLOSES:
                     return end
                 log.info("the connection of room %s broke (%s): connecting again", self.room, end)
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.5, 1.5))

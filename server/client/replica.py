@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from livedrag.server.document.document import fold
+from livedrag.server.document.fold import fold
 from livedrag.server.document.protocol import (
     VERSION,
     Document,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from PIL import Image
 
-from livedrag.editor import Diffusion, DragSession, DragSettings, EditorError
+from livedrag.editor import LIVE_SETTINGS, Diffusion, DragSession, DragSettings, EditorError
 from livedrag.editor.drag.preview import Quality, decode_preview
 from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
@@ -39,7 +39,7 @@ from livedrag.server.device.job import (
     whole,
     without_drags,
 )
-from livedrag.server.document.protocol import LIVE_SETTINGS, Generation
+from livedrag.server.document.protocol import Generation
 
 log = logging.getLogger(__name__)
 

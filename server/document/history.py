@@ -1,11 +1,11 @@
-"""History: what each person did last, and what of it can still be taken back. No I/O.
+"""Undo and redo per person.
 
-An edit is kept as the properties that it wrote, with their values before it. Undo puts these back, but for properties
-that somebody else has written since; redo does the same with what the undo wrote. A property is one of
+An edit is stored as the properties that it wrote, with their values before it. Undo restores these values, except for
+properties that other people have written since; redo does the same with what the undo wrote. A property is one of
 
-* ``("drag", id)``: that the drag is there, and where. Whatever touches a drag touches this too.
-* ``("handle", id)`` and ``("target", id)``: its ends. Somebody who removes the drag writes these too.
-* ``("layer", id)``: that the layer is in the mask, and above how many others.
+* ``("drag", id)``: whether the drag exists, and where. Every change of a drag writes this too.
+* ``("handle", id)`` and ``("target", id)``: its end points. Removing the drag writes these too.
+* ``("layer", id)``: whether the layer is in the mask, and above how many others.
 * ``("setting", name)`` and ``("prompt", "")``.
 """
 
@@ -38,17 +38,17 @@ from livedrag.server.document.protocol import (
     Stroke,
 )
 
-MOST_EDITS = 500
-"""Edits of one person that can be taken back."""
-SPARE = 1000
-"""Properties that may be remembered for nothing before those are looked for."""
+MAX_EDITS = 500
+"""Edits of one person that can be undone."""
+SPARE_PROPERTIES = 1000
+"""Properties that may be remembered without need before they are cleaned up."""
 
 Property = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a mask, above so many others."""
+    """A layer of a mask, above ``above`` others."""
 
     above: int
     layer: MaskLayer
@@ -59,7 +59,7 @@ Value = Drag | XY | Layer | Setting | None
 
 @dataclass(frozen=True)
 class Change:
-    """What an edit wrote; ``op_id`` and ``type`` are those of the edit, however often it was undone and done again."""
+    """What an edit wrote; ``op_id`` and ``type`` stay those of the edit through undo and redo."""
 
     op_id: str
     type: str
@@ -68,20 +68,20 @@ class Change:
 
 
 class History:
-    """Everybody's edits of one document, as far back as it was told of them."""
+    """The edits of one document by each person, after a given ``seq``."""
 
     def __init__(self, since: int = 0) -> None:
-        """Begin without edits; ``since`` is the ``seq`` of the document that they begin at."""
+        """Start without edits, at the ``seq`` ``since`` of the document."""
         self._since = since
-        self._written: dict[Property, dict[str, int]] = {}  # by whom, and when last
-        self._most_written = SPARE
+        self._written: dict[Property, dict[str, int]] = {}  # the last seq by person
+        self._max_written = SPARE_PROPERTIES
         self._done: dict[str, list[Change]] = {}
         self._undone: dict[str, list[Change]] = {}
         self._heights: tuple[tuple[MaskLayer, ...], Mapping[str, int]] = ((), {})
-        self._overwritten: set[tuple[str, bool]] = set()  # who had edits (or undos) that others have changed since
+        self._overwritten: set[tuple[str, bool]] = set()  # (person, redo) with nothing left to restore
 
     def note(self, record: Edited, before: Document) -> None:
-        """An edit was accepted; ``before`` is the document that it met."""
+        """Take in an accepted edit; ``before`` is the document that it was applied to."""
         names = properties(record.op, before)
         for name in names:
             for written in _written_with(name):
@@ -89,47 +89,47 @@ class History:
         values = {name: value(before, name, self._heights_of(before)) for name in names}
         done, undone = self._done.setdefault(record.by, []), self._undone.setdefault(record.by, [])
         if record.undoes is not None:
-            undone.append(Change(record.undoes, _take(done, record.undoes), record.seq, values))
+            undone.append(Change(record.undoes, _pop_from(done, record.undoes), record.seq, values))
         elif record.redoes is not None:
-            done.append(Change(record.redoes, _take(undone, record.redoes), record.seq, values))
+            done.append(Change(record.redoes, _pop_from(undone, record.redoes), record.seq, values))
         else:
             undone.clear()
             self._overwritten.discard((record.by, True))
             done.append(Change(record.op_id, str(type(record.op).__struct_config__.tag), record.seq, values))
-        del done[:-MOST_EDITS]
-        if len(self._written) > self._most_written:
+        del done[:-MAX_EDITS]
+        if len(self._written) > self._max_written:
             self._forget_unneeded(before)
 
     def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore] | None:
-        """The latest edit of a person of which something can be taken back (or done again), and what would do that."""
+        """A person's latest edit of which anything can be undone (or redone), and the operation that does it."""
         changes = (self._undone if redo else self._done).get(by, [])
         for index in range(len(changes) - 1, -1, -1):
             change = changes[index]
             free = {name: old for name, old in change.before.items() if not self._by_others(by, name, change.seq)}
-            if not free:  # and never will be: it need not be looked at again
+            if not free:  # and never will be
                 del changes[index]
                 self._overwritten.add((by, redo))
                 continue
-            restore = put_back(document, free, self._heights_of(document))
+            restore = restoring(document, free, self._heights_of(document))
             if restore is not None:
                 return change, restore
         return None
 
     def has_any(self, by: str, *, redo: bool = False) -> bool:
-        """Whether a person has done anything here, or taken anything back."""
+        """Whether a person has edited (or undone) anything."""
         return bool((self._undone if redo else self._done).get(by)) or (by, redo) in self._overwritten
 
     def stale(self, by: str, op: Operation, base: int, document: Document) -> Property | None:
-        """A property that an operation would write and somebody else has written since ``base``, if there is one."""
+        """A property that an operation would write and another person has written since ``base``, if there is one."""
         for name in properties(op, document):
-            forgotten = base < self._since and value(document, name, self._heights_of(document)) is not None
-            if forgotten or self._by_others(by, name, base):
+            unknown = base < self._since and value(document, name, self._heights_of(document)) is not None
+            if unknown or self._by_others(by, name, base):
                 return name
         return None
 
     def _forget_unneeded(self, document: Document) -> None:
-        """Forget who has written what is gone, where no edit that can be taken back is about it."""
-        changes = (change for lists in (self._done, self._undone) for them in lists.values() for change in them)
+        """Forget the writers of properties that are gone and that no undo or redo needs."""
+        changes = (change for by_person in (self._done, self._undone) for list in by_person.values() for change in list)
         needed = {written for change in changes for name in change.before for written in _written_with(name)}
         layers = self._heights_of(document)
         self._written = {
@@ -137,10 +137,10 @@ class History:
             for name, by in self._written.items()
             if name in needed or name[0] in ("setting", "prompt") or value(document, name, layers) is not None
         }
-        self._most_written = 2 * len(self._written) + SPARE
+        self._max_written = 2 * len(self._written) + SPARE_PROPERTIES
 
     def _heights_of(self, document: Document) -> Mapping[str, int]:
-        """Above how many others each layer of the mask is; found once for a mask, since it may have very many."""
+        """`heights`, computed once for a mask, since it may have very many layers."""
         if self._heights[0] is not document.mask:
             self._heights = (document.mask, heights(document.mask))
         return self._heights[1]
@@ -150,7 +150,7 @@ class History:
 
 
 def properties(op: Operation | Raster | Restore, before: Document) -> list[Property]:
-    """What an operation writes."""
+    """The properties that an operation writes."""
     layers = [("layer", layer.id) for layer in before.mask]
     match op:
         case AddDrag(id=id) | RemoveDrag(id=id):
@@ -172,17 +172,17 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
                 *_restored_drags(op.drags, before.drags),
                 *(("setting", name) for name in op.settings),
                 *([] if op.prompt is None else [("prompt", "")]),
-                *([] if op.mask is None else _exchanged(before.mask, op.mask)),
+                *([] if op.mask is None else _added_or_removed(before.mask, op.mask)),
             ]
 
 
 def heights(mask: tuple[MaskLayer, ...]) -> dict[str, int]:
-    """Above how many others each layer is."""
+    """Above how many others each layer of a mask is."""
     return {layer.id: above for above, layer in enumerate(mask)}
 
 
 def value(document: Document, name: Property, layers: Mapping[str, int]) -> Value:
-    """What a property is; None where there is no such thing. A handle is where its content has gone to.
+    """The value of a property, None if it does not exist. The value of a handle is where its content is now.
 
     Args:
         layers: the `heights` of the document's mask.
@@ -206,8 +206,8 @@ def content(drag: Drag) -> XY:
     return drag.tracked or drag.handle
 
 
-def put_back(document: Document, values: Mapping[Property, Value], heights: Mapping[str, int]) -> Restore | None:
-    """What gives these properties these values; None if nothing would change. ``heights`` are those of the mask."""
+def restoring(document: Document, values: Mapping[Property, Value], heights: Mapping[str, int]) -> Restore | None:
+    """The operation that gives these properties these values; None if it would change nothing."""
     drags: dict[str, RestoredDrag | None] = {}
     settings: dict[str, Setting | None] = {}
     prompt: str | None = None
@@ -240,7 +240,7 @@ def put_back(document: Document, values: Mapping[Property, Value], heights: Mapp
 
 
 def shortest(document: Document, restore: Restore) -> Operation | Restore:
-    """The same, where all it does is to take a layer from the mask or to put one on top, without the whole mask."""
+    """The same as a smaller operation, if all it does is to remove one layer of the mask or to add one on top."""
     if restore.mask is None or restore.drags or restore.settings or restore.prompt is not None:
         return restore
     before, after = document.mask, restore.mask
@@ -249,17 +249,17 @@ def shortest(document: Document, restore: Restore) -> Operation | Restore:
         if isinstance(top, Stroke):
             return AddStroke(stroke=top)
         return InvertMask(id=top.id) if isinstance(top, Invert) else restore
-    gone = [layer for layer in before if layer not in after]
-    if len(gone) == 1 and after == tuple(layer for layer in before if layer.id != gone[0].id):
-        return RemoveStroke(id=gone[0].id)
+    removed = [layer for layer in before if layer not in after]
+    if len(removed) == 1 and after == tuple(layer for layer in before if layer.id != removed[0].id):
+        return RemoveStroke(id=removed[0].id)
     return restore
 
 
 def _with_layers(mask: tuple[MaskLayer, ...], changes: Mapping[str, Layer | None]) -> tuple[MaskLayer, ...]:
-    """The mask without the layers that were not there, and with those that were, in their places."""
+    """The mask with layers removed (None) or put in their places."""
     layers = [layer for layer in mask if layer.id not in changes]
-    back = [place for place in changes.values() if place is not None]
-    for place in sorted(back, key=lambda place: place.above):
+    added = [place for place in changes.values() if place is not None]
+    for place in sorted(added, key=lambda place: place.above):
         layers.insert(place.above, place.layer)
     return tuple(layers)
 
@@ -269,21 +269,21 @@ def _ends(id: str, handle: XY | None, target: XY | None) -> list[Property]:
 
 
 def _restored_drags(drags: Mapping[str, RestoredDrag | None], before: Mapping[str, Drag]) -> Iterable[Property]:
-    for id, back in drags.items():
-        if back is None or id not in before:
+    for id, ends in drags.items():
+        if ends is None or id not in before:
             yield ("drag", id)
         else:
-            yield from _ends(id, back.handle, back.target)
+            yield from _ends(id, ends.handle, ends.target)
 
 
-def _exchanged(before: tuple[MaskLayer, ...], after: tuple[MaskLayer, ...]) -> list[Property]:
-    """The layers that come or go."""
+def _added_or_removed(before: tuple[MaskLayer, ...], after: tuple[MaskLayer, ...]) -> list[Property]:
+    """The layers that only one of the masks has."""
     old, new = {layer.id for layer in before}, {layer.id for layer in after}
     return [("layer", layer.id) for layer in (*before, *after) if (layer.id in old) != (layer.id in new)]
 
 
 def _written_with(name: Property) -> Iterable[Property]:
-    """The property, and what else is written with it."""
+    """A property, and the others that are written with it."""
     kind, id = name
     yield name
     if kind in ("handle", "target"):
@@ -292,8 +292,8 @@ def _written_with(name: Property) -> Iterable[Property]:
         yield from (("handle", id), ("target", id))
 
 
-def _take(changes: list[Change], op_id: str) -> str:
-    """Forget a change, and those after it, of which nothing was left to put back; returns its type."""
+def _pop_from(changes: list[Change], op_id: str) -> str:
+    """Drop a change and those after it, which cannot be restored any more; returns its type."""
     index = max((index for index, change in enumerate(changes) if change.op_id == op_id), default=len(changes))
     taken = changes[index].type if index < len(changes) else ""
     del changes[index:]

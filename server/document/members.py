@@ -1,8 +1,8 @@
-"""Guests: who may do what in one room, by its links and by what its owners say. No I/O.
+"""Who may do what in one room: its links, its members and their roles.
 
-A person is who holds a cookie, or a script that knows a link's secret. Somebody comes by a link and gets its role; an
-owner may give them another, or put them out. Who was put out does not come back as the same person by any link; who
-came by a link that was revoked comes back by another one.
+A person is the holder of a cookie, or a script that has a link's secret. People join by a link and get its role; an
+owner can change the role or remove them. A removed person cannot return by any link. A person whose link was revoked
+can return by another link.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from livedrag.server.document.document import digest
 from livedrag.server.document.protocol import Role
 
 SCRIPT = "s-"
+"""Prefix of the ids of scripts."""
 RANKS: Mapping[Role, int] = {"viewer": 0, "editor": 1, "owner": 2}
 COLOURS = (
     "#2563eb",
@@ -31,12 +31,12 @@ COLOURS = (
     "#0f766e",
     "#a21caf",
 )
-"""Dark enough for white letters on them, far enough from each other."""
+"""Dark enough for white text, and easy to tell apart."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """One way into a room. ``digest`` is of the secret; times in seconds since the epoch, ``used`` by anybody last."""
+    """A link to a room. ``digest`` is of its secret; ``made`` and ``used`` (last) are in seconds since the epoch."""
 
     id: str
     digest: str
@@ -47,9 +47,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody who has been in a room. ``role`` is None for who was put out; ``link`` is the id they came by, or empty.
+    """A person who has been in a room. ``role`` is None if they were removed.
 
-    ``colour`` is ``#rrggbb``, ``seen`` in seconds since the epoch.
+    ``link`` is the id of the link that they joined by, or empty; ``colour`` is ``#rrggbb``, ``seen`` is in seconds
+    since the epoch.
     """
 
     person: str
@@ -61,27 +62,32 @@ class Member:
 
 
 class AccessDenied(Exception):
-    """Somebody may not come in; the text says why, and what would work."""
+    """This person may not enter the room."""
 
     reason = "wrong_secret"
 
 
 class WrongSecret(AccessDenied):
-    """The secret opens nothing here."""
+    """The secret is not one of this room's links."""
 
 
 class PersonRemoved(AccessDenied):
-    """An owner has put this person out."""
+    """An owner has removed this person from the room."""
 
     reason = "removed"
 
 
 class NotAllowed(Exception):
-    """An owner asks for what must not be; the text says why, and what would work."""
+    """A change of links or roles that is not possible."""
+
+
+def digest(secret: str) -> str:
+    """The hash by which a secret is stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Members:
-    """The links of a room and the people who have come by them. What changes is returned, to be kept by the caller."""
+    """The links of a room and its members. Methods return what they have changed, for the caller to save."""
 
     def __init__(self, room: str, links: Iterable[Link], members: Iterable[Member]) -> None:
         self.room = room
@@ -94,24 +100,27 @@ class Members:
         return next((link for link in self.links.values() if link.digest == wanted), None) if secret else None
 
     def role(self, person: str) -> Role | None:
-        """What a person may do; None for who may not come in."""
+        """The role of a person; None if they may not enter."""
         member = self.members.get(person)
         return member.role if member is not None else None
 
     def admit(self, person: str, secret: str, now: float) -> tuple[Member, Link | None]:
-        """Let somebody in who has a secret, or has been here before; returns them and the link, if its use is new.
+        """Admit a person with a secret, or one who was here before.
+
+        Returns:
+            The member, and the link if its time of use has changed.
 
         Raises:
-            WrongSecret: neither the secret nor the person opens this room.
-            Removed: an owner has put them out.
+            WrongSecret: neither the secret nor the person has access.
+            PersonRemoved: an owner has removed this person.
         """
         member, link = self.members.get(person), self.link(secret)
         if member is not None and member.role is None and member.link:
-            raise PersonRemoved(f"an owner of room {self.room!r} has put you out: ask them")
+            raise PersonRemoved(f"an owner has removed you from room {self.room!r}: ask them for access")
         role = member.role if member is not None else None
         if link is None and role is None:
             raise WrongSecret(
-                f"this secret does not open room {self.room!r}: use the whole link, with what follows its '#'"
+                f"this secret does not open room {self.room!r}: use the whole link, including the part after '#'"
             )
         if member is None:
             member = Member(person=person, name="", colour=self._colour(person), role=None, link="", seen=now)
@@ -124,73 +133,73 @@ class Members:
         return member, link
 
     def rename(self, person: str, name: str) -> Member:
-        """Somebody would like to be called something else."""
+        """Change the name of a member."""
         member = self.members[person] = replace(self.members[person], name=name)
         return member
 
     def forget_scripts(self, but: Collection[str]) -> None:
-        """Forget the scripts that the link alone says all about: where many come and go, under ever new names."""
+        """Forget scripts of which nothing is known beyond their link, so that many short-lived ones do not pile up."""
         for member in list(self.members.values()):
             link = self.links.get(member.link)
             if is_script(member.person) and member.person not in but and link is not None and member.role == link.role:
                 del self.members[member.person]
 
     def add(self, link: Link) -> Link:
-        """One more link."""
+        """Add a link."""
         self.links[link.id] = link
         return link
 
     def revoke(self, id: str, by: str) -> list[Member]:
-        """Take a link away; returns who is out with it, which is not whoever does it.
+        """Remove a link; returns the members who lose access with it, without ``by``.
 
         Raises:
-            NotAllowed: nothing else would let an owner in.
+            NotAllowed: no other link would admit an owner.
         """
         if all(link.role != "owner" for link in self.links.values() if link.id != id):
-            raise NotAllowed("this is the only link for owners: make another one first")
+            raise NotAllowed("this is the only owner link: create another one first")
         del self.links[id]
-        out = []
+        removed = []
         for member in [member for member in self.members.values() if member.link == id]:
             if member.person == by:
                 self.members[by] = replace(member, link="")
             elif member.role is not None:
-                out.append(replace(member, role=None, link=""))
-                self.members[member.person] = out[-1]
-        return out
+                removed.append(replace(member, role=None, link=""))
+                self.members[member.person] = removed[-1]
+        return removed
 
     def give_role(self, person: str, role: Role, by: str) -> Member:
-        """Let somebody do more, or less. Raises `NotAllowed`."""
+        """Change the role of a member. Raises `NotAllowed`."""
         if person == by:
-            raise NotAllowed("you cannot change your own role: another owner can")
+            raise NotAllowed("you cannot change your own role: ask another owner")
         member = self.members[person] = replace(self.members[person], role=role)
         return member
 
-    def put_out(self, person: str, by: str) -> Member:
-        """Let somebody in no more. Raises `NotAllowed`."""
+    def remove(self, person: str, by: str) -> Member:
+        """Deny a person access. Raises `NotAllowed`."""
         if person == by:
-            raise NotAllowed("you cannot put yourself out: another owner can")
+            raise NotAllowed("you cannot remove yourself: ask another owner")
         member = self.members[person]
         member = self.members[person] = replace(member, role=None, link=member.link or "-")
         return member
 
     def _colour(self, person: str) -> str:
-        """One that nobody here has yet, else any; the same person tends to the same one in every room."""
+        """A colour that is still free if there is one; a person tends to get the same one in every room."""
         start = int.from_bytes(hashlib.sha256(person.encode()).digest()[:4], "big") % len(COLOURS)
-        turned = COLOURS[start:] + COLOURS[:start]
+        rotated = COLOURS[start:] + COLOURS[:start]
         taken = {member.colour for member in self.members.values()}
-        return next((colour for colour in turned if colour not in taken), turned[0])
+        return next((colour for colour in rotated if colour not in taken), rotated[0])
 
 
 def is_script(person: str) -> bool:
-    """Whether this person is a script, which needs no keeping before it has edited something."""
+    """Whether this person is a script, which is not saved until it has edited something."""
     return person.startswith(SCRIPT)
 
 
 def nameless_script() -> str:
-    """A script that is nobody in particular, on every connection another one."""
+    """A new person for one connection of a script without a name."""
     return f"{SCRIPT}{secrets.token_urlsafe(9)}"
 
 
 def script_person(room: str, link: Link, name: str) -> str:
-    """Who a script is that knows a link's secret: the same one over reconnects, another one by another name."""
+    """The person behind a script: the same over reconnects for the same link and name."""
     return f"{SCRIPT}{hashlib.sha256('/'.join((room, link.id, name)).encode()).hexdigest()[:16]}"

@@ -11,8 +11,7 @@ from concurrent.futures import Future
 
 from livedrag.server.access.credentials import BYTES, Credentials, PasswordRequired, Visitor
 from livedrag.server.access.rate_limits import RateLimits
-from livedrag.server.document.document import digest
-from livedrag.server.document.members import Link, WrongSecret, is_script, nameless_script, script_person
+from livedrag.server.document.members import Link, WrongSecret, digest, is_script, nameless_script, script_person
 from livedrag.server.document.protocol import Close, ErrorMessage, Hello, Role
 from livedrag.server.rooms.outbox import Disconnect
 from livedrag.server.rooms.room import LiveRoom, RoomSession
@@ -161,7 +160,7 @@ class Admission:
 
     async def remove(self, hall: LiveRoom, person: str, by: str) -> None:
         """Put somebody out for good. Raises `NotAllowed`."""
-        member = hall.guests.put_out(person, by)
+        member = hall.guests.remove(person, by)
         self._put_out(hall.of(person), "an owner of this room has put you out: ask them")
         await asyncio.wrap_future(self._store.save_member(hall.room.id, member))
 

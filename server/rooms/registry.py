@@ -47,11 +47,12 @@ from livedrag.server.device.engine import (
     WorkerRestarted,
     WorkerRestarting,
 )
-from livedrag.server.document.document import MAX_KNOWN, Refused, RoomDocument, fold
+from livedrag.server.document.checks import Refused
+from livedrag.server.document.document import MAX_KNOWN, RoomDocument
+from livedrag.server.document.fold import fold
 from livedrag.server.document.members import AccessDenied, Members, is_script
 from livedrag.server.document.protocol import (
     FRAME_CREDITS,
-    LIVE_SETTINGS,
     VERSION,
     AckFrame,
     ClientMessage,
@@ -96,6 +97,7 @@ from livedrag.server.document.protocol import (
     Undo,
     WasReset,
     Welcome,
+    tag_of,
 )
 from livedrag.server.images.animation import find_encoder
 from livedrag.server.images.mask import lets_nothing_change, rasterise, to_png
@@ -278,7 +280,7 @@ class RoomRegistry:
         if saved is None:
             raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
         assert self.model is not None
-        opened = RoomDocument(room, saved.base, self.model, seq=saved.base_seq, records=saved.records, most=self.most)
+        opened = RoomDocument(room, saved.base, self.model, seq=saved.base_seq, records=saved.records, limits=self.most)
         run = opened.document.run
         if run is not None and run.outcome is None:  # the machine stopped under it
             opened.document = replace(opened.document, run=replace(run, interrupted=True))
@@ -588,7 +590,7 @@ class RoomRegistry:
                     hall.steering = self._keep(self._steer(hall, run.id))
             case Edited(op=op):
                 hall.edited.set()
-                if prepares_anew(op):
+                if prepares_anew(op, hall.room.model):
                     self._prepare_soon(hall)
             case Stopping():
                 hall.stopping = True
@@ -648,7 +650,7 @@ class RoomRegistry:
             prompt=document.prompt,
             settings=document.settings,
             drags={
-                id: PlacedDrag(handle=drag.handle, target=drag.target, grabbed=room.grabbed(id))
+                id: PlacedDrag(handle=drag.handle, target=drag.target, grabbed=room.handle_version(id))
                 for id, drag in document.drags.items()
             },
             mask=mask,
@@ -825,7 +827,7 @@ def to_moments(kept: TimelineChanged, hall: LiveRoom) -> Moments:
     )
 
 
-def prepares_anew(op: object) -> bool:
+def prepares_anew(op: object, model: ModelInfo) -> bool:
     """Whether the preparation of a picture depends on what an operation changes."""
     match op:
         case SetPrompt():
@@ -833,15 +835,10 @@ def prepares_anew(op: object) -> bool:
         case Restore(prompt=str()):
             return True
         case SetSettings(settings=settings) | Restore(settings=settings):
-            return not settings.keys() <= LIVE_SETTINGS
+            return not settings.keys() <= {*model.live}
     return False
 
 
 def frame_format(hall: LiveRoom) -> FrameFormat:
     """The picture format that everybody in a room can show, WebP if they can."""
     return "webp" if all("webp" in seat.formats for seat in hall.seats.values()) else "jpeg"
-
-
-def tag_of(record: Any) -> str:
-    """The type of a message or an operation."""
-    return str(type(record).__struct_config__.tag)

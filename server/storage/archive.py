@@ -16,8 +16,7 @@ from typing import IO
 
 import msgspec
 
-from livedrag.server.document.document import digest
-from livedrag.server.document.members import Link
+from livedrag.server.document.members import Link, digest
 from livedrag.server.storage.archive_reader import (
     BASE,
     RECORDS,

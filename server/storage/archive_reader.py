@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 from PIL import Image
 
-from livedrag.server.document.document import Refused, check_place, fold
+from livedrag.server.document.checks import Refused, check_point
+from livedrag.server.document.fold import fold
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document, Id, Role
 from livedrag.server.settings import MIB
@@ -235,8 +236,8 @@ def _check_document(document: Document, where: str) -> None:
             raise ArchiveError(f"{where}: {sha256[:100]!r} is not the SHA-256 of a {kind}")
     try:
         for drag in document.drags.values():
-            check_place(picture, "handle", drag.handle)
-            check_place(picture, "target", drag.target)
+            check_point(picture, "handle", drag.handle)
+            check_point(picture, "target", drag.target)
     except Refused as refusal:
         raise ArchiveError(f"{where}: {refusal}") from refusal
 

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from livedrag.server.document.document import fold
+from livedrag.server.document.fold import fold
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, folded, references

@@ -44,7 +44,7 @@ from starlette.websockets import WebSocket
 from livedrag.server.access.credentials import PasswordRequired
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.device.engine import Engine
-from livedrag.server.document.document import Refused, check_count, check_drag, check_prompt
+from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
 from livedrag.server.document.members import RANKS, AccessDenied, NotAllowed
 from livedrag.server.document.protocol import (
     XY,
@@ -609,7 +609,7 @@ def parse_drags(text: str, picture: Picture, most: RoomLimits) -> dict[str, Drag
         example = '[{"handle": [x, y], "target": [x, y]}]'
         raise Fault(422, "bad_drags", f"drags {text[:100]!r}: {error}; {example} works") from None
     try:
-        check_count(len(drags), most)
+        check_drag_count(len(drags), most)
     except Refused as refusal:
         raise Fault(422, "too_many", str(refusal)) from None
     for drag in drags:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from livedrag.server.__main__ import CANNOT, main
-from livedrag.server.document.document import digest
+from livedrag.server.document.members import digest
 from livedrag.server.storage import Store
 from tests.server.storage.test_archive import make
 from tests.server.storage.test_store import load, roles

@@ -31,7 +31,7 @@ from livedrag.server.document.protocol import (
     Welcome,
     encode,
 )
-from livedrag.server.document.protocol_page import SERVER
+from livedrag.server.document.protocol_examples import SERVER
 from tests.conftest import find_free_port
 from tests.quiet import QuietEngine, png, quiet_server
 from tests.traffic import serving_traffic

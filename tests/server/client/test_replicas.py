@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from livedrag.server.access.credentials import Visitor
 from livedrag.server.client.replica import Replica
-from livedrag.server.document.document import fold
+from livedrag.server.document.fold import fold
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,

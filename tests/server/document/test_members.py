@@ -1,4 +1,4 @@
-"""Guests: who may come in by what, and what owners may do."""
+"""Members: who may join by what, and what owners may do."""
 
 from __future__ import annotations
 
@@ -17,122 +17,124 @@ from livedrag.server.document.protocol import Role
 from livedrag.server.rooms.admission import new_link
 
 
-class Door:
-    """A room with one link for each role, and their secrets."""
+class Access:
+    """Members of a room with one link for each role, and the secrets of these links."""
 
     def __init__(self) -> None:
         made: dict[Role, tuple[Link, str]] = {role: new_link(role) for role in ("owner", "editor", "viewer")}
         self.ids = {role: link.id for role, (link, _) in made.items()}
         self.secrets = {role: secret for role, (_, secret) in made.items()}
-        self.guests = Members("room", [link for link, _ in made.values()], [])
+        self.members = Members("room", [link for link, _ in made.values()], [])
 
-    def come(self, person: str, role: Role | None = None, now: float = 0.0) -> Role | None:
-        self.guests.admit(person, self.secrets[role] if role else "", now)
-        return self.guests.role(person)
+    def join(self, person: str, role: Role | None = None, now: float = 0.0) -> Role | None:
+        self.members.admit(person, self.secrets[role] if role else "", now)
+        return self.members.role(person)
 
 
 def test_secrets_are_long_and_give_roles() -> None:
-    door = Door()
-    for role, secret in door.secrets.items():
+    access = Access()
+    for role, secret in access.secrets.items():
         assert len(secret) * 6 >= 128
-        assert door.come(f"p-{role}", role) == role
-    assert not any(secret in str(vars(link)) for secret in door.secrets.values() for link in door.guests.links.values())
+        assert access.join(f"p-{role}", role) == role
+    assert not any(
+        secret in str(vars(link)) for secret in access.secrets.values() for link in access.members.links.values()
+    )
 
 
 @pytest.mark.parametrize("secret", ["", "wrong"])
-def test_who_has_no_secret_does_not_come_in(secret: str) -> None:
-    door = Door()
+def test_without_a_secret_there_is_no_access(secret: str) -> None:
+    access = Access()
     with pytest.raises(WrongSecret, match="does not open room 'room'"):
-        door.guests.admit("p", secret, 0.0)
-    assert door.guests.role("p") is None
+        access.members.admit("p", secret, 0.0)
+    assert access.members.role("p") is None
 
 
-def test_who_has_been_here_needs_no_secret_and_keeps_the_higher_role() -> None:
-    door = Door()
-    assert door.come("p", "viewer") == "viewer"
-    assert door.come("p") == "viewer"
-    assert door.come("p", "editor") == "editor"
-    assert door.come("p", "viewer") == "editor"
+def test_a_returning_person_needs_no_secret_and_keeps_the_higher_role() -> None:
+    access = Access()
+    assert access.join("p", "viewer") == "viewer"
+    assert access.join("p") == "viewer"
+    assert access.join("p", "editor") == "editor"
+    assert access.join("p", "viewer") == "editor"
 
 
-def test_what_an_owner_says_counts_more_than_the_link() -> None:
-    door = Door()
-    door.come("p", "editor")
-    door.guests.give_role("p", "viewer", "boss")
-    assert door.come("p", "editor") == "viewer"
-    assert door.come("p", "owner") == "owner", "another link that somebody gave them"
+def test_a_role_from_an_owner_overrides_the_link() -> None:
+    access = Access()
+    access.join("p", "editor")
+    access.members.give_role("p", "viewer", "boss")
+    assert access.join("p", "editor") == "viewer"
+    assert access.join("p", "owner") == "owner", "another link that they were given"
 
 
-def test_who_was_put_out_does_not_come_back() -> None:
-    door = Door()
-    door.come("p", "editor")
-    door.guests.put_out("p", "boss")
-    for secret in ("", *door.secrets.values()):
-        with pytest.raises(PersonRemoved, match="put you out"):
-            door.guests.admit("p", secret, 0.0)
+def test_a_removed_person_cannot_return() -> None:
+    access = Access()
+    access.join("p", "editor")
+    access.members.remove("p", "boss")
+    for secret in ("", *access.secrets.values()):
+        with pytest.raises(PersonRemoved, match="an owner has removed you"):
+            access.members.admit("p", secret, 0.0)
 
 
-def test_who_came_by_a_revoked_link_is_out_until_they_have_another() -> None:
-    door = Door()
+def test_a_revoked_link_ends_access_until_there_is_another() -> None:
+    access = Access()
     for person, role in (("p", "editor"), ("q", "editor"), ("r", "viewer")):
-        door.come(person, role)  # type: ignore[arg-type]
-    out = door.guests.revoke(door.ids["editor"], "boss")
+        access.join(person, role)  # type: ignore[arg-type]
+    out = access.members.revoke(access.ids["editor"], "boss")
     assert {member.person for member in out} == {"p", "q"}
     for refused in (None, "editor"):
         with pytest.raises(WrongSecret):
-            door.come("p", refused)
-    assert door.come("r") == "viewer"
-    assert door.come("p", "viewer") == "viewer"
+            access.join("p", refused)
+    assert access.join("r") == "viewer"
+    assert access.join("p", "viewer") == "viewer"
 
 
-def test_an_owner_may_change_the_link_that_they_came_by_but_not_lose_the_last() -> None:
-    door = Door()
-    door.come("boss", "owner")
-    with pytest.raises(NotAllowed, match="only link for owners"):
-        door.guests.revoke(door.ids["owner"], "boss")
-    door.guests.add(new_link("owner")[0])
-    assert door.guests.revoke(door.ids["owner"], "boss") == []
-    assert door.come("boss") == "owner"
+def test_an_owner_may_revoke_their_own_link_but_not_the_last() -> None:
+    access = Access()
+    access.join("boss", "owner")
+    with pytest.raises(NotAllowed, match="only owner link"):
+        access.members.revoke(access.ids["owner"], "boss")
+    access.members.add(new_link("owner")[0])
+    assert access.members.revoke(access.ids["owner"], "boss") == []
+    assert access.join("boss") == "owner"
 
 
-def test_owners_do_not_shut_themselves_out() -> None:
-    door = Door()
-    door.come("boss", "owner")
+def test_owners_cannot_remove_themselves() -> None:
+    access = Access()
+    access.join("boss", "owner")
     with pytest.raises(NotAllowed, match="your own role"):
-        door.guests.give_role("boss", "viewer", "boss")
+        access.members.give_role("boss", "viewer", "boss")
     with pytest.raises(NotAllowed, match="yourself"):
-        door.guests.put_out("boss", "boss")
+        access.members.remove("boss", "boss")
 
 
-def test_the_use_of_a_link_is_noted_once_a_minute() -> None:
-    door = Door()
-    uses = [door.guests.admit("p", door.secrets["editor"], now)[1] for now in (100.0, 130.0, 161.0)]
+def test_the_use_of_a_link_is_recorded_once_a_minute() -> None:
+    access = Access()
+    uses = [access.members.admit("p", access.secrets["editor"], now)[1] for now in (100.0, 130.0, 161.0)]
     assert [link and link.used for link in uses] == [100.0, None, 161.0]
 
 
-def test_everybody_has_a_colour_and_the_first_ones_their_own() -> None:
-    door = Door()
+def test_the_first_members_have_different_colours() -> None:
+    access = Access()
     for number in range(len(COLOURS) + 1):
-        door.come(f"p{number}", "editor")
-    colours = [door.guests.members[f"p{number}"].colour for number in range(len(COLOURS) + 1)]
+        access.join(f"p{number}", "editor")
+    colours = [access.members.members[f"p{number}"].colour for number in range(len(COLOURS) + 1)]
     assert len(set(colours)) == len(COLOURS)
-    again = Door()
-    again.come("p0", "viewer")
-    assert again.guests.members["p0"].colour == colours[0]
+    again = Access()
+    again.join("p0", "viewer")
+    assert again.members.members["p0"].colour == colours[0]
 
 
-def test_scripts_that_left_no_trace_can_be_forgotten() -> None:
-    door = Door()
-    link = door.guests.links[door.ids["editor"]]
+def test_scripts_without_a_trace_can_be_forgotten() -> None:
+    access = Access()
+    link = access.members.links[access.ids["editor"]]
     scripts = [script_person("room", link, name) for name in ("here", "gone", "demoted", "out")]
     for person in ("p-cookie", *scripts):
-        door.come(person, "editor")
+        access.join(person, "editor")
     here, gone, demoted, out = scripts
-    door.guests.give_role(demoted, "viewer", "boss")
-    door.guests.put_out(out, "boss")
-    door.guests.forget_scripts(but={here})
-    assert set(door.guests.members) == {"p-cookie", here, demoted, out}
-    assert door.come(gone, "editor") == "editor"
+    access.members.give_role(demoted, "viewer", "boss")
+    access.members.remove(out, "boss")
+    access.members.forget_scripts(but={here})
+    assert set(access.members.members) == {"p-cookie", here, demoted, out}
+    assert access.join(gone, "editor") == "editor"
 
 
 def test_a_script_is_the_same_person_by_the_same_link_and_name() -> None:

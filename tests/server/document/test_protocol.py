@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livedrag.server.document import protocol as p
-from livedrag.server.document.protocol_page import CLIENT, CLOSES, OPERATIONS, PAGE, SERVER, page
+from livedrag.server.document.protocol_examples import CLIENT, OPERATIONS, SERVER
+from livedrag.server.document.protocol_page import CLOSES, PAGE, page
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests" / "messages.json"

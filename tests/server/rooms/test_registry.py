@@ -103,7 +103,7 @@ def test_a_room_that_everybody_has_left_is_read_from_disk_again(tmp_path: Path) 
             again = await sits.hub.open(sits.room)
             assert again is not hall
             assert (again.room.document, again.room.seq) == (hall.room.document, hall.room.seq)
-            assert again.room.grabbed("d1") == 2, "else the next run would put the handle down anew"
+            assert again.room.handle_version("d1") == 2, "else the next run would put the handle down anew"
 
     asyncio.run(story())
 

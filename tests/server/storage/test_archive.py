@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.document.document import RoomDocument, digest
-from livedrag.server.document.members import Link, Member
+from livedrag.server.document.document import RoomDocument
+from livedrag.server.document.members import Link, Member, digest
 from livedrag.server.document.protocol import (
     DocRecord,
     Document,

@@ -1,0 +1,113 @@
+"""The document after a record: one pure function, used by the server, its clients and a restart from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from livedrag.server.document.protocol import (
+    XY,
+    AddDrag,
+    AddStroke,
+    ClearMask,
+    DocRecord,
+    Document,
+    Drag,
+    Edited,
+    Ended,
+    Invert,
+    InvertMask,
+    MoveDrag,
+    Operation,
+    Raster,
+    RemoveDrag,
+    RemoveStroke,
+    Restore,
+    RestoredDrag,
+    Seeked,
+    SetPrompt,
+    SetSettings,
+    Setting,
+    Started,
+    Stopping,
+    WasReset,
+)
+
+
+def fold(document: Document, record: DocRecord) -> Document:
+    """The document after one accepted record."""
+    match record:
+        case Edited(op=op):
+            return _apply(document, op)
+        case Started(run=run):
+            return replace(document, run=run)
+        case Stopping():
+            return document
+        case Ended():
+            drags = {
+                id: replace(drag, tracked=record.tracked.get(id, drag.tracked)) for id, drag in document.drags.items()
+            }
+            return replace(document, run=record.run, drags=drags, result=record.result)
+        case WasReset():
+            drags = {id: replace(drag, tracked=None) for id, drag in document.drags.items()}
+            return replace(document, run=None, drags=drags, result=None, moment=None)
+        case Seeked():
+            drags = {id: replace(drag, tracked=record.tracked.get(id)) for id, drag in document.drags.items()}
+            return replace(document, drags=drags, moment=record.moment)
+
+
+def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
+    """The document after a checked operation. The last writer of a drag's property wins."""
+    match op:
+        case AddDrag():
+            return replace(document, drags={**document.drags, op.id: Drag(handle=op.handle, target=op.target)})
+        case MoveDrag():
+            drag = document.drags[op.id]
+            return replace(document, drags={**document.drags, op.id: _moved(drag, op.handle, op.target)})
+        case RemoveDrag():
+            return replace(document, drags={id: drag for id, drag in document.drags.items() if id != op.id})
+        case AddStroke():
+            return replace(document, mask=(*document.mask, op.stroke))
+        case RemoveStroke():
+            return replace(document, mask=tuple(layer for layer in document.mask if layer.id != op.id))
+        case InvertMask():
+            return replace(document, mask=(*document.mask, Invert(id=op.id)))
+        case Raster():
+            return replace(document, mask=(op,))
+        case ClearMask():
+            return replace(document, mask=())
+        case SetPrompt():
+            return replace(document, prompt=op.prompt)
+        case SetSettings():
+            return replace(document, settings=_with_settings(document.settings, op.settings))
+        case Restore():
+            return replace(
+                document,
+                drags=_with_restored(document.drags, op.drags),
+                settings=_with_settings(document.settings, op.settings),
+                prompt=document.prompt if op.prompt is None else op.prompt,
+                mask=document.mask if op.mask is None else op.mask,
+            )
+
+
+def _with_settings(settings: Mapping[str, Setting], changes: Mapping[str, Setting | None]) -> dict[str, Setting]:
+    return {name: value for name, value in {**settings, **changes}.items() if value is not None}
+
+
+def _with_restored(drags: Mapping[str, Drag], changes: Mapping[str, RestoredDrag | None]) -> dict[str, Drag]:
+    after = dict(drags)
+    for id, restored in changes.items():
+        if restored is None:
+            after.pop(id, None)
+        elif id in after:
+            after[id] = _moved(after[id], restored.handle, restored.target)
+        elif restored.handle is not None and restored.target is not None:
+            after[id] = Drag(handle=restored.handle, target=restored.target)
+    return after
+
+
+def _moved(drag: Drag, handle: XY | None, target: XY | None) -> Drag:
+    if handle is not None:
+        drag = Drag(handle=handle, target=drag.target)  # a new handle: ``tracked`` no longer applies
+    return drag if target is None else replace(drag, target=target)

@@ -1,0 +1,78 @@
+"""Messages as MessagePack, in both directions."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgpack
+import msgspec
+
+from livedrag.server.document.protocol.base import VERSION, Id
+from livedrag.server.document.protocol.client_messages import ClientMessage, Request
+from livedrag.server.document.protocol.server_messages import ServerMessage
+from livedrag.server.settings import Settings
+
+REQUESTS = frozenset(str(record.__struct_config__.tag) for record in get_args(Request))
+
+
+class ProtocolError(Exception):
+    """A message that does not follow the protocol.
+
+    ``op_id`` is set if the message is a request with an invalid content: it is rejected, and the connection continues.
+    """
+
+    def __init__(self, message: str, op_id: str | None = None) -> None:
+        super().__init__(message)
+        self.op_id = op_id
+
+
+def encode(message: ServerMessage | ClientMessage) -> bytes:
+    """Pack a record as one MessagePack map."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    return packed
+
+
+def decode_client(data: bytes | str, max_bytes: int = Settings.max_message_bytes) -> ClientMessage:
+    """Unpack a message from a client. Raises `ProtocolError`."""
+    return _decode(data, ClientMessage, max_bytes)  # type: ignore[no-any-return]
+
+
+def decode_server(data: bytes | str) -> ServerMessage:
+    """Unpack a message from a server. Raises `ProtocolError`."""
+    return _decode(data, ServerMessage, None)  # type: ignore[no-any-return]
+
+
+def tag_of(record: Any) -> str:
+    """The ``type`` of a message or an operation."""
+    return str(type(record).__struct_config__.tag)
+
+
+def _decode(data: bytes | str, records: Any, max_bytes: int | None) -> Any:
+    if isinstance(data, str):
+        raise ProtocolError(f"text message {_short(data)}: {VERSION} takes binary MessagePack messages")
+    if max_bytes is not None and len(data) > max_bytes:
+        raise ProtocolError(f"message of {len(data)} bytes: at most {max_bytes} are allowed")
+    try:
+        value = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError) as error:  # msgpack's exceptions are ValueErrors
+        raise ProtocolError(
+            f"not a MessagePack message ({_short(data)}): {str(error) or type(error).__name__}"
+        ) from None
+    try:
+        return msgspec.convert(value, records, strict=True)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"{error}, in {_short(value)}", _op_id(value)) from None
+
+
+def _op_id(value: object) -> str | None:
+    """The ``op_id`` of a malformed request."""
+    is_request = isinstance(value, dict) and value.get("type") in REQUESTS
+    try:
+        return msgspec.convert(value["op_id"], Id) if is_request else None  # type: ignore[index]
+    except (KeyError, msgspec.ValidationError):
+        return None
+
+
+def _short(value: object, length: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

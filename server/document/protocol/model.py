@@ -1,0 +1,117 @@
+"""The document of a room and what it consists of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from livedrag.server.document.protocol.base import MAX_STROKE_POINTS, XY, Id, Record, Seed, Setting, Sha256
+from livedrag.server.settings import MAX_GUIDANCE, MAX_PROMPT_LENGTH
+
+Stage = Literal["idle", "queued", "loading", "generating", "fitting", "inverting", "dragging", "rendering"]
+EngineState = Literal["ready", "restarting", "starting"]
+Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
+
+
+class Drag(Struct, frozen=True, kw_only=True):
+    """Moves the content at ``handle`` to ``target``. ``tracked`` is where the last run left the content."""
+
+    handle: XY
+    target: XY
+    tracked: XY | None = None
+
+
+class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
+    """A round brush drawn through ``points``. ``paint`` makes the area editable, ``erase`` protects it.
+
+    ``radius`` is in pixels. ``softness`` is 0 for a hard edge; at 1 the brush fades over its whole radius, and an area
+    counts where the brush is at least half opaque. If the first layer of a mask is an ``erase``, everything else is
+    editable.
+    """
+
+    id: Id
+    mode: Literal["paint", "erase"]
+    radius: Annotated[float, Meta(gt=0, le=10_000)]
+    points: Annotated[list[XY], Meta(min_length=1, max_length=MAX_STROKE_POINTS)]
+    softness: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+class Invert(Record, frozen=True, kw_only=True, tag="invert"):
+    """Swaps editable and protected areas of the layers below."""
+
+    id: Id
+
+
+class Raster(Record, frozen=True, kw_only=True, tag="raster"):
+    """A loaded mask file, which replaces all layers below it. Its PNG is at ``/api/rooms/{room}/masks/{sha256}``."""
+
+    id: Id
+    sha256: Sha256
+
+
+MaskLayer = Stroke | Raster | Invert
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """How a picture was generated from a prompt.
+
+    As long as the room's prompt, its ``ddim_steps`` and the server's model are the same, the picture is generated again
+    and dragged from its own latent. Otherwise it is inverted like an uploaded picture.
+    """
+
+    prompt: Annotated[str, Meta(max_length=MAX_PROMPT_LENGTH)]
+    seed: Seed
+    guidance: Annotated[float, Meta(ge=0, le=MAX_GUIDANCE)]
+    ddim_steps: Annotated[int, Meta(ge=2, le=999)]
+    model: Annotated[str, Meta(max_length=1000)]
+
+
+class Picture(Struct, frozen=True, kw_only=True):
+    """The picture being edited. ``width`` and ``height`` are in pixels, after EXIF orientation.
+
+    ``generation`` is None if the picture was uploaded.
+    """
+
+    sha256: Sha256
+    width: int
+    height: int
+    generation: Generation | None = None
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One press of Drag. ``outcome`` is None until it ends; ``by`` is a person.
+
+    ``interrupted``: the server stopped during the run. Pressing Drag then continues it from its last checkpoint, under
+    the same id.
+    """
+
+    id: str
+    by: str
+    iterations: int = 0
+    outcome: Outcome | None = None
+    interrupted: bool = False
+    message: str | None = None
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """The picture that the last run produced, at the uploaded size. Its PNG is at ``/api/rooms/{room}/result``."""
+
+    sha256: Sha256
+    run: str
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """Everything that is edited in a room. Without mask layers, the whole picture is editable.
+
+    ``moment`` is the moment of the timeline that was last jumped to; ``moments`` has where a run went from there.
+    """
+
+    picture: Picture
+    drags: dict[str, Drag] = {}
+    mask: tuple[MaskLayer, ...] = ()
+    prompt: str = ""
+    settings: dict[str, Setting] = {}
+    run: Run | None = None
+    result: Result | None = None
+    moment: int | None = None

@@ -1,0 +1,91 @@
+"""The operations of an edit, and what the server makes of an undo."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from livedrag.server.document.protocol.base import XY, Id, Record, Setting
+from livedrag.server.document.protocol.model import MaskLayer, Stroke
+from livedrag.server.settings import MAX_PROMPT_LENGTH
+
+
+class AddDrag(Record, frozen=True, kw_only=True, tag="add_drag"):
+    """Add a handle and its target, under an ``id`` of the client's choice."""
+
+    id: Id
+    handle: XY
+    target: XY
+
+
+class MoveDrag(Record, frozen=True, kw_only=True, tag="move_drag"):
+    """Move the ``target``, the ``handle`` or both. During a run it takes effect at the next iteration."""
+
+    id: Id
+    handle: XY | None = None
+    target: XY | None = None
+
+
+class RemoveDrag(Record, frozen=True, kw_only=True, tag="remove_drag"):
+    """Remove a handle and its target."""
+
+    id: Id
+
+
+class AddStroke(Record, frozen=True, kw_only=True, tag="add_stroke"):
+    """Paint or erase the mask."""
+
+    stroke: Stroke
+
+
+class RemoveStroke(Record, frozen=True, kw_only=True, tag="remove_stroke"):
+    """Remove one layer of the mask: a stroke, an inversion or a loaded mask."""
+
+    id: Id
+
+
+class InvertMask(Record, frozen=True, kw_only=True, tag="invert_mask"):
+    """Swap editable and protected areas; ``id`` names the new layer."""
+
+    id: Id
+
+
+class ClearMask(Record, frozen=True, kw_only=True, tag="clear_mask"):
+    """Remove all layers of the mask, so that the whole picture is editable."""
+
+
+class SetPrompt(Record, frozen=True, kw_only=True, tag="set_prompt"):
+    """Describe the picture. Not during a run; the picture is then prepared again."""
+
+    prompt: Annotated[str, Meta(max_length=MAX_PROMPT_LENGTH)]
+
+
+class SetSettings(Record, frozen=True, kw_only=True, tag="set_settings"):
+    """Change settings by name; null restores the model's default."""
+
+    settings: dict[Id, Setting | None]
+
+
+Operation = (
+    AddDrag | MoveDrag | RemoveDrag | AddStroke | RemoveStroke | InvertMask | ClearMask | SetPrompt | SetSettings
+)
+
+
+class RestoredDrag(Struct, frozen=True, kw_only=True):
+    """The end points of a drag that change back; both if the drag itself comes back."""
+
+    handle: XY | None = None
+    target: XY | None = None
+
+
+class Restore(Record, frozen=True, kw_only=True, tag="restore"):
+    """What an undo or a redo changes; made by the server only. Properties that are null or absent stay as they are.
+
+    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers.
+    """
+
+    drags: dict[str, RestoredDrag | None] = field(default_factory=dict)
+    settings: dict[str, Setting | None] = field(default_factory=dict)
+    prompt: str | None = None
+    mask: tuple[MaskLayer, ...] | None = None
