@@ -1,9 +1,10 @@
-"""Drag a picture on a running server, without a browser, and save what it shows meanwhile.
+"""Drag a picture on a running server, without a browser, and save the previews and the result.
 
     livedrag serve &
     python examples/drag.py bear.png --drag 62,150:40,110 -o dragged.png --frames frames/
 
-It makes a room, so people may watch and help at the address that it prints. `server/client.py` says what else is there.
+The script creates a room; people can watch and help at the address it prints. `livedrag.server.client` has everything
+else that a script can do.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def main() -> int:
     """Run the script; returns its exit code."""
     parser = argparse.ArgumentParser(description="Drag a picture on a running livedrag server.")
     parser.add_argument("picture", type=Path, help="a PNG, JPEG or WebP file")
-    parser.add_argument("--drag", action="append", required=True, metavar="X0,Y0:X1,Y1", help="may be given repeatedly")
-    parser.add_argument("--mask", type=Path, help="a PNG of the same size; white may change")
+    parser.add_argument("--drag", action="append", required=True, metavar="X0,Y0:X1,Y1", help="can be repeated")
+    parser.add_argument("--mask", type=Path, help="a PNG of the same size; white areas may change")
     parser.add_argument("--prompt", default="", help="what the picture shows")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, as on the page")
     parser.add_argument("--server", default="http://127.0.0.1:8000", help="address of the server (%(default)s)")
@@ -44,13 +45,13 @@ def main() -> int:
 
 
 def make_room(options: argparse.Namespace) -> NewRoom:
-    """A room with the picture in it."""
+    """Create a room with the picture."""
     mask = {"mask": options.mask.read_bytes()} if options.mask else {}
     return create_room(options.server, options.picture.read_bytes(), name=options.picture.name, **mask)
 
 
 async def drag(options: argparse.Namespace, room: NewRoom) -> Ended:
-    """Put down the drags, press Drag, save every preview as it comes, and then the result."""
+    """Place the drags, start the run, and save every preview as it arrives, then the result."""
     async with Client.join(options.server, room.id, room.secret, name="drag.py") as client:
         for number, text in enumerate(options.drag, 1):
             handle, target = (parse_place(place) for place in text.split(":"))
@@ -79,7 +80,7 @@ def parse_place(text: str) -> tuple[float, float]:
 
 
 def parse_setting(text: str) -> tuple[str, bool | int | float | str]:
-    """``NAME=VALUE``; a value that is no JSON is a text."""
+    """``NAME=VALUE``; a value that is not JSON is taken as a string."""
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)

@@ -1,36 +1,60 @@
-"""What docs/running.md says of settings and metrics is what there is."""
+"""The documentation agrees with the code: settings, metrics, modules, links and the tests behind promises."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
-from livedrag.server.metrics import DeviceStats, EngineStats, Metrics
+import pytest
+
 from livedrag.server.settings import Settings
 from tests.conftest import ROOT
 
 RUNNING = (ROOT / "docs" / "running.md").read_text()
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+BUILT = {"tests/output", "docs/api", "dist/"}
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_every_setting_is_described_and_no_other() -> None:
-    cells = [row.split("|")[1] for row in RUNNING.splitlines() if row.startswith("| `")]
-    described = [name for cell in cells for name in re.findall(r"`([A-Z_]+)`", cell)]
-    assert sorted(described) == sorted(field.name.upper() for field in dataclasses.fields(Settings))
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells, without backticks, of every row of a Markdown table that begins with one `name`."""
+    for line in text.splitlines():
+        if re.match(r"\| `\w+` \|", line):
+            yield [cell.strip(" `") for cell in line.strip("|").split("|")]
 
 
-def test_the_default_rates_are_those_described() -> None:
-    described = dict(re.findall(r"^\| `(RATE_[A-Z]+)` \| `([0-9/]+)` \|", RUNNING, re.MULTILINE))
-    settings = Settings()
-    for name, rate in described.items():
-        assert str(getattr(settings, name.lower())) == rate
-    assert len(described) == sum(field.type == "Rate" for field in dataclasses.fields(Settings))
+def written(value: object) -> str:
+    """A setting's value as an environment variable has it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(value)
+        case float():
+            return f"{value:g}"
+        case Path():
+            home, shown = Path.home(), value
+            return f"~/{shown.relative_to(home)}" if shown.is_relative_to(home) else str(shown)
+        case _:
+            return str(value)
 
 
-def test_every_metric_is_named() -> None:
-    metrics = Metrics()
-    metrics.watch_engine(lambda: EngineStats(devices=(DeviceStats(),)))
-    for name in re.findall(r"# TYPE (\w+)", metrics.text()):
-        assert f"`{name}`" in RUNNING, name
+def test_every_setting_is_described_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    settings = Settings(static_dir=Path("static"))  # elsewhere in a clone than in a wheel
+    described = {name: default for name, default, *_ in rows(RUNNING) if name.isupper()}
+    assert described == {
+        field.name.upper(): written(getattr(settings, field.name)) for field in dataclasses.fields(Settings)
+    }
+
+
+def test_every_metric_is_described_and_no_other() -> None:
+    described = {name for name, *_ in rows(RUNNING) if name.startswith("livedrag_")}
+    sources = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    assert described == set(re.findall(r'"(livedrag_\w+)"', sources))
 
 
 def test_the_tests_that_show_a_promise_are_there() -> None:
@@ -40,3 +64,22 @@ def test_the_tests_that_show_a_promise_are_there() -> None:
     assert len(named) > 10
     for long, path in named:
         assert ("@pytest.mark.long" in (ROOT / path).read_text()) == bool(long), path
+
+
+def documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "editor" / "weights" / "README.md"]
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "glossary.md", "development.md"])
+def test_only_files_that_exist_are_named(name: str) -> None:
+    """`rooms/registry.py` may stand for `server/rooms/registry.py`, and so on."""
+    text = FENCE.sub("", (ROOT / "docs" / name).read_text())
+    for path in set(re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)) - BUILT:
+        places = [ROOT / folder / path for folder in ("", "server", "editor", "frontend", "frontend/src", "tests")]
+        assert any(place.exists() for place in places), path
