@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from livedrag.server.errors import LivedragError
+
 if TYPE_CHECKING:
-    from livedrag.server.web.app import Server
+    from livedrag.server.web.serve import Server
 
 CANNOT = 2
 """Exit code where the command cannot do what it is asked; one line on stderr says why."""
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return rooms(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
-        from livedrag.server.web.app import version
+        from livedrag.server.version import version
 
         sys.stdout.write(f"livedrag {version()}\n")
         return 0
@@ -41,13 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(chosen: argparse.Namespace) -> int:
     """``livedrag serve``."""
-    from livedrag.server.device.engine import EngineError
     from livedrag.server.device.local import LocalEngine, WorkerOptions
     from livedrag.server.logs import configure
-    from livedrag.server.settings import SettingsFault, resolve
-    from livedrag.server.storage import StoreError
-    from livedrag.server.web.app import CannotServe
-    from livedrag.server.web.app import serve as serve_app
+    from livedrag.server.settings import resolve
+    from livedrag.server.web.serve import serve as serve_app
 
     try:
         settings = resolve(os.environ, vars(chosen))
@@ -69,7 +68,7 @@ def serve(chosen: argparse.Namespace) -> int:
             )
         )
         asyncio.run(serve_app(settings, engine, started=_announce))
-    except (SettingsFault, CannotServe, StoreError, EngineError) as error:
+    except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
         return CANNOT
     except KeyboardInterrupt:
@@ -79,15 +78,15 @@ def serve(chosen: argparse.Namespace) -> int:
 
 def rooms(arguments: Sequence[str]) -> int:
     """``livedrag rooms``."""
-    from livedrag.server.rooms_command import ERRORS, add_parsers, manage
-    from livedrag.server.settings import SettingsFault, resolve
+    from livedrag.server.rooms_command import add_parsers, manage
+    from livedrag.server.settings import resolve
 
     parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
     add_parsers(parser.add_subparsers(dest="command"))
     chosen = parser.parse_args(arguments)
     try:
         manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir}))
-    except (SettingsFault, *ERRORS) as error:
+    except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
         return CANNOT
     return 0

@@ -8,14 +8,15 @@ import json
 import sys
 from pathlib import Path
 
+from livedrag.server.errors import LivedragError
 from livedrag.server.settings import Settings
-from livedrag.server.storage import RoomSummary, Store, StoreError
+from livedrag.server.storage import RoomSummary, Store
 from livedrag.server.storage.archive import export_room, import_room
 from livedrag.server.storage.errors import ArchiveError
 
 
-class CannotManage(Exception):
-    """The command cannot do what it is asked; the text says why and what would work."""
+class CommandError(LivedragError):
+    """A command that cannot be carried out."""
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,10 +54,10 @@ def manage(chosen: argparse.Namespace, settings: Settings) -> None:
     """Do what ``livedrag rooms`` is asked.
 
     Raises:
-        CannotManage, ArchiveError, StoreError: why not.
+        CommandError, ArchiveError, StoreError: why not.
     """
     if chosen.action != "import" and not (settings.data_dir / "livedrag.sqlite3").exists():
-        raise CannotManage(f"there are no rooms in {str(settings.data_dir)!r}: choose another with --data-dir")
+        raise CommandError(f"there are no rooms in {str(settings.data_dir)!r}: choose another with --data-dir")
     with Store(settings.data_dir) as store:
         match chosen.action:
             case "list":
@@ -70,22 +71,22 @@ def manage(chosen: argparse.Namespace, settings: Settings) -> None:
             case "delete":
                 for room in chosen.room:
                     if not store.delete(room).result():
-                        raise CannotManage(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
+                        raise CommandError(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
 
 
 def _export(store: Store, room: str, output: Path | None) -> Path:
     path = output or Path(f"{room}.livedrag.zip")
     if store.load(room).result() is None:
-        raise CannotManage(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
+        raise CommandError(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
     draft = path.with_name(f"{path.name}.draft")
     try:
         if path.exists():
-            raise CannotManage(f"{str(path)!r} is there already: choose another file with --output")
+            raise CommandError(f"{str(path)!r} is there already: choose another file with --output")
         with draft.open("xb") as file:
             export_room(store, room, file)
         draft.rename(path)
     except OSError as error:
-        raise CannotManage(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise CommandError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
     return path
@@ -96,7 +97,7 @@ def _import(store: Store, path: Path, settings: Settings, *, as_new: bool) -> tu
         with path.open("rb") as file:
             return import_room(store, file, max_pixels=settings.max_pixels, as_new=as_new)
     except OSError as error:
-        raise CannotManage(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+        raise CommandError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except ArchiveError as error:
         raise ArchiveError(f"{str(path)!r} cannot be imported: {error}") from error
 
@@ -114,7 +115,3 @@ def _day(seconds: float) -> str:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
-
-
-ERRORS = (CannotManage, ArchiveError, StoreError)
-"""What `manage` may raise."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from livedrag.server.errors import LivedragError
+
 Quality = Literal["", "latent", "tiny", "full"]
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -22,8 +24,8 @@ MAX_PROMPT_LENGTH = 10_000
 MIN_MESSAGE_BYTES = 4096
 
 
-class SettingsFault(Exception):
-    """A setting with a value that cannot be; its text quotes both and says what would work."""
+class SettingsError(LivedragError):
+    """A setting with a value that it cannot have."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Rate:
 
     def __post_init__(self) -> None:
         if not (0 <= self.per_second < math.inf and 0 <= self.burst < math.inf):
-            raise SettingsFault(f"a rate of {self} is not two numbers from 0 on")
+            raise SettingsError(f"a rate of {self} is not two numbers from 0 on")
         if self.per_second and self.burst < 1:
-            raise SettingsFault(f"a rate of {self} lets nothing pass: a burst of at least 1 works, or 0/0 for no limit")
+            raise SettingsError(f"a rate of {self} lets nothing pass: a burst of at least 1 works, or 0/0 for no limit")
 
     def __str__(self) -> str:
         return f"{self.per_second:g}/{self.burst:g}"
@@ -115,13 +117,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:
-            raise SettingsFault(f"log_level {self.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+            raise SettingsError(f"log_level {self.log_level!r} is none of {', '.join(LOG_LEVELS)}")
         if self.log_format not in LOG_FORMATS:
-            raise SettingsFault(f"log_format {self.log_format!r} is none of {', '.join(LOG_FORMATS)}")
+            raise SettingsError(f"log_format {self.log_format!r} is none of {', '.join(LOG_FORMATS)}")
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", self.base_path):
-            raise SettingsFault(f"base_path {self.base_path!r} is no path such as /drag, without a slash at its end")
+            raise SettingsError(f"base_path {self.base_path!r} is no path such as /drag, without a slash at its end")
         if not 0 <= self.port <= 65535:
-            raise SettingsFault(f"port {self.port} is not between 0 and 65535")
+            raise SettingsError(f"port {self.port} is not between 0 and 65535")
         for name in (
             "max_upload_bytes",
             "max_pixels",
@@ -135,32 +137,32 @@ class Settings:
             "deadline",
         ):
             if not 0 < getattr(self, name) < math.inf:
-                raise SettingsFault(f"{name} {getattr(self, name)!r} is not a number above 0")
+                raise SettingsError(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not 0 <= self.room_days < math.inf:
-            raise SettingsFault(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
+            raise SettingsError(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
         if not 1 <= self.max_prompt <= MAX_PROMPT_LENGTH:
-            raise SettingsFault(f"max_prompt {self.max_prompt} is out of range: 1 to {MAX_PROMPT_LENGTH} works")
+            raise SettingsError(f"max_prompt {self.max_prompt} is out of range: 1 to {MAX_PROMPT_LENGTH} works")
         if self.max_message_bytes < MIN_MESSAGE_BYTES:
             works = f"at least {MIN_MESSAGE_BYTES} work, or no message of the page would come through"
-            raise SettingsFault(f"max_message_bytes {self.max_message_bytes}: {works}")
+            raise SettingsError(f"max_message_bytes {self.max_message_bytes}: {works}")
         if self.generation_steps and not 2 <= self.generation_steps <= 999:
             works = "2 to 999 works, or 0 for the model's own"
-            raise SettingsFault(f"generation_steps {self.generation_steps} is out of range: {works}")
+            raise SettingsError(f"generation_steps {self.generation_steps} is out of range: {works}")
         if not 0 <= self.generation_guidance <= MAX_GUIDANCE:
-            raise SettingsFault(
+            raise SettingsError(
                 f"generation_guidance {self.generation_guidance:g}: 0 to {MAX_GUIDANCE:g} works, 3 to 8 is usual"
             )
         if self.preview_quality not in QUALITIES:
             works = ", ".join(QUALITIES[1:])
-            raise SettingsFault(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")
+            raise SettingsError(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")
         if self.threads < 0:
-            raise SettingsFault(f"threads {self.threads} is below 0, which stands for as many as there are cores")
+            raise SettingsError(f"threads {self.threads} is below 0, which stands for as many as there are cores")
         if self.memory < 0:
-            raise SettingsFault(f"memory {self.memory} is below 0, which stands for no limit")
+            raise SettingsError(f"memory {self.memory} is below 0, which stands for no limit")
         if not 0 <= self.hang < math.inf:
-            raise SettingsFault(f"hang {self.hang:g} s is below 0, which stands for never")
+            raise SettingsError(f"hang {self.hang:g} s is below 0, which stands for never")
         if self.deadline <= self.heartbeat:
-            raise SettingsFault(f"deadline {self.deadline:g} s is not above heartbeat {self.heartbeat:g} s")
+            raise SettingsError(f"deadline {self.deadline:g} s is not above heartbeat {self.heartbeat:g} s")
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -172,7 +174,7 @@ def resolve(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Setting
     """Settings from flags (those that are None were not given), else the environment, else the defaults.
 
     Raises:
-        SettingsFault: a value that cannot be read.
+        SettingsError: a value that cannot be read.
     """
     values: dict[str, Any] = {}
     for setting in dataclasses.fields(Settings):
@@ -203,7 +205,7 @@ def _read(variable: str, text: str, kind: str) -> object:
             case _:
                 return text
     except KeyError:
-        raise SettingsFault(f"{variable}={text!r} is neither true nor false") from None
+        raise SettingsError(f"{variable}={text!r} is neither true nor false") from None
     except ValueError:
         works = "a rate such as 60/600, a second and at once" if kind == "Rate" else "a number"
-        raise SettingsFault(f"{variable}={text!r} is not {works}") from None
+        raise SettingsError(f"{variable}={text!r} is not {works}") from None

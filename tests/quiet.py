@@ -29,7 +29,7 @@ from livedrag.server.device.engine import (
 )
 from livedrag.server.document.protocol import ModelInfo
 from livedrag.server.settings import Settings
-from livedrag.server.web.app import Server, serve
+from livedrag.server.web.serve import Server, serve
 
 MODEL = ModelInfo(
     name="quiet",

@@ -27,7 +27,8 @@ EDITOR = [
     ["cli", "training"],
 ]
 SERVER = [
-    ["errors", "settings", "logs"],
+    ["errors"],
+    ["settings", "logs", "version"],
     ["document"],
     ["metrics"],
     ["images", "client"],

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from livedrag.server.device.engine import AnyCommand, PreviewReady, RunFinished, Start, Stop
 from livedrag.server.settings import Rate, Settings
-from livedrag.server.web.app import serve
+from livedrag.server.web.serve import serve
 from tests.conftest import ROOT, wait_until_healthy
 from tests.quiet import QuietEngine, png
 

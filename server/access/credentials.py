@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from livedrag.server.document.members import digest
+from livedrag.server.errors import ServiceError
 from livedrag.server.storage import CookieSession, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,11 @@ BYTES = 24
 """Of a secret: 192 bits."""
 
 
-class PasswordRequired(Exception):
-    """The server has a password, and this is not it."""
+class PasswordRequired(ServiceError):
+    """The server's password is missing or wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(401, "password", message)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from livedrag.server.errors import ServiceError
 from livedrag.server.settings import Rate, Settings
 
 MOST_BUCKETS = 10_000
@@ -55,20 +56,24 @@ WHAT: Mapping[str, str] = {
 """What people are told that there are too many of."""
 
 
-class RateLimited(Exception):
-    """Too much, too fast. Its text says of what, how much works, and when it works again.
-
-    ``setting`` names the limit, ``seconds`` is how long it takes until it would not be exceeded.
-    """
+class RateLimited(ServiceError):
+    """Too much, too fast: ``setting`` names the limit, and after ``seconds`` it is no longer exceeded."""
 
     def __init__(self, setting: str, rate: Rate, seconds: float) -> None:
         least = max(0.1, math.ceil(seconds * 10) / 10)
         super().__init__(
+            429,
+            "slow_down",
             f"too many {WHAT[setting]}: {rate.per_second:g} a second work, {rate.burst:g} at once; "
-            f"try again in {least:g} s"
+            f"try again in {least:g} s",
         )
         self.setting = setting
         self.seconds = seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again."""
+        return {"Retry-After": str(math.ceil(self.seconds))}
 
 
 @dataclass(slots=True)

@@ -65,6 +65,7 @@ from livedrag.server.document.protocol import (
     decode_server,
     encode,
 )
+from livedrag.server.errors import LivedragError, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +76,11 @@ PAUSES = (0.1, 0.3, 1.0, 3.0, 5.0)
 CONNECT_SECONDS = 10.0
 
 
-class RequestFailed(Exception):
+class RequestFailed(ServiceError):
     """The server, or a proxy before it, answered a request with an error; ``reason`` is "http" where it gave none."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
 
-
-class OperationRejected(Exception):
+class OperationRejected(LivedragError):
     """The room did not accept an operation."""
 
     def __init__(self, rejected: Rejected) -> None:

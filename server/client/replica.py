@@ -26,12 +26,13 @@ from livedrag.server.document.protocol import (
     WasReset,
     Welcome,
 )
+from livedrag.server.errors import LivedragError
 
 Answer = Edited | Started | Stopping | WasReset | Seeked | Rejected
 """What a request is answered with."""
 
 
-class Gap(Exception):
+class Gap(LivedragError):
     """A record of the log is missing: only a snapshot helps."""
 
 

@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
 from livedrag.server.document.protocol import XY
+from livedrag.server.errors import LivedragError
 
 KEPT = 2
 """Checkpoints of a room that are kept: should the newest turn out damaged, there is one more."""
@@ -36,7 +37,7 @@ ASIDE = "+gone-"
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.checkpoint")
 
 
-class CheckpointError(Exception):
+class CheckpointError(LivedragError):
     """A checkpoint that cannot be read; the text says which and why."""
 
 

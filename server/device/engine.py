@@ -19,12 +19,13 @@ from livedrag.server.document.protocol import (
     Setting,
     Stage,
 )
+from livedrag.server.errors import LivedragError
 from livedrag.server.metrics import DeviceStats, EngineStats
 
 FrameFormat = Literal["webp", "jpeg"]
 
 
-class EngineError(Exception):
+class EngineError(LivedragError):
     """The engine cannot start; the text says why, fit for the person who started the server."""
 
 

@@ -29,6 +29,7 @@ from livedrag.server.document.protocol import (
     Setting,
     Stroke,
 )
+from livedrag.server.errors import ServiceError
 
 MAX_MASK_POINTS = 100_000
 """Points of all strokes of a mask together."""
@@ -40,12 +41,13 @@ DEFAULT_RANGE = (0, MAX_SEED)
 """Range of a numeric setting for which the model gives none."""
 
 
-class Refused(Exception):
+class Refused(ServiceError):
     """An operation that the room does not accept."""
 
+    reason: Reason
+
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
+        super().__init__(422, reason, message)
 
 
 def check_operation(document: Document, op: Operation, model: ModelInfo, limits: RoomLimits, *, running: bool) -> None:

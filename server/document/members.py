@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from livedrag.server.document.protocol import Role
+from livedrag.server.errors import ServiceError
 
 SCRIPT = "s-"
 """Prefix of the ids of scripts."""
@@ -61,10 +62,11 @@ class Member:
     seen: float
 
 
-class AccessDenied(Exception):
+class AccessDenied(ServiceError):
     """This person may not enter the room."""
 
-    reason = "wrong_secret"
+    def __init__(self, message: str, reason: str = "wrong_secret") -> None:
+        super().__init__(403, reason, message)
 
 
 class WrongSecret(AccessDenied):
@@ -74,11 +76,15 @@ class WrongSecret(AccessDenied):
 class PersonRemoved(AccessDenied):
     """An owner has removed this person from the room."""
 
-    reason = "removed"
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "removed")
 
 
-class NotAllowed(Exception):
+class NotAllowed(ServiceError):
     """A change of links or roles that is not possible."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, "not_allowed", message)
 
 
 def digest(secret: str) -> str:

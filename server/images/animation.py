@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from livedrag.server.errors import ServiceError
+
 log = logging.getLogger(__name__)
 
 RATE = 10
@@ -28,8 +30,11 @@ ENCODE_SECONDS = 300.0
 """How long an encoder has to say what it can do, and to make a film."""
 
 
-class AnimationError(Exception):
-    """The encoder could not do it; the text is its own."""
+class AnimationError(ServiceError):
+    """The encoder failed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, "encoder_failed", message)
 
 
 @functools.cache

@@ -7,30 +7,14 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from livedrag.server.errors import ServiceError
 from livedrag.server.images.mask import THRESHOLD, lets_nothing_change, threshold, to_png
-from livedrag.server.settings import MIB
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 LEAST_SIDE = 16
 """Of a picture that is to be edited, in pixels."""
 MOST_ASPECT = 8
 """Length of such a picture by its width, at most."""
-
-
-class UploadFault(Exception):
-    """A file that cannot be taken; its text quotes what is wrong with it and says what would work."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-
-
-def too_large(size: int, limit: int, what: str) -> UploadFault:
-    """More bytes than allowed."""
-    return UploadFault(
-        413, "too_large", f"{what} has {size / MIB:.1f} MiB ({size} bytes): at most {limit / MIB:g} MiB work"
-    )
 
 
 def read_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -40,18 +24,18 @@ def read_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
         It in RGB, turned as its EXIF orientation says, without any metadata; what is transparent has become white.
 
     Raises:
-        UploadFault: no picture, a truncated one, too many pixels, several frames; too small or too narrow to edit.
+        ServiceError: no picture, a truncated one, too many pixels, several frames; too small or too narrow to edit.
     """
     picture = ImageOps.exif_transpose(_decoded(data, name, max_pixels))
     short, long = sorted(picture.size)
     if short < LEAST_SIDE:
         text = f"{name!r} has {_size(picture.size)} pixels: at least {LEAST_SIDE} on each side work"
-        raise UploadFault(422, "too_small", text)
+        raise ServiceError(422, "too_small", text)
     if long > MOST_ASPECT * short:
         text = (
             f"{name!r} has {_size(picture.size)} pixels, too long and narrow to edit: at most {MOST_ASPECT} to 1 works"
         )
-        raise UploadFault(422, "too_narrow", text)
+        raise ServiceError(422, "too_narrow", text)
     if picture.mode.startswith("I"):  # 16 bits a pixel
         picture = picture.convert("I").point(lambda value: value / 256).convert("L")
     if picture.has_transparency_data:
@@ -66,11 +50,11 @@ def read_mask(data: bytes, name: str, size: tuple[int, int], max_pixels: int) ->
     """Decode a mask; returns it as a black and white PNG, white may change.
 
     Raises:
-        UploadFault: no picture, as for `read_picture`; another size than the picture's; no white.
+        ServiceError: no picture, as for `read_picture`; another size than the picture's; no white.
     """
     mask = ImageOps.exif_transpose(_decoded(data, name, max_pixels))
     if mask.size != size:
-        raise UploadFault(
+        raise ServiceError(
             422,
             "mask_size",
             f"the mask has {_size(mask.size)} pixels, the picture {_size(size)}: they must be of the same size",
@@ -78,7 +62,7 @@ def read_mask(data: bytes, name: str, size: tuple[int, int], max_pixels: int) ->
     drawn = threshold(mask)
     if lets_nothing_change(drawn):
         brightest = mask.convert("L").getextrema()[1]
-        raise UploadFault(
+        raise ServiceError(
             422,
             "mask_empty",
             f"the mask has no white (its brightest grey is {brightest} of 255), so nothing may change: "
@@ -95,24 +79,24 @@ def _decoded(data: bytes, name: str, max_pixels: int) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         begins = f"{data[:8]!r}" if data else "nothing: it is empty"
-        raise UploadFault(422, "not_a_picture", f"{name!r} is no picture, it begins with {begins}; {works}") from error
+        raise ServiceError(422, "not_a_picture", f"{name!r} is no picture, it begins with {begins}; {works}") from error
     except Image.DecompressionBombError as error:
         text = f"{name!r} has far too many pixels ({error}): at most {max_pixels / 1e6:g} megapixels work"
-        raise UploadFault(413, "too_many_pixels", text) from None
+        raise ServiceError(413, "too_many_pixels", text) from None
     width, height = picture.size
     if width * height > max_pixels:
         text = (
             f"{name!r} has {_size(picture.size)} pixels, which is {width * height / 1e6:.1f} megapixels: "
             f"at most {max_pixels / 1e6:g} megapixels work"
         )
-        raise UploadFault(413, "too_many_pixels", text)
+        raise ServiceError(413, "too_many_pixels", text)
     if getattr(picture, "n_frames", 1) > 1:
         text = f"{name!r} has {getattr(picture, 'n_frames', 1)} frames: pictures of a single frame work"
-        raise UploadFault(422, "several_frames", text)
+        raise ServiceError(422, "several_frames", text)
     try:
         picture.load()
     except (OSError, ValueError, SyntaxError) as error:
-        raise UploadFault(
+        raise ServiceError(
             422, "truncated", f"{name!r} breaks off or is damaged ({error}): send it again, whole"
         ) from error
     return picture

@@ -27,20 +27,12 @@ from livedrag.server.device.engine import (
     RunProgress,
 )
 from livedrag.server.document.protocol import MAX_SEED, Generation, ModelInfo, Progress
+from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import Metrics
 from livedrag.server.settings import Settings
 
 USUAL_STEPS = 50
 """Of a model that does not say."""
-
-
-class GenerationError(Exception):
-    """A job that cannot be asked for, or is not there; the text says what would work."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
 
 
 class Line(Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
@@ -133,19 +125,19 @@ class Generations:
         metrics.gauge("livedrag_generations", "Pictures made from words, or being made.", lambda: len(self._jobs))
 
     def begin(self, prompt: str, seed: int | None, model: ModelInfo) -> GenerationJob:
-        """Have a picture made. Raises `GenerationError`."""
+        """Have a picture made. Raises `ServiceError`."""
         prompt = prompt.strip()
         if not prompt:
-            raise GenerationError(422, "empty_prompt", "the prompt is empty: say what the picture should show")
+            raise ServiceError(422, "empty_prompt", "the prompt is empty: say what the picture should show")
         if len(prompt) > self._settings.max_prompt:
             text = f"the prompt has {len(prompt)} characters: at most {self._settings.max_prompt} work"
-            raise GenerationError(422, "prompt_too_long", text)
+            raise ServiceError(422, "prompt_too_long", text)
         if seed is not None and not 0 <= seed <= MAX_SEED:
             text = f"the seed is {seed}: 0 to {MAX_SEED} works, or null for one at random"
-            raise GenerationError(422, "bad_seed", text)
+            raise ServiceError(422, "bad_seed", text)
         if self._engine.state != "ready":
             text = f"the device cannot generate now, its worker is {self._engine.state}: try again in a moment"
-            raise GenerationError(503, "no_device", text)
+            raise ServiceError(503, "no_device", text)
         self._make_room()
         generation = Generation(
             prompt=prompt,
@@ -169,24 +161,24 @@ class Generations:
         if not ended:
             most = self._settings.generations
             text = f"{len(self._jobs)} pictures are being generated: at most {most} at once work, try again in a moment"
-            raise GenerationError(429, "too_many_generations", text)
+            raise ServiceError(429, "too_many_generations", text)
         del self._jobs[min(ended, key=lambda job: (job.readers, job.used)).id]
 
     def find(self, id: str) -> GenerationJob:
-        """A job by its id, which is used by that. Raises `GenerationError`."""
+        """A job by its id, which is used by that. Raises `ServiceError`."""
         job = self._jobs.get(id)
         if job is None:
             text = f"there is no job {id[:100]!r}: it was cancelled, or nobody has used it for long. generate it again"
-            raise GenerationError(404, "unknown_generation", text)
+            raise ServiceError(404, "unknown_generation", text)
         job.used = self._clock()
         return job
 
     def finished(self, id: str) -> tuple[bytes, Generation]:
-        """The PNG of a job that is done, and how it was made. Raises `GenerationError`."""
+        """The PNG of a job that is done, and how it was made. Raises `ServiceError`."""
         job = self.find(id)
         if job.picture is None:
             why = "could not be made" if job.ended else "is not done yet: follow it until it is"
-            raise GenerationError(409, "not_generated", f"the picture of the job {id!r} {why}")
+            raise ServiceError(409, "not_generated", f"the picture of the job {id!r} {why}")
         return job.picture, job.generation
 
     async def follow(self, job: GenerationJob) -> AsyncIterator[bytes]:
@@ -206,7 +198,7 @@ class Generations:
             job.used = self._clock()
 
     def cancel(self, id: str) -> None:
-        """End a job that is being made, and forget it. Raises `GenerationError`."""
+        """End a job that is being made, and forget it. Raises `ServiceError`."""
         self._forget(self.find(id))
 
     def _forget(self, job: GenerationJob) -> None:

@@ -22,6 +22,7 @@ from livedrag.server.document.protocol import (
     ServerMessage,
     encode,
 )
+from livedrag.server.errors import LivedragError
 from livedrag.server.metrics import Metrics
 
 MAX_WAITING = 2000
@@ -42,7 +43,7 @@ VOLATILE = (
 )
 
 
-class Disconnect(Exception):
+class Disconnect(LivedragError):
     """The connection is to be closed with a code and a reason; ``fault`` is what the client is told before."""
 
     def __init__(self, code: int, fault: ErrorMessage) -> None:

@@ -99,6 +99,7 @@ from livedrag.server.document.protocol import (
     Welcome,
     tag_of,
 )
+from livedrag.server.errors import UnknownRoom
 from livedrag.server.images.animation import find_encoder
 from livedrag.server.images.mask import lets_nothing_change, rasterise, to_png
 from livedrag.server.metrics import Metrics
@@ -121,10 +122,6 @@ GOODBYE_SECONDS = 1.0
 """How long people have to hear that the server stops."""
 HOUSEKEEPING_SECONDS = 3600.0
 DAY = 86_400.0
-
-
-class UnknownRoom(Exception):
-    """There is no room by that id."""
 
 
 class RoomRegistry:
@@ -278,7 +275,7 @@ class RoomRegistry:
     async def _load(self, room: str) -> tuple[RoomDocument, SavedRoom]:
         saved = await asyncio.wrap_future(self.store.load(room))
         if saved is None:
-            raise UnknownRoom(f"there is no room {room!r}: make one with a picture")
+            raise UnknownRoom(room)
         assert self.model is not None
         opened = RoomDocument(room, saved.base, self.model, seq=saved.base_seq, records=saved.records, limits=self.most)
         run = opened.document.run

@@ -17,6 +17,7 @@ from typing import IO
 import msgspec
 
 from livedrag.server.document.members import Link, digest
+from livedrag.server.errors import UnknownRoom
 from livedrag.server.storage.archive_reader import (
     BASE,
     RECORDS,
@@ -39,12 +40,12 @@ def export_room(store: Store, room: str, file: IO[bytes]) -> None:
     """Write a room into ``file``.
 
     Raises:
-        ArchiveError: there is no such room.
+        UnknownRoom: there is no such room.
         StoreError: one of its pictures cannot be read.
     """
     saved = store.load(room).result()
     if saved is None:
-        raise ArchiveError(f"there is no room {room!r}")
+        raise UnknownRoom(room)
     _write(room, saved, store.picture_path, file)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from livedrag.server.errors import LivedragError, ServiceError
 
-class StoreError(Exception):
+
+class StoreError(ServiceError):
     """The data directory cannot be read or written; the message names the place and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(507, "not_saved", message)
 
-class ArchiveError(Exception):
+
+class ArchiveError(LivedragError):
     """A file is not a usable room archive; the message names what is wrong with it."""
 
 

@@ -1,8 +1,7 @@
-"""Guard: what every request and handshake passes. Host, Origin and rate are checked; browsers keep to us alone."""
+"""Security of every request and handshake: Host, Origin and rate are checked, and browsers get strict headers."""
 
 from __future__ import annotations
 
-import math
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from livedrag.server.access.credentials import Visitor
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
+from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import Metrics
 from livedrag.server.settings import Settings
 
@@ -22,9 +22,9 @@ HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 class SecurityMiddleware:
-    """Middleware: checks Host, Origin and rate, knows the base path, and adds headers that keep a browser to us alone.
+    """Checks Host, Origin and rate, handles the base path, and adds the security headers.
 
-    Origin is checked where a cookie could do something: in every handshake and whatever is more than reading.
+    Origin is checked where a cookie could do harm: in handshakes, and in requests that change something.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, limits: RateLimits, metrics: Metrics) -> None:
@@ -42,34 +42,30 @@ class SecurityMiddleware:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not allowed_host(host, self._hosts):
-            works = ", ".join(self._hosts) or "any well-formed name"
-            refusal = error_response(
-                400, "wrong_host", f"Host {host!r} is not served here: {works} (LIVEDRAG_ALLOWED_HOSTS)"
-            )
-            await refusal(scope, receive, send)
+            allowed = ", ".join(self._hosts) or "any well-formed name"
+            text = f"Host {host!r} is not allowed, only {allowed} (set LIVEDRAG_ALLOWED_HOSTS)"
+            await error_response(ServiceError(400, "wrong_host", text))(scope, receive, send)
         elif origin is not None and scope.get("method") not in SAFE_METHODS and not self._same_origin(origin, host):
-            text = f"Origin {origin!r} is not this server ({host}): LIVEDRAG_ALLOWED_ORIGINS says which others may be"
-            await error_response(403, "wrong_origin", text)(scope, receive, send)
+            text = f"Origin {origin!r} is not allowed, only {host} itself (set LIVEDRAG_ALLOWED_ORIGINS)"
+            await error_response(ServiceError(403, "wrong_origin", text))(scope, receive, send)
         else:
             app = self._app if scope["type"] == "websocket" else self._limited(scope)
             path = scope["path"]
             if path != self._base and not path.startswith(f"{self._base}/"):
-                path = self._base + path  # a proxy has taken it away
+                path = self._base + path  # a proxy has removed it
             await app(
                 {**scope, "root_path": self._base, "path": path}, receive, _with_headers(send, security_headers(host))
             )
 
     def _limited(self, scope: Scope) -> ASGIApp:
-        """The application, or what answers in its place where too much is asked for, or a slash is missing."""
+        """The application, or a redirect or an error in its place."""
         if self._base and scope["path"] == self._base:
             return RedirectResponse(f"{self._base}/", 308)
         try:
             self._limits.check_address(address_of(HTTPConnection(scope)), "request")
         except RateLimited as error:
             self._metrics.rejects.add(error.setting)
-            response = error_response(429, "slow_down", str(error))
-            response.headers["Retry-After"] = str(math.ceil(error.seconds))
-            return response
+            return error_response(error)
         return self._app
 
     def _same_origin(self, origin: str, host: str) -> bool:
@@ -85,7 +81,7 @@ def allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
 
 
 def security_headers(host: str) -> dict[str, str]:
-    """Nothing from other hosts, no frames, no guessing of types; ``host`` is a checked Host header."""
+    """Headers that forbid other hosts, frames and type sniffing; ``host`` is a checked Host header."""
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
@@ -117,25 +113,26 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Where a request comes from, or whom a trusted proxy asks for."""
+    """The client's address; behind a trusted proxy, the one that it forwards for."""
     return connection.client.host if connection.client is not None else ""
 
 
 def visitor_of(connection: HTTPConnection) -> Visitor:
-    """What a request says of who it is from. A cookie counts in a handshake that says, as browsers do, from what page.
+    """Who sends a request. In a handshake a cookie counts only beside an Origin, which browsers always send.
 
-    That the page is our own, `SecurityMiddleware` has checked.
+    `SecurityMiddleware` has checked that the Origin is allowed.
     """
     headers = connection.headers
     trusted = connection.scope["type"] == "http" or "origin" in headers
     return Visitor(
         address=address_of(connection),
         cookie=connection.cookies.get(COOKIE, "") if trusted else "",
-        password=unquote(headers.get("livedrag-password", "")),  # else only some letters could be sent
+        password=unquote(headers.get("livedrag-password", "")),  # quoted: headers are not Unicode
         name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
     )
 
 
-def error_response(status: int, reason: str, message: str) -> JSONResponse:
-    """How every error looks."""
-    return JSONResponse({"error": {"reason": reason, "message": message}}, status)
+def error_response(error: ServiceError) -> JSONResponse:
+    """The response to every request that is refused or fails."""
+    body = {"error": {"reason": error.reason, "message": str(error)}}
+    return JSONResponse(body, error.status, headers=error.headers)

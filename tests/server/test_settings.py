@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.settings import Rate, SettingsFault, resolve
+from livedrag.server.settings import Rate, SettingsError, resolve
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_defaults() -> None:
@@ -70,6 +70,6 @@ def test_rates_and_switches_are_read() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(environment: dict[str, str], quoted: str) -> None:
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(SettingsError) as caught:
         resolve(environment, {})
     assert quoted in str(caught.value)

@@ -10,12 +10,13 @@ import msgspec
 from livedrag.server.document.protocol.base import VERSION, Id
 from livedrag.server.document.protocol.client_messages import ClientMessage, Request
 from livedrag.server.document.protocol.server_messages import ServerMessage
+from livedrag.server.errors import LivedragError
 from livedrag.server.settings import Settings
 
 REQUESTS = frozenset(str(record.__struct_config__.tag) for record in get_args(Request))
 
 
-class ProtocolError(Exception):
+class ProtocolError(LivedragError):
     """A message that does not follow the protocol.
 
     ``op_id`` is set if the message is a request with an invalid content: it is rejected, and the connection continues.

@@ -53,8 +53,9 @@ from livedrag.server.document.protocol import (
     Stroke,
     decode_server,
 )
+from livedrag.server.errors import UnknownRoom
 from livedrag.server.rooms.outbox import Disconnect, Outbox
-from livedrag.server.rooms.registry import RoomRegistry, UnknownRoom
+from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import LiveRoom, RasterisedMask, RoomSession
 from livedrag.server.settings import Settings
 from livedrag.server.storage import Store, StoreError

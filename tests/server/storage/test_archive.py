@@ -25,6 +25,7 @@ from livedrag.server.document.protocol import (
     Raster,
     StartRun,
 )
+from livedrag.server.errors import UnknownRoom
 from livedrag.server.storage import SavedRoom, Store
 from livedrag.server.storage.archive import export_room, import_room
 from livedrag.server.storage.archive_reader import MAX_ENTRIES
@@ -148,7 +149,7 @@ def test_a_room_that_is_there_already_can_be_taken_in_as_a_new_one(tmp_path: Pat
 
 
 def test_no_room_no_archive(tmp_path: Path) -> None:
-    with Store(tmp_path) as store, pytest.raises(ArchiveError, match="no room 'nobody'"):
+    with Store(tmp_path) as store, pytest.raises(UnknownRoom, match="no room 'nobody'"):
         export_room(store, "nobody", io.BytesIO())
 
 

@@ -157,7 +157,7 @@ NOISE = Image.effect_noise((64, 64), 100)
         (huge_png(8000, 5000), {}, 413, "too_many_pixels", "8000 x 5000 pixels, which is 40.0 megapixels: at most 25"),
         (huge_png(60000, 60000), {}, 413, "too_many_pixels", "at most 25 megapixels"),
         (png() + bytes(21 * 2**20), {}, 413, "too_large", "'x.png' has 21.0 MiB (22020"),
-        (png() + bytes(30 * 2**20), {}, 413, "too_large", "): at most 20 MiB work"),
+        (png() + bytes(30 * 2**20), {}, 413, "too_large", "): at most 20 MiB are allowed"),
         (png(), {"prompt": "x" * 1001}, 422, "prompt_too_long", "1001 characters: at most 1000"),
         (png(), {"drags": "[[1, 2]]"}, 422, "bad_drags", "[[1, 2]]"),
         (png(), {"drags": '[{"handle": [1, 1], "target": [64, 1]}]'}, 422, "bad_drags", "target (64, 1) lies outside"),
@@ -173,7 +173,7 @@ NOISE = Image.effect_noise((64, 64), 100)
         (png(16, 129), {}, 422, "too_narrow", "16 x 129 pixels, too long and narrow to edit: at most 8 to 1 works"),
         (png(), {"mask": png(color="#7f7f7f", mode="L")}, 422, "mask_empty", "no white (its brightest grey is 127"),
         (png(), {"mask": b"no mask"}, 422, "not_a_picture", "b'no mask'"),
-        (png(), {"mask": "no file"}, 422, "missing_file", "'mask'"),
+        (png(), {"mask": "no file"}, 422, "missing_file", "form field 'mask' must be a file, got text"),
     ],
 )
 def test_bad_input_is_refused_and_the_server_goes_on(
@@ -320,7 +320,7 @@ def test_pictures_are_decoded_few_at_a_time(address: str, monkeypatch: pytest.Mo
         at_once -= 1
         return read_picture(*given)
 
-    monkeypatch.setattr("livedrag.server.web.app.read_picture", slow)
+    monkeypatch.setattr("livedrag.server.web.endpoints.rooms.read_picture", slow)
     with ThreadPoolExecutor(6) as people:
         rooms = list(people.map(lambda _: create_room(address, png()), range(6)))
     assert (len({room.id for room in rooms}), most) == (6, 2)
@@ -375,7 +375,9 @@ def test_who_is_put_out_while_sending_does_nothing_more(
 def test_an_export_of_a_room_just_deleted_is_no_fault_of_the_server(
     address: str, room: NewRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("livedrag.server.web.app.export_room", lambda store, id, file: export_room(store, "gone", file))
+    monkeypatch.setattr(
+        "livedrag.server.web.endpoints.rooms.export_room", lambda store, id, file: export_room(store, "gone", file)
+    )
     with pytest.raises(RequestFailed, match="no room 'gone'") as caught:
         get(address, room, "export")
     assert (caught.value.status, caught.value.reason) == (404, "unknown_room")
@@ -798,7 +800,7 @@ def test_without_an_encoder_there_is_no_film(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("livedrag.server.rooms.registry.find_encoder", lambda: None)
     with quiet_server(tmp_path) as (address, _):
         assert json.loads(request(address, "GET", "/healthz"))["capabilities"] == []
-        with pytest.raises(RequestFailed, match=r"trajectory\.webp works") as caught:
+        with pytest.raises(RequestFailed, match=r"use trajectory\.webp") as caught:
             get(address, create_room(address, png()), "trajectory.mp4")
         assert (caught.value.status, caught.value.reason) == (404, "no_encoder")
 
@@ -809,6 +811,24 @@ def test_an_encoder_that_cannot_says_why(tmp_path: Path) -> None:
     broken.chmod(0o755)
     with pytest.raises(AnimationError, match="no such codec"):
         encode_mp4([webp("red"), webp("blue")], str(broken))
+
+
+def test_a_failing_encoder_is_a_named_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "ffmpeg"
+    broken.write_text("#!/bin/sh\necho no such codec >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("livedrag.server.rooms.registry.find_encoder", lambda: str(broken))
+    data = tmp_path / "data"
+    with quiet_server(data) as (address, _):
+        room = create_room(address, png())
+        moments = [
+            SavedMoment(info=MomentInfo(id=id, parent=None, iteration=id, time=1.0), tracked={}) for id in (0, 1)
+        ]
+        moments[1] = SavedMoment(info=MomentInfo(id=1, parent=0, iteration=1, time=1.0), tracked={})
+        keep_frames(data, room.id, moments, {0: webp("red"), 1: webp("blue")})
+        with pytest.raises(RequestFailed, match="no such codec") as caught:
+            get(address, room, "trajectory.mp4")
+    assert (caught.value.status, caught.value.reason) == (503, "encoder_failed")
 
 
 def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path) -> None:

@@ -356,14 +356,14 @@ async def closed_with(address: str, path: str, *messages: bytes | str) -> tuple[
     [
         ([b"\xc1garbage"], 4400, "garbage"),
         (["text"], 4400, "'text'"),
-        ([encode(Edit(op_id="o", base=0, op=D1))], 4400, "'edit': say 'hello' first"),
+        ([encode(Edit(op_id="o", base=0, op=D1))], 4400, "'edit': send 'hello' first"),
         ([encode(Hello(version="livedrag.v9", secret="x"))], 4406, "'livedrag.v9'"),
         ([encode(Hello(version=VERSION, secret="wrong"))], 4403, "does not open room"),
         (["hello", b"\xc1"], 4400, "MessagePack"),
         (["hello", b"x" * 70_000], 1009, "70000 bytes: at most 65536"),
         (["hello", "hello"], 4400, "second time"),
         (["hello", msgpack.packb({"type": "explode"})], 4400, "explode"),
-        ([], 4408, "no hello came within 1 s"),
+        ([], 4408, "no 'hello' within 1 s"),
     ],
 )
 def test_nonsense_is_answered_and_closes_that_connection_alone(

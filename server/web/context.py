@@ -1,0 +1,74 @@
+"""What every endpoint has at hand: the rooms, the settings, and who is asking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from starlette.requests import Request
+
+from livedrag.server.access.rate_limits import AddressAction
+from livedrag.server.document.members import RANKS
+from livedrag.server.document.protocol import Role
+from livedrag.server.errors import ServiceError
+from livedrag.server.rooms.registry import RoomRegistry
+from livedrag.server.rooms.room import LiveRoom
+from livedrag.server.settings import Settings
+from livedrag.server.web.security import address_of, visitor_of
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Context:
+    """The state of one application. The semaphores bound what takes much memory or a whole core."""
+
+    registry: RoomRegistry
+    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    animators: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    exporters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+
+    @property
+    def settings(self) -> Settings:
+        """The server's settings."""
+        return self.registry.settings
+
+    async def decode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``work`` on a picture's pixels in a thread, few at a time."""
+        async with self.decoders:
+            return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that serves the request."""
+    context: Context = request.app.state.context
+    return context
+
+
+def check_rate(request: Request, action: AddressAction) -> None:
+    """Count an action of the request's address. Raises `RateLimited`."""
+    context_of(request).registry.limits.check_address(address_of(request), action)
+
+
+async def check_password(request: Request) -> None:
+    """Raise `PasswordRequired` unless the request has the server's password, or there is none."""
+    await context_of(request).registry.doors.check_password(visitor_of(request))
+
+
+async def enter(request: Request, least: Role = "viewer") -> tuple[LiveRoom, str]:
+    """The room of a request and the person who sends it, who must have at least the role ``least``."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    bearer = secret.strip() if scheme.lower() == "bearer" else ""
+    doors = context_of(request).registry.doors
+    live, person = await doors.visit(request.path_params["room"], visitor_of(request), bearer)
+    role = live.guests.role(person) or "viewer"
+    if RANKS[role] < RANKS[least]:
+        texts = {
+            "editor": "your link is view only: ask for a link to edit",
+            "owner": "only an owner of the room can do this",
+        }
+        raise ServiceError(403, "forbidden", texts[least])
+    return live, person

@@ -1,0 +1,143 @@
+"""The pictures of a room: the uploaded one, the result, masks, the timeline and its animations."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+
+import msgspec
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from livedrag.server.document.protocol import Edited, Id, Picture, Raster
+from livedrag.server.errors import ServiceError
+from livedrag.server.images.animation import animate, encode_mp4
+from livedrag.server.images.mask import to_png
+from livedrag.server.images.uploads import read_mask
+from livedrag.server.rooms.room import LiveRoom
+from livedrag.server.web.body import BoundedBody
+from livedrag.server.web.context import context_of, enter
+
+
+async def picture(request: Request) -> Response:
+    """The uploaded picture."""
+    live, _ = await enter(request)
+    return _png(request, live.room.document.picture.sha256)
+
+
+async def result(request: Request) -> Response:
+    """The picture that the last run produced."""
+    live, _ = await enter(request)
+    result = live.document.result
+    if result is None:
+        text = f"room {live.room.id!r} has no result yet: press Drag and wait for the end"
+        raise ServiceError(404, "no_result", text)
+    return _png(request, result.sha256)
+
+
+async def mask(request: Request) -> Response:
+    """The mask as it is now, white may change; all white where nothing was painted."""
+    live, _ = await enter(request)
+    png = await context_of(request).registry.mask_png(live)
+    if png is None:
+        png = await asyncio.to_thread(_white, live.room.document.picture)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+async def loaded_mask(request: Request) -> Response:
+    """A mask file that was loaded into the room."""
+    live, _ = await enter(request)
+    sha256 = request.path_params["sha256"]
+    loaded = {layer.sha256 for layer in live.room.document.mask if isinstance(layer, Raster)}
+    if sha256 not in loaded:
+        raise ServiceError(404, "unknown_mask", f"room {live.room.id!r} has no loaded mask {sha256!r} now")
+    return _png(request, sha256)
+
+
+async def load_mask(request: Request) -> Response:
+    """Replace the mask by an uploaded one, as an edit. ``Op-Id`` makes a retry harmless."""
+    live, by = await enter(request, "editor")
+    context = context_of(request)
+    op_id = _op_id(request)
+    body = BoundedBody(request, context.settings.max_upload_bytes, "the mask")
+    try:
+        data = await body.request.body()
+    except ServiceError:
+        await body.drain()
+        raise
+    picture = live.room.document.picture
+    size = (picture.width, picture.height)
+    png = await context.decode(read_mask, data, "mask", size, context.settings.max_pixels)
+    sha256 = await asyncio.to_thread(context.registry.store.put_picture, png)
+    live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
+    record = await context.registry.load_mask(live, by, op_id, Raster(id=op_id, sha256=sha256))
+    if not isinstance(record, Edited) or not isinstance(record.op, Raster):
+        text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
+        raise ServiceError(409, "op_id_used", text)
+    return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
+
+
+async def moment(request: Request) -> Response:
+    """The thumbnail of a step on the timeline."""
+    live, _ = await enter(request)
+    id = request.path_params["moment"]
+    thumbnail = live.thumbnails.get(id)
+    if thumbnail is None:
+        raise ServiceError(
+            404, "unknown_moment", f"there is no picture of moment {id}: the timeline has no such step now"
+        )
+    # Not immutable: a picture that is prepared again has another timeline, with the same ids.
+    etag = f'"{hashlib.sha256(thumbnail).hexdigest()}"'
+    headers = {"Cache-Control": "private, no-cache", "ETag": etag}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(thumbnail, media_type="image/webp", headers=headers)
+
+
+async def trajectory_webp(request: Request) -> Response:
+    """The timeline as an animated WebP."""
+    live, _ = await enter(request)
+    async with context_of(request).animators:
+        webp = await asyncio.to_thread(animate, await _timeline_frames(request, live))
+    return Response(webp, media_type="image/webp", headers={"Cache-Control": "no-store"})
+
+
+async def trajectory_mp4(request: Request) -> Response:
+    """The timeline as an MP4, where there is an encoder."""
+    live, _ = await enter(request)
+    encoder = context_of(request).registry.encoder
+    if encoder is None:
+        text = "this server has no ffmpeg that makes MP4s: use trajectory.webp, or install livedrag's extra mp4"
+        raise ServiceError(404, "no_encoder", text)
+    async with context_of(request).animators:
+        mp4 = await asyncio.to_thread(encode_mp4, await _timeline_frames(request, live), encoder)
+    return Response(mp4, media_type="video/mp4", headers={"Cache-Control": "no-store"})
+
+
+async def _timeline_frames(request: Request, live: LiveRoom) -> list[bytes]:
+    frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.room.id)
+    if len(frames) < 2:
+        text = f"room {live.room.id!r} has no trajectory yet: press Drag and wait for the end"
+        raise ServiceError(404, "no_trajectory", text)
+    return [frame.data for frame in frames]
+
+
+def _op_id(request: Request) -> str:
+    op_id = request.headers.get("op-id") or secrets.token_urlsafe(12)
+    try:
+        return msgspec.convert(op_id, Id)
+    except msgspec.ValidationError as error:
+        raise ServiceError(422, "bad_op_id", f"Op-Id {op_id!r}: {error}") from None
+
+
+def _png(request: Request, sha256: str) -> Response:
+    path = context_of(request).registry.store.picture_path(sha256)
+    return FileResponse(
+        path, media_type="image/png", headers={"Cache-Control": "private, no-cache", "ETag": f'"{sha256}"'}
+    )
+
+
+def _white(picture: Picture) -> bytes:
+    return to_png(Image.new("L", (picture.width, picture.height), 255))

@@ -1,0 +1,171 @@
+"""Rooms as a whole: create, delete, export."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+import msgspec
+from PIL import Image
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
+from livedrag.server.document.protocol import XY, Document, Drag, MaskLayer, Picture, Raster, RoomLimits
+from livedrag.server.errors import ServiceError
+from livedrag.server.images.mask import to_png
+from livedrag.server.images.uploads import read_mask, read_picture
+from livedrag.server.rooms.generation import steps_of
+from livedrag.server.settings import MIB
+from livedrag.server.storage.archive import export_room
+from livedrag.server.web.body import BoundedBody, read_json, too_large
+from livedrag.server.web.context import Context, check_password, check_rate, context_of, enter
+
+log = logging.getLogger(__name__)
+
+FIELD_BYTES = 5 * MIB
+"""Of an upload form beside its picture: mask, prompt, drags."""
+
+
+class NewDrag(msgspec.Struct, forbid_unknown_fields=True):
+    """A drag as a form has it."""
+
+    handle: XY
+    target: XY
+
+
+class FromGeneration(msgspec.Struct, forbid_unknown_fields=True):
+    """The id of the generated picture that a room is made of."""
+
+    generation: str
+
+
+async def create(request: Request) -> Response:
+    """Create a room from an uploaded form, or from a generated picture by its id."""
+    check_rate(request, "create")
+    await check_password(request)
+    context = context_of(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        document = await _generated_document(request)
+    else:
+        document = await _uploaded_document(request)
+    room, secret = await context.registry.create(document)
+    log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
+    url = f"{context.settings.base_path}/r/{room}#{secret}"
+    return JSONResponse({"room": room, "secret": secret, "url": url}, 201)
+
+
+async def delete(request: Request) -> Response:
+    """Delete the room with everything in it."""
+    live, _ = await enter(request, "owner")
+    await context_of(request).registry.delete(live)
+    return Response(status_code=204)
+
+
+async def export(request: Request) -> Response:
+    """The room with everything in it, as a zip that another server can import."""
+    live, _ = await enter(request, "editor")
+    context = context_of(request)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - sent after this has returned
+    try:
+        async with context.exporters:
+            await asyncio.to_thread(export_room, context.registry.store, live.room.id, file)
+    except BaseException:
+        file.close()
+        raise
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    headers = {
+        "Content-Disposition": f'attachment; filename="livedrag-{live.room.id}.zip"',
+        "Content-Length": str(size),
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+
+
+async def _generated_document(request: Request) -> Document:
+    registry = context_of(request).registry
+    png, generation = registry.generations.finished((await read_json(request, FromGeneration)).generation)
+    width, height = Image.open(io.BytesIO(png)).size
+    sha256 = await asyncio.to_thread(registry.store.put_picture, png)
+    assert registry.model is not None
+    usual = generation.ddim_steps == steps_of(registry.model)
+    return Document(
+        picture=Picture(sha256=sha256, width=width, height=height, generation=generation),
+        prompt=generation.prompt,
+        settings={} if usual else {"ddim_steps": generation.ddim_steps},
+    )
+
+
+async def _uploaded_document(request: Request) -> Document:
+    context = context_of(request)
+    body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
+    try:
+        async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
+            return await _document(context, form)
+    except (ServiceError, HTTPException):
+        await body.drain()
+        raise
+
+
+async def _document(context: Context, form: FormData) -> Document:
+    settings, registry = context.settings, context.registry
+    prompt = str(form.get("prompt") or "")
+    try:
+        check_prompt(prompt, registry.most)
+    except Refused as refusal:
+        raise ServiceError(422, "prompt_too_long", str(refusal)) from None
+    data, name = await _file(form, "picture", settings.max_upload_bytes)
+    image = await context.decode(read_picture, data, name, settings.max_pixels)
+    width, height = image.size
+    drags = parse_drags(str(form.get("drags") or "[]"), Picture(sha256="", width=width, height=height), registry.most)
+    mask: tuple[MaskLayer, ...] = ()
+    if "mask" in form:
+        data, name = await _file(form, "mask", settings.max_upload_bytes)
+        png = await context.decode(read_mask, data, name, image.size, settings.max_pixels)
+        mask = (Raster(id="uploaded", sha256=await asyncio.to_thread(registry.store.put_picture, png)),)
+    png = await context.decode(to_png, image)
+    sha256 = await asyncio.to_thread(registry.store.put_picture, png)
+    return Document(picture=Picture(sha256=sha256, width=width, height=height), drags=drags, mask=mask, prompt=prompt)
+
+
+async def _file(form: FormData, field: str, limit: int) -> tuple[bytes, str]:
+    upload = form.get(field)
+    if not isinstance(upload, UploadFile):
+        got = "is missing" if upload is None else "must be a file, got text"
+        raise ServiceError(422, "missing_file", f"form field {field!r} {got}")
+    if upload.size is not None and upload.size > limit:
+        raise too_large(upload.size, limit, repr(upload.filename))
+    return await upload.read(), upload.filename or field
+
+
+def parse_drags(text: str, picture: Picture, limits: RoomLimits) -> dict[str, Drag]:
+    """Drags from a form's JSON. Raises `ServiceError`."""
+    try:
+        drags = msgspec.json.decode(text, type=list[NewDrag])
+    except msgspec.MsgspecError as error:
+        example = '[{"handle": [x, y], "target": [x, y]}]'
+        raise ServiceError(422, "bad_drags", f"drags {text[:100]!r}: {error}; expected {example}") from None
+    try:
+        check_drag_count(len(drags), limits)
+    except Refused as refusal:
+        raise ServiceError(422, "too_many", str(refusal)) from None
+    for drag in drags:
+        try:
+            check_drag(picture, drag.handle, drag.target)
+        except Refused as refusal:
+            raise ServiceError(422, "bad_drags", str(refusal)) from None
+    return {f"d{index}": Drag(handle=drag.handle, target=drag.target) for index, drag in enumerate(drags, 1)}
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """A file in pieces; it is closed at the end."""
+    with file:
+        while piece := file.read(MIB):
+            yield piece

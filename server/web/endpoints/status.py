@@ -1,0 +1,36 @@
+"""How the server is doing, for people who run it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from livedrag.server.errors import ServiceError
+from livedrag.server.metrics import CONTENT_TYPE
+from livedrag.server.version import version
+from livedrag.server.web.context import context_of
+
+
+async def health(request: Request) -> Response:
+    """Version, model, capabilities and the worker's state."""
+    registry = context_of(request).registry
+    return JSONResponse(
+        {
+            "status": "ok",
+            "version": version(),
+            "model": registry.model.name if registry.model else None,
+            "worker": registry.engine.state,
+            "capabilities": registry.capabilities,
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """Counters, in the text format of Prometheus."""
+    context = context_of(request)
+    if not context.settings.metrics:
+        raise ServiceError(404, "no_metrics", "this server shows no metrics (LIVEDRAG_METRICS)")
+    return Response(
+        context.registry.metrics.text(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+    )

@@ -1,0 +1,87 @@
+"""Serving: the listening socket, uvicorn's configuration and an orderly end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from livedrag.server.device.engine import Engine
+from livedrag.server.errors import LivedragError
+from livedrag.server.rooms.registry import RoomRegistry
+from livedrag.server.settings import Settings
+from livedrag.server.storage.store import Store
+from livedrag.server.web.app import create_app
+
+
+class ListenError(LivedragError):
+    """The server cannot listen at its address."""
+
+
+async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, Server], None]) -> None:
+    """Serve until a signal, or until `Server.should_exit`.
+
+    Args:
+        started: called once with the address and the server, when both the model and the port are ready.
+
+    Raises:
+        ListenError: the port is taken.
+        StoreError: the data directory cannot be used.
+        EngineError: the model cannot be loaded.
+    """
+    with listen(settings.host, settings.port) as listener, Store(settings.data_dir) as store:
+        async with RoomRegistry(settings, store, engine) as registry:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            server = Server(configuration(create_app(registry), settings), registry)
+            started(f"http://{shown}:{port}", server)
+            await server.serve(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ListenError`."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        text = f"cannot listen at {host}, port {port}: {error.strerror or error}. Choose others with --host and --port"
+        raise ListenError(text) from error
+
+
+def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """uvicorn's configuration: no compression of frames, which are compressed pictures, and pings by the server."""
+    return uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=16 * settings.max_message_bytes,  # beyond our own limit, whose error says more
+        ws_ping_interval=settings.heartbeat,
+        ws_ping_timeout=settings.deadline - settings.heartbeat,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        lifespan="off",
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn that does not raise a signal again once it has stopped: the caller has more to close."""
+
+    def __init__(self, config: uvicorn.Config, registry: RoomRegistry) -> None:
+        super().__init__(config)
+        self._registry = registry
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell clients that they may reconnect, then close their connections."""
+        await self._registry.say_goodbye()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
