@@ -7,7 +7,7 @@ import io
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from livedrag.server.device.engine import (
     AnyEvent,
     DesiredState,
     Engine,
+    EventHandler,
     Prepare,
     PreviewReady,
     RunFinished,
@@ -71,28 +72,28 @@ class QuietEngine(Engine):
 
     def __init__(self) -> None:
         self.commands: queue.Queue[AnyCommand] = queue.Queue()
-        self.goals: dict[str, DesiredState] = {}
+        self.desired: dict[str, DesiredState] = {}
 
-    async def start(self, tell: Callable[[AnyEvent], None]) -> ModelInfo:
-        self._loop, self._tell = asyncio.get_running_loop(), tell
+    async def start(self, on_event: EventHandler) -> ModelInfo:
+        self._loop, self._tell = asyncio.get_running_loop(), on_event
         self.state = "ready"
         return MODEL
 
     def submit(self, command: AnyCommand) -> None:
         self.commands.put(command)
         match command:
-            case Start(goal=goal) | UpdateRun(goal=goal):
-                self.goals[goal.room] = goal
+            case Start(desired=desired) | UpdateRun(desired=desired):
+                self.desired[desired.room] = desired
             case Stop(room=room, run=run):
-                goal = self.goals[room]
-                tracked = {id: grip.target for id, grip in goal.drags.items()}
+                desired = self.desired[room]
+                tracked = {id: grip.target for id, grip in desired.drags.items()}
                 self._tell(
                     RunFinished(
                         room=room,
                         run=run,
                         outcome="stopped",
                         iterations=3,
-                        seq=goal.seq,
+                        seq=desired.seq,
                         tracked=tracked,
                         picture=png(),
                     )
@@ -125,7 +126,7 @@ class QuietEngine(Engine):
         """The next command of a kind for a room."""
         while True:
             command = self.commands.get(timeout=seconds)
-            about = command.goal.room if isinstance(command, Start | UpdateRun | Prepare | Seek) else command.room
+            about = command.desired.room if isinstance(command, Start | UpdateRun | Prepare | Seek) else command.room
             if isinstance(command, kind) and about == room:
                 return command
 

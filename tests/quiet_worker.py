@@ -64,15 +64,15 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                 case None:
                     return
                 case Start() | Prepare() as command:
-                    work[command.goal.room] = command
+                    work[command.desired.room] = command
                 case Generate(room=room) as command:
                     work[room] = command
                 case Stop(run=run):
                     stopped.add(run)
-                case Seek(goal=goal, moment=moment):
+                case Seek(desired=desired, moment=moment):
                     known = moment < 100
-                    answer = SeekCompleted(room=goal.room, moment=moment, tracked={})
-                    refusal = CommandFailed(room=goal.room, message="not kept", moment=moment)
+                    answer = SeekCompleted(room=desired.room, moment=moment, tracked={})
+                    refusal = CommandFailed(room=desired.room, message="not kept", moment=moment)
                     _tell(connection, answer if known else refusal)
                 case ResetSession(room=room):
                     _note(folder, f"rewound {room}")
@@ -81,7 +81,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                     work.pop(room, None)
                     if wipe:
                         _note(folder, f"wiped {room}")
-                    _tell(connection, SessionReleased(room=room, forgotten=True))
+                    _tell(connection, SessionReleased(room=room, requested=True))
                 case _:
                     pass
         for room, command in list(work.items()):
@@ -123,7 +123,7 @@ def _step(
         return True
     points = Points(run=run, iteration=count, handles={}, distances={}, loss=0.0)
     _tell(connection, RunProgress(room=room, record=points))
-    ends = run in stopped or count >= int(command.goal.settings["max_iterations"])
+    ends = run in stopped or count >= int(command.desired.settings["max_iterations"])
     if ends:
         _tell(
             connection,
@@ -132,7 +132,7 @@ def _step(
                 run=run,
                 outcome="stopped" if run in stopped else "exhausted",
                 iterations=count,
-                seq=command.goal.seq,
+                seq=command.desired.seq,
                 tracked={},
             ),
         )

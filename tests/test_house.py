@@ -39,7 +39,7 @@ SERVER = [
     ["web", "rooms_command"],
     ["__main__"],
 ]
-ON_THE_DEVICE = {"worker", "stages", "sessions", "job"}
+ON_THE_DEVICE = {"worker", "stages", "sessions", "job", "pictures", "model_info"}
 """Modules of `server.device` that run in the worker's process."""
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 WEB = {"starlette", "uvicorn", "websockets"}

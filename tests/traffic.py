@@ -35,15 +35,15 @@ class BusyEngine(QuietEngine):
 
     def submit(self, command: AnyCommand) -> None:
         match command:
-            case Start(run=run, goal=goal):
-                self.goals[goal.room] = goal
-                self._showing[goal.room] = asyncio.get_running_loop().create_task(self._show(goal.room, run))
+            case Start(run=run, desired=desired):
+                self.desired[desired.room] = desired
+                self._showing[desired.room] = asyncio.get_running_loop().create_task(self._show(desired.room, run))
             case Stop(room=room, run=run) if room in self._showing:
                 self._showing.pop(room).cancel()
-                goal = self.goals[room]
+                desired = self.desired[room]
                 self._tell(
                     RunFinished(
-                        room=room, run=run, outcome="stopped", iterations=1, seq=goal.seq, tracked={}, picture=png()
+                        room=room, run=run, outcome="stopped", iterations=1, seq=desired.seq, tracked={}, picture=png()
                     )
                 )
 

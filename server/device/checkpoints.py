@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -80,23 +81,42 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
         iterations: that this run had made.
         branched_at: how many of them before it went on from another moment of the timeline.
         has_picture: whether a run had left a picture.
-        goal: that the session followed.
+        desired: that the session followed.
         moments, current: its timeline.
-        sought: the moment to go back to when the session is opened; asked for while it was on disk alone.
-        rewound: likewise back to the uploaded picture.
+        pending_seek: the moment to jump to when the session is opened next: a `Seek` while it was only on disk.
+        pending_reset: likewise back to the uploaded picture: a `ResetSession`.
+        parts: by name.
     """
 
     picture: str
-    goal: DesiredState
+    desired: DesiredState
     run: str = ""
     iterations: int = 0
     branched_at: int = 0
     has_picture: bool = False
     moments: list[SavedMoment] = []
     current: int | None = None
-    sought: int | None = None
-    rewound: bool = False
-    pieces: dict[str, PartRef] = {}
+    pending_seek: int | None = None
+    pending_reset: bool = False
+    parts: dict[str, PartRef] = {}
+
+
+RENAMED = {"goal": "desired", "sought": "pending_seek", "rewound": "pending_reset", "pieces": "parts"}
+"""Fields of a `Checkpoint` that version 0.1 wrote under other names."""
+RENAMED_IN_STATE = {"drawn": "generation"}
+RENAMED_IN_DRAGS = {"grabbed": "handle_version"}
+
+
+def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A decoded checkpoint with the names that its fields have now, whatever version wrote it."""
+    checkpoint = _renamed(raw, RENAMED)
+    state = _renamed(checkpoint["desired"], RENAMED_IN_STATE)
+    drags = {id: _renamed(drag, RENAMED_IN_DRAGS) for id, drag in state["drags"].items()}
+    return {**checkpoint, "desired": {**state, "drags": drags}}
+
+
+def _renamed(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in fields.items()}
 
 
 class Checkpoints:
@@ -112,7 +132,7 @@ class Checkpoints:
     def save(
         self, room: str, checkpoint: Checkpoint, parts: Sequence[Part], before: Checkpoint | None = None
     ) -> Checkpoint:
-        """Write a checkpoint, durably; returns it with its pieces.
+        """Write a checkpoint, durably; returns it with its parts.
 
         Args:
             parts: all of them.
@@ -123,9 +143,9 @@ class Checkpoints:
         """
         folder = self._of(room)
         folder.mkdir(parents=True, exist_ok=True)
-        known = {} if before is None else before.pieces
-        pieces = {part.name: self._piece(folder, part, known.get(part.name)) for part in parts}
-        saved = msgspec.structs.replace(checkpoint, pieces=pieces)
+        known = {} if before is None else before.parts
+        refs = {part.name: self._piece(folder, part, known.get(part.name)) for part in parts}
+        saved = msgspec.structs.replace(checkpoint, parts=refs)
         self._list(folder, saved)
         return saved
 
@@ -141,9 +161,9 @@ class Checkpoints:
         """The checkpoints of a room that are whole, newest first, with their parts by name."""
         for checkpoint in self._lists(room):
             with contextlib.suppress(CheckpointError):
-                yield checkpoint, {name: self._read(room, name, piece) for name, piece in checkpoint.pieces.items()}
+                yield checkpoint, {name: self._read(room, name, piece) for name, piece in checkpoint.parts.items()}
 
-    def kept(self, room: str) -> TimelineChanged | None:
+    def load_timeline(self, room: str) -> TimelineChanged | None:
         """The timeline of a room with all thumbnails, as a `TimelineChanged`; None without a checkpoint."""
         for checkpoint in self._lists(room):
             with contextlib.suppress(CheckpointError):
@@ -170,7 +190,7 @@ class Checkpoints:
     def pictures(self, room: str, checkpoint: Checkpoint, kind: str) -> dict[int, bytes]:
         """The ``thumbnails`` or ``frames`` of a checkpoint, by moment. Raises `CheckpointError`."""
         found: dict[int, bytes] = {}
-        for name, piece in checkpoint.pieces.items():
+        for name, piece in checkpoint.parts.items():
             if name.startswith(f"{kind}-"):
                 found |= msgspec.msgpack.decode(self._read(room, name, piece), type=dict[int, bytes])
         return found
@@ -231,7 +251,7 @@ class Checkpoints:
         wanted = {path.name for path in lists[:KEPT]}
         for path in lists[:KEPT]:
             checkpoint = _decoded(path)
-            wanted |= {piece.sha256 for piece in checkpoint.pieces.values()} if checkpoint else set()
+            wanted |= {piece.sha256 for piece in checkpoint.parts.values()} if checkpoint else set()
         for path in folder.iterdir():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
@@ -288,8 +308,8 @@ def _decoded(path: Path) -> Checkpoint | None:
         data = path.read_bytes()
         match = _NAME.fullmatch(path.name)
         whole = match is not None and hashlib.sha256(data).hexdigest() == match[2]
-        return msgspec.msgpack.decode(data, type=Checkpoint) if whole else None
-    except (OSError, msgspec.DecodeError):
+        return msgspec.convert(upgraded(msgspec.msgpack.decode(data)), Checkpoint) if whole else None
+    except (OSError, msgspec.MsgspecError):
         return None
 
 

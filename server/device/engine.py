@@ -1,4 +1,31 @@
-"""Engine: what the service asks of whoever runs the device workers. Commands go in, events come out, in order."""
+"""Engine: the service's interface to the processes that own the devices. Commands go in, events come out.
+
+`LocalEngine` implements it with a child process for each device. What another implementation has to keep:
+
+* All commands of one room go to one worker, in the order of submission, as long as the room has a session there or a
+  command without its answer. `SessionReleased` says that the session has left: the next command may go elsewhere.
+* Events of one room arrive in the order in which its worker sent them, on the event loop of `Engine.start`.
+* Each command has its answer:
+
+  ================  =================================================================================================
+  command           answered by
+  ================  =================================================================================================
+  `Start`           `RunProgress` and `PreviewReady` while it runs, then exactly one `RunFinished` with its ``run``
+  `Generate`        likewise; ``run`` is its ``room``
+  `Prepare`         `PreparationProgress`, whose last one is ``ready`` or ``failed``; nothing while the room has a run
+  `UpdateRun`       nothing, or `CommandFailed` for each part that the session refuses
+  `Stop`            nothing of its own: the run's `RunFinished` comes soon
+  `Seek`            `SeekCompleted` or `CommandFailed`, with its ``moment``
+  `ResetSession`    `SessionReset`
+  `ReleaseSession`  `SessionReleased` with ``requested``
+  ================  =================================================================================================
+
+* A worker that dies is replaced. Until then the engine keeps the commands without an answer, and submits them to the
+  next worker, with ``resume`` where a run was under way: it continues from the checkpoints on disk. A run in whose
+  steps the worker dies twice has failed (`RunFinished`), so that it cannot take the device from all others.
+
+Commands and events are msgspec structs, tagged with their class names: they cross processes as MessagePack.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +53,33 @@ FrameFormat = Literal["webp", "jpeg"]
 
 
 class EngineError(LivedragError):
-    """The engine cannot start; the text says why, fit for the person who started the server."""
+    """The engine cannot start; the text says why, for the person who starts the server."""
+
+
+class PictureRef(Struct, frozen=True, kw_only=True):
+    """An uploaded picture: the SHA-256 of its PNG, and the file that has it. `PictureFiles` reads it on the worker."""
+
+    sha256: str
+    path: str
 
 
 class PlacedDrag(Struct, frozen=True, kw_only=True):
-    """A drag as the room has it; ``grabbed`` grows whenever the handle is put down, be it in the same place."""
+    """A drag of a room. ``handle_version`` grows each time the handle is placed, even at the same point."""
 
     handle: XY
     target: XY
-    grabbed: int = 0
+    handle_version: int = 0
 
 
 class DesiredState(Struct, frozen=True, kw_only=True):
-    """What a room wants of its session now, whole: the worker finds out what is new. ``seq`` is the document's.
+    """What a room wants of its session, complete: the worker applies the difference to what the session has.
 
-    ``mask`` is a PNG, white may change; None lets everything change. ``generation``: how the picture was generated.
+    Args:
+        seq: of the document that this was made from.
+        drags: by id.
+        mask: a PNG, white may change; None: everything may.
+        format: of previews.
+        generation: how the picture was generated; None: it was uploaded.
     """
 
     room: str
@@ -54,9 +93,9 @@ class DesiredState(Struct, frozen=True, kw_only=True):
 
 
 class MomentInfo(Struct, frozen=True, kw_only=True):
-    """A kept iteration of a room's timeline. ``parent`` is the one it came from; ``time`` in seconds since the epoch.
+    """A stored iteration of a room's timeline. ``time`` is in seconds since the epoch.
 
-    ``id`` is never used again in its room, unless the picture is prepared anew: then the timeline begins anew too.
+    No other moment of the room ever has the same ``id``. ``parent`` is the moment that this one was dragged from.
     """
 
     id: int
@@ -66,72 +105,70 @@ class MomentInfo(Struct, frozen=True, kw_only=True):
     thumbnail: bool = False
 
 
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
 class Command(Struct, frozen=True, kw_only=True, tag=True):
-    """What is asked of a worker."""
+    """A request to the worker that has the room's session."""
 
 
 class Start(Command, frozen=True, kw_only=True):
-    """Begin a run, or go on from where the room's last one stopped. ``picture`` is a PNG.
+    """Begin a run where the room's last one left the content.
 
-    ``resume`` says that this very run was begun before and was interrupted: its iterations go on being counted from the
-    room's last checkpoint, or from none where there is no checkpoint yet.
+    ``resume``: this run was interrupted before. Its iterations continue from the count in the room's last checkpoint,
+    or from 0 where no checkpoint of this run exists.
     """
 
     run: str
-    picture: bytes
-    goal: DesiredState
+    picture: PictureRef
+    desired: DesiredState
     resume: bool = False
 
 
 class UpdateRun(Command, frozen=True, kw_only=True):
-    """Something was edited during a run."""
+    """The document was edited during a run. Ignored if the room has no work on the device."""
 
-    goal: DesiredState
+    desired: DesiredState
 
 
 class Stop(Command, frozen=True, kw_only=True):
-    """End a run within one step, and render what there is."""
+    """End a run within one step, and render the result."""
 
     room: str
     run: str
 
 
 class ResetSession(Command, frozen=True, kw_only=True):
-    """Back to the uploaded picture. Answered by `SessionReset`."""
+    """Back to the uploaded picture."""
 
     room: str
 
 
 class Prepare(Command, frozen=True, kw_only=True):
-    """Fit and invert the picture in the background, so that a run finds it done; needs no drags.
+    """Fit the LoRA and invert the picture in the background, so that a run finds it prepared. Needs no drags.
 
-    The hub asks when somebody comes into an empty room, so that it starts as soon as the picture is in and the first
-    person's page is connected, and again when the prompt or a fixed setting changes.
+    The service submits it when the first person joins a room, and when the prompt or a setting that is not live
+    changes. It is ignored during a run, which prepares the picture itself.
 
-    Nothing happens while a run is under way: that prepares the picture itself. Where a run has moved the content and
-    the goal is of another prompt or other fixed settings, nothing is prepared for it either, since what was moved would
-    be lost: this is told as ``failed``, and whoever presses Drag has it prepared then. With the same ones, the session
-    is only brought back onto the device, and ``ready``.
+    If a run has moved the content and the prompt or such a setting differs from the session's, the answer is
+    ``failed`` at once: preparing would discard the edit. The next `Start` prepares the picture then.
     """
 
-    picture: bytes
-    goal: DesiredState
+    picture: PictureRef
+    desired: DesiredState
 
 
 class Seek(Command, frozen=True, kw_only=True):
-    """Back (or forth) to a moment of the timeline; a run that is under way goes on from there.
-
-    Answered by `SeekCompleted`, or by `CommandFailed` where the moment is not kept. ``goal`` is the room's current one.
-    """
+    """Jump to a moment of the timeline. A run under way continues from there."""
 
     moment: int
-    goal: DesiredState
+    desired: DesiredState
 
 
 class Generate(Command, frozen=True, kw_only=True):
-    """Make a picture from words. It is a run of its own, in no room but its own: ``room`` is its id, and its run's.
+    """Generate a picture from a prompt. ``room`` is the generation's id, and the id of its run.
 
-    It is told as runs are, with previews; `RunFinished` has the picture. `ReleaseSession` ends it without a word.
+    `RunFinished` has the picture. `ReleaseSession` cancels it, without a `RunFinished`.
     """
 
     room: str
@@ -140,41 +177,54 @@ class Generate(Command, frozen=True, kw_only=True):
 
 
 class ReleaseSession(Command, frozen=True, kw_only=True):
-    """The room is closed: drop its session, end what it does without a word; with ``wipe`` its checkpoints go too.
+    """Take a room's session off the device and cancel its work, without a `RunFinished`.
 
-    Answered by `SessionReleased`, also where it had no session.
+    ``wipe`` deletes its checkpoints too.
     """
 
     room: str
     wipe: bool = False
 
 
+# Events --------------------------------------------------------------------------------------------------------------
+
+
 class Event(Struct, frozen=True, kw_only=True, tag=True):
-    """What a worker tells."""
+    """What a worker or the engine reports."""
 
 
 class Ready(Event, frozen=True, kw_only=True):
-    """The model is loaded on this device."""
+    """The worker has loaded the model on its device."""
 
     model: ModelInfo
     device: str = ""
 
 
 class LoadFailed(Event, frozen=True, kw_only=True):
-    """The model cannot be loaded; the worker is gone."""
+    """The worker cannot load the model, and ends."""
 
     message: str
 
 
+class StepStarted(Event, frozen=True, kw_only=True):
+    """The worker begins a step of this run; empty for a preparation. A sign of life, for the engine alone.
+
+    If the worker dies, the run that it named last is the suspect.
+    """
+
+    room: str
+    run: str
+
+
 class RunProgress(Event, frozen=True, kw_only=True):
-    """A run went one step further."""
+    """A run has done a step, or moved up in the queue."""
 
     room: str
     record: Progress | Points
 
 
 class PreviewReady(Event, frozen=True, kw_only=True):
-    """A run made a preview; ``time`` in seconds since the epoch."""
+    """A preview of a run. ``time`` is in seconds since the epoch; ``data`` has ``width`` x ``height`` pixels."""
 
     room: str
     run: str
@@ -187,19 +237,16 @@ class PreviewReady(Event, frozen=True, kw_only=True):
     data: bytes
 
 
-class CommandFailed(Event, frozen=True, kw_only=True):
-    """A change during a run could not be followed; the run goes on without it.
-
-    ``moment`` is the one that could not be sought, where this answers a `Seek`.
-    """
-
-    room: str
-    message: str
-    moment: int | None = None
-
-
 class RunFinished(Event, frozen=True, kw_only=True):
-    """A run has ended. ``picture`` is a PNG of the uploaded size, if it made one; ``seq`` of the last goal it knew."""
+    """A run has ended.
+
+    Args:
+        iterations: of the whole run, also before it was interrupted.
+        seq: of the last desired state that the session followed.
+        tracked: where the content of each drag is, in pixels of the picture.
+        picture: the result, a PNG of the uploaded picture's size, if the run made one.
+        message: why the run failed.
+    """
 
     room: str
     run: str
@@ -211,11 +258,21 @@ class RunFinished(Event, frozen=True, kw_only=True):
     message: str | None = None
 
 
-class PreparationProgress(Event, frozen=True, kw_only=True):
-    """How far the preparation of a picture without a run is; ``ready`` or ``failed`` ends it.
+class CommandFailed(Event, frozen=True, kw_only=True):
+    """A command was refused, or a part of it; the session is as it was.
 
-    After ``failed`` it is tried again when somebody presses Drag, who is told what went wrong, if something does.
-    ``seconds_left`` is None until it can be known.
+    ``moment`` is that of the `Seek` that this answers; None for other commands.
+    """
+
+    room: str
+    message: str
+    moment: int | None = None
+
+
+class PreparationProgress(Event, frozen=True, kw_only=True):
+    """The state of a preparation. ``seconds_left`` is None until it can be estimated.
+
+    After ``failed``, the next `Start` tries again and reports what is wrong.
     """
 
     room: str
@@ -226,10 +283,10 @@ class PreparationProgress(Event, frozen=True, kw_only=True):
 
 
 class TimelineChanged(Event, frozen=True, kw_only=True):
-    """The timeline of a room, whole, at most twice a second and at the end of every run.
+    """The whole timeline of a room, at most twice a second and at the end of every run.
 
-    ``thumbnails`` are WebP pictures by moment: those alone that have not been told before. ``current`` is the moment
-    that the content has just reached or gone back to.
+    ``thumbnails`` are WebP pictures by moment, only those that were not reported before. ``current`` is the moment
+    that the content is at.
     """
 
     room: str
@@ -239,7 +296,7 @@ class TimelineChanged(Event, frozen=True, kw_only=True):
 
 
 class SeekCompleted(Event, frozen=True, kw_only=True):
-    """A room is at another moment now; ``tracked`` is where the content of each of its drags is there."""
+    """The room is at another moment. ``tracked`` is where the content of each of its drags is there."""
 
     room: str
     moment: int
@@ -247,38 +304,32 @@ class SeekCompleted(Event, frozen=True, kw_only=True):
 
 
 class SessionReset(Event, frozen=True, kw_only=True):
-    """A `ResetSession` has been dealt with: what could not be done of it has been complained of."""
+    """A `ResetSession` is done; what failed in it was reported as `CommandFailed` before."""
 
     room: str
-
-
-class StepStarted(Event, frozen=True, kw_only=True):
-    """The worker begins a step of this run ("" for a preparation): its sign of life, and whom to blame if it dies."""
-
-    room: str
-    run: str
 
 
 class SessionReleased(Event, frozen=True, kw_only=True):
-    """The session of a room has left the device; its next one may be on another.
+    """The room has no session on the device any more.
 
-    ``forgotten`` says that this answers a `ReleaseSession`: there may have been none.
+    ``requested``: this answers a `ReleaseSession`, and the room may have had none before. Otherwise the worker needed
+    the place, and the session is on disk.
     """
 
     room: str
-    forgotten: bool = False
+    requested: bool = False
 
 
 class StatsReported(Event, frozen=True, kw_only=True):
-    """What a worker counts, at most once a second."""
+    """The worker's statistics, at most once a second."""
 
     stats: DeviceStats
 
 
 class WorkerRestarting(Event, frozen=True, kw_only=True):
-    """A worker has died or hung and is started again; what it did goes on by itself from the last checkpoints.
+    """A worker has died or was killed because it hung; another one is started. Its work resumes by itself.
 
-    ``rooms`` are those that have something on its device.
+    ``rooms`` are those whose commands go to this device.
     """
 
     message: str
@@ -287,7 +338,7 @@ class WorkerRestarting(Event, frozen=True, kw_only=True):
 
 
 class WorkerRestarted(Event, frozen=True, kw_only=True):
-    """The worker of this device is there again."""
+    """The device has a worker again."""
 
     device: str = ""
     rooms: tuple[str, ...] = ()
@@ -297,35 +348,36 @@ AnyCommand = Start | UpdateRun | Stop | ResetSession | Prepare | Seek | Generate
 AnyEvent = (
     Ready
     | LoadFailed
+    | StepStarted
     | RunProgress
     | PreviewReady
-    | CommandFailed
     | RunFinished
+    | CommandFailed
     | PreparationProgress
     | TimelineChanged
     | SeekCompleted
     | SessionReset
-    | StepStarted
     | SessionReleased
     | StatsReported
     | WorkerRestarting
     | WorkerRestarted
 )
+EventHandler = Callable[[AnyEvent], None]
 
 
 def room_of(command: AnyCommand) -> str:
-    """Whom a command is about."""
-    return command.goal.room if isinstance(command, Start | UpdateRun | Prepare | Seek) else command.room
+    """The id of the room, or of the generation, that a command is for."""
+    return command.desired.room if isinstance(command, Start | UpdateRun | Prepare | Seek) else command.room
 
 
 class Engine(ABC):
-    """Runs sessions somewhere else. All methods belong to the event loop's thread; none of them waits for a tensor."""
+    """Runs sessions on devices. All methods are called on the event loop's thread, and none waits for a tensor."""
 
     state: EngineState = "starting"
 
     @abstractmethod
-    async def start(self, tell: Callable[[AnyEvent], None]) -> ModelInfo:
-        """Start and wait until the model is loaded. Events of runs go to ``tell``, on the event loop.
+    async def start(self, on_event: EventHandler) -> ModelInfo:
+        """Start, and return once the model is loaded. Events are passed to ``on_event``, on the event loop.
 
         Raises:
             EngineError: the model is unknown or cannot be loaded.
@@ -333,12 +385,12 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, command: AnyCommand) -> None:
-        """Ask for something; what comes of it is told as events."""
+        """Send a command to the room's worker; the answer comes as events."""
 
     def stats(self) -> EngineStats:
-        """What its devices have done so far, a second old at most; an engine without devices has none."""
+        """Statistics of each device, at most a second old."""
         return EngineStats()
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop all that runs."""
+        """End the workers. Sessions stay on disk as of their last checkpoints."""

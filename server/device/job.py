@@ -1,9 +1,8 @@
-"""Job: one room's session on a device and what it is doing; and what a session is told when its room's goal changes."""
+"""Job: one room's session on a device and its work; and what a session does when its desired state changes."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,20 +18,10 @@ from livedrag.editor import Drag, DragSession, MaskError, Point
 from livedrag.server.device.checkpoints import Checkpoint, Part, SavedMoment, picture_parts
 from livedrag.server.device.engine import DesiredState, FrameFormat, MomentInfo, PlacedDrag
 from livedrag.server.device.scheduler import Rank
-from livedrag.server.document.protocol import MAX_SEED, XY, Generation, Progress, Setting, Stage
+from livedrag.server.document.protocol import XY, Generation, Progress, Setting, Stage
 
 T = TypeVar("T")
 
-OWN_SETTINGS: Mapping[str, Setting] = {"preset": "", "seed": 0, "preview_every": 4, "preview_side": 256}
-"""Settings of the service beside those of `DragSettings`; an empty preset stands for the model's own defaults."""
-OWN_RANGES: Mapping[str, tuple[float, float]] = {
-    "seed": (0, MAX_SEED),
-    "preview_every": (1, 10_000),
-    "preview_side": (32, 1024),
-}
-"""The smallest and largest value of those of them that are numbers."""
-OWN_LIVE = ("preview_side",)
-"""Those of them that may change during a run."""
 MAX_DIFFERENCE = 2.0
 """Mean difference, of 255, up to which a picture that was generation again is the one that was kept.
 
@@ -97,7 +86,7 @@ class Job:
     """One room's session on the device and what it is doing.
 
     Args:
-        goal: that the session follows.
+        desired: that the session follows.
         session, built_of: and what it was built of; None while it is on disk, or not yet made.
         run: under way or the last one; empty where the picture is only being prepared.
         generation_steps: the picture that is being made from words, where this is no room but a generation_steps.
@@ -112,7 +101,7 @@ class Job:
         told: what was last told of the timeline, and when.
     """
 
-    goal: DesiredState
+    desired: DesiredState
     session: DragSession | None = None
     built_of: SessionKey | None = None
     run: str = ""
@@ -141,7 +130,7 @@ class Job:
 
     @property
     def room(self) -> str:
-        return self.goal.room
+        return self.desired.room
 
     @property
     def active(self) -> bool:
@@ -191,7 +180,7 @@ class Job:
         self.shown.keep_only({moment.info.id for moment in moments})
         checkpoint = Checkpoint(
             picture=self.built_of.picture,
-            goal=self.goal,
+            desired=self.desired,
             run=self.run,
             iterations=self.iterations,
             branched_at=self.branched_at,
@@ -208,15 +197,15 @@ class Job:
 
 
 def changes(
-    session: DragSession, before: DesiredState, goal: DesiredState, settings: Mapping[str, Setting]
+    session: DragSession, before: DesiredState, desired: DesiredState, settings: Mapping[str, Setting]
 ) -> Iterator[Callable[[], None]]:
-    """What to call so that a session that followed one goal follows the next; ``settings`` are those that differ."""
-    for id in session.drags.keys() - goal.drags.keys():
+    """What to call so that a session that followed one desired follows the next; ``settings`` are those that differ."""
+    for id in session.drags.keys() - desired.drags.keys():
         yield partial(session.remove_drag, id)
-    for id, grip in goal.drags.items():
+    for id, grip in desired.drags.items():
         yield from _drag_changes(session, id, before.drags.get(id), grip)
-    if goal.mask != before.mask:
-        yield lambda: session.set_mask(read_mask(goal.mask))
+    if desired.mask != before.mask:
+        yield lambda: session.set_mask(read_mask(desired.mask))
     if settings:
         yield partial(session.change, settings)
 
@@ -228,7 +217,7 @@ def _drag_changes(
     if old is None or id not in session.drags:
         yield partial(session.add_drag, id, drag)
         return
-    grabbed = (old.handle, old.grabbed) != (new.handle, new.grabbed)
+    grabbed = (old.handle, old.handle_version) != (new.handle, new.handle_version)
     aimed = old.target != new.target
     if grabbed and aimed:  # one after the other, the handle could come to lie on the old target
         yield partial(session.remove_drag, id)
@@ -239,13 +228,13 @@ def _drag_changes(
         yield partial(session.aim, id, drag.target)
 
 
-def grips_of(session: DragSession, goal: DesiredState) -> dict[str, PlacedDrag]:
-    """The session's drags as a goal that it follows would have them, each put down as the room's ``goal`` has it."""
+def grips_of(session: DragSession, desired: DesiredState) -> dict[str, PlacedDrag]:
+    """The session's drags as the desired state that it follows; handle versions are the room's."""
     return {
         id: PlacedDrag(
-            handle=goal.drags[id].handle if id in goal.drags else (drag.handle.x, drag.handle.y),
+            handle=desired.drags[id].handle if id in desired.drags else (drag.handle.x, drag.handle.y),
             target=(drag.target.x, drag.target.y),
-            grabbed=goal.drags[id].grabbed if id in goal.drags else 0,
+            handle_version=desired.drags[id].handle_version if id in desired.drags else 0,
         )
         for id, drag in session.drags.items()
     }
@@ -274,19 +263,9 @@ def read_mask(png: bytes | None) -> np.ndarray | None:
     return mask
 
 
-def whole(goal: DesiredState, name: str) -> int:
-    """One of our own settings that are whole numbers."""
-    return int(goal.settings.get(name, OWN_SETTINGS[name]))
-
-
-def digest_of(picture: bytes) -> str:
-    """What a picture is known by."""
-    return hashlib.sha256(picture).hexdigest()
-
-
-def without_drags(goal: DesiredState) -> DesiredState:
-    """The goal of a session in which nothing is put down yet."""
-    return msgspec.structs.replace(goal, drags={}, mask=None)
+def without_drags(desired: DesiredState) -> DesiredState:
+    """The desired of a session in which nothing is put down yet."""
+    return msgspec.structs.replace(desired, drags={}, mask=None)
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:

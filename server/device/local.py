@@ -31,6 +31,7 @@ from livedrag.server.device.engine import (
     CommandFailed,
     Engine,
     EngineError,
+    EventHandler,
     Generate,
     LoadFailed,
     PreparationProgress,
@@ -106,7 +107,7 @@ class Task:
     """What a room is having done, as it would have to be asked for again.
 
     Args:
-        command: with the room's latest goal.
+        command: with the room's latest desired.
         stop: that has been asked for.
         iterations, tracked: how far the run is, and where its content is.
         blamed: the worker has died in a step of this run before.
@@ -128,8 +129,8 @@ class Task:
 
     @property
     def seq(self) -> int:
-        """Of the goal that it follows."""
-        return 0 if isinstance(self.command, Generate) else self.command.goal.seq
+        """Of the desired that it follows."""
+        return 0 if isinstance(self.command, Generate) else self.command.desired.seq
 
     def again(self) -> list[AnyCommand]:
         """The commands by which a new worker goes on with it."""
@@ -199,8 +200,8 @@ class LocalEngine(Engine):
         process = self._workers[0].process if self._workers else None
         return process.pid if process else None
 
-    async def start(self, tell: Callable[[AnyEvent], None]) -> ModelInfo:
-        self._tell = tell
+    async def start(self, on_event: EventHandler) -> ModelInfo:
+        self._tell = on_event
         self._loop = asyncio.get_running_loop()
         options = self._options
         if not options.checkpoints_dir:
@@ -278,8 +279,10 @@ class LocalEngine(Engine):
         match command:
             case Start() | Prepare() | Generate():
                 self._tasks[room] = Task(command)
-            case UpdateRun(goal=goal) | Seek(goal=goal) if task is not None and not isinstance(task.command, Generate):
-                task.command = replace(task.command, goal=goal)
+            case UpdateRun(desired=desired) | Seek(desired=desired) if task is not None and not isinstance(
+                task.command, Generate
+            ):
+                task.command = replace(task.command, desired=desired)
             case Stop(run=run) if task is not None and task.run == run:
                 task.stop = command
             case ReleaseSession(wipe=wipe):
@@ -351,8 +354,8 @@ class LocalEngine(Engine):
                     worker.stepping = None
             case SessionReset(room=room):
                 self._rewinds.pop(room, None)
-            case SessionReleased(room=room, forgotten=forgotten):
-                if forgotten:
+            case SessionReleased(room=room, requested=requested):
+                if requested:
                     self._forgets.pop(room, None)
                 pending = (self._tasks, self._seeks, self._rewinds, self._forgets)
                 if self._places.get(room) is worker and not any(room in those for those in pending):

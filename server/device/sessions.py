@@ -5,7 +5,6 @@ So a session may leave the device at any time, and another process can go on wit
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,22 +22,22 @@ from livedrag.server.device.engine import (
     CommandFailed,
     DesiredState,
     MomentInfo,
+    PictureRef,
     SeekCompleted,
     TimelineChanged,
 )
 from livedrag.server.device.job import (
-    OWN_SETTINGS,
     Job,
     SessionKey,
     TimelinePictures,
     alike,
     changes,
-    digest_of,
     grips_of,
     read_mask,
-    whole,
     without_drags,
 )
+from livedrag.server.device.model_info import editor_settings, service_setting
+from livedrag.server.device.pictures import PictureFiles
 from livedrag.server.document.protocol import Generation
 
 log = logging.getLogger(__name__)
@@ -59,18 +58,18 @@ class Sessions:
     def __init__(self, model: Diffusion, checkpoints: Checkpoints, tell: Callable[[AnyEvent], None]) -> None:
         self._model = model
         self._checkpoints = checkpoints
+        self._pictures = PictureFiles()
         self._tell = tell
 
-    def settings(self, goal: DesiredState) -> DragSettings:
-        """The editor's settings that a goal asks for. Raises `EditorError`."""
-        overrides = {name: value for name, value in goal.settings.items() if name not in OWN_SETTINGS}
-        return DragSettings.resolve(str(goal.settings.get("preset", "")) or None, self._model.defaults, overrides)
+    def settings(self, desired: DesiredState) -> DragSettings:
+        """The editor's settings that a room wants. Raises `EditorError`."""
+        return editor_settings(desired, self._model)
 
-    def built_of(self, picture: str, goal: DesiredState) -> SessionKey:
+    def built_of(self, picture: str, desired: DesiredState) -> SessionKey:
         """What a session of this picture, by its digest, would be built of. Raises `EditorError`."""
-        settings = self.settings(goal).as_dict()
+        settings = self.settings(desired).as_dict()
         fixed = {name: value for name, value in settings.items() if name not in LIVE_SETTINGS}
-        return SessionKey(picture, goal.prompt, whole(goal, "seed"), fixed)
+        return SessionKey(picture, desired.prompt, service_setting(desired, "seed"), fixed)
 
     def generate(self, generation: Generation) -> Iterator[GenerationStep]:
         """Make a picture from words."""
@@ -91,81 +90,81 @@ class Sessions:
         decoder: Quality = "full" if self._model.tiny is None else "tiny"
         return to_picture(decode_preview(self._model, step.predicted_x0, quality or decoder, side))
 
-    def matches_generation(self, goal: DesiredState) -> bool:
+    def matches_generation(self, desired: DesiredState) -> bool:
         """Whether this session would generate the same picture. Raises `EditorError`."""
-        generation = goal.generation
+        generation = desired.generation
         return (
             generation is not None
-            and (generation.model, generation.prompt) == (self._model.name, goal.prompt)
-            and generation.ddim_steps == self.settings(goal).ddim_steps
+            and (generation.model, generation.prompt) == (self._model.name, desired.prompt)
+            and generation.ddim_steps == self.settings(desired).ddim_steps
         )
 
-    def regeneration(self, job: Job, picture: bytes, goal: DesiredState) -> Iterator[GenerationStep]:
+    def regeneration(self, job: Job, picture: PictureRef, desired: DesiredState) -> Iterator[GenerationStep]:
         """Generate the picture again if `open` needs its latents, which is so for a new session."""
-        goal = goal if job.session is None or job.goal.seq < goal.seq else job.goal
-        there = self.built_of_last(job.room, job) == self.built_of(digest_of(picture), goal)
+        desired = desired if job.session is None or job.desired.seq < desired.seq else job.desired
+        there = self.built_of_last(job.room, job) == self.built_of(picture.sha256, desired)
         return (
-            self.generate(goal.generation)
-            if goal.generation and self.matches_generation(goal) and not there
+            self.generate(desired.generation)
+            if desired.generation and self.matches_generation(desired) and not there
             else iter(())
         )
 
     def open(
         self,
         job: Job,
-        picture: bytes,
-        goal: DesiredState,
+        picture: PictureRef,
+        desired: DesiredState,
         generation_steps: Sequence[GenerationStep] = (),
         resume: str | None = None,
     ) -> DragSession:
-        """Give the job a session that fits the goal: the one that it has, or the one on disk, or a new one.
+        """Give the job a session that fits the desired: the one that it has, or the one on disk, or a new one.
 
         Args:
             generation_steps: all of what `generation_steps` gave.
             resume: the run whose iterations go on being counted.
         """
-        goal = goal if job.session is None or job.goal.seq < goal.seq else job.goal
-        read_mask(goal.mask)
-        settings = self.settings(goal)
-        built_of = self.built_of(digest_of(picture), goal)
+        desired = desired if job.session is None or job.desired.seq < desired.seq else job.desired
+        read_mask(desired.mask)
+        settings = self.settings(desired)
+        built_of = self.built_of(picture.sha256, desired)
         moments = self._moments_so_far(job)
         if job.session is not None and job.built_of != built_of:
             job.session.close()
             job.session = None
         if job.session is None:
-            latest = job.goal if job.goal.seq > goal.seq else goal  # edited while it waited
-            opened = Image.open(io.BytesIO(picture)).convert("RGB")
+            latest = job.desired if job.desired.seq > desired.seq else desired  # edited while it waited
+            opened = self._pictures.read(picture)
             if not self._restore(job, opened, built_of, resume):
-                job.session = self._new(opened, goal, settings, generation_steps)
+                job.session = self._new(opened, desired, settings, generation_steps)
                 job.session.timeline.begin_at(moments)
-                job.goal, job.has_picture = without_drags(goal), False
+                job.desired, job.has_picture = without_drags(desired), False
                 job.checkpoint, job.shown, job.told_thumbnails = None, TimelinePictures(), set()
-            job.built_of, goal = built_of, latest
+            job.built_of, desired = built_of, latest
         session = job.session
         assert session is not None
-        self.follow(job, goal)
+        self.follow(job, desired)
         return session
 
     def _new(
         self,
         picture: Image.Image,
-        goal: DesiredState,
+        desired: DesiredState,
         settings: DragSettings,
         generation_steps: Sequence[GenerationStep],
     ) -> DragSession:
-        prompt, seed = goal.prompt, whole(goal, "seed")
-        if goal.generation is not None and generation_steps:
+        prompt, seed = desired.prompt, service_setting(desired, "seed")
+        if desired.generation is not None and generation_steps:
             if alike(self.picture_of(generation_steps[-1]), picture):
                 return DragSession.from_generation(
                     self._model,
                     prompt,
                     generation_steps,
-                    guidance=goal.generation.guidance,
+                    guidance=desired.generation.guidance,
                     picture=picture,
                     settings=settings,
                     seed=seed,
                 )
-            log.warning("room %s: the model no longer generates this picture: inverting it instead", goal.room)
+            log.warning("room %s: the model no longer generates this picture: inverting it instead", desired.room)
         return DragSession(self._model, picture, prompt=prompt, settings=settings, seed=seed)
 
     def _moments_so_far(self, job: Job) -> int:
@@ -180,7 +179,7 @@ class Sessions:
         room = job.room
         for checkpoint, parts in self._checkpoints.load(room):
             try:
-                if self.built_of(checkpoint.picture, checkpoint.goal) != built_of:
+                if self.built_of(checkpoint.picture, checkpoint.desired) != built_of:
                     return False
                 session = DragSession.restore(self._model, picture, tensors_of(parts))
                 thumbnails = self._checkpoints.pictures(room, checkpoint, "thumbnails")
@@ -195,14 +194,14 @@ class Sessions:
                 TimelinePictures(times, tracked, thumbnails, frames),
                 set(),
             )
-            job.goal, job.checkpoint, job.has_picture = checkpoint.goal, checkpoint, checkpoint.has_picture
+            job.desired, job.checkpoint, job.has_picture = checkpoint.desired, checkpoint, checkpoint.has_picture
             if resume is not None and resume == checkpoint.run:
                 job.iterations, job.branched_at = checkpoint.iterations, checkpoint.branched_at
-            if checkpoint.rewound:
+            if checkpoint.pending_reset:
                 self.put_back(job, session)
-            elif checkpoint.sought is not None:
-                session.seek(checkpoint.sought)
-                job.goal = msgspec.structs.replace(job.goal, drags=grips_of(session, job.goal))
+            elif checkpoint.pending_seek is not None:
+                session.seek(checkpoint.pending_seek)
+                job.desired = msgspec.structs.replace(job.desired, drags=grips_of(session, job.desired))
                 job.branched_at = job.iterations
             self.tell_timeline(job)
             return True
@@ -235,33 +234,33 @@ class Sessions:
         if job is not None and job.session is not None:
             return job.built_of
         checkpoint = self._checkpoints.newest(room)
-        return None if checkpoint is None else self.built_of(checkpoint.picture, checkpoint.goal)
+        return None if checkpoint is None else self.built_of(checkpoint.picture, checkpoint.desired)
 
-    def follow(self, job: Job, goal: DesiredState) -> None:
-        """Make the session's points, mask and settings those of the goal; complain of what cannot be followed."""
-        before, job.goal = job.goal, goal
+    def follow(self, job: Job, desired: DesiredState) -> None:
+        """Make the session's points, mask and settings those of the desired; complain of what cannot be followed."""
+        before, job.desired = job.desired, desired
         if job.session is None:
             return
         try:
-            old, new = self.settings(before).as_dict(), self.settings(goal).as_dict()
+            old, new = self.settings(before).as_dict(), self.settings(desired).as_dict()
         except EditorError as error:
-            self._tell(CommandFailed(room=goal.room, message=str(error)))
-            job.goal = msgspec.structs.replace(goal, settings=before.settings)
+            self._tell(CommandFailed(room=desired.room, message=str(error)))
+            job.desired = msgspec.structs.replace(desired, settings=before.settings)
             old = new = {}
         changed = {name: value for name, value in new.items() if value != old[name]}
-        for change in changes(job.session, before, goal, changed):
+        for change in changes(job.session, before, desired, changed):
             try:
                 change()
             except EditorError as error:
-                self._tell(CommandFailed(room=goal.room, message=str(error)))
-        if not goal.drags:
+                self._tell(CommandFailed(room=desired.room, message=str(error)))
+        if not desired.drags:
             job.stopping = True
 
-    def go_to(self, job: Job, session: DragSession, moment: int, goal: DesiredState) -> None:
-        """Put the content where it was at a moment; then what the goal has otherwise. Raises `EditorError`."""
+    def go_to(self, job: Job, session: DragSession, moment: int, desired: DesiredState) -> None:
+        """Put the content where it was at a moment; then what the desired has otherwise. Raises `EditorError`."""
         session.seek(moment)
-        job.goal = msgspec.structs.replace(job.goal, drags=grips_of(session, goal))
-        self.follow(job, goal)
+        job.desired = msgspec.structs.replace(job.desired, drags=grips_of(session, desired))
+        self.follow(job, desired)
         job.sought, job.branched_at = True, job.iterations
 
     def put_back(self, job: Job, session: DragSession) -> None:
@@ -269,7 +268,7 @@ class Sessions:
         session.reset()
         for id in session.drags:  # the next run puts them down where the room has them
             session.remove_drag(id)
-        job.goal = msgspec.structs.replace(job.goal, drags={})
+        job.desired = msgspec.structs.replace(job.desired, drags={})
         job.has_picture = False
 
     def tell_timeline(self, job: Job, *, at_most_so_often: bool = False) -> None:
@@ -287,26 +286,28 @@ class Sessions:
         job.told_thumbnails |= new.keys()
         self._tell(TimelineChanged(room=job.room, moments=moments, current=current, thumbnails=new))
 
-    def seek_on_disk(self, moment: int, goal: DesiredState) -> None:
+    def seek_on_disk(self, moment: int, desired: DesiredState) -> None:
         """Go to a moment in a room whose session is not on the device; it will be there when it is opened.
 
         Raises:
             EditorError: it is not kept.
         """
-        checkpoint = self._checkpoints.newest(goal.room)
+        checkpoint = self._checkpoints.newest(desired.room)
         known = {kept.info.id: kept for kept in checkpoint.moments} if checkpoint else {}
         if checkpoint is None or moment not in known:
             raise EditorError(f"moment {moment} is not on the timeline: it may have been thinned away")
-        put_down = {id: grip.handle for id, grip in goal.drags.items()}
+        put_down = {id: grip.handle for id, grip in desired.drags.items()}
         there = {} if known[moment].info.parent is None else known[moment].tracked
         self._checkpoints.amend(
-            goal.room,
-            msgspec.structs.replace(checkpoint, sought=moment, current=moment, goal=goal, rewound=False),
+            desired.room,
+            msgspec.structs.replace(
+                checkpoint, pending_seek=moment, current=moment, desired=desired, pending_reset=False
+            ),
         )
         tracked = {id: there.get(id, place) for id, place in put_down.items()}
-        self._tell(SeekCompleted(room=goal.room, moment=moment, tracked=tracked))
+        self._tell(SeekCompleted(room=desired.room, moment=moment, tracked=tracked))
         moments = [kept.info for kept in checkpoint.moments]
-        self._tell(TimelineChanged(room=goal.room, moments=moments, current=moment))
+        self._tell(TimelineChanged(room=desired.room, moments=moments, current=moment))
 
     def rewind_on_disk(self, room: str) -> None:
         """Likewise back to the uploaded picture."""
@@ -315,7 +316,10 @@ class Sessions:
             moments = [moment.info for moment in checkpoint.moments]
             first = moments[0].id if moments else None
             self._checkpoints.amend(
-                room, msgspec.structs.replace(checkpoint, rewound=True, sought=None, current=first, has_picture=False)
+                room,
+                msgspec.structs.replace(
+                    checkpoint, pending_reset=True, pending_seek=None, current=first, has_picture=False
+                ),
             )
             self._tell(TimelineChanged(room=room, moments=moments, current=first))
 

@@ -15,6 +15,7 @@ from livedrag.server.device.engine import (
     AnyEvent,
     DesiredState,
     Generate,
+    PictureRef,
     PreparationProgress,
     Prepare,
     PreviewReady,
@@ -22,7 +23,8 @@ from livedrag.server.device.engine import (
     RunProgress,
     Start,
 )
-from livedrag.server.device.job import MAX_STORED_SIDE, Job, Stopwatch, closed, compressed, places, png, shrunk, whole
+from livedrag.server.device.job import MAX_STORED_SIDE, Job, Stopwatch, closed, compressed, places, png, shrunk
+from livedrag.server.device.model_info import service_setting
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
 
@@ -57,14 +59,14 @@ class RunStages:
         self.report(job, watch.progress(job.run, 0, 1))
         yield
         generation_steps: list[GenerationStep] = []
-        for record in self._regenerate(job, start.picture, start.goal, generation_steps):
+        for record in self._regenerate(job, start.picture, start.desired, generation_steps):
             self.report(job, record)
             yield
             if job.stopping:
                 self.finish(job, "stopped")
                 return
         resume = start.run if start.resume else None
-        session = self._sessions.open(job, start.picture, start.goal, generation_steps, resume)
+        session = self._sessions.open(job, start.picture, start.desired, generation_steps, resume)
         self.report(job, watch.progress(job.run, 1, 1))
         yield
         with closed(self._prepare(job, session)) as preparation:
@@ -88,10 +90,10 @@ class RunStages:
     def preparation(self, job: Job, prepare: Prepare) -> Generator[None, None, None]:
         """Generate again if needed, fit and invert, without a run, step by step."""
         generation_steps: list[GenerationStep] = []
-        for record in self._regenerate(job, prepare.picture, prepare.goal, generation_steps):
+        for record in self._regenerate(job, prepare.picture, prepare.desired, generation_steps):
             self._tell_preparing(job, "generating", record)
             yield
-        session = self._sessions.open(job, prepare.picture, prepare.goal, generation_steps)
+        session = self._sessions.open(job, prepare.picture, prepare.desired, generation_steps)
         for record in self._prepare(job, session):
             self._tell_preparing(job, "fitting" if record.stage == "fitting" else "inverting", record)
             yield
@@ -114,11 +116,11 @@ class RunStages:
             yield
 
     def _regenerate(
-        self, job: Job, picture: bytes, goal: DesiredState, generation_steps: list[GenerationStep]
+        self, job: Job, picture: PictureRef, desired: DesiredState, generation_steps: list[GenerationStep]
     ) -> Generator[Progress, None, None]:
         """Generate the picture again, into ``generation_steps``, if the session to be opened needs that."""
         watch: Stopwatch | None = None
-        for step in self._sessions.regeneration(job, picture, goal):
+        for step in self._sessions.regeneration(job, picture, desired):
             watch = watch or self._stage(job, "generating", step.steps)
             generation_steps.append(step)
             job.left = {"generating": step.steps - step.step}
@@ -153,15 +155,15 @@ class RunStages:
     def _drag(self, job: Job, session: DragSession) -> Generator[None, None, Outcome]:
         """Drag until it ends, or somebody goes elsewhere on the timeline; returns the outcome."""
         outcome: Outcome = "exhausted"
-        watch = self._stage(job, "dragging", self._sessions.settings(job.goal).max_iterations)
+        watch = self._stage(job, "dragging", self._sessions.settings(job.desired).max_iterations)
         self._show_unedited(job, session)
         before = session.iteration
         taken = job.iterations - job.branched_at
-        with closed(session.drag(whole(job.goal, "preview_every"), taken)) as iterations:
+        with closed(session.drag(service_setting(job.desired, "preview_every"), taken)) as iterations:
             for step in iterations:
                 moved = step.iteration != before
                 job.iterations += moved
-                most = job.branched_at + self._sessions.settings(job.goal).max_iterations
+                most = job.branched_at + self._sessions.settings(job.desired).max_iterations
                 job.left = {"dragging": max(0, most - job.iterations)}
                 self._tell_iteration(job, session, step, watch, max(most, job.iterations))
                 if moved and job.iterations % self._every == 0:
@@ -199,7 +201,7 @@ class RunStages:
         """
         already_stopping = job.stopping
         watch = self._stage(job, "rendering", session.render_steps)
-        with closed(session.render(preview_every=whole(job.goal, "preview_every"))) as steps:
+        with closed(session.render(preview_every=service_setting(job.desired, "preview_every"))) as steps:
             for step in steps:
                 job.left = {"rendering": step.steps - step.step}
                 self.report(job, watch.progress(job.run, step.step, step.steps))
@@ -218,15 +220,15 @@ class RunStages:
 
     def _show(self, job: Job, session: DragSession, stage: Stage, step: DragStep | RenderStep) -> None:
         """Send a preview where the step has one, and keep it for its moment on the timeline."""
-        side = whole(job.goal, "preview_side")
+        side = service_setting(job.desired, "preview_side")
         picture = session.preview(step, longest_side=side, quality=self._quality)
         if picture is None:
             return
-        data = compressed(picture, job.goal.format)
+        data = compressed(picture, job.desired.format)
         self._tell_picture(job, stage, picture, data)
         if stage == "dragging":
             kept = shrunk(picture, MAX_STORED_SIDE)
-            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.goal.format))
+            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.desired.format))
 
     def _tell_picture(self, job: Job, stage: Stage, picture: Image.Image, data: bytes) -> None:
         self._tell(
@@ -235,7 +237,7 @@ class RunStages:
                 run=job.run,
                 stage=stage,
                 iteration=job.iterations,
-                format=job.goal.format,
+                format=job.desired.format,
                 width=picture.width,
                 height=picture.height,
                 time=time.time(),
@@ -248,7 +250,7 @@ class RunStages:
         current = session.timeline.current
         if current is None or session.timeline[current].parent is not None or current in job.shown.thumbnails:
             return
-        small = shrunk(session.picture, min(whole(job.goal, "preview_side"), MAX_STORED_SIDE))
+        small = shrunk(session.picture, min(service_setting(job.desired, "preview_side"), MAX_STORED_SIDE))
         session.timeline.show(small)
         self._keep_picture(job, session, compressed(small, "webp"))
 
@@ -272,7 +274,7 @@ class RunStages:
                 run=job.run,
                 outcome=outcome,
                 iterations=job.iterations,
-                seq=job.goal.seq,
+                seq=job.desired.seq,
                 tracked={id: (drag.handle.x, drag.handle.y) for id, drag in drags.items()},
                 picture=picture,
                 message=message,

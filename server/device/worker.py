@@ -8,7 +8,6 @@ room, `sessions` what it is done with; of the server these, `jobs` and this modu
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import queue
@@ -23,7 +22,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from livedrag.editor import LIVE_SETTINGS, PRESETS, Diffusion, DragSettings, EditorError
+from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.drag.preview import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
@@ -49,8 +48,9 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.job import OWN_LIVE, OWN_RANGES, OWN_SETTINGS, Job, digest_of
+from livedrag.server.device.job import Job
 from livedrag.server.device.local import WorkerOptions
+from livedrag.server.device.model_info import model_info
 from livedrag.server.device.scheduler import Scheduler, seconds_for, wait
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.device.stages import RunStages
@@ -115,26 +115,7 @@ class DeviceWorker:
     @property
     def info(self) -> ModelInfo:
         """What people should know of the model."""
-        defaults = DragSettings.resolve(None, self._model.defaults, {}).as_dict()
-        ranges = {
-            entry.name: (float(entry.metadata["low"]), float(entry.metadata["high"]))
-            for entry in dataclasses.fields(DragSettings)
-            if "low" in entry.metadata
-        }
-        words = {
-            entry.name: entry.metadata["words"]
-            for entry in dataclasses.fields(DragSettings)
-            if "words" in entry.metadata
-        }
-        return ModelInfo(
-            name=self._model.name,
-            kind=self._model.kind,
-            settings={**defaults, **OWN_SETTINGS},
-            presets=list(PRESETS),
-            live=tuple(sorted({*LIVE_SETTINGS, *OWN_LIVE})),
-            ranges={**ranges, **OWN_RANGES},
-            words=words,
-        )
+        return model_info(self._model)
 
     @property
     def busy(self) -> bool:
@@ -163,18 +144,18 @@ class DeviceWorker:
 
     def _obey(self, command: AnyCommand) -> None:
         match command:
-            case Start(goal=goal):
-                self._start(self._jobs.setdefault(goal.room, Job(goal)), command)
-            case Prepare(goal=goal):
+            case Start(desired=desired):
+                self._start(self._jobs.setdefault(desired.room, Job(desired)), command)
+            case Prepare(desired=desired):
                 try:
                     self._prepare_alone(command)
                 except EditorError:  # whoever presses Drag is told
-                    self._tell(PreparationProgress(room=goal.room, stage="failed", step=0, steps=1))
-            case UpdateRun(goal=goal):
-                job = self._jobs.get(goal.room)
+                    self._tell(PreparationProgress(room=desired.room, stage="failed", step=0, steps=1))
+            case UpdateRun(desired=desired):
+                job = self._jobs.get(desired.room)
                 if job is not None and job.steps is not None:
-                    self._sessions.follow(job, goal)
-                    self._scheduler.hurry(goal.room)
+                    self._sessions.follow(job, desired)
+                    self._scheduler.hurry(desired.room)
             case Stop(room=room, run=run):
                 job = self._jobs.get(room)
                 if job is not None and job.run == run:
@@ -183,7 +164,7 @@ class DeviceWorker:
                         self._runs.finish(job, "stopped")
                         if job.session is None:
                             self._leave(job)
-            case Seek(goal=goal):
+            case Seek(desired=desired):
                 self._seek(command)
             case ResetSession(room=room):
                 try:
@@ -203,24 +184,23 @@ class DeviceWorker:
         self._ask(job, partial(self._runs.run, job, start))
 
     def _generate(self, generate: Generate) -> None:
-        goal = DesiredState(
+        desired = DesiredState(
             room=generate.room, seq=0, prompt=generate.generation.prompt, settings={}, drags={}, format=generate.format
         )
-        job = self._jobs.setdefault(generate.room, Job(goal, run=generate.room, generation=generate.generation))
+        job = self._jobs.setdefault(generate.room, Job(desired, run=generate.room, generation=generate.generation))
         self._ask(job, partial(self._runs.generation, job, generate))
 
     def _prepare_alone(self, prepare: Prepare) -> None:
-        goal = prepare.goal
-        job = self._jobs.get(goal.room)
+        desired = prepare.desired
+        job = self._jobs.get(desired.room)
         if job is not None and job.steps is not None and job.run:
             return
-        digest = digest_of(prepare.picture)
-        built_of = self._sessions.built_of(digest, goal)
-        if self._sessions.has_moved(goal.room, job) and built_of != self._sessions.built_of_last(goal.room, job):
+        built_of = self._sessions.built_of(prepare.picture.sha256, desired)
+        if self._sessions.has_moved(desired.room, job) and built_of != self._sessions.built_of_last(desired.room, job):
             # It would be lost to the preparation: whoever presses Drag decides that.
-            self._tell(PreparationProgress(room=goal.room, stage="failed", step=0, steps=1))
+            self._tell(PreparationProgress(room=desired.room, stage="failed", step=0, steps=1))
             return
-        job = self._jobs.setdefault(goal.room, Job(goal))
+        job = self._jobs.setdefault(desired.room, Job(desired))
         self._stop_steps(job)
         job.run, job.stopping, job.retried = "", False, False
         self._ask(job, partial(self._runs.preparation, job, prepare))
@@ -234,16 +214,16 @@ class DeviceWorker:
         self._find_places()
 
     def _seek(self, seek: Seek) -> None:
-        goal = seek.goal
-        job = self._jobs.get(goal.room)
+        desired = seek.desired
+        job = self._jobs.get(desired.room)
         if job is not None and job.session is not None:
-            self._sessions.go_to(job, job.session, seek.moment, goal)
+            self._sessions.go_to(job, job.session, seek.moment, desired)
             tracked = {id: (drag.handle.x, drag.handle.y) for id, drag in job.session.drags.items()}
             self._sessions.keep(job)
-            self._tell(SeekCompleted(room=goal.room, moment=seek.moment, tracked=tracked))
+            self._tell(SeekCompleted(room=desired.room, moment=seek.moment, tracked=tracked))
             self._sessions.tell_timeline(job)
         else:
-            self._sessions.seek_on_disk(seek.moment, goal)
+            self._sessions.seek_on_disk(seek.moment, desired)
 
     def _rewind(self, room: str) -> None:
         job = self._jobs.get(room)
@@ -263,7 +243,7 @@ class DeviceWorker:
             self._remove(job)
         if wipe:
             self._checkpoints.wipe(room)
-        self._tell(SessionReleased(room=room, forgotten=True))
+        self._tell(SessionReleased(room=room, requested=True))
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -463,8 +443,8 @@ class DeviceWorker:
         """The steps of each stage of a run from its beginning. Raises `EditorError`."""
         if job.generation is not None:
             return {"generating": job.generation.ddim_steps}
-        settings = self._sessions.settings(job.goal)
-        generation = self._sessions.matches_generation(job.goal)
+        settings = self._sessions.settings(job.desired)
+        generation = self._sessions.matches_generation(job.desired)
         return {
             "generating": settings.ddim_steps if generation else 0,
             "fitting": settings.lora_steps,

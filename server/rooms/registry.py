@@ -30,6 +30,7 @@ from livedrag.server.device.engine import (
     DesiredState,
     Engine,
     FrameFormat,
+    PictureRef,
     PlacedDrag,
     PreparationProgress,
     Prepare,
@@ -267,7 +268,7 @@ class RoomRegistry:
             log=deque((r for r in saved.records if r.seq > saved.base_seq), maxlen=MAX_KNOWN),
             engine=EngineReport(state=self.engine.state),
         )
-        kept = await asyncio.to_thread(self.checkpoints.kept, room)
+        kept = await asyncio.to_thread(self.checkpoints.load_timeline, room)
         if kept is not None:
             hall.keep(to_moments(kept, hall), kept.thumbnails)
         return hall
@@ -621,24 +622,29 @@ class RoomRegistry:
 
     async def _follow(self, hall: LiveRoom, run: str) -> None:
         room = hall.room
-        picture = await asyncio.to_thread(self.store.get_picture, room.document.picture.sha256)
-        goal = await self._goal(hall)
+        picture = self._picture(room)
+        desired = await self._desired_state(hall)
         if not hall.room.runs(run):
             return  # over before it began
-        self.engine.submit(Start(run=run, picture=picture, goal=goal, resume=hall.resuming))
-        hall.started, hall.format = True, goal.format
+        self.engine.submit(Start(run=run, picture=picture, desired=desired, resume=hall.resuming))
+        hall.started, hall.format = True, desired.format
         if hall.stopping:
             self.engine.submit(Stop(room=room.id, run=run))
         while True:
             await hall.edited.wait()
             hall.edited.clear()
-            goal = await self._goal(hall)
+            desired = await self._desired_state(hall)
             if not hall.room.runs(run):
                 return
-            self.engine.submit(UpdateRun(goal=goal))
-            hall.format = goal.format
+            self.engine.submit(UpdateRun(desired=desired))
+            hall.format = desired.format
 
-    async def _goal(self, hall: LiveRoom) -> DesiredState:
+    def _picture(self, room: RoomDocument) -> PictureRef:
+        """The uploaded picture, for a worker to read. Raises `StoreError`."""
+        sha256 = room.document.picture.sha256
+        return PictureRef(sha256=sha256, path=str(self.store.picture_path(sha256).absolute()))
+
+    async def _desired_state(self, hall: LiveRoom) -> DesiredState:
         mask = await self.mask_png(hall)
         room, document = hall.room, hall.room.document
         return DesiredState(
@@ -647,7 +653,7 @@ class RoomRegistry:
             prompt=document.prompt,
             settings=document.settings,
             drags={
-                id: PlacedDrag(handle=drag.handle, target=drag.target, grabbed=room.handle_version(id))
+                id: PlacedDrag(handle=drag.handle, target=drag.target, handle_version=room.handle_version(id))
                 for id, drag in document.drags.items()
             },
             mask=mask,
@@ -664,13 +670,13 @@ class RoomRegistry:
     async def _prepare(self, hall: LiveRoom) -> None:
         await asyncio.sleep(PREPARE_PAUSE)
         try:
-            picture = await asyncio.to_thread(self.store.get_picture, hall.room.document.picture.sha256)
-            goal = await self._goal(hall)
+            picture = self._picture(hall.room)
+            desired = await self._desired_state(hall)
         except (OSError, StoreError, ValueError) as error:
             log.error("a picture cannot be prepared: %s", error, extra={"room": hall.room.id})
             return  # whoever presses Drag is told
         if not hall.room.running and self._is_open(hall):
-            self.engine.submit(Prepare(picture=picture, goal=goal))
+            self.engine.submit(Prepare(picture=picture, desired=desired))
 
     async def _seek(self, seat: RoomSession, message: SeekMoment) -> None:
         """Ask the engine for a moment; what it answers is a record, or a refusal."""
@@ -687,9 +693,9 @@ class RoomRegistry:
         waiting[key] = asked  # where it was sent again over a new connection, it is answered there
         try:
             if not under_way:
-                goal = await self._goal(hall)
+                desired = await self._desired_state(hall)
                 if self._is_open(hall):
-                    self.engine.submit(Seek(moment=message.moment, goal=goal))
+                    self.engine.submit(Seek(moment=message.moment, desired=desired))
         except (OSError, StoreError, ValueError) as error:
             log.error("a moment cannot be sought: %s", error, extra={"room": hall.room.id})
             latest, _ = waiting.pop(key, asked)

@@ -36,16 +36,16 @@ class PlayedRun:
         self.engine = engine
         self.room = room_of(page)
         self.start: Start = engine.expect(Start, self.room)
-        with Image.open(io.BytesIO(self.start.picture)) as picture:
+        with Image.open(self.start.picture.path) as picture:
             self.picture = picture.convert("RGB")
         self.moments: list[MomentInfo] = []
 
     def step(self, iteration: int, share: float, *, preview: bool = True) -> None:
         """Every point has gone a ``share`` of its way, in [0, 1]."""
-        goal = self.engine.goals[self.room]
+        desired = self.engine.desired[self.room]
         handles: dict[str, XY] = {}
         distances: dict[str, float] = {}
-        for id, grip in goal.drags.items():
+        for id, grip in desired.drags.items():
             (x, y), (to_x, to_y) = grip.handle, grip.target
             handles[id] = (x + share * (to_x - x), y + share * (to_y - y))
             distances[id] = (1 - share) * ((to_x - x) ** 2 + (to_y - y) ** 2) ** 0.5

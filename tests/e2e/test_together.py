@@ -200,7 +200,7 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     ada.button("Go on from here").click()
     seek: Seek = quiet[1].expect(Seek, run.room)
     assert seek.moment == 3
-    point = next(iter(seek.goal.drags))
+    point = next(iter(seek.desired.drags))
     quiet[1].tell(SeekCompleted(room=run.room, moment=3, tracked={point: (88.0, 140.0)}))
     for one in (ada, bo):
         one.expect_place("handle", (88, 140))

@@ -13,15 +13,19 @@ from msgspec.structs import replace
 from livedrag.server.device.checkpoints import KEPT, Checkpoint, Checkpoints, Part, SavedMoment, branch, picture_parts
 from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag
 
-GOAL = DesiredState(
+DESIRED = DesiredState(
     room="a", seq=3, prompt="", settings={"seed": 1}, drags={"d": PlacedDrag(handle=(1, 2), target=(3, 4))}, mask=b"m"
 )
-CHECKPOINT = Checkpoint(picture="p", goal=GOAL, run="r1", iterations=7)
+CHECKPOINT = Checkpoint(picture="p", desired=DESIRED, run="r1", iterations=7)
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "kept")
+
+
+WRITTEN_BY_0_1 = Path(__file__).parent / "checkpoints_0_1"
+"""What the worker of version 0.1 left after a run of three iterations and a jump back to the first."""
 
 
 def part(name: str, data: bytes, stamp: str = "") -> Part:
@@ -41,7 +45,7 @@ def test_what_is_saved_is_what_is_loaded(checkpoints: Checkpoints) -> None:
     saved = checkpoints.save("a", CHECKPOINT, [part("state", b"1"), part("lora", b"2")])
     assert [(saved, {"state": b"1", "lora": b"2"})] == list(checkpoints.load("a"))
     assert checkpoints.newest("a") == saved
-    assert replace(saved, pieces={}) == CHECKPOINT
+    assert replace(saved, parts={}) == CHECKPOINT
 
 
 def test_a_part_whose_stamp_has_not_changed_is_not_made_again(checkpoints: Checkpoints) -> None:
@@ -68,7 +72,7 @@ def test_where_the_newest_is_damaged_the_one_before_it_counts(
     checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
     saved = checkpoints.save("a", replace(CHECKPOINT, iterations=9), [part("state", b"2")])
     newest = max(name for name in files(tmp_path) if name.endswith(".checkpoint"))
-    victim = tmp_path / "kept" / "a" / (newest if what == "list" else saved.pieces["state"].sha256)
+    victim = tmp_path / "kept" / "a" / (newest if what == "list" else saved.parts["state"].sha256)
     victim.unlink() if "gone" in what else victim.write_bytes(victim.read_bytes()[:-1])
     assert [parts for _, parts in checkpoints.load("a")] == [{"state": b"1"}]
 
@@ -91,9 +95,24 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(
 
 def test_an_amended_list_has_the_same_parts(checkpoints: Checkpoints) -> None:
     saved = checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
-    checkpoints.amend("a", replace(saved, rewound=True))
+    checkpoints.amend("a", replace(saved, pending_reset=True))
     checkpoint, parts = next(checkpoints.load("a"))
-    assert (checkpoint.rewound, parts) == (True, {"state": b"1"})
+    assert (checkpoint.pending_reset, parts) == (True, {"state": b"1"})
+
+
+def test_checkpoints_of_version_0_1_still_open() -> None:
+    (opened,) = Checkpoints(WRITTEN_BY_0_1).load("a")
+    checkpoint, parts = opened
+    assert (checkpoint.run, checkpoint.iterations, checkpoint.has_picture) == ("r1", 3, True)
+    assert checkpoint.desired.drags == {"d1": PlacedDrag(handle=(30, 30), target=(70, 40), handle_version=2)}
+    assert checkpoint.desired.generation is not None
+    assert (checkpoint.desired.generation.seed, checkpoint.desired.seq) == (5, 3)
+    assert (checkpoint.pending_seek, checkpoint.pending_reset, checkpoint.current) == (1, False, 1)
+    assert [moment.info.iteration for moment in checkpoint.moments] == [0, 1, 2, 3]
+    assert parts.keys() == {"state", "picture", "unedited", "moments-0", "lora", "thumbnails-0", "frames-0"}
+    timeline = Checkpoints(WRITTEN_BY_0_1).load_timeline("a")
+    assert timeline is not None
+    assert timeline.thumbnails.keys() == {0, 1, 3}
 
 
 def test_rooms_are_apart_and_wiped_alone(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -111,11 +130,11 @@ def test_a_timeline_is_shown_without_a_worker(checkpoints: Checkpoints) -> None:
     thumbnails = {0: b"t0", 1: b"t1", 40: b"t40"}
     parts = [*picture_parts("thumbnails", thumbnails), *picture_parts("frames", {0: b"f0", 1: b"f1", 41: b"f41"})]
     checkpoints.save("a", replace(CHECKPOINT, moments=moments, current=40), parts)
-    kept = checkpoints.kept("a")
+    kept = checkpoints.load_timeline("a")
     assert kept is not None
     assert (kept.moments, kept.current, kept.thumbnails) == (infos, 40, thumbnails)
     assert [(shot.iteration, shot.data) for shot in checkpoints.frames("a")] == [(0, b"f0"), (1, b"f1")]
-    nothing: Any = checkpoints.kept("b"), checkpoints.frames("b")
+    nothing: Any = checkpoints.load_timeline("b"), checkpoints.frames("b")
     assert nothing == (None, [])
 
 

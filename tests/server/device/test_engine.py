@@ -41,7 +41,7 @@ from livedrag.server.device.engine import (
 )
 from livedrag.server.device.local import LocalEngine, WorkerOptions, devices
 from livedrag.server.document.protocol import Generation, Points
-from tests.server.device.test_worker import GOAL, PICTURE, SHORT
+from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
 
 T = TypeVar("T")
 
@@ -91,11 +91,11 @@ def test_the_worker_runs_elsewhere_and_ends_with_the_engine() -> None:
             assert engine.state == "ready"
             assert engine.pid not in (None, os.getpid())
             assert psutil.Process(engine.pid).nice() > psutil.Process().nice(), "it steps back for this process"
-            engine.submit(Start(run="r1", picture=PICTURE, goal=GOAL))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=DESIRED))
             await ear.expect(RunFinished)
             (device,) = engine.stats().devices
             assert (device.state, device.restarts, device.sessions) == ("ready", 0, 1)
-            assert device.steps["fitting"] == GOAL.settings["lora_steps"]
+            assert device.steps["fitting"] == DESIRED.settings["lora_steps"]
             worker = engine.pid
         assert worker is not None
         with pytest.raises(ProcessLookupError):
@@ -107,9 +107,9 @@ def test_the_worker_runs_elsewhere_and_ends_with_the_engine() -> None:
 def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None:
     async def story() -> None:
         engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=2))
-        goal = replace(GOAL, settings={**SHORT, "max_iterations": 12})
+        desired = replace(DESIRED, settings={**SHORT, "max_iterations": 12})
         async with running(engine) as ear:
-            engine.submit(Start(run="r1", picture=PICTURE, goal=goal))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
             await ear.expect(RunProgress, lambda event: iteration(event, 5))
             kill(engine)
             restarting = await ear.expect(WorkerRestarting)
@@ -117,14 +117,14 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None
             state: str = engine.state
             assert state == "restarting"
             aimed = {"d1": PlacedDrag(handle=(30, 30), target=(30, 60))}
-            engine.submit(UpdateRun(goal=replace(goal, seq=2, drags=aimed)))  # waits for the next worker
+            engine.submit(UpdateRun(desired=replace(desired, seq=2, drags=aimed)))  # waits for the next worker
             ear.heard.clear()
             ended = await ear.expect(RunFinished)
             assert (ended.run, ended.outcome, ended.iterations, ended.seq) == ("r1", "exhausted", 12, 2)
             later = next(event for event in ear.heard if isinstance(event, RunProgress) and iteration(event))
             assert iteration(later, 5), "it went on from its fourth iteration or a later one"
             assert sum(isinstance(event, WorkerRestarted) for event in ear.heard) == 1
-            engine.submit(Start(run="r2", picture=PICTURE, goal=replace(goal, seq=3, drags=aimed)))
+            engine.submit(Start(run="r2", picture=PICTURE, desired=replace(desired, seq=3, drags=aimed)))
             assert (await ear.expect(RunFinished)).run == "r2"
             assert [event.run for event in ear.heard if isinstance(event, RunFinished)] == ["r1", "r2"]
             assert (engine.state, engine.stats().devices[0].restarts) == ("ready", 1)
@@ -138,12 +138,12 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(monkeypatch: pyte
 
     async def story() -> None:
         engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=3))
-        goal = replace(GOAL, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
+        desired = replace(DESIRED, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
         moments = random.Random(0)
         async with running(engine) as ear:
             for number in range(8):
                 room, run = f"room-{number}", f"run-{number}"
-                engine.submit(Start(run=run, picture=PICTURE, goal=replace(goal, room=room)))
+                engine.submit(Start(run=run, picture=PICTURE, desired=replace(desired, room=room)))
                 for _ in range(moments.randint(1, 50)):
                     await ear.expect(RunProgress)
                 kill(engine)
@@ -161,7 +161,7 @@ def quiet(**options: Any) -> LocalEngine:
 
 
 def quietly(room: str, iterations: int = 5, **changes: Any) -> DesiredState:
-    return replace(GOAL, room=room, settings={"max_iterations": iterations}, **changes)
+    return replace(DESIRED, room=room, settings={"max_iterations": iterations}, **changes)
 
 
 async def ends(ear: Ear, count: int) -> dict[str, RunFinished]:
@@ -175,7 +175,7 @@ def test_a_worker_that_hangs_is_killed_and_the_run_goes_on() -> None:
         engine = quiet(hang=4.0)
         async with running(engine) as ear:
             await asyncio.sleep(5)  # one that has nothing to do hangs not
-            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("silent")))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("silent")))
             assert "did nothing for 4 s" in (await ear.expect(WorkerRestarting)).message
             ended = await ear.expect(RunFinished)
             assert (ended.run, ended.iterations) == ("r1", 5)
@@ -205,9 +205,9 @@ def test_a_run_in_which_the_worker_dies_twice_has_failed_and_others_go_on() -> N
     async def story() -> None:
         engine = quiet()
         async with running(engine) as ear:
-            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("a", 50)))
             await ear.expect(RunProgress, iteration)
-            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("deadly")))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("deadly")))
             ended = await ends(ear, 2)
             outcomes = {room: (event.run, event.outcome, event.iterations) for room, event in ended.items()}
             assert outcomes == {"deadly": ("r1", "failed", 0), "a": ("r2", "exhausted", 50)}
@@ -224,7 +224,7 @@ def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
         engine = quiet(device="one,two")
         async with running(engine) as ear:
             for room in "abcd":
-                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, desired=quietly(room, 40)))
             await ear.expect(RunProgress, iteration)
             kill(engine)
             restarting = await ear.expect(WorkerRestarting)
@@ -236,7 +236,7 @@ def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
             for room in "ac":
                 engine.submit(ReleaseSession(room=room))
             for room in "ef":
-                engine.submit(Start(run=f"run-{room}", picture=PICTURE, goal=quietly(room, 40)))
+                engine.submit(Start(run=f"run-{room}", picture=PICTURE, desired=quietly(room, 40)))
             await ear.expect(RunProgress, lambda event: event.room == "f")
             kill(engine)
             assert (await ear.expect(WorkerRestarting)).rooms == ("e",), (
@@ -250,13 +250,13 @@ def test_a_stop_an_edit_and_a_seek_reach_the_next_worker() -> None:
     async def story() -> None:
         engine = quiet()
         async with running(engine) as ear:
-            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 10_000)))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 10_000)))
             await ear.expect(RunProgress, iteration)
             kill(engine)
-            engine.submit(UpdateRun(goal=quietly("a", 10_000, seq=5)))  # sent to one that is dead
-            engine.submit(Seek(moment=3, goal=quietly("a", 10_000, seq=6)))
+            engine.submit(UpdateRun(desired=quietly("a", 10_000, seq=5)))  # sent to one that is dead
+            engine.submit(Seek(moment=3, desired=quietly("a", 10_000, seq=6)))
             await ear.expect(WorkerRestarting)
-            engine.submit(Seek(moment=100, goal=quietly("b")))  # waits for the next one
+            engine.submit(Seek(moment=100, desired=quietly("b")))  # waits for the next one
             engine.submit(Stop(room="a", run="r1"))
             assert (await ear.expect(SeekCompleted)).moment == 3
             assert (await ear.expect(CommandFailed)).moment == 100
@@ -277,10 +277,10 @@ def test_a_rewind_and_a_wipe_reach_the_next_worker_once(tmp_path: Path) -> None:
             kill(engine, signal.SIGSTOP)
             engine.submit(ResetSession(room="a"))
             engine.submit(ReleaseSession(room="b", wipe=True))
-            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a")))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a")))
             kill(engine)
             assert (await ear.expect(RunFinished)).run == "r1"
-            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("a", 50)))
+            engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("a", 50)))
             await ear.expect(RunProgress, iteration)
             kill(engine)
             assert (await ear.expect(RunFinished)).run == "r2"
@@ -309,14 +309,14 @@ def test_a_forgotten_room_keeps_its_place_until_its_session_has_left() -> None:
     async def story() -> None:
         engine = quiet(device="one,two")
         async with running(engine) as ear:
-            engine.submit(Start(run="r1", picture=PICTURE, goal=quietly("a", 50)))
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 50)))
             await ear.expect(RunProgress, iteration)
-            engine.submit(Start(run="rb", picture=PICTURE, goal=quietly("b")))
+            engine.submit(Start(run="rb", picture=PICTURE, desired=quietly("b")))
             await ear.expect(RunFinished)
             kill(engine, signal.SIGSTOP)
             engine.submit(ReleaseSession(room="a"))
-            engine.submit(Start(run="r2", picture=PICTURE, goal=quietly("c", 5)))  # finds the first one idle
-            engine.submit(Start(run="r3", picture=PICTURE, goal=quietly("a")))
+            engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("c", 5)))  # finds the first one idle
+            engine.submit(Start(run="r3", picture=PICTURE, desired=quietly("a")))
             kill(engine)
             assert "a" in (await ear.expect(WorkerRestarting)).rooms, (
                 "the first worker might be writing checkpoints still"
@@ -330,7 +330,7 @@ def test_what_is_prepared_is_asked_for_again_until_it_is_ready() -> None:
         engine = quiet()
         async with running(engine) as ear:
             kill(engine, signal.SIGSTOP)
-            engine.submit(Prepare(picture=PICTURE, goal=quietly("a")))
+            engine.submit(Prepare(picture=PICTURE, desired=quietly("a")))
             kill(engine)
             assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
             await ear.expect(PreparationProgress)

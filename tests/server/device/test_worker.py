@@ -28,6 +28,7 @@ from livedrag.server.device.engine import (
 from livedrag.server.document.protocol import Points, Progress, Setting
 from livedrag.server.images.uploads import read_picture
 from tests.quiet import png
+from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PICTURE = png(96, 64)
+PICTURE = stored(png(96, 64))
 SHORT: dict[str, Setting] = {
     "warp_share": 0.0,
     "inversion_strength": 0.7,
@@ -45,7 +46,7 @@ SHORT: dict[str, Setting] = {
     "preview_every": 2,
     "preview_side": 64,
 }
-GOAL = DesiredState(
+DESIRED = DesiredState(
     room="a", seq=1, prompt="", settings=SHORT, drags={"d1": PlacedDrag(handle=(30, 30), target=(70, 40))}
 )
 
@@ -81,8 +82,8 @@ def a_worker(model: Diffusion, told: Told, checkpoints: Checkpoints, **options: 
         worker.close()
 
 
-def start(worker: DeviceWorker, goal: DesiredState = GOAL, run: str = "r1") -> None:
-    worker.obey(Start(run=run, picture=PICTURE, goal=goal))
+def start(worker: DeviceWorker, desired: DesiredState = DESIRED, run: str = "r1") -> None:
+    worker.obey(Start(run=run, picture=PICTURE, desired=desired))
 
 
 def finish(worker: DeviceWorker, told: Told) -> RunFinished:
@@ -102,18 +103,18 @@ def fitted(told: Told) -> list[int]:
     return [record.step for record in told.records(Progress) if record.stage == "fitting"]
 
 
-def fit_a_step(worker: DeviceWorker, told: Told, goal: DesiredState) -> None:
+def fit_a_step(worker: DeviceWorker, told: Told, desired: DesiredState) -> None:
     """A run that is stopped after its first step of fitting."""
     before = len(fitted(told))
-    start(worker, goal)
+    start(worker, desired)
     while len(fitted(told)) == before:
         worker.advance()
-    worker.obey(Stop(room=goal.room, run="r1"))
+    worker.obey(Stop(room=desired.room, run="r1"))
     finish(worker, told)
 
 
 def later(**changes: Any) -> DesiredState:
-    return replace(GOAL, **{"seq": 9, **changes})
+    return replace(DESIRED, **{"seq": 9, **changes})
 
 
 def test_people_are_told_of_all_settings(worker: DeviceWorker) -> None:
@@ -125,6 +126,18 @@ def test_people_are_told_of_all_settings(worker: DeviceWorker) -> None:
     numbers = {name for name, value in worker.info.settings.items() if type(value) in (int, float)}
     assert set(worker.info.ranges) == numbers
     assert worker.info.words == {"lora_targets": ("to_q", "to_k", "to_v", "to_out")}
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_picture_that_cannot_be_read_fails_the_run_and_names_the_file(
+    worker: DeviceWorker, told: Told, damage: str
+) -> None:
+    picture = stored(png(96, 64, "coral"))
+    Path(picture.path).unlink() if damage == "missing" else Path(picture.path).write_bytes(png(96, 64))
+    worker.obey(Start(run="r1", picture=picture, desired=DESIRED))
+    ended = finish(worker, told)
+    assert ended.outcome == "failed"
+    assert picture.path in (ended.message or "")
 
 
 def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWorker, told: Told) -> None:
@@ -195,15 +208,15 @@ def test_targets_handles_and_masks_change_during_a_run(worker: DeviceWorker, tol
     before = told.records(Points)[-1].distances["d1"]
     drags = {
         "d1": PlacedDrag(handle=(30, 30), target=(90, 60)),
-        "d2": PlacedDrag(handle=(50, 20), target=(60, 20), grabbed=8),
+        "d2": PlacedDrag(handle=(50, 20), target=(60, 20), handle_version=8),
     }
-    worker.obey(UpdateRun(goal=later(drags=drags, mask=png(96, 64, "white", "L"))))
+    worker.obey(UpdateRun(desired=later(drags=drags, mask=png(96, 64, "white", "L"))))
     worker.advance()
     latest = told.records(Points)[-1]
     assert latest.distances["d1"] > before + 15
     assert set(latest.handles) == {"d1", "d2"}
-    drags = {"d2": PlacedDrag(handle=(20, 50), target=(60, 20), grabbed=9)}
-    worker.obey(UpdateRun(goal=later(seq=10, drags=drags)))
+    drags = {"d2": PlacedDrag(handle=(20, 50), target=(60, 20), handle_version=9)}
+    worker.obey(UpdateRun(desired=later(seq=10, drags=drags)))
     worker.advance()
     assert told.records(Points)[-1].handles["d2"] == pytest.approx((20, 50), abs=6)
     ended = finish(worker, told)
@@ -216,9 +229,9 @@ def test_a_change_that_cannot_be_followed_is_complained_of_and_the_run_goes_on(
 ) -> None:
     start(worker)
     advance_to(worker, told, "dragging")
-    worker.obey(UpdateRun(goal=later(settings={**SHORT, "latent_lr": 99.0})))
-    worker.obey(UpdateRun(goal=later(seq=10, mask=png(9, 9, "white", "L"))))
-    worker.obey(UpdateRun(goal=later(seq=11, mask=png(96, 64, "black", "L"))))
+    worker.obey(UpdateRun(desired=later(settings={**SHORT, "latent_lr": 99.0})))
+    worker.obey(UpdateRun(desired=later(seq=10, mask=png(9, 9, "white", "L"))))
+    worker.obey(UpdateRun(desired=later(seq=11, mask=png(96, 64, "black", "L"))))
     assert ["99.0" in complaint.message for complaint in told.events(CommandFailed)] == [True, False, False]
     assert "9 x 9" in told.events(CommandFailed)[1].message
     assert "lets nothing change" in told.events(CommandFailed)[2].message
@@ -235,7 +248,7 @@ def test_a_run_with_a_mask_that_lets_nothing_change_fails(worker: DeviceWorker, 
 def test_without_drags_a_run_stops(worker: DeviceWorker, told: Told) -> None:
     start(worker)
     advance_to(worker, told, "dragging")
-    worker.obey(UpdateRun(goal=later(drags={})))
+    worker.obey(UpdateRun(desired=later(drags={})))
     assert finish(worker, told).outcome == "stopped"
 
 
@@ -270,7 +283,7 @@ def test_settings_that_cannot_be_fail_the_run_and_quote_themselves(worker: Devic
 
 
 def test_another_prompt_prepares_the_picture_anew(worker: DeviceWorker, told: Told) -> None:
-    fit_a_step(worker, told, GOAL)
+    fit_a_step(worker, told, DESIRED)
     fit_a_step(worker, told, later(prompt="a field"))
     assert fitted(told) == [1, 1]
 
@@ -280,7 +293,7 @@ def test_rewinding_puts_the_content_back(worker: DeviceWorker, told: Told) -> No
     finish(worker, told)
     worker.obey(ResetSession(room="a"))
     told.clear()
-    start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+    start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), handle_version=4)}), "r2")
     finish(worker, told)
     assert told.stages() == ["loading", "dragging", "rendering"]
     assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
@@ -332,7 +345,7 @@ def test_a_rewind_reaches_a_session_that_has_left_the_device(
             finish(worker, told)
         worker.obey(ResetSession(room="a"))
         told.clear()
-        start(worker, later(seq=10, drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+        start(worker, later(seq=10, drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), handle_version=4)}), "r2")
         finish(worker, told)
     assert told.stages() == ["loading", "dragging", "rendering"]
     assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
@@ -346,6 +359,6 @@ def test_jpeg_for_those_who_cannot_show_webp(worker: DeviceWorker, told: Told) -
 
 def test_the_model_is_left_as_it_was(model: Diffusion, worker: DeviceWorker, told: Told) -> None:
     before = {name for name, _ in model.unet.named_parameters()}
-    fit_a_step(worker, told, GOAL)
+    fit_a_step(worker, told, DESIRED)
     worker.close()
     assert {name for name, _ in model.unet.named_parameters()} == before

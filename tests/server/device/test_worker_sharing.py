@@ -37,17 +37,17 @@ def worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[D
         yield worker
 
 
-def goal_of(room: str, **changes: Any) -> DesiredState:
+def desired_of(room: str, **changes: Any) -> DesiredState:
     return later(room=room, **changes)
 
 
 def begin(worker: DeviceWorker, *rooms: str, **changes: Any) -> None:
     for room in rooms:
-        start(worker, goal_of(room, **changes), f"run-{room}")
+        start(worker, desired_of(room, **changes), f"run-{room}")
 
 
 def prepare(worker: DeviceWorker, room: str) -> None:
-    worker.obey(Prepare(picture=PICTURE, goal=goal_of(room, drags={})))
+    worker.obey(Prepare(picture=PICTURE, desired=desired_of(room, drags={})))
 
 
 def ended(told: Told) -> list[tuple[str, str]]:
@@ -85,7 +85,7 @@ def test_the_first_step_after_an_edit_goes_first(small: Diffusion, told: Told, c
         while not {"dragging"} <= set(stages_of(told, "a")) & set(stages_of(told, "b")):
             worker.advance()
         for room in ("b", "a", "b"):
-            worker.obey(UpdateRun(goal=goal_of(room, settings=LONG, seq=10)))
+            worker.obey(UpdateRun(desired=desired_of(room, settings=LONG, seq=10)))
             worker.advance()
             assert whose(told)[-1] == room
 
@@ -162,7 +162,7 @@ def test_who_asks_for_something_else_meanwhile_keeps_the_place(
         while not told.events(PreparationProgress, "a"):
             worker.advance()
         prepare(worker, "b")
-        worker.obey(Prepare(picture=PICTURE, goal=goal_of("a", drags={}, prompt="a field", seq=10)))
+        worker.obey(Prepare(picture=PICTURE, desired=desired_of("a", drags={}, prompt="a field", seq=10)))
         for _ in range(100):
             worker.advance()
     assert [told.events(PreparationProgress, room)[-1].stage for room in "ab"] == ["ready", "ready"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,8 +30,9 @@ from livedrag.server.device.engine import (
     UpdateRun,
 )
 from livedrag.server.document.protocol import Points
+from tests.server.device.test_checkpoints import WRITTEN_BY_0_1
 from tests.server.device.test_worker import (
-    GOAL,
+    DESIRED,
     PICTURE,
     SHORT,
     Told,
@@ -85,7 +88,7 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
     assert {0, 1} <= thumbnails.keys()
     assert Image.open(io.BytesIO(thumbnails[0])).size == (64, 43), "of the uploaded picture's shape"
     assert sum(len(event.thumbnails) for event in told.events(TimelineChanged)) == len(thumbnails), "each is told once"
-    on_disk = checkpoints.kept("a")
+    on_disk = checkpoints.load_timeline("a")
     assert on_disk is not None
     assert (on_disk.moments, on_disk.current, on_disk.thumbnails) == (kept.moments, 3, thumbnails)
     shots = checkpoints.frames("a")
@@ -96,11 +99,11 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
 
 
 def test_going_back_during_a_run_branches_from_there(worker: DeviceWorker, told: Told) -> None:
-    goal = later(settings={**SHORT, "max_iterations": 4})
-    start(worker, goal)
+    desired = later(settings={**SHORT, "max_iterations": 4})
+    start(worker, desired)
     advance_until(worker, told, 3)
     there = told.records(Points)[0].handles["d1"]
-    worker.obey(Seek(moment=1, goal=later(seq=10, settings=goal.settings)))
+    worker.obey(Seek(moment=1, desired=later(seq=10, settings=desired.settings)))
     assert [(event.moment, event.tracked["d1"]) for event in told.events(SeekCompleted)] == [(1, there)]
     ended = finish(worker, told)
     assert (ended.outcome, ended.iterations) == ("exhausted", 3 + 4), "a branch has a whole budget of its own"
@@ -112,7 +115,7 @@ def test_going_back_during_a_run_branches_from_there(worker: DeviceWorker, told:
 def test_going_back_while_the_result_is_rendered_drags_on(worker: DeviceWorker, told: Told) -> None:
     start(worker)
     advance_to(worker, told, "rendering")
-    worker.obey(Seek(moment=1, goal=later(seq=10)))
+    worker.obey(Seek(moment=1, desired=later(seq=10)))
     ended = finish(worker, told)
     assert (ended.outcome, ended.iterations) == ("exhausted", 6)
     assert ended.picture is not None
@@ -123,7 +126,7 @@ def test_going_back_after_a_stop_renders_what_is_there(worker: DeviceWorker, tol
     start(worker)
     advance_until(worker, told, 2)
     worker.obey(Stop(room="a", run="r1"))
-    worker.obey(Seek(moment=1, goal=later(seq=10)))
+    worker.obey(Seek(moment=1, desired=later(seq=10)))
     ended = finish(worker, told)
     assert (ended.outcome, ended.iterations, ended.picture is None) == ("stopped", 2, False)
 
@@ -140,7 +143,7 @@ def test_an_idle_room_goes_back_and_the_next_run_goes_on_from_there(
             start(worker, later(room="b"))
             finish(worker, told)
         told.clear()
-        worker.obey(Seek(moment=1, goal=later(seq=10)))
+        worker.obey(Seek(moment=1, desired=later(seq=10)))
         assert not worker.busy
         assert [(event.moment, event.tracked) for event in told.events(SeekCompleted)] == [(1, {"d1": there})]
         assert latest(told).current == 1
@@ -153,16 +156,16 @@ def test_an_idle_room_goes_back_and_the_next_run_goes_on_from_there(
 def test_what_the_room_has_changed_meanwhile_stays_so(worker: DeviceWorker, told: Told) -> None:
     start(worker)
     finish(worker, told)
-    drags = {"d2": PlacedDrag(handle=(50, 20), target=(60, 20), grabbed=9)}
-    worker.obey(Seek(moment=1, goal=later(seq=10, drags=drags)))
+    drags = {"d2": PlacedDrag(handle=(50, 20), target=(60, 20), handle_version=9)}
+    worker.obey(Seek(moment=1, desired=later(seq=10, drags=drags)))
     assert told.events(SeekCompleted)[0].tracked == {"d2": pytest.approx((50, 20))}
 
 
 def test_a_moment_that_is_not_kept_is_complained_of(worker: DeviceWorker, told: Told) -> None:
-    worker.obey(Seek(moment=7, goal=GOAL))
+    worker.obey(Seek(moment=7, desired=DESIRED))
     start(worker)
     finish(worker, told)
-    worker.obey(Seek(moment=8, goal=GOAL))
+    worker.obey(Seek(moment=8, desired=DESIRED))
     complaints = told.events(CommandFailed)
     assert [complaint.moment for complaint in complaints] == [7, 8]
     assert [f"moment {complaint.moment} is not" in complaint.message for complaint in complaints] == [True, True]
@@ -183,14 +186,14 @@ def test_moments_of_a_picture_prepared_anew_have_new_names(worker: DeviceWorker,
 def test_an_interrupted_run_goes_on_where_its_last_checkpoint_is(
     small: Diffusion, told: Told, checkpoints: Checkpoints
 ) -> None:
-    goal = later(settings={**SHORT, "max_iterations": 7})
+    desired = later(settings={**SHORT, "max_iterations": 7})
     with a_worker(small, told, checkpoints, every=2) as killed:
-        start(killed, goal)
+        start(killed, desired)
         advance_until(killed, told, 5)
     told.clear()
     with a_worker(small, told, checkpoints, every=2) as worker:
-        aimed = later(seq=10, settings=goal.settings, drags=AIMED)
-        worker.obey(Start(run="r1", picture=PICTURE, goal=aimed, resume=True))
+        aimed = later(seq=10, settings=desired.settings, drags=AIMED)
+        worker.obey(Start(run="r1", picture=PICTURE, desired=aimed, resume=True))
         ended = finish(worker, told)
     assert told.stages() == ["loading", "dragging", "rendering"]
     assert (told.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
@@ -205,7 +208,7 @@ def test_a_run_that_had_ended_but_for_its_picture_makes_no_further_iteration(
         advance_to(killed, told, "rendering")
     told.clear()
     with a_worker(small, told, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
         ended = finish(worker, told)
     assert (ended.iterations, ended.outcome, ended.picture is None) == (3, "exhausted", False)
 
@@ -245,7 +248,7 @@ def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
         start(killed)
         advance_to(killed, told, "fitting")
     with a_worker(small, told, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
         assert finish(worker, told).outcome == "exhausted"
     assert fitted(told) == [1, 1, 2]
 
@@ -260,7 +263,7 @@ def test_a_long_fitting_is_kept_as_it_goes(
         start(killed)
         advance_to(killed, told, "fitting")
     with a_worker(small, told, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, goal=GOAL, resume=True))
+        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
         assert finish(worker, told).outcome == "exhausted"
     assert fitted(told) == [1, 2]
 
@@ -272,7 +275,7 @@ def test_a_rewind_survives_the_worker(small: Diffusion, told: Told, checkpoints:
         before.obey(ResetSession(room="a"))
     told.clear()
     with a_worker(small, told, checkpoints) as worker:
-        start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), grabbed=4)}), "r2")
+        start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), handle_version=4)}), "r2")
         finish(worker, told)
     assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
 
@@ -306,11 +309,23 @@ def test_a_forgotten_room_is_on_disk_and_a_wiped_one_is_not(
     assert told.events(RunFinished) == []
 
 
+def test_a_session_of_version_0_1_goes_on(small: Diffusion, told: Told, tmp_path: Path) -> None:
+    shutil.copytree(WRITTEN_BY_0_1, tmp_path / "checkpoints")
+    settings = {**SHORT, "lora_rank": 1, "seed": 1, "max_iterations": 2}
+    with a_worker(small, told, Checkpoints(tmp_path / "checkpoints")) as worker:
+        start(worker, later(settings=settings), "r2")
+        ended = finish(worker, told)
+    assert told.stages() == ["loading", "dragging", "rendering"], "it was prepared already"
+    assert (ended.outcome, ended.iterations) == ("exhausted", 2)
+    parents = {moment.id: moment.parent for moment in latest(told).moments}
+    assert parents[4] == 1, "it was at the first moment"
+
+
 # Preparing -----------------------------------------------------------------------------------------------------------
 
 
 def prepare(worker: DeviceWorker, **changed: Any) -> None:
-    worker.obey(Prepare(picture=PICTURE, goal=later(**{"seq": 0, "drags": {}, **changed})))
+    worker.obey(Prepare(picture=PICTURE, desired=later(**{"seq": 0, "drags": {}, **changed})))
 
 
 def work(worker: DeviceWorker) -> None:
@@ -367,6 +382,6 @@ def test_a_preparation_that_fails_says_so(worker: DeviceWorker, told: Told) -> N
 
 def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, told: Told) -> None:
     prepare(worker)
-    worker.obey(UpdateRun(goal=later(seq=3)))
+    worker.obey(UpdateRun(desired=later(seq=3)))
     work(worker)
     assert told.events(PreparationProgress)[-1].stage == "ready"

@@ -175,7 +175,7 @@ def test_a_room_of_a_drawing_says_how_it_was_drawn_and_tells_the_device(tmp_path
                 assert client.document.prompt == "a blue boat"
                 assert client.document.settings == {"ddim_steps": 6}
                 prepare: Prepare = await asyncio.to_thread(engine.expect, Prepare, room.id, SECONDS)
-                assert prepare.goal.generation == drawn
+                assert prepare.desired.generation == drawn
 
         asyncio.run(story(address, engine))
     with quiet_server(tmp_path / "data") as (address, engine):  # and so it does after a restart

@@ -189,7 +189,7 @@ def test_a_picture_is_prepared_once_for_many_changes_and_not_during_a_run(
                 seat.receive(Edit(op_id=f"p{number}", base=1, op=SetPrompt(prompt=str(number))))
             await asyncio.sleep(0.4)
             (prepare,) = asked(sits.engine, Prepare)
-            assert prepare.goal.prompt == "4"
+            assert prepare.desired.prompt == "4"
             seat.receive(Edit(op_id="live", base=1, op=SetSettings(settings={"max_iterations": 7})))
             seat.receive(StartRun(op_id="go"))
             await asyncio.sleep(0.3)
@@ -325,7 +325,7 @@ def test_what_the_disk_refuses_during_a_run_the_engine_drops_again(
                 await settled(sits.hub)
             assert seat.hall.room.running, "the run has nothing to do with it"
             (change,) = asked(sits.engine, UpdateRun)
-            assert change.goal.drags["d1"].target == (30.0, 20.0)
+            assert change.desired.drags["d1"].target == (30.0, 20.0)
 
     asyncio.run(story())
 
@@ -375,7 +375,7 @@ def test_a_run_that_is_saved_goes_on_though_the_edit_after_it_is_refused(
             assert not asked(sits.engine, Stop)
             seat.receive(Edit(op_id="kept", base=1, op=MoveDrag(id="d1", target=(40.0, 40.0))))
             await settled(sits.hub)
-            assert asked(sits.engine, UpdateRun)[-1].goal.drags["d1"].target == (40.0, 40.0), "it is steered still"
+            assert asked(sits.engine, UpdateRun)[-1].desired.drags["d1"].target == (40.0, 40.0), "it is steered still"
 
     asyncio.run(story())
 
@@ -451,10 +451,10 @@ def test_who_comes_late_and_shows_only_jpeg_gets_previews(tmp_path: Path) -> Non
             seat = await sits.sit()
             seat.receive(StartRun(op_id="go"))
             await settled(sits.hub)
-            assert [start.goal.format for start in asked(sits.engine, Start)] == ["webp"]
+            assert [start.desired.format for start in asked(sits.engine, Start)] == ["webp"]
             await sits.hub.join(sits.room, msgspec.structs.replace(sits.hello, formats=("jpeg",)), Outbox(), Visitor())
             await settled(sits.hub)
-            assert [change.goal.format for change in asked(sits.engine, UpdateRun)] == ["jpeg"]
+            assert [change.desired.format for change in asked(sits.engine, UpdateRun)] == ["jpeg"]
             await sits.sit()
             await settled(sits.hub)
             assert len(asked(sits.engine, UpdateRun)) == 1, "who shows both needs nothing"

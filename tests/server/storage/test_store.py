@@ -538,7 +538,7 @@ def test_checkpoints_from_schema_2_are_still_read(old_2: Path) -> None:
     checkpoints = Checkpoints(old_2 / "checkpoints")
     with Store(old_2) as store:
         settle(store)
-    timeline = checkpoints.kept("generated")
+    timeline = checkpoints.load_timeline("generated")
     assert timeline is not None
     assert [moment.iteration for moment in timeline.moments] == [0, 1, 2]
     assert (timeline.current, timeline.thumbnails) == (1, {number: b"webp %d" % number for number in range(3)})

@@ -718,8 +718,8 @@ def webp(color: str, size: tuple[int, int] = (32, 24)) -> bytes:
 
 def keep_frames(data: Path, room: str, moments: list[SavedMoment], frames: dict[int, bytes]) -> None:
     """As the device's worker does at the end of a run."""
-    goal = DesiredState(room=room, seq=0, prompt="", settings={}, drags={})
-    checkpoint = Checkpoint(picture="", goal=goal, moments=moments, current=moments[-1].info.id)
+    desired = DesiredState(room=room, seq=0, prompt="", settings={}, drags={})
+    checkpoint = Checkpoint(picture="", desired=desired, moments=moments, current=moments[-1].info.id)
     Checkpoints(data / "checkpoints").save(room, checkpoint, picture_parts("frames", frames))
 
 

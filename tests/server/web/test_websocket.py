@@ -71,6 +71,7 @@ from livedrag.server.document.protocol import (
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.settings import Rate
 from tests.quiet import QuietEngine, png, quiet_server
+from tests.stored import contents
 
 D1 = AddDrag(id="d1", handle=(10.0, 10.0), target=(30.0, 20.0))
 
@@ -217,13 +218,13 @@ def test_edits_reach_everybody_and_the_engine_while_it_runs(address: str, engine
             await grace.edit(AddStroke(stroke=Stroke(id="s", mode="paint", radius=4, points=[(5, 5)])))
             await ada.run()
             start = await asyncio.to_thread(engine.expect, Start, room.id)
-            assert start.picture == await ada.get("picture")
-            assert start.goal.mask == await ada.get("mask")
+            assert contents(start.picture) == await ada.get("picture")
+            assert start.desired.mask == await ada.get("mask")
             await grace.edit(MoveDrag(id="d1", target=(50, 40)))
             change = await asyncio.to_thread(engine.expect, UpdateRun, room.id)
-            while change.goal.seq < grace.seq:
+            while change.desired.seq < grace.seq:
                 change = await asyncio.to_thread(engine.expect, UpdateRun, room.id)
-            assert change.goal.drags["d1"].target == (50, 40)
+            assert change.desired.drags["d1"].target == (50, 40)
             engine.tell(CommandFailed(room=room.id, message="that will not do"))
             assert (await grace.wait(ErrorMessage)).message == "that will not do"
             await grace.stop()
@@ -331,7 +332,7 @@ def test_a_mask_that_lets_nothing_change_is_no_mask_to_drag_with(
             await client.wait(Started)
 
     asyncio.run(story())
-    assert engine.expect(Start, room.id).goal.mask is not None
+    assert engine.expect(Start, room.id).desired.mask is not None
 
 
 async def closed_with(address: str, path: str, *messages: bytes | str) -> tuple[ErrorMessage, int]:
@@ -640,7 +641,7 @@ def test_anybody_may_go_back_to_a_moment_also_during_a_run(address: str, engine:
             assert (await grace.wait(Moments)).run == run
             seeking = asyncio.create_task(grace.seek(1))
             asked = await asyncio.to_thread(engine.expect, Seek, room.id)
-            assert (asked.moment, asked.goal.drags["d1"].target) == (1, D1.target)
+            assert (asked.moment, asked.desired.drags["d1"].target) == (1, D1.target)
             engine.tell(EngineSought(room=room.id, moment=1, tracked={"d1": (15.0, 12.0)}))
             sought = await seeking
             assert (sought.by, sought.moment) == (grace.welcome.person, 1)
@@ -701,7 +702,9 @@ def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engi
     async def story() -> None:
         async with Client.join(address, room.id, room.secret) as client:
             prepare = await asyncio.to_thread(engine.expect, Prepare, room.id)
-            assert (prepare.picture, prepare.goal.drags) == (await client.get("picture"), {})
+            assert contents(prepare.picture) == await client.get("picture")
+            assert prepare.picture.sha256 == client.document.picture.sha256
+            assert prepare.desired.drags == {}
             engine.tell(PreparationProgress(room=room.id, stage="fitting", step=3, steps=80, seconds_left=5.0))
             told = Prepared(stage="fitting", step=3, steps=80, seconds_left=5.0)
             assert await client.wait(Prepared) == told
@@ -711,7 +714,7 @@ def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engi
             await client.edit(SetPrompt(prompt="a bear"))
             await client.edit(SetSettings(settings={"lora_steps": 7}))
             prepare = await asyncio.to_thread(engine.expect, Prepare, room.id)
-            assert (prepare.goal.prompt, prepare.goal.settings["lora_steps"]) == ("a bear", 7), "both at once"
+            assert (prepare.desired.prompt, prepare.desired.settings["lora_steps"]) == ("a bear", 7), "both at once"
 
     asyncio.run(story())
 
