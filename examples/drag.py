@@ -17,7 +17,7 @@ from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 
-from livedrag.server.client.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
+from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
 from livedrag.server.document.protocol import AddDrag, Ended, SetPrompt, SetSettings
 
 

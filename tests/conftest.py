@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from livedrag.editor import Diffusion
-    from livedrag.server.client.client import NewRoom
+    from livedrag.server.client import NewRoom
     from livedrag.server.device.checkpoints import Checkpoints
     from tests.quiet import QuietEngine
     from tests.server.device.test_worker import Told
@@ -104,7 +104,7 @@ def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
 @pytest.fixture
 def room(address: str) -> NewRoom:
     """On that server, with a small picture."""
-    from livedrag.server.client.client import create_room
+    from livedrag.server.client import create_room
     from tests.quiet import png
 
     return create_room(address, png())

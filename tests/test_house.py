@@ -148,7 +148,7 @@ def test_the_serving_process_never_loads_torch(module: str) -> None:
 
 def test_the_client_needs_neither_torch_nor_starlette() -> None:
     blocked = sorted({*HEAVY, "starlette", "uvicorn", "PIL", "numpy"})
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import livedrag.server.client.client"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import livedrag.server.client"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -1,7 +1,7 @@
-"""Replica: one client's copy of a room, and the operations that it has asked for without knowing yet. No I/O.
+"""Replica: one client's copy of a room's document, and its requests without an answer. No I/O.
 
-Messages of the server go in by `receive`, in their order; `hello` and `resend` say what to send over a new connection.
-Whatever happens between two of them, sending an operation again is harmless: the room knows it by its ``op_id``.
+`receive` takes the server's messages in their order; `hello` and `resend` give what to send over a new connection.
+Sending a request again is harmless, because the room recognises its ``op_id``.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from livedrag.server.document.protocol import (
 from livedrag.server.errors import LivedragError
 
 Answer = Edited | Started | Stopping | WasReset | Seeked | Rejected
-"""What a request is answered with."""
+"""The answer to a request."""
 
 
 class Gap(LivedragError):
-    """A record of the log is missing: only a snapshot helps."""
+    """A record of the log is missing; the replica needs a snapshot."""
 
 
 class Replica:
     """A client's copy of one room.
 
     Attributes:
-        document: as the server has told it; None before the first snapshot.
+        document: None before the first snapshot.
         seq: number of the last record in it.
-        pending: requests without an answer, by ``op_id``, in the order in which they were made.
-        connected: whether the document is what the server has, but for what is on its way.
+        pending: requests without an answer, by ``op_id``, in their order.
+        connected: whether the replica is up to date and receives every further record.
     """
 
     def __init__(self) -> None:
@@ -54,28 +54,28 @@ class Replica:
         self._instance = ""
 
     def hello(self, **fields: Any) -> Hello:
-        """The first message of a connection; ``fields`` are others of `Hello`."""
+        """The first message of a connection; ``fields`` are further ones of `Hello`."""
         known = {"since": self.seq, "of": self._instance} if self.document is not None else {}
         return Hello(**{"version": VERSION, **known, **fields})
 
     def ask(self, request: Request) -> Request:
-        """Note a request, which is to be sent now or, without a connection, by the next `resend`."""
+        """Note a request; send it now or, without a connection, with the next `resend`."""
         self.pending[request.op_id] = request
         return request
 
     def resend(self) -> list[Request]:
-        """What to send once the server's answer to ``hello`` has come."""
+        """What to send once the server has answered ``hello``."""
         return list(self.pending.values())
 
     def lose(self) -> None:
-        """The connection is gone."""
+        """The connection was lost."""
         self.connected = False
 
     def receive(self, message: ServerMessage) -> Answer | None:
-        """Take a message of the server; returns it where it answers a request that was pending.
+        """Take a message of the server; returns it if it answers a pending request.
 
         Raises:
-            Gap: a record does not follow what this replica has. It has forgotten what it had: connect anew.
+            Gap: a record does not follow the last one. The replica is empty now: connect again.
         """
         match message:
             case Welcome(instance=instance):
@@ -95,7 +95,7 @@ class Replica:
 
     def _fold(self, record: Any) -> None:
         if record.seq <= self.seq:
-            return  # the answer to a request that was sent again
+            return  # it answers a request that was sent again
         if self.document is None or record.seq != self.seq + 1:
             self.document, seq = None, self.seq
             raise Gap(f"record {record.seq} came after {seq}")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import psutil
 from websockets.asyncio.client import connect
 
-from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.client.replica import Replica
 from livedrag.server.device.local import LocalEngine, WorkerOptions
 from livedrag.server.document.protocol import (

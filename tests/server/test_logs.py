@@ -118,7 +118,7 @@ def test_no_message_is_endless() -> None:
 STORY = """
 import asyncio, logging, sys
 from pathlib import Path
-from livedrag.server.client.client import Client, create_room
+from livedrag.server.client import Client, create_room
 from livedrag.server.logs import configure
 from livedrag.server.document.protocol import AddDrag
 from tests.quiet import png, quiet_server

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import AddDrag, Document, Edited, MoveDrag, SetPrompt
 from tests.conftest import find_free_port
 from tests.quiet import png

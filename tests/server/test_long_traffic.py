@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import VERSION, AddDrag, Frame, Hello, MoveDrag, encode
 from tests.conftest import find_free_port
 from tests.quiet import png

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.client.client import RequestFailed, create_room, request
+from livedrag.server.client import RequestFailed, create_room, request
 from livedrag.server.metrics import DeviceStats, EngineStats, Metrics
 from livedrag.server.settings import Rate
 from tests.quiet import png, quiet_server

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import (
     AddDrag,
     Ended,

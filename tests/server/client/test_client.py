@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from livedrag.server.client.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
+from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from livedrag.server.device.engine import Start
 from livedrag.server.document.protocol import (
     VERSION,

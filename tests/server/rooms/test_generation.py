@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from livedrag.server.client.client import Client, NewRoom, RequestFailed, create_generated_room, request
+from livedrag.server.client import Client, NewRoom, RequestFailed, create_generated_room, request
 from livedrag.server.device.engine import Generate, Prepare, PreviewReady, ReleaseSession, RunFinished, RunProgress
 from livedrag.server.document.protocol import AddDrag, Generation, Prepared, Progress, SetSettings
 from livedrag.server.settings import Rate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.client.client import Client, OperationRejected, RequestFailed, create_room
+from livedrag.server.client import Client, OperationRejected, RequestFailed, create_room
 from livedrag.server.document.protocol import AddDrag, MoveDrag, SetPrompt
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png

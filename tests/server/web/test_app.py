@@ -21,7 +21,7 @@ from starlette.routing import Route
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from livedrag.server.client.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
+from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, SavedMoment, picture_parts
 from livedrag.server.device.engine import DesiredState, MomentInfo, ReleaseSession, TimelineChanged
 from livedrag.server.document.protocol import (

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from livedrag.server.client.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import AddDrag, Ended, Frame, MoveDrag, Points, Progress, SetPrompt, SetSettings
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
-from livedrag.server.client.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
+from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
 from livedrag.server.device.engine import (
     CommandFailed,
     MomentInfo,
