@@ -141,7 +141,7 @@ class QuietEngine(Engine):
 def quiet_server(data: Path, **settings: Any) -> Iterator[tuple[str, QuietEngine]]:
     """Serve with a `QuietEngine` in a thread; gives the address and the engine."""
     engine = QuietEngine()
-    with serving_in_thread(Settings(port=0, data_dir=data, **settings), engine, patience=60) as address:
+    with serving_in_thread(Settings(data_dir=data, **{"port": 0, **settings}), engine, patience=60) as address:
         yield address, engine
 
 

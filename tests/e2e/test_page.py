@@ -6,8 +6,6 @@ import gzip
 import io
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.conftest import ROOT, serving, wait_until_healthy
+from tests.conftest import ROOT, find_free_port
 from tests.e2e.editor import PHONE, SOON, WIDE, Editor, OpenPage, choose, take_picture
+from tests.quiet import QuietEngine, quiet_server
+
+Quiet = tuple[str, QuietEngine]
 
 HANDLE, TARGET, ELSEWHERE = (94, 150), (72, 110), (60, 130)
 """On the uploaded picture, which has the teddy bear 32 pixels further to the right than the sample has."""
@@ -107,6 +108,7 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
         assert result.convert("RGB").tobytes() != original.tobytes()
 
 
+@pytest.mark.usefixtures("quiet")
 def test_the_mask_is_painted_and_erased(open_page: OpenPage, upload: Path) -> None:
     editor = choose(open_page(), upload)
     editor.button("Paint").click()
@@ -123,6 +125,7 @@ def test_the_mask_is_painted_and_erased(open_page: OpenPage, upload: Path) -> No
     assert mask_of(editor.page).getpixel((90, 130)) == 0
 
 
+@pytest.mark.usefixtures("quiet")
 def test_everything_works_from_the_keyboard(open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("button", name=re.compile("sample.*teddy", re.IGNORECASE)).focus()
@@ -150,6 +153,7 @@ def test_everything_works_from_the_keyboard(open_page: OpenPage) -> None:
     editor.expect_outcome("^stopped$")
 
 
+@pytest.mark.usefixtures("quiet")
 def test_it_works_with_fingers(open_page: OpenPage) -> None:
     page = open_page(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
     page.get_by_role("button", name=re.compile("sample.*koala", re.IGNORECASE)).tap()
@@ -166,6 +170,7 @@ def test_it_works_with_fingers(open_page: OpenPage) -> None:
     assert width[0] <= width[1], "the page is wider than the phone"
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_lost_connection_is_said_and_mended(open_page: OpenPage, upload: Path) -> None:
     page = open_page()
     away = False
@@ -201,11 +206,11 @@ def test_a_lost_connection_is_said_and_mended(open_page: OpenPage, upload: Path)
 
 
 def test_a_server_that_restarts_is_waited_for(browser: Browser, upload: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+    data, port = tmp_path / "data", find_free_port()
     with browser.new_context(viewport=WIDE) as context:
         context.set_default_timeout(SOON)
         page = context.new_page()
-        with serving(data) as address:
+        with quiet_server(data, port=port) as (address, _):
             page.goto(address)
             editor = choose(page, upload)
             editor.click(HANDLE)
@@ -215,38 +220,23 @@ def test_a_server_that_restarts_is_waited_for(browser: Browser, upload: Path, tm
         expect(page.get_by_test_id("connection-banner")).to_be_visible()
         editor.pull(TARGET, ELSEWHERE)
         expect(page.get_by_test_id("point-1")).to_have_attribute("data-waiting", "true")
-        command = [
-            sys.executable,
-            "-m",
-            "server",
-            "serve",
-            "--port",
-            address.rpartition(":")[2],
-            "--data-dir",
-            str(data),
-        ]
-        log = tmp_path / "again.log"
-        with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as again:
-            try:
-                wait_until_healthy(address, again, log)
-                expect(page.get_by_test_id("connection-banner")).to_have_count(0)
-                expect(page.get_by_test_id("point-1")).to_have_attribute("data-waiting", "false")
-                page.reload()
-                Editor(page).expect_place("target", ELSEWHERE)
-            finally:
-                again.terminate()
+        with quiet_server(data, port=port):
+            expect(page.get_by_test_id("connection-banner")).to_have_count(0)
+            expect(page.get_by_test_id("point-1")).to_have_attribute("data-waiting", "false")
+            page.reload()
+            Editor(page).expect_place("target", ELSEWHERE)
 
 
-def test_what_is_no_picture_is_refused_in_words(browser: Browser, live_server: str, tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused_in_words(browser: Browser, quiet: Quiet, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nand nothing more")
     with browser.new_context(viewport=WIDE) as context:
         context.set_default_timeout(SOON)
         page = context.new_page()
-        page.goto(live_server)
+        page.goto(quiet[0])
         page.get_by_test_id("picture-file").set_input_files(broken)
         expect(page.get_by_test_id("toast")).to_contain_text("broken.png")
-        page.goto(f"{live_server}/r/nosuchroom#nosecret")
+        page.goto(f"{quiet[0]}/r/nosuchroom#nosecret")
         expect(page.get_by_text("nosuchroom").first).to_be_visible()
 
 
