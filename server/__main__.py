@@ -1,4 +1,4 @@
-"""``livedrag serve | rooms | edit | --version``. Each subcommand imports what it needs, when it runs."""
+"""``livedrag serve | rooms | edit | generate | --version``. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from livedrag.server.errors import LivedragError
 if TYPE_CHECKING:
     from livedrag.server.web.serve import Server
 
-CANNOT = 2
-"""Exit code where the command cannot do what it is asked; one line on stderr says why."""
+FAILED = 2
+"""Exit code of a command that cannot run; one line on stderr says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see `engine_local.run_worker`
-    if arguments[:1] in (["edit"], ["generate"]):  # it reads its own arguments
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see `engine_local.run_worker`
+    if arguments[:1] in (["edit"], ["generate"]):  # it parses its own arguments
         code: int = importlib.import_module("livedrag.editor.cli").main(arguments)
         return code
     if arguments[:1] == ["rooms"]:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if chosen.command != "serve":
         parser.print_help()
-        return CANNOT
+        return FAILED
     return serve(chosen)
 
 
@@ -70,7 +70,7 @@ def serve(chosen: argparse.Namespace) -> int:
         asyncio.run(serve_app(settings, engine, started=_announce))
     except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
-        return CANNOT
+        return FAILED
     except KeyboardInterrupt:
         return 130
     return 0
@@ -88,7 +88,7 @@ def rooms(arguments: Sequence[str]) -> int:
         manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir}))
     except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
-        return CANNOT
+        return FAILED
     return 0
 
 
@@ -99,9 +99,11 @@ def _announce(address: str, server: Server) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="livedrag", description="Drag parts of a picture, together, in the browser.", allow_abbrev=False
+        prog="livedrag",
+        description="Edit pictures by dragging their content, together, in the browser.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serving = commands.add_parser(
         "serve",
@@ -110,24 +112,34 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     option = serving.add_argument
-    option("--host", help="address to listen at (127.0.0.1)")
-    option("--port", type=int, help="port to listen at; 0 takes any free one (8000)")
+    option("--host", help="address to listen at (default: 127.0.0.1)")
+    option("--port", type=int, help="port to listen at; 0 picks a free one (default: 8000)")
     option(
         "--model",
-        help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (builtin)",
+        help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (default: builtin)",
     )
-    option("--device", help="torch device such as cuda:0 or cpu, several with commas, or all (the best)")
-    option("--threads", type=int, help="threads of the device worker (as many as there are cores)")
-    option("--tiny", help="a tiny autoencoder for previews, as a folder or as owner/name@<commit> (none)")
-    option("--data-dir", dest="data_dir", type=_path, help="where rooms are kept (the user's data directory)")
-    option("--static-dir", dest="static_dir", type=_path, help="where the built page and the samples are")
-    option("--base-path", dest="base_path", help="such as /drag, where a proxy hands on what lies below it (none)")
-    option("--room-days", dest="room_days", type=float, help="delete rooms unused for so many days (0: never)")
-    option("--log-level", dest="log_level", help="debug, info, warning or error (info)")
-    option("--log-format", dest="log_format", help="text, or json: one object a line (text)")
-    commands.add_parser("rooms", help="list, export, import or delete rooms, while no server runs", add_help=False)
-    commands.add_parser("edit", help="drag parts of a picture without a server", add_help=False)
-    commands.add_parser("generate", help="make a picture from words without a server", add_help=False)
+    option(
+        "--device", help="torch device such as cuda:0 or cpu, several separated by commas, or all (default: the best)"
+    )
+    option("--threads", type=int, help="threads of the device worker (default: one for each core)")
+    option("--tiny", help="tiny autoencoder for previews, a folder or owner/name@<commit> (default: none)")
+    option(
+        "--data-dir", dest="data_dir", type=_path, help="where rooms are stored (default: the user's data directory)"
+    )
+    option("--static-dir", dest="static_dir", type=_path, help="folder of the built page and the samples")
+    option(
+        "--base-path",
+        dest="base_path",
+        help="path below which a proxy forwards requests, such as /drag (default: none)",
+    )
+    option(
+        "--room-days", dest="room_days", type=float, help="delete rooms unused for this many days (default: 0, never)"
+    )
+    option("--log-level", dest="log_level", help="debug, info, warning or error (default: info)")
+    option("--log-format", dest="log_format", help="text, or json for one object per line (default: text)")
+    commands.add_parser("rooms", help="list, export, import or delete rooms while no server is running", add_help=False)
+    commands.add_parser("edit", help="edit a picture without a server", add_help=False)
+    commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
     return parser
 
 

@@ -1,10 +1,9 @@
-"""Logs: one line for each event, as text or as JSON, that names rooms and people and tells no secrets and no pictures.
+"""Logs: one line for each event, as text or as JSON, with the ids of rooms and people, without secrets or pictures.
 
-Names come from outside: what could end a line or move a cursor is escaped, and a traceback is indented, so that none of
-them can look like a line of its own.
+Control characters are escaped and tracebacks indented, so that no name from outside can forge a line.
 
-Callers give facts as ``extra``, such as ``log.info("a run ended", extra={"room": room.id, "outcome": outcome})``.
-Whatever is logged passes `scrub`, other libraries' messages and tracebacks included.
+Callers pass fields as ``extra``, such as ``log.info("a run ended", extra={"room": room.id, "outcome": outcome})``.
+Everything logged passes `scrub`, messages and tracebacks of other libraries included.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-LONGEST = 4000
-"""Characters of a message; a traceback may have as many again."""
+MAX_LENGTH = 4000
+"""Characters of a message, and of a traceback."""
 HIDDEN = "[hidden]"
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -33,40 +32,40 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure(level: str, style: Literal["text", "json"] | str) -> None:
-    """Log to stderr, from ``level`` on."""
+    """Log to stderr at ``level`` and above."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if style == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("uvicorn", "PIL", "websockets", "multipart", "python_multipart", "asyncio"):
-        # These say what they receive: headers and bytes of pictures, which is no use but at the lowest level.
-        logging.getLogger(chatty).setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    for name in ("uvicorn", "PIL", "websockets", "multipart", "python_multipart", "asyncio"):
+        # Their debug messages have headers and bytes of pictures.
+        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
 
 
 def scrub(text: str) -> str:
-    """The text without what looks like a secret, and without long runs of bytes."""
+    """The text with everything hidden that looks like a secret, and without long runs of bytes."""
     for secret in _SECRETS:
         text = secret.sub(rf"\g<1>{HIDDEN}", text)
     text = _BYTES.sub(lambda found: f"[{len(found[0])} characters of bytes]", text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}... ({len(text)} characters)"
 
 
 def escape(text: str) -> str:
-    """The text on one line, without control characters; also within JSON it stays what it is."""
+    """The text on one line, with control characters as JSON escapes."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class TextLines(logging.Formatter):
-    """Time, place, level, message, and facts as ``name=value``; a traceback below it, indented."""
+    """Time, logger, level, message and fields as ``name=value``; a traceback below, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
         when = f"{_when(record):%Y-%m-%d %H:%M:%S}"
-        line = f"{when} {record.name} {record.levelname} {escape(scrub(record.getMessage() + facts))}"
+        line = f"{when} {record.name} {record.levelname} {escape(scrub(record.getMessage() + fields))}"
         return "\n".join([line, *(f"    {escape(traced)}" for traced in _trace(record).split("\n") if traced)])
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, facts, and ``trace`` where there is one."""
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, the fields, and ``trace`` if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
@@ -75,19 +74,19 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": scrub(record.getMessage()),
         }
-        entry |= {name: _plain(name, value) for name, value in _facts(record).items() if name not in entry}
+        entry |= {name: _plain(name, value) for name, value in _fields(record).items() if name not in entry}
         trace = _trace(record)
         if trace:
             entry["trace"] = trace
         return escape(json.dumps(entry, ensure_ascii=False))
 
 
-def _facts(record: logging.LogRecord) -> Mapping[str, object]:
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _OWN}
 
 
 def _plain(name: str, value: object) -> object:
-    """A fact as JSON can say it; its name counts, so that a fact named ``secret`` stays one."""
+    """A field as a JSON value; scrubbed together with its name, so that one named ``secret`` is hidden."""
     if isinstance(value, bool | int | float) or value is None:
         return value
     return scrub(f"{name}={value}")[len(name) + 1 :]

@@ -1,4 +1,4 @@
-"""Environment and flags become one frozen `Settings`."""
+"""Settings from environment variables and flags, as one frozen `Settings`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from typing import Any, Literal
 from livedrag.server.errors import LivedragError
 
 Quality = Literal["", "latent", "tiny", "full"]
-LOG_FORMATS = ("text", "json")
-LOG_LEVELS = ("debug", "info", "warning", "error")
-QUALITIES: tuple[Quality, ...] = ("", "latent", "tiny", "full")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
 MAX_GUIDANCE = 50.0
 MAX_PROMPT_LENGTH = 10_000
 MIN_MESSAGE_BYTES = 4096
+"""Below this, messages of the page would be refused."""
 
 
 class SettingsError(LivedragError):
-    """A setting with a value that it cannot have."""
+    """A setting has a value that it cannot have."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,54 @@ class Rate:
 
     def __post_init__(self) -> None:
         if not (0 <= self.per_second < math.inf and 0 <= self.burst < math.inf):
-            raise SettingsError(f"a rate of {self} is not two numbers from 0 on")
+            raise SettingsError(f"rate {self} must be two numbers of 0 or more")
         if self.per_second and self.burst < 1:
-            raise SettingsError(f"a rate of {self} lets nothing pass: a burst of at least 1 works, or 0/0 for no limit")
+            raise SettingsError(f"rate {self} allows nothing: the burst must be at least 1; use 0/0 for no limit")
 
     def __str__(self) -> str:
         return f"{self.per_second:g}/{self.burst:g}"
 
     @property
     def unlimited(self) -> bool:
-        """Whether nothing is too often."""
+        """Whether there is no limit."""
         return self.per_second == 0
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The values a number may have; with ``exclusive`` the lower bound itself is not allowed."""
+
+    low: float
+    high: float
+    exclusive: bool
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.exclusive else self.low <= value
+        return above and value <= self.high and value < math.inf
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.exclusive else f"{self.low:g} or more"
+
+
+def number(default: float, low: float = 0, high: float = math.inf, *, exclusive: bool = False) -> Any:
+    """A field with a number within bounds."""
+    return field(default=default, metadata={"bounds": Bounds(low, high, exclusive)})
+
+
+def choice(default: str, *choices: str) -> Any:
+    """A field with one of some words."""
+    return field(default=default, metadata={"choices": choices})
+
+
 def default_data_dir() -> Path:
-    """Where rooms are kept if nobody says where."""
+    """The user's data directory."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "livedrag"
 
 
 def default_static_dir() -> Path:
-    """The pages and samples: beside this file in a wheel, at the top of the repository in a clone."""
+    """The built page and the samples: inside the package in a wheel, at the top of the repository in a clone."""
     package = Path(__file__).resolve().parent
     packed = package / "static"
     return packed if packed.is_dir() else package.parent / "static"
@@ -64,114 +90,87 @@ def default_static_dir() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that can be set. Each field is ``LIVEDRAG_<NAME>`` in the environment; there are flags for the usual ones."""
+    """Every setting. Each field is ``LIVEDRAG_<NAME>`` in the environment; the common ones have flags too."""
 
     host: str = "127.0.0.1"
-    port: int = 8000  # 0: any free one
+    port: int = number(8000, 0, 65535)  # 0: any free port
     model: str = "builtin"
-    device: str = ""  # several with commas, or all; empty: the best there is
+    device: str = ""  # comma-separated, or all; empty: the best
     data_dir: Path = field(default_factory=default_data_dir)
     static_dir: Path = field(default_factory=default_static_dir)
-    log_level: str = "info"
-    log_format: str = "text"  # or json: one object a line
-    base_path: str = ""  # such as /drag, where a proxy hands on what lies below it
-    password: str = ""  # asked for before a room is made or entered; empty: none
+    log_level: str = choice("info", "debug", "info", "warning", "error")
+    log_format: str = choice("text", "text", "json")
+    base_path: str = ""  # such as /drag, where a proxy forwards only what lies below it
+    password: str = ""  # required to create or enter a room; empty: none
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For is believed
-    allowed_hosts: tuple[str, ...] = ()  # empty: this machine's own names when listening on it alone, else any
+    allowed_hosts: tuple[str, ...] = ()  # empty: this machine's own names when listening only on it, else any
     allowed_origins: tuple[str, ...] = ()  # besides the host itself, for pages served from elsewhere
 
-    max_upload_bytes: int = 20 * MIB
-    max_pixels: int = 25_000_000
-    max_drags: int = 64  # of a room
-    max_prompt: int = 1000  # characters
-    max_message_bytes: int = 64 * 1024  # of what a client sends over its WebSocket
-    room_days: float = 0.0  # rooms that nobody has used for so long are deleted; 0: none are
-    generations: int = 16  # pictures made from words that are held in memory, or being made
-    generation_seconds: float = 900.0  # one that nobody has used for so long is forgotten
-    generation_steps: int = 0  # of making one; 0: as many as the model's sessions take
-    generation_guidance: float = 3.0  # how closely it follows the words; Stable Diffusion likes 7.5
-    session_days: float = 180.0  # cookies that nobody has used for so long are forgotten
+    max_upload_bytes: int = number(20 * MIB, 1)
+    max_pixels: int = number(25_000_000, 1)
+    max_drags: int = number(64, 1)  # of a room
+    max_prompt: int = number(1000, 1, MAX_PROMPT_LENGTH)  # characters
+    max_message_bytes: int = number(64 * 1024, MIN_MESSAGE_BYTES)  # of one WebSocket message from a client
+    room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never
+    generations: int = number(16, 1)  # generated pictures in memory, finished or not
+    generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped
+    generation_steps: int = number(0, 0, 999)  # 0: as many as the model uses for dragging
+    generation_guidance: float = number(3.0, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
+    session_days: float = number(180.0, exclusive=True)  # cookies unused for so long are forgotten
     metrics: bool = True  # whether /metrics answers
-    sessions: int = 16  # kept on the device; the one idle for longest goes first
-    memory: int = 0  # bytes that the sessions on a device may hold; 0: no limit
-    threads: int = 0  # of each device worker; 0: as many as there are cores, shared by the workers
-    checkpoint_every: int = 10  # iterations of a run
-    hang: float = 300.0  # seconds without a step after which a device worker is started again; 0: never
+    sessions: int = number(16, 1)  # on a device; the one idle longest is unloaded first
+    memory: int = number(0)  # bytes of the sessions on a device; 0: no limit
+    threads: int = number(0)  # of each device worker; 0: the cores, divided among the workers
+    checkpoint_every: int = number(10, 1)  # iterations of a run
+    hang: float = number(300.0)  # seconds without a step after which a device worker is restarted; 0: never
     tiny: str = ""  # folder or hub id of a tiny autoencoder, for previews
-    preview_quality: Quality = ""  # latent, tiny or full; empty: what the device has the time for
-    heartbeat: float = 3.0  # seconds between pings
-    deadline: float = 10.0  # seconds without a sign of life
+    # Empty: the best the device has time for.
+    preview_quality: Quality = choice("", "", "latent", "tiny", "full")  # noqa: RUF009 - a word is immutable
+    heartbeat: float = number(3.0, exclusive=True)  # seconds between pings
+    deadline: float = number(10.0, exclusive=True)  # seconds without any message after which a connection is closed
 
-    # How often, as <a second>/<at once>; 0/0 sets no limit. Of one person:
-    rate_edits: Rate = Rate(60, 600)  # edits, undo and redo; many at once when somebody comes back online
+    # Rates, as <per second>/<burst>. Of one person:
+    rate_edits: Rate = Rate(60, 600)  # edits, undo and redo; a large burst for edits made offline
     rate_runs: Rate = Rate(5, 40)  # run, stop, reset, seek
     rate_presence: Rate = Rate(30, 60)  # cursors and names
-    rate_signals: Rate = Rate(200, 600)  # pings, acknowledged frames and whatever else there is
-    # Of one address, behind which many people may be:
+    rate_signals: Rate = Rate(200, 600)  # pings, acknowledged frames and all other messages
+    # Of one address, which many people may share:
     rate_connections: Rate = Rate(10, 400)
-    rate_entries: Rate = Rate(2, 200)  # secrets and passwords that are tried
+    rate_entries: Rate = Rate(2, 200)  # attempts with a secret or a password
     rate_rooms: Rate = Rate(1, 100)
     rate_generations: Rate = Rate(1, 30)
     rate_requests: Rate = Rate(100, 1000)
     rate_messages: Rate = Rate(3000, 15_000)
 
     def __post_init__(self) -> None:
-        if self.log_level not in LOG_LEVELS:
-            raise SettingsError(f"log_level {self.log_level!r} is none of {', '.join(LOG_LEVELS)}")
-        if self.log_format not in LOG_FORMATS:
-            raise SettingsError(f"log_format {self.log_format!r} is none of {', '.join(LOG_FORMATS)}")
+        for setting in dataclasses.fields(self):
+            _check(setting.name, getattr(self, setting.name), setting.metadata)
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", self.base_path):
-            raise SettingsError(f"base_path {self.base_path!r} is no path such as /drag, without a slash at its end")
-        if not 0 <= self.port <= 65535:
-            raise SettingsError(f"port {self.port} is not between 0 and 65535")
-        for name in (
-            "max_upload_bytes",
-            "max_pixels",
-            "max_drags",
-            "sessions",
-            "generations",
-            "generation_seconds",
-            "session_days",
-            "checkpoint_every",
-            "heartbeat",
-            "deadline",
-        ):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} {getattr(self, name)!r} is not a number above 0")
-        if not 0 <= self.room_days < math.inf:
-            raise SettingsError(f"room_days {self.room_days:g} is below 0, which stands for keeping rooms for ever")
-        if not 1 <= self.max_prompt <= MAX_PROMPT_LENGTH:
-            raise SettingsError(f"max_prompt {self.max_prompt} is out of range: 1 to {MAX_PROMPT_LENGTH} works")
-        if self.max_message_bytes < MIN_MESSAGE_BYTES:
-            works = f"at least {MIN_MESSAGE_BYTES} work, or no message of the page would come through"
-            raise SettingsError(f"max_message_bytes {self.max_message_bytes}: {works}")
-        if self.generation_steps and not 2 <= self.generation_steps <= 999:
-            works = "2 to 999 works, or 0 for the model's own"
-            raise SettingsError(f"generation_steps {self.generation_steps} is out of range: {works}")
-        if not 0 <= self.generation_guidance <= MAX_GUIDANCE:
             raise SettingsError(
-                f"generation_guidance {self.generation_guidance:g}: 0 to {MAX_GUIDANCE:g} works, 3 to 8 is usual"
+                f"base_path {self.base_path!r} must be a path such as /drag, without a slash at the end"
             )
-        if self.preview_quality not in QUALITIES:
-            works = ", ".join(QUALITIES[1:])
-            raise SettingsError(f"preview_quality {self.preview_quality!r} is none of {works}, and not empty")
-        if self.threads < 0:
-            raise SettingsError(f"threads {self.threads} is below 0, which stands for as many as there are cores")
-        if self.memory < 0:
-            raise SettingsError(f"memory {self.memory} is below 0, which stands for no limit")
-        if not 0 <= self.hang < math.inf:
-            raise SettingsError(f"hang {self.hang:g} s is below 0, which stands for never")
+        if self.generation_steps == 1:
+            raise SettingsError("generation_steps is 1: must be from 2 to 999, or 0 for the model's own")
         if self.deadline <= self.heartbeat:
-            raise SettingsError(f"deadline {self.deadline:g} s is not above heartbeat {self.heartbeat:g} s")
+            raise SettingsError(f"deadline is {self.deadline:g} s: must be above heartbeat, {self.heartbeat:g} s")
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Names this server answers to; none means any."""
+        """Host names this server answers to; empty means any."""
         return self.allowed_hosts or (LOOPBACK if self.host in LOOPBACK else ())
 
 
+def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    bounds, choices = metadata.get("bounds"), metadata.get("choices")
+    if bounds is not None and value not in bounds:
+        raise SettingsError(f"{name} is {value:.12g}: must be {bounds}")
+    if choices is not None and value not in choices:
+        named = ", ".join(word for word in choices if word)
+        raise SettingsError(f"{name} {value!r} must be one of {named}{'' if all(choices) else ', or empty'}")
+
+
 def resolve(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
-    """Settings from flags (those that are None were not given), else the environment, else the defaults.
+    """Settings from flags (None means not given), else the environment, else the defaults.
 
     Raises:
         SettingsError: a value that cannot be read.
@@ -205,7 +204,7 @@ def _read(variable: str, text: str, kind: str) -> object:
             case _:
                 return text
     except KeyError:
-        raise SettingsError(f"{variable}={text!r} is neither true nor false") from None
+        raise SettingsError(f"{variable}={text!r} must be true or false") from None
     except ValueError:
-        works = "a rate such as 60/600, a second and at once" if kind == "Rate" else "a number"
-        raise SettingsError(f"{variable}={text!r} is not {works}") from None
+        expected = "a rate such as 60/600, per second and at once" if kind == "Rate" else "a number"
+        raise SettingsError(f"{variable}={text!r} must be {expected}") from None

@@ -1,4 +1,4 @@
-"""Logs: facts come out as facts; secrets and pictures do not come out at all."""
+"""Logs: fields keep their types; secrets and pictures never appear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.logs import LONGEST, JsonLines, TextLines, scrub
+from livedrag.server.logs import MAX_LENGTH, JsonLines, TextLines, scrub
 from tests.conftest import ROOT
 from tests.quiet import png
 
@@ -112,7 +112,7 @@ def test_short_bytes_and_plain_words_stay() -> None:
 
 
 def test_no_message_is_endless() -> None:
-    assert len(scrub("x" * 10**6)) < LONGEST + 100
+    assert len(scrub("x" * 10**6)) < MAX_LENGTH + 100
 
 
 STORY = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.__main__ import CANNOT, main
+from livedrag.server.__main__ import FAILED, main
 from livedrag.server.document.members import digest
 from livedrag.server.storage import Store
 from tests.server.storage.test_archive import make
@@ -64,7 +64,7 @@ def test_rooms_are_listed_exported_deleted_and_imported(
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert rooms(*arguments) == CANNOT
+    assert rooms(*arguments) == FAILED
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("livedrag: ")

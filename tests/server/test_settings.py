@@ -1,4 +1,4 @@
-"""Settings: flags over environment over defaults, and what is refused quotes itself."""
+"""Settings: flags over environment over defaults; an error quotes the value and the allowed ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.settings import Rate, SettingsError, resolve
+from livedrag.server.settings import Rate, Settings, SettingsError, resolve
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_defaults() -> None:
@@ -40,36 +40,43 @@ def test_rates_and_switches_are_read() -> None:
     ("environment", "quoted"),
     [
         ({"LIVEDRAG_PORT": "http"}, "LIVEDRAG_PORT='http'"),
-        ({"LIVEDRAG_PORT": "70000"}, "70000"),
-        ({"LIVEDRAG_LOG_LEVEL": "loud"}, "'loud' is none of debug, info"),
-        ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels 0"),
-        ({"LIVEDRAG_MAX_DRAGS": "0"}, "max_drags 0"),
-        ({"LIVEDRAG_MAX_PROMPT": "10001"}, "max_prompt 10001 is out of range: 1 to 10000 works"),
-        ({"LIVEDRAG_MAX_MESSAGE_BYTES": "100"}, "max_message_bytes 100: at least 4096 work"),
-        ({"LIVEDRAG_GENERATIONS": "0"}, "generations 0"),
-        ({"LIVEDRAG_GENERATION_SECONDS": "0"}, "generation_seconds 0"),
-        ({"LIVEDRAG_GENERATION_STEPS": "1"}, "generation_steps 1 is out of range: 2 to 999"),
-        ({"LIVEDRAG_GENERATION_GUIDANCE": "nan"}, "generation_guidance nan"),
-        ({"LIVEDRAG_DEADLINE": "1"}, "deadline 1 s"),
-        ({"LIVEDRAG_THREADS": "-1"}, "threads -1"),
-        ({"LIVEDRAG_LOG_FORMAT": "xml"}, "'xml' is none of text, json"),
+        ({"LIVEDRAG_PORT": "port is 70000: must be from 0 to 65535"}, "port is 70000: must be from 0 to 65535"),
+        ({"LIVEDRAG_LOG_LEVEL": "loud"}, "log_level 'loud' must be one of debug, info, warning, error"),
+        ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels is 0: must be 1 or more"),
+        ({"LIVEDRAG_MAX_DRAGS": "0"}, "max_drags is 0: must be 1 or more"),
+        ({"LIVEDRAG_MAX_PROMPT": "10001"}, "max_prompt is 10001: must be from 1 to 10000"),
+        ({"LIVEDRAG_MAX_MESSAGE_BYTES": "100"}, "max_message_bytes is 100: must be 4096 or more"),
+        ({"LIVEDRAG_GENERATIONS": "0"}, "generations is 0: must be 1 or more"),
+        ({"LIVEDRAG_GENERATION_SECONDS": "0"}, "generation_seconds is 0: must be above 0"),
+        ({"LIVEDRAG_GENERATION_STEPS": "1"}, "generation_steps is 1: must be from 2 to 999"),
+        ({"LIVEDRAG_GENERATION_GUIDANCE": "nan"}, "generation_guidance is nan: must be from 0 to 50"),
+        ({"LIVEDRAG_DEADLINE": "1"}, "deadline is 1 s: must be above heartbeat, 3 s"),
+        ({"LIVEDRAG_THREADS": "-1"}, "threads is -1: must be 0 or more"),
+        ({"LIVEDRAG_LOG_FORMAT": "xml"}, "log_format 'xml' must be one of text, json"),
         ({"LIVEDRAG_BASE_PATH": "/drag/"}, "'/drag/'"),
-        ({"LIVEDRAG_PREVIEW_QUALITY": "best"}, "'best' is none of latent, tiny, full"),
-        ({"LIVEDRAG_MEMORY": "-1"}, "memory -1"),
-        ({"LIVEDRAG_HANG": "nan"}, "hang nan s"),
-        ({"LIVEDRAG_CHECKPOINT_EVERY": "0"}, "checkpoint_every 0"),
-        ({"LIVEDRAG_ROOM_DAYS": "-1"}, "room_days -1"),
-        ({"LIVEDRAG_SESSION_DAYS": "0"}, "session_days 0"),
-        ({"LIVEDRAG_SESSION_DAYS": "inf"}, "session_days inf"),
-        ({"LIVEDRAG_SESSION_DAYS": "nan"}, "session_days nan"),
-        ({"LIVEDRAG_DEADLINE": "inf"}, "deadline inf"),
-        ({"LIVEDRAG_METRICS": "maybe"}, "LIVEDRAG_METRICS='maybe' is neither true nor false"),
-        ({"LIVEDRAG_RATE_EDITS": "60"}, "LIVEDRAG_RATE_EDITS='60' is not a rate such as 60/600"),
-        ({"LIVEDRAG_RATE_EDITS": "5/0"}, "5/0 lets nothing pass"),
-        ({"LIVEDRAG_RATE_EDITS": "-5/1"}, "-5/1"),
+        ({"LIVEDRAG_PREVIEW_QUALITY": "best"}, "preview_quality 'best' must be one of latent, tiny, full, or empty"),
+        ({"LIVEDRAG_MEMORY": "-1"}, "memory is -1: must be 0 or more"),
+        ({"LIVEDRAG_HANG": "nan"}, "hang is nan: must be 0 or more"),
+        ({"LIVEDRAG_CHECKPOINT_EVERY": "0"}, "checkpoint_every is 0: must be 1 or more"),
+        ({"LIVEDRAG_ROOM_DAYS": "-1"}, "room_days is -1: must be 0 or more"),
+        ({"LIVEDRAG_SESSION_DAYS": "0"}, "session_days is 0: must be above 0"),
+        ({"LIVEDRAG_SESSION_DAYS": "inf"}, "session_days is inf: must be above 0"),
+        ({"LIVEDRAG_SESSION_DAYS": "nan"}, "session_days is nan"),
+        ({"LIVEDRAG_DEADLINE": "inf"}, "deadline is inf"),
+        ({"LIVEDRAG_METRICS": "maybe"}, "LIVEDRAG_METRICS='maybe' must be true or false"),
+        ({"LIVEDRAG_RATE_EDITS": "60"}, "LIVEDRAG_RATE_EDITS='60' must be a rate such as 60/600"),
+        ({"LIVEDRAG_RATE_EDITS": "5/0"}, "rate 5/0 allows nothing"),
+        ({"LIVEDRAG_RATE_EDITS": "-5/1"}, "rate -5/1 must be two numbers of 0 or more"),
     ],
 )
-def test_what_cannot_be_is_refused(environment: dict[str, str], quoted: str) -> None:
+def test_a_bad_value_is_refused(environment: dict[str, str], quoted: str) -> None:
     with pytest.raises(SettingsError) as caught:
         resolve(environment, {})
     assert quoted in str(caught.value)
+
+
+def test_facts_shared_with_the_editor_agree() -> None:
+    """The serving process must not import the editor, and the editor must not import the server."""
+    from livedrag.editor import generate
+
+    assert Settings().generation_guidance == generate.GUIDANCE

@@ -44,7 +44,7 @@ from livedrag.server.document.protocol import (
     encode,
 )
 from livedrag.server.document.protocol_page import HTTP
-from livedrag.server.images.animation import STAYS, AnimationError, encode_mp4, find_encoder
+from livedrag.server.images.animation import LAST_FRAMES, AnimationError, encode_mp4, find_encoder
 from livedrag.server.images.uploads import read_picture
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Rate, Settings
@@ -158,7 +158,7 @@ NOISE = Image.effect_noise((64, 64), 100)
         (huge_png(60000, 60000), {}, 413, "too_many_pixels", "at most 25 megapixels"),
         (png() + bytes(21 * 2**20), {}, 413, "too_large", "'x.png' has 21.0 MiB (22020"),
         (png() + bytes(30 * 2**20), {}, 413, "too_large", "): at most 20 MiB are allowed"),
-        (png(), {"prompt": "x" * 1001}, 422, "prompt_too_long", "1001 characters: at most 1000"),
+        (png(), {"prompt": "x" * 1001}, 422, "prompt_too_long", "1001 characters, the limit is 1000"),
         (png(), {"drags": "[[1, 2]]"}, 422, "bad_drags", "[[1, 2]]"),
         (png(), {"drags": '[{"handle": [1, 1], "target": [64, 1]}]'}, 422, "bad_drags", "target (64, 1) lies outside"),
         (png(), {"drags": '[{"handle": [1, 1], "target": [1, 1]}]'}, 422, "bad_drags", "lies on its target"),
@@ -793,7 +793,7 @@ def test_the_trajectory_is_a_film_too(tmp_path: Path) -> None:
     assert len(raw) % frame == 0
     middles = [raw[at + frame // 2 : at + frame // 2 + 3] for at in range(0, len(raw), frame)]
     colours = [max(zip(middle, "rgb", strict=True))[1] for middle in middles]
-    assert colours == ["r", "g", *["b"] * STAYS]
+    assert colours == ["r", "g", *["b"] * LAST_FRAMES]
 
 
 def test_without_an_encoder_there_is_no_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def test_an_unknown_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_cannot_be_is_named() -> None:
-    assert "port 99999" in refused("--port", "99999")
+    assert "port is 99999" in refused("--port", "99999")
 
 
 def test_the_version_is_printed() -> None:
