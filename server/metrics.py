@@ -1,25 +1,28 @@
-"""Metrics: what a server counts and times, in Prometheus' text format. Belongs to the event loop's thread."""
+"""Metrics for Prometheus. One `Metrics` belongs to one server, and to its event loop's thread."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 from msgspec import Struct
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
 
 from livedrag.server.document.protocol import EngineState
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SAVE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 FRAME_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-Labels = tuple[str, ...]
+"""Upper bounds of the histograms' buckets."""
 
 
 class DeviceStats(Struct, frozen=True, kw_only=True):
-    """What one device has done and holds. Steps and seconds of device time are counted by stage since its worker began.
+    """What one device has done and holds. ``steps`` and ``seconds`` are by stage, since its worker started.
 
-    ``rooms`` has the seconds of device time of each room since it came; ``memory_bytes`` is what their sessions hold.
+    ``rooms`` has each room's seconds of device time since it was loaded; ``memory_bytes`` is held by all sessions.
     """
 
     device: str = ""
@@ -35,163 +38,116 @@ class DeviceStats(Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):
-    """The devices of an engine, for whoever watches it."""
+    """The devices of an engine."""
 
     devices: tuple[DeviceStats, ...] = ()
 
 
-class Series(Protocol):
-    """Something that can be shown."""
-
-    def lines(self) -> Iterator[str]:
-        """Its lines in the text format."""
-
-
-class Counter:
-    """Counts what happens, by the values of its labels. It never goes down."""
-
-    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
-        self._name, self._help, self._labels = name, help, labels
-        self._values: dict[Labels, float] = {} if labels else {(): 0.0}
-
-    def add(self, *values: str, by: float = 1.0) -> None:
-        """It has happened; one value for each label."""
-        assert len(values) == len(self._labels), f"{self._name} has the labels {self._labels}"
-        self._values[values] = self._values.get(values, 0.0) + by
-
-    def lines(self) -> Iterator[str]:
-        yield from _head(self._name, self._help, "counter")
-        for values, number in sorted(self._values.items()):
-            yield f"{self._name}{_labelled(self._labels, values)} {number:.12g}"
-
-
-class Gauge:
-    """Reads, whenever somebody looks, what there is now; ``kind`` is ``counter`` where it never goes down."""
-
-    def __init__(
-        self,
-        name: str,
-        help: str,
-        read: Callable[[], Mapping[Labels, float]],
-        labels: Labels = (),
-        kind: str = "gauge",
-    ) -> None:
-        self._name, self._help, self._read, self._labels, self._kind = name, help, read, labels, kind
-
-    def lines(self) -> Iterator[str]:
-        yield from _head(self._name, self._help, self._kind)
-        for values, number in sorted(self._read().items()):
-            yield f"{self._name}{_labelled(self._labels, values)} {number:.12g}"
-
-
-class Histogram:
-    """Counts how long something takes, in seconds; ``bounds`` are the upper ends of its buckets, ascending."""
-
-    def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
-        self._name, self._help, self._bounds = name, help, tuple(bounds)
-        self._counts = [0] * (len(self._bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """It took so long."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def lines(self) -> Iterator[str]:
-        yield from _head(self._name, self._help, "histogram")
-        total = 0
-        for bound, count in zip((*(f"{bound:g}" for bound in self._bounds), "+Inf"), self._counts, strict=True):
-            total += count
-            yield f'{self._name}_bucket{{le="{bound}"}} {total}'
-        yield f"{self._name}_sum {self._sum:.12g}"
-        yield f"{self._name}_count {total}"
-
-
 class Metrics:
-    """All that one server counts.
+    """The metrics of one server.
 
     Attributes:
-        operations: accepted operations on a document, by ``type``.
-        rejects: refused operations by ``reason``, and by ``rate_...`` whatever came too fast; neither who was turned
-            away at the door, nor what else an HTTP request was refused for, nor what could not be saved.
+        operations: accepted operations on documents, by ``type``.
+        rejects: rejected operations by ``reason``, and exceeded rate limits by the limit's name; neither people who
+            were not admitted, nor other HTTP errors, nor what could not be saved.
         runs: ended runs, by ``outcome``.
-        generations: pictures made from words, by how they ended.
-        frames: previews by what became of them, ``sent``, ``acknowledged`` or ``replaced`` by their successor.
+        generations: generated pictures, by ``outcome``.
+        frames: previews by ``what`` became of them: ``sent``, ``acknowledged`` or ``replaced`` by a newer one.
         closes: connections that the server closed, by ``code``.
         save_seconds: from accepting an operation until it is on disk.
         frame_age: from decoding a preview until a client has acknowledged it.
     """
 
     def __init__(self) -> None:
-        self.operations = Counter("livedrag_operations_total", "Accepted operations on documents.", ("type",))
-        self.rejects = Counter(
-            "livedrag_rejects_total", "Operations that were refused, and what came too fast.", ("reason",)
-        )
-        self.runs = Counter("livedrag_runs_total", "Runs that have ended.", ("outcome",))
-        self.generations = Counter(
-            "livedrag_generations_total", "Pictures made from words, by how they ended.", ("outcome",)
-        )
-        self.frames = Counter("livedrag_frames_total", "Previews, for each client, by what became of them.", ("what",))
-        self.closes = Counter("livedrag_closes_total", "Connections closed by the server.", ("code",))
-        self.save_seconds = Histogram(
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # else every counter has a second series
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, help: str, label: str) -> Counter:
+            return Counter(name, help, (label,), registry=registry)
+
+        def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, help, buckets=buckets, registry=registry)
+
+        self.operations = counter("livedrag_operations_total", "Accepted operations on documents.", "type")
+        self.rejects = counter("livedrag_rejects_total", "Rejected operations, and exceeded rate limits.", "reason")
+        self.runs = counter("livedrag_runs_total", "Ended runs.", "outcome")
+        self.generations = counter("livedrag_generations_total", "Generated pictures, by how they ended.", "outcome")
+        self.frames = counter("livedrag_frames_total", "Previews, for each client, by what became of them.", "what")
+        self.closes = counter("livedrag_closes_total", "Connections closed by the server.", "code")
+        self.save_seconds = histogram(
             "livedrag_save_seconds", "From accepting an operation until it is on disk.", SAVE_SECONDS
         )
-        self.frame_age = Histogram(
+        self.frame_age = histogram(
             "livedrag_frame_age_seconds", "From decoding a preview until a client acknowledged it.", FRAME_SECONDS
         )
-        self._series: list[Series] = [series for series in vars(self).values() if hasattr(series, "lines")]
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
-        """Show a number that is read whenever somebody looks."""
-        self._series.append(Gauge(name, help, lambda: {(): read()}))
+        """Add a number that is read at every scrape."""
+        self._registry.register(GaugeCollector(name, help, read))
 
     def watch_engine(self, read: Callable[[], EngineStats]) -> None:
-        """Show what the devices do."""
-
-        def show(name: str, help: str, number: Callable[[DeviceStats], float], kind: str = "gauge") -> None:
-            def values() -> dict[Labels, float]:
-                return {_place(index, device): number(device) for index, device in enumerate(read().devices)}
-
-            self._series.append(Gauge(name, help, values, ("device",), kind))
-
-        def show_stages(name: str, help: str, numbers: Callable[[DeviceStats], Mapping[str, float]]) -> None:
-            def values() -> dict[Labels, float]:
-                return {
-                    (*_place(index, device), stage): number
-                    for index, device in enumerate(read().devices)
-                    for stage, number in numbers(device).items()
-                }
-
-            self._series.append(Gauge(name, help, values, ("device", "stage"), "counter"))
-
-        show("livedrag_device_ready", "Whether the device's worker is ready.", lambda d: float(d.state == "ready"))
-        show("livedrag_device_restarts_total", "Restarts of the device's worker.", lambda d: d.restarts, "counter")
-        show("livedrag_sessions", "Sessions on the device.", lambda d: d.sessions)
-        show("livedrag_session_bytes", "Memory that they hold.", lambda d: d.memory_bytes)
-        show("livedrag_runs_active", "Runs under way.", lambda d: d.running)
-        show("livedrag_queue", "Runs that wait for the device.", lambda d: d.queued)
-        show_stages("livedrag_steps_total", "Steps since the device's worker began.", lambda d: d.steps)
-        show_stages("livedrag_step_seconds_total", "Device time of these steps.", lambda d: d.seconds)
+        """Add the devices of an engine."""
+        self._registry.register(DeviceCollector(read))
 
     def text(self) -> str:
-        """Everything, for ``/metrics``."""
-        return "".join(f"{line}\n" for series in self._series for line in series.lines())
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
 
 
-def _place(index: int, device: DeviceStats) -> Labels:
-    """A device's label; several workers may share one device, and the name of one may not be known yet."""
-    return (f"{index}:{device.device}" if device.device else f"{index}",)
+class GaugeCollector(Collector):
+    """A number that is read at every scrape.
+
+    Unlike `prometheus_client.Gauge` it may be named like a counter without ``_total``: ``livedrag_generations``.
+    """
+
+    def __init__(self, name: str, help: str, read: Callable[[], float]) -> None:
+        self._name, self._help, self._read = name, help, read
+
+    def collect(self) -> Iterator[Metric]:
+        """The number as it is now."""
+        yield GaugeMetricFamily(self._name, self._help, value=self._read())
 
 
-def _head(name: str, help: str, kind: str) -> Iterator[str]:
-    yield f"# HELP {name} {help}"
-    yield f"# TYPE {name} {kind}"
+class DeviceCollector(Collector):
+    """The metrics of each device, read at every scrape."""
+
+    GAUGES: ClassVar[Mapping[str, tuple[str, Callable[[DeviceStats], float]]]] = {
+        "livedrag_device_ready": ("Whether the device's worker is ready.", lambda device: device.state == "ready"),
+        "livedrag_sessions": ("Sessions on the device.", lambda device: device.sessions),
+        "livedrag_session_bytes": ("Memory that they hold.", lambda device: device.memory_bytes),
+        "livedrag_runs_active": ("Runs under way.", lambda device: device.running),
+        "livedrag_queue": ("Runs that wait for the device.", lambda device: device.queued),
+    }
+    STAGE_COUNTERS: ClassVar[Mapping[str, tuple[str, Callable[[DeviceStats], Mapping[str, float]]]]] = {
+        "livedrag_steps_total": ("Steps since the device's worker started.", lambda device: device.steps),
+        "livedrag_step_seconds_total": ("Device time of these steps.", lambda device: device.seconds),
+    }
+
+    def __init__(self, read: Callable[[], EngineStats]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything as it is now."""
+        devices = {_label(index, device): device for index, device in enumerate(self._read().devices)}
+        for name, (help, number) in self.GAUGES.items():
+            gauge = GaugeMetricFamily(name, help, labels=("device",))
+            for label, device in devices.items():
+                gauge.add_metric((label,), number(device))
+            yield gauge
+        restarts = CounterMetricFamily(
+            "livedrag_device_restarts_total", "Restarts of the device's worker.", labels=("device",)
+        )
+        for label, device in devices.items():
+            restarts.add_metric((label,), device.restarts)
+        yield restarts
+        for name, (help, numbers) in self.STAGE_COUNTERS.items():
+            counter = CounterMetricFamily(name, help, labels=("device", "stage"))
+            for label, device in devices.items():
+                for stage, value in numbers(device).items():
+                    counter.add_metric((label, stage), value)
+            yield counter
 
 
-def _labelled(labels: Labels, values: Labels) -> str:
-    pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(labels, values, strict=True))
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _label(index: int, device: DeviceStats) -> str:
+    """A device's label: several workers may share one device, and its name may not be known yet."""
+    return f"{index}:{device.device}" if device.device else f"{index}"

@@ -209,7 +209,7 @@ class Generations:
 
     def _end(self, job: GenerationJob, line: Done | Failed | Cancelled) -> None:
         job.tell(line)
-        self._metrics.generations.add(type(line).__name__.lower())
+        self._metrics.generations.labels(type(line).__name__.lower()).inc()
 
     def close(self) -> None:
         """The server stops: let go whoever follows one."""

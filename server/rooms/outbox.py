@@ -74,7 +74,7 @@ class Outbox:
         if isinstance(message, VOLATILE):
             replaced = self._waiting.pop(key, None)  # its successor waits in its own place, behind what it depends on
             if replaced is not None and key is Frame:
-                self._metrics.frames.add("replaced")
+                self._metrics.frames.labels("replaced").inc()
         else:
             key = self._next = self._next + 1
         if isinstance(message, Frame):
@@ -102,7 +102,7 @@ class Outbox:
         """The client has shown or dropped a frame: one credit back."""
         decoded = self._unacknowledged.pop(frame, None)
         if decoded is not None:
-            self._metrics.frames.add("acknowledged")
+            self._metrics.frames.labels("acknowledged").inc()
             self._metrics.frame_age.observe(max(0.0, time.time() - decoded))
         self._changed.set()
 
@@ -120,7 +120,7 @@ class Outbox:
                 continue
             if key is Frame and self._frame is not None:
                 self._unacknowledged[self._frame.frame] = self._frame.time
-                self._metrics.frames.add("sent")
+                self._metrics.frames.labels("sent").inc()
             if key is Presences:
                 self._presences = None
             return self._waiting.pop(key)

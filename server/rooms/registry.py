@@ -317,7 +317,7 @@ class RoomRegistry:
         except UnknownRoom as error:
             raise Disconnect(Close.UNKNOWN_ROOM, ErrorMessage(reason="unknown_room", message=str(error))) from None
         except RateLimited as error:
-            self.metrics.rejects.add(error.setting)
+            self.metrics.rejects.labels(error.setting).inc()
             raise Disconnect(Close.TOO_MANY, ErrorMessage(reason="too_many", message=str(error))) from None
         except PasswordRequired as error:
             raise Disconnect(Close.PASSWORD, ErrorMessage(reason="password", message=str(error))) from None
@@ -410,7 +410,7 @@ class RoomRegistry:
             if isinstance(message, Ping | AckFrame | Hello):
                 self.limits.check_person(seat.person, tag_of(message))
         except RateLimited as error:
-            self.metrics.rejects.add(error.setting)
+            self.metrics.rejects.labels(error.setting).inc()
             raise Disconnect(Close.TOO_MANY, ErrorMessage(reason="too_many", message=str(error))) from None
 
     def receive(self, seat: RoomSession, message: ClientMessage) -> None:
@@ -444,7 +444,7 @@ class RoomRegistry:
             if seat.role == "viewer":
                 raise Refused("forbidden", "your link is for viewing: ask for one to edit")
         except RateLimited as error:
-            self.metrics.rejects.add(error.setting)
+            self.metrics.rejects.labels(error.setting).inc()
             seat.outbox.put(Rejected(op_id=message.op_id, reason="slow_down", message=str(error)))
             return
         except Refused as refusal:
@@ -522,7 +522,7 @@ class RoomRegistry:
         self._commit(seat.hall, record, seat)
 
     def _reject(self, seat: RoomSession, op_id: str, refusal: Refused) -> None:
-        self.metrics.rejects.add(refusal.reason)
+        self.metrics.rejects.labels(refusal.reason).inc()
         seat.outbox.put(Rejected(op_id=op_id, reason=refusal.reason, message=str(refusal)))
 
     def _commit(self, hall: LiveRoom, record: DocRecord, seat: RoomSession | None = None) -> Future[None]:
@@ -537,7 +537,7 @@ class RoomRegistry:
             error = None if saving.cancelled() else saving.exception()
             if error is None:
                 self.metrics.save_seconds.observe(time.monotonic() - accepted)
-                self.metrics.operations.add(tag_of(record.op if isinstance(record, Edited) else record))
+                self.metrics.operations.labels(tag_of(record.op if isinstance(record, Edited) else record)).inc()
                 self._publish(hall, record)
             elif self._is_open(hall):
                 self._unsaved(hall, record, seat, error)
@@ -597,7 +597,7 @@ class RoomRegistry:
             case WasReset():
                 self.engine.submit(ResetSession(room=hall.room.id))
             case Ended(run=run):
-                self.metrics.runs.add(str(run.outcome))
+                self.metrics.runs.labels(str(run.outcome)).inc()
                 hall.latest.clear()
                 if hall.steering is not None:
                     hall.steering.cancel()

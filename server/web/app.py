@@ -78,7 +78,7 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
     if error.status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
     if isinstance(error, RateLimited):
-        context_of(request).registry.metrics.rejects.add(error.setting)
+        context_of(request).registry.metrics.rejects.labels(error.setting).inc()
     return error_response(error)
 
 

@@ -64,7 +64,7 @@ class SecurityMiddleware:
         try:
             self._limits.check_address(address_of(HTTPConnection(scope)), "request")
         except RateLimited as error:
-            self._metrics.rejects.add(error.setting)
+            self._metrics.rejects.labels(error.setting).inc()
             return error_response(error)
         return self._app
 

@@ -50,7 +50,7 @@ async def connect(websocket: WebSocket) -> None:
     try:
         context.registry.limits.check_address(connection.visitor.address, "connect")
     except RateLimited as error:
-        context.registry.metrics.rejects.add(error.setting)
+        context.registry.metrics.rejects.labels(error.setting).inc()
         await connection.refuse(Close.TOO_MANY, "too_many", str(error))
     else:
         await connection.serve()
@@ -84,7 +84,7 @@ class Connection:
             await self._close(_disconnect(code, reason, message))
 
     async def _close(self, disconnect: Disconnect) -> None:
-        self._registry.metrics.closes.add(str(int(disconnect.code)))
+        self._registry.metrics.closes.labels(str(int(disconnect.code))).inc()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._websocket.send_bytes(encode(disconnect.fault))

@@ -35,10 +35,10 @@ def test_what_is_counted_is_shown() -> None:
     metrics = Metrics()
     people = [1, 2, 3]
     metrics.gauge("livedrag_people", "People in rooms.", lambda: len(people))
-    metrics.operations.add("edit")
-    metrics.operations.add("edit")
-    metrics.rejects.add('odd "reason"\\\n')
-    metrics.frames.add("sent", by=5)
+    metrics.operations.labels("edit").inc()
+    metrics.operations.labels("edit").inc()
+    metrics.rejects.labels('odd "reason"\\\n').inc()
+    metrics.frames.labels("sent").inc(5)
     people.append(4)
     found = samples(metrics.text())
     assert found['livedrag_operations_total{type="edit"}'] == 2
