@@ -1,4 +1,4 @@
-"""A server whose sessions do nothing, quickly: for tests in which only traffic matters. All else of it is real."""
+"""A server whose engine computes nothing, for tests in which only the traffic matters. Everything else is real."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -31,6 +31,8 @@ from livedrag.server.device.engine import (
 from livedrag.server.document.protocol import ModelInfo
 from livedrag.server.settings import Settings
 from livedrag.server.web.serve import Server, serve
+
+C = TypeVar("C", bound=AnyCommand)
 
 MODEL = ModelInfo(
     name="quiet",
@@ -68,7 +70,9 @@ def png(width: int = 64, height: int = 48, color: str = "teal", mode: str = "RGB
 
 
 class QuietEngine(Engine):
-    """Notes what it is asked; its runs do nothing until somebody presses Stop."""
+    """Records its commands; its runs do nothing until they are stopped."""
+
+    ends_stopped_runs = True
 
     def __init__(self) -> None:
         self.commands: queue.Queue[AnyCommand] = queue.Queue()
@@ -84,9 +88,9 @@ class QuietEngine(Engine):
         match command:
             case Start(desired=desired) | UpdateRun(desired=desired):
                 self.desired[desired.room] = desired
-            case Stop(room=room, run=run):
+            case Stop(room=room, run=run) if self.ends_stopped_runs:
                 desired = self.desired[room]
-                tracked = {id: grip.target for id, grip in desired.drags.items()}
+                tracked = {id: drag.target for id, drag in desired.drags.items()}
                 self._tell(
                     RunFinished(
                         room=room,
@@ -103,11 +107,11 @@ class QuietEngine(Engine):
         pass
 
     def tell(self, event: AnyEvent) -> None:
-        """From any thread, as if a session had told it."""
+        """Report an event, from any thread."""
         self._loop.call_soon_threadsafe(self._tell, event)
 
     def show(self, room: str, run: str, iteration: int, *, size: int = 5000) -> None:
-        """A preview."""
+        """Report a preview."""
         self.tell(
             PreviewReady(
                 room=room,
@@ -122,6 +126,10 @@ class QuietEngine(Engine):
             )
         )
 
+    def submitted(self, kind: type[C]) -> list[C]:
+        """The commands of a kind that no `expect` has taken, oldest first."""
+        return [command for command in self.commands.queue if isinstance(command, kind)]
+
     def expect(self, kind: type[Any], room: str, seconds: float = 60.0) -> Any:
         """The next command of a kind for a room."""
         while True:
@@ -131,7 +139,7 @@ class QuietEngine(Engine):
                 return command
 
     def expect_any(self, kind: type[Any], seconds: float = 60.0) -> Any:
-        """The next command of a kind, whatever room it is for."""
+        """The next command of a kind, for any room."""
         while not isinstance(command := self.commands.get(timeout=seconds), kind):
             pass
         return command

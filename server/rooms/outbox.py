@@ -1,4 +1,4 @@
-"""What waits to be sent to one client, and why a connection ends."""
+"""Messages that wait to be sent to one client, and the reason why a connection ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from livedrag.server.errors import LivedragError
 from livedrag.server.metrics import Metrics
 
 MAX_WAITING = 2000
-"""Reliable messages that may wait for one client."""
+"""Messages that may wait for one client."""
 
 
 VOLATILE = (
@@ -44,35 +44,35 @@ VOLATILE = (
 
 
 class Disconnect(LivedragError):
-    """The connection is to be closed with a code and a reason; ``fault`` is what the client is told before."""
+    """Ends a connection with a close code; ``error`` is sent to the client before."""
 
-    def __init__(self, code: int, fault: ErrorMessage) -> None:
-        super().__init__(fault.message)
+    def __init__(self, code: int, error: ErrorMessage) -> None:
+        super().__init__(error.message)
         self.code = code
-        self.fault = fault
+        self.error = error
 
 
 class Outbox:
-    """What waits to be sent to one client: reliable messages in order, of volatile ones the latest of each kind."""
+    """Messages for one client: reliable ones in order, of volatile ones the latest of each kind."""
 
     def __init__(self, metrics: Metrics | None = None) -> None:
         self._metrics = metrics if metrics is not None else Metrics()
         self._waiting: dict[object, bytes] = {}
-        self._frame: Frame | None = None  # the one that waits, or waited last
-        self._presences: Presences | None = None  # those that wait
-        self._unacknowledged: dict[int, float] = {}  # when they were decoded
+        self._frame: Frame | None = None  # the latest, waiting or sent
+        self._presences: Presences | None = None  # waiting
+        self._unacknowledged: dict[int, float] = {}  # when each was decoded
         self._next = 0
         self._changed = asyncio.Event()
-        self._farewell: Disconnect | None = None
-        self._leaving = asyncio.Event()
+        self._disconnect: Disconnect | None = None
+        self._dismissed = asyncio.Event()
 
     def put(self, message: ServerMessage, packed: bytes | None = None) -> None:
-        """Send a message when its turn comes; ``packed`` spares encoding it again for every client."""
+        """Queue a message; ``packed`` is its encoding, if it is known already."""
         key: object = type(message)
-        if isinstance(message, Presences) and self._presences is not None:  # each tells of those who have changed
+        if isinstance(message, Presences) and self._presences is not None:  # each has only what has changed
             message, packed = Presences(people={**self._presences.people, **message.people}), None
         if isinstance(message, VOLATILE):
-            replaced = self._waiting.pop(key, None)  # its successor waits in its own place, behind what it depends on
+            replaced = self._waiting.pop(key, None)  # the new one goes to the end, behind what it depends on
             if replaced is not None and key is Frame:
                 self._metrics.frames.labels("replaced").inc()
         else:
@@ -84,22 +84,22 @@ class Outbox:
         self._waiting[key] = packed if packed is not None else encode(message)
         self._changed.set()
         if len(self._waiting) > MAX_WAITING:
-            text = f"{MAX_WAITING} messages wait to be read by this client"
+            text = f"this client has not read {MAX_WAITING} messages"
             self.dismiss(Disconnect(Close.TIMED_OUT, ErrorMessage(reason="timed_out", message=text)))
 
-    def dismiss(self, farewell: Disconnect) -> None:
-        """Let the client go, without waiting for it to take what waits."""
-        self._farewell = self._farewell or farewell
-        self._leaving.set()
+    def dismiss(self, disconnect: Disconnect) -> None:
+        """End the connection, without waiting for the client to read what is queued."""
+        self._disconnect = self._disconnect or disconnect
+        self._dismissed.set()
 
     async def dismissed(self) -> None:
-        """Wait for the client to be let go. Raises the `Disconnect`."""
-        await self._leaving.wait()
-        assert self._farewell is not None
-        raise self._farewell
+        """Wait until the connection is ended. Raises the `Disconnect`."""
+        await self._dismissed.wait()
+        assert self._disconnect is not None
+        raise self._disconnect
 
     def acknowledge(self, frame: int) -> None:
-        """The client has shown or dropped a frame: one credit back."""
+        """The client has shown or dropped a frame, which returns one credit."""
         decoded = self._unacknowledged.pop(frame, None)
         if decoded is not None:
             self._metrics.frames.labels("acknowledged").inc()
@@ -107,14 +107,14 @@ class Outbox:
         self._changed.set()
 
     async def get(self) -> bytes:
-        """Wait for what is to be sent next."""
+        """Wait for the next message that may be sent."""
         while (packed := self.take()) is None:
             self._changed.clear()
             await self._changed.wait()
         return packed
 
     def take(self) -> bytes | None:
-        """What is to be sent next, if anything may be sent now."""
+        """The next message that may be sent now, if any."""
         for key in self._waiting:
             if key is Frame and len(self._unacknowledged) >= FRAME_CREDITS:
                 continue

@@ -1,216 +1,323 @@
-"""Hall: a room that is open, who sits in it, and what those who come late should see. It tells, and decides nothing."""
+"""A room that is open: its sessions, and what is saved and published to them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
+from livedrag.server.access.rate_limits import RateLimited
+from livedrag.server.device.engine import (
+    CommandFailed,
+    PreparationProgress,
+    PreviewReady,
+    RunFinished,
+    RunProgress,
+    SeekCompleted,
+    TimelineChanged,
+)
 from livedrag.server.document.document import RoomDocument
-from livedrag.server.document.members import Members
+from livedrag.server.document.members import Member, Members, is_script
 from livedrag.server.document.protocol import (
-    PRESENCE_RATE,
+    AckFrame,
     ClientMessage,
+    Close,
     DocRecord,
     Document,
     Edited,
+    Ended,
     EngineReport,
-    Frame,
+    ErrorMessage,
+    Hello,
     History,
-    MaskLayer,
-    Moments,
     People,
     Person,
     PersonPresence,
-    Points,
-    Prepared,
-    Presences,
-    Progress,
-    Role,
-    SeekMoment,
+    Ping,
+    Pong,
+    Presence,
+    Rejected,
+    Rename,
     ServerMessage,
+    Snapshot,
     encode,
+    tag_of,
 )
-from livedrag.server.rooms.outbox import Outbox
+from livedrag.server.rooms.background import log_failure
+from livedrag.server.rooms.document_log import DocumentLog, open_draft
+from livedrag.server.rooms.greeting import greeting
+from livedrag.server.rooms.mask_cache import MaskCache
+from livedrag.server.rooms.outbox import Disconnect, Outbox
+from livedrag.server.rooms.presence import PresenceBoard
+from livedrag.server.rooms.requests import RequestHandler
+from livedrag.server.rooms.run_control import RunControl
+from livedrag.server.rooms.services import Services
+from livedrag.server.rooms.session import RoomSession
+from livedrag.server.rooms.timeline import Timeline
+from livedrag.server.storage import SavedRoom
 
-RESUMED = 1000
-"""Records that somebody who comes back is sent at most; who has missed more gets a snapshot."""
+log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class RasterisedMask:
-    """Layers and what they look like: a PNG, or None if everything may change; ``frozen`` if nothing may."""
-
-    layers: tuple[MaskLayer, ...] = ()
-    png: bytes | None = None
-    frozen: bool = False
-
-
-class House(Protocol):
-    """What a seat needs of the hub."""
-
-    def count(self, seat: RoomSession, message: ClientMessage) -> None:
-        """Count what comes in. Raises `Farewell` where it is too much."""
-
-    def receive(self, seat: RoomSession, message: ClientMessage) -> None:
-        """Do what somebody asks for, or tell them why not."""
+RoomEvent = (
+    RunProgress | PreviewReady | RunFinished | PreparationProgress | CommandFailed | TimelineChanged | SeekCompleted
+)
 
 
-@dataclass(eq=False)
-class RoomSession:
-    """One connection of a person to one room; ``link`` is the id of the link that they came by."""
-
-    house: House
-    hall: LiveRoom
-    id: str
-    person: str
-    link: str
-    address: str
-    formats: tuple[str, ...]
-    outbox: Outbox
-
-    @property
-    def role(self) -> Role:
-        """What its person may do now."""
-        return self.hall.guests.role(self.person) or "viewer"
-
-    def count(self, message: ClientMessage) -> None:
-        """Count what comes in. Raises `Farewell` where it is too much."""
-        self.house.count(self, message)
-
-    def receive(self, message: ClientMessage) -> None:
-        """Do what somebody asks for, or tell them why not."""
-        self.house.receive(self, message)
-
-    def show(self, message: ServerMessage, packed: bytes | None = None) -> None:
-        """Send a message, unless it is a picture that this client cannot show."""
-        if not isinstance(message, Frame) or message.format in self.formats:
-            self.outbox.put(message, packed)
-
-
-@dataclass(eq=False)
 class LiveRoom:
-    """An open room. ``document`` at ``seq`` is what is on disk and has been told: the room itself may be ahead.
+    """An open room.
 
     Attributes:
-        log: the latest records that have been told, up to ``seq``.
-        latest: of what is volatile about a run, the latest of each kind.
-        thumbnails: WebP pictures of the moments, by id.
-        seeking: who has asked for a moment that the engine has not answered for yet, by person and operation.
-        edited: the engine has not heard of the latest edit yet.
-        started: the engine has heard of the run; ``resuming``: it was interrupted before.
-        format: of the previews that the engine was asked for last.
-        rasterising: held while the mask is rasterised.
+        closed: whether the registry has let it go; it must then change nothing any more.
+        engine_report: the state of the room's device.
     """
 
-    room: RoomDocument
-    instance: str
-    guests: Members
-    document: Document
-    seq: int
-    log: deque[DocRecord]
-    engine: EngineReport
-    moments: Moments | None = None
-    thumbnails: dict[int, bytes] = field(default_factory=dict)
-    seats: dict[str, RoomSession] = field(default_factory=dict)
-    latest: dict[type, Progress | Points | Frame | Prepared] = field(default_factory=dict)
-    seeking: dict[int, dict[tuple[str, str], tuple[RoomSession, SeekMoment]]] = field(default_factory=dict)
-    pointing: dict[str, PersonPresence] = field(default_factory=dict)
-    edited: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: bool = False
-    started: bool = False
-    resuming: bool = False
-    format: str = ""
-    mask: RasterisedMask = field(default_factory=RasterisedMask)
-    rasterising: asyncio.Lock = field(default_factory=asyncio.Lock)
-    steering: asyncio.Task[None] | None = None
-    preparing: asyncio.Task[None] | None = None
-    _histories: dict[str, History] = field(default_factory=dict)
-    _pointed: dict[str, PersonPresence | None] = field(default_factory=dict)
-    _batch: asyncio.TimerHandle | None = None
-    _batched: float = 0.0
+    def __init__(self, id: str, saved: SavedRoom, services: Services, on_unused: Callable[[LiveRoom], None]) -> None:
+        """Open a room as it is on disk.
+
+        Args:
+            on_unused: called when the last session has left, and when a run ends.
+        """
+        self.id = id
+        self.services = services
+        self.log = DocumentLog(open_draft(id, saved, services.model, services.room_limits), saved)
+        self.members = Members(id, saved.links, saved.members)
+        self.sessions: dict[str, RoomSession] = {}
+        self.mask = MaskCache(services.store, lambda: self.draft.document)
+        self.presence = PresenceBoard(self.broadcast)
+        self.timeline = Timeline(self)
+        self.requests = RequestHandler(self)
+        self.run = RunControl(self)
+        self.engine_report = EngineReport(state=services.engine.state)
+        self.closed = False
+        self._on_unused = on_unused
+        self._histories: dict[str, History] = {}  # as last sent, by person
 
     @property
-    def here(self) -> set[str]:
+    def draft(self) -> RoomDocument:
+        """The document with all accepted edits, of which the latest may not be saved yet."""
+        return self.log.draft
+
+    @property
+    def document(self) -> Document:
+        """The document as it is saved and published."""
+        return self.log.document
+
+    @property
+    def seq(self) -> int:
+        """The number of the last published record."""
+        return self.log.seq
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.sessions) or self.draft.running
+
+    @property
+    def connected(self) -> set[str]:
         """The people in the room."""
-        return {seat.person for seat in self.seats.values()}
+        return {session.person for session in self.sessions.values()}
 
-    @property
-    def editors(self) -> set[str]:
-        """The people who have edited what is still in the log."""
-        return {record.by for record in self.log if isinstance(record, Edited)}
+    def sessions_of(self, person: str) -> list[RoomSession]:
+        return [session for session in self.sessions.values() if session.person == person]
 
-    def of(self, person: str) -> list[RoomSession]:
-        """The seats of a person."""
-        return [seat for seat in self.seats.values() if seat.person == person]
+    def close(self) -> None:
+        """Stop what runs in the background; all of the room is on disk, or on its way there."""
+        self.closed = True
+        self.run.close()
 
-    def tell(self, message: ServerMessage, seats: Iterable[RoomSession] | None = None) -> None:
-        """Send a message to everybody, or to some."""
-        told = list(self.seats.values() if seats is None else seats)
-        packed = encode(message) if told else b""
-        for seat in told:
-            seat.show(message, packed)
+    # Sessions --------------------------------------------------------------------------------------------------------
+
+    def join(self, member: Member, hello: Hello, outbox: Outbox, address: str) -> RoomSession:
+        """Add a session of a member, and send it the document, or what it has missed."""
+        name = hello.name.strip() or member.name or f"Guest {len(self.members.members)}"
+        if name != member.name:
+            self.rename(member.person, name)
+        session = RoomSession(
+            room=self,
+            id=secrets.token_urlsafe(6),
+            person=member.person,
+            link=member.link,
+            address=address,
+            formats=hello.formats,
+            outbox=outbox,
+        )
+        for message in greeting(self, session, hello):
+            session.send(message)
+        self.sessions[session.id] = session
+        self.broadcast(self.people())
+        self.run.on_join()
+        return session
+
+    def leave(self, session: RoomSession) -> None:
+        """Remove a session."""
+        if self.sessions.pop(session.id, None) is None:
+            return
+        if session.person not in self.connected:
+            self.presence.remove(session.person)
+            self._histories.pop(session.person, None)
+        self.broadcast(self.people())
+        self._report_unused()
+
+    def disconnect(self, sessions: Iterable[RoomSession], code: Close, reason: str, message: str) -> None:
+        """Close connections."""
+        for session in list(sessions):
+            session.outbox.dismiss(Disconnect(code, ErrorMessage(reason=reason, message=message)))
+
+    def rename(self, person: str, name: str) -> None:
+        """Change the name of a member."""
+        member = self.members.rename(person, name)
+        if not is_script(person) or person in self.log.editors:
+            log_failure(self.services.store.save_member(self.id, member))
+
+    def _report_unused(self) -> None:
+        if not self.sessions:
+            self._on_unused(self)
+
+    # Messages from clients -------------------------------------------------------------------------------------------
+
+    def receive(self, session: RoomSession, message: ClientMessage) -> None:
+        """Handle a message. Raises `Disconnect` for one that ends the connection."""
+        self._count(session, message)
+        match message:
+            case Ping(time=time):
+                session.outbox.put(Pong(time=time))
+            case AckFrame(frame=frame):
+                session.outbox.acknowledge(frame)
+            case Presence() | Rename():
+                with contextlib.suppress(RateLimited):  # dropped: the next one counts
+                    self.services.rate_limits.check_person(session.person, tag_of(message))
+                    self._present(session.person, message)
+            case Hello():
+                text = "'hello' came a second time: only the first message may be 'hello'"
+                raise Disconnect(Close.BAD_MESSAGE, ErrorMessage(reason="bad_message", message=text))
+            case _:
+                self.requests.handle(session, message)
+
+    def _count(self, session: RoomSession, message: ClientMessage) -> None:
+        limits = self.services.rate_limits
+        try:
+            limits.check_address(session.address, "message")
+            if isinstance(message, Ping | AckFrame | Hello):
+                limits.check_person(session.person, tag_of(message))
+        except RateLimited as error:
+            self.services.metrics.rejects.labels(error.setting).inc()
+            raise Disconnect(Close.TOO_MANY, ErrorMessage(reason="too_many", message=str(error))) from None
+
+    def _present(self, person: str, message: Presence | Rename) -> None:
+        if isinstance(message, Presence):
+            presence = PersonPresence(
+                cursor=message.cursor, selected=message.selected, tool=message.tool, busy=message.busy
+            )
+            self.presence.update(person, presence)
+        elif message.name.strip():
+            self.rename(person, message.name.strip())
+            self.broadcast(self.people())
+
+    # Messages to clients ---------------------------------------------------------------------------------------------
+
+    def broadcast(self, message: ServerMessage, sessions: Iterable[RoomSession] | None = None) -> None:
+        """Send a message to all sessions, or to some."""
+        receivers = list(self.sessions.values() if sessions is None else sessions)
+        packed = encode(message) if receivers else b""
+        for session in receivers:
+            session.send(message, packed)
 
     def people(self) -> People:
-        """Who is here, and who has edited what is still in the log."""
-        here, edited, members = self.here, self.editors, self.guests.members
+        """Everyone who is in the room or has an edit in the log."""
+        connected = self.connected
+        shown = connected | self.log.editors
         people = {
-            person: Person(name=member.name, colour=member.colour, role=member.role or "viewer", here=person in here)
-            for person, member in members.items()
-            if person in here or person in edited
+            person: Person(
+                name=member.name, colour=member.colour, role=member.role or "viewer", here=person in connected
+            )
+            for person, member in self.members.members.items()
+            if person in shown
         }
         return People(people=people)
 
-    def saved(self, op_id: str) -> DocRecord | None:
-        """The record that an operation was accepted with, if it is on disk and has been told."""
-        record = self.room.known(op_id)
-        return record if record is not None and record.seq <= self.seq else None
-
-    def missed(self, since: int) -> list[DocRecord] | None:
-        """The records after ``since``; None where only a snapshot helps."""
-        run = self.document.run
-        oldest = self.seq - len(self.log)
-        if not oldest <= since <= self.seq or self.seq - since > RESUMED or (run is not None and run.interrupted):
-            return None  # that a run was interrupted is in no record
-        return [record for record in self.log if record.seq > since]
-
-    def tell_histories(self, people: Iterable[str]) -> None:
-        """Tell people what their undo and redo would be about, where that has changed."""
-        for person in people:
-            undo, redo = self.room.history(person)
-            history = History(undo=undo, redo=redo)
-            if self._histories.get(person) != history:
-                self._histories[person] = history
-                self.tell(history, self.of(person))
-
-    def history(self, person: str) -> History:
-        """What somebody who comes in is told of their undo and redo."""
-        undo, redo = self.room.history(person)
+    def history_of(self, person: str) -> History:
+        """What a person can undo and redo."""
+        undo, redo = self.draft.history(person)
         self._histories[person] = History(undo=undo, redo=redo)
         return self._histories[person]
 
-    def point(self, person: str, pointing: PersonPresence | None) -> None:
-        """Somebody points elsewhere, or has gone: everybody is told, with what else happens within a moment."""
-        if pointing is None:
-            if self.pointing.pop(person, None) is None:
-                return
-        else:
-            self.pointing[person] = pointing
-        self._pointed[person] = pointing
-        if self._batch is None:
-            loop = asyncio.get_running_loop()
-            self._batch = loop.call_at(max(loop.time(), self._batched + 1 / PRESENCE_RATE), self._tell_pointing)
+    def _send_histories(self) -> None:
+        """Send people what they can undo and redo, if it has changed."""
+        for person in self.connected:
+            before = self._histories.get(person)
+            if (history := self.history_of(person)) != before:
+                self.broadcast(history, self.sessions_of(person))
 
-    def _tell_pointing(self) -> None:
-        self._batch, self._batched = None, asyncio.get_running_loop().time()
-        pointed, self._pointed = self._pointed, {}
-        self.tell(Presences(people=pointed))
+    # Records ---------------------------------------------------------------------------------------------------------
 
-    def keep(self, moments: Moments, thumbnails: dict[int, bytes]) -> None:
-        """The timeline has changed; ``thumbnails`` are new ones."""
-        there = {moment.id for moment in moments.moments}
-        self.thumbnails = {id: picture for id, picture in {**self.thumbnails, **thumbnails}.items() if id in there}
-        self.moments = moments
-        self.tell(moments)
+    def commit(self, record: DocRecord, session: RoomSession | None = None) -> Future[None]:
+        """Save an accepted record, then publish it; if that fails, revert the document and tell ``session``."""
+        document, accepted = self.draft.document, time.monotonic()
+        if isinstance(record, Edited) and is_script(record.by) and record.by in self.members.members:
+            log_failure(self.services.store.save_member(self.id, self.members.members[record.by]))
+        saving = self.services.store.append(self.id, record, document)
+
+        def saved(saving: asyncio.Future[None]) -> None:
+            error = None if saving.cancelled() else saving.exception()
+            if error is None:
+                self.services.metrics.save_seconds.observe(time.monotonic() - accepted)
+                self._publish(record, document)
+            elif not self.closed:
+                self._not_saved(record, session, error)
+
+        asyncio.wrap_future(saving).add_done_callback(saved)
+        return saving
+
+    def _publish(self, record: DocRecord, document: Document) -> None:
+        """A record is on disk: send it to everyone, and to the engine if it concerns a run."""
+        self.services.metrics.operations.labels(tag_of(record.op if isinstance(record, Edited) else record)).inc()
+        previous = self.document.run
+        self.log.publish(record, document)
+        self.broadcast(record)
+        if isinstance(record, Edited):
+            self._send_histories()
+        self.run.follow(record, previous)
+        if isinstance(record, Ended):
+            self.services.metrics.runs.labels(str(record.run.outcome)).inc()
+            self._report_unused()
+
+    def _not_saved(self, record: DocRecord, session: RoomSession | None, error: BaseException) -> None:
+        log.error("record %d was not saved: %s", record.seq, error, extra={"room": self.id})
+        if session is not None and not isinstance(record, Ended):
+            text = f"this was not saved: {error}"
+            session.outbox.put(Rejected(op_id=record.op_id, reason="invalid", message=text))
+        self.services.tasks.start(self._revert())
+
+    async def _revert(self) -> None:
+        """Return to the document on disk."""
+        refused = self.draft
+        saved = await asyncio.wrap_future(self.services.store.load(self.id))
+        if saved is None or self.draft is not refused:
+            return  # deleted, or reverted already because of another record
+        self.log.revert(open_draft(self.id, saved, self.services.model, self.services.room_limits))
+        self.run.on_revert()
+        self.broadcast(Snapshot(seq=self.seq, document=self.document))
+        self._send_histories()
+
+    # Events from the engine ------------------------------------------------------------------------------------------
+
+    def on_event(self, event: RoomEvent) -> None:
+        """Take in an event about this room."""
+        match event:
+            case TimelineChanged():
+                self.timeline.update(event)
+            case SeekCompleted():
+                self.timeline.complete(event)
+            case CommandFailed(message=message):
+                if not self.timeline.fail(event):
+                    self.broadcast(ErrorMessage(reason="editor", message=message))
+            case _:
+                self.run.on_event(event)
+
+    def report_engine(self, report: EngineReport) -> None:
+        """The room's device has stopped or is available again."""
+        self.engine_report = report
+        self.broadcast(report)

@@ -55,16 +55,16 @@ def check_rate(request: Request, action: AddressAction) -> None:
 
 async def check_password(request: Request) -> None:
     """Raise `PasswordRequired` unless the request has the server's password, or there is none."""
-    await context_of(request).registry.doors.check_password(visitor_of(request))
+    await context_of(request).registry.admission.check_password(visitor_of(request))
 
 
 async def enter(request: Request, least: Role = "viewer") -> tuple[LiveRoom, str]:
     """The room of a request and the person who sends it, who must have at least the role ``least``."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     bearer = secret.strip() if scheme.lower() == "bearer" else ""
-    doors = context_of(request).registry.doors
-    live, person = await doors.visit(request.path_params["room"], visitor_of(request), bearer)
-    role = live.guests.role(person) or "viewer"
+    admission = context_of(request).registry.admission
+    live, person = await admission.visit(request.path_params["room"], visitor_of(request), bearer)
+    role = live.members.role(person) or "viewer"
     if RANKS[role] < RANKS[least]:
         texts = {
             "editor": "your link is view only: ask for a link to edit",

@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell clients that they may reconnect, then close their connections."""
-        await self._registry.say_goodbye()
+        await self._registry.disconnect_all()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: object) -> None:

@@ -16,13 +16,10 @@ from livedrag.server.access.credentials import Visitor
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.document.protocol import (
     VERSION,
-    AckFrame,
     ClientMessage,
     Close,
     ErrorMessage,
     Hello,
-    Ping,
-    Pong,
     ProtocolError,
     Rejected,
     decode_client,
@@ -30,7 +27,7 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.registry import RoomRegistry
-from livedrag.server.rooms.room import RoomSession
+from livedrag.server.rooms.session import RoomSession
 from livedrag.server.web.context import Context
 from livedrag.server.web.security import visitor_of
 
@@ -87,7 +84,7 @@ class Connection:
         self._registry.metrics.closes.labels(str(int(disconnect.code))).inc()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._websocket.send_bytes(encode(disconnect.fault))
+                await self._websocket.send_bytes(encode(disconnect.error))
                 await self._websocket.close(disconnect.code, _close_reason(str(disconnect)))
 
     async def _hello(self) -> Hello:
@@ -122,7 +119,7 @@ class Connection:
                 raise
             raise _most_telling(expected) from None
         finally:
-            self._registry.leave(session)
+            session.room.leave(session)
 
     async def _read(self, session: RoomSession, outbox: Outbox) -> None:
         while True:
@@ -133,17 +130,7 @@ class Connection:
                     raise _disconnect(Close.BAD_MESSAGE, "bad_message", str(error)) from None
                 outbox.put(Rejected(op_id=error.op_id, reason="invalid", message=str(error)))
                 continue
-            session.count(message)
-            match message:
-                case Ping():
-                    outbox.put(Pong(time=message.time))
-                case AckFrame(frame=frame):
-                    outbox.acknowledge(frame)
-                case Hello():
-                    text = "'hello' came a second time: only the first message may be 'hello'"
-                    raise _disconnect(Close.BAD_MESSAGE, "bad_message", text)
-                case _:
-                    session.receive(message)
+            session.room.receive(session, message)
 
     async def _write(self, outbox: Outbox) -> None:
         while True:

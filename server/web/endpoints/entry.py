@@ -25,7 +25,7 @@ async def give_password(request: Request) -> Response:
     check_rate(request, "enter")
     entry = await read_json(request, Entry)
     visitor = replace(visitor_of(request), password=entry.password, counted=True)
-    cookie = await context_of(request).registry.doors.give_cookie(visitor)
+    cookie = await context_of(request).registry.admission.give_cookie(visitor)
     return _with_cookie(Response(status_code=204), request, cookie)
 
 
@@ -35,8 +35,8 @@ async def enter_room(request: Request) -> Response:
     entry = await read_json(request, Entry)
     visitor = visitor_of(request)
     visitor = replace(visitor, password=entry.password or visitor.password, counted=True)
-    doors = context_of(request).registry.doors
-    cookie, role, ticket = await doors.enter(request.path_params["room"], visitor, entry.secret)
+    admission = context_of(request).registry.admission
+    cookie, role, ticket = await admission.enter(request.path_params["room"], visitor, entry.secret)
     return _with_cookie(JSONResponse({"role": role, "ticket": ticket}), request, cookie)
 
 

@@ -22,7 +22,7 @@ class NewRole(msgspec.Struct, forbid_unknown_fields=True):
 async def list_links(request: Request) -> Response:
     """The room's links, without their secrets: only digests are stored."""
     live, _ = await enter(request, "owner")
-    links = sorted(live.guests.links.values(), key=lambda link: link.made)
+    links = sorted(live.members.links.values(), key=lambda link: link.made)
     return JSONResponse([{"id": k.id, "role": k.role, "made": k.made, "used": k.used} for k in links])
 
 
@@ -31,8 +31,8 @@ async def make_link(request: Request) -> Response:
     role = (await read_json(request, NewRole)).role  # first: a member removed while sending must not get a link
     live, _ = await enter(request, "owner")
     context = context_of(request)
-    link, secret = await context.registry.doors.make_link(live, role)
-    url = f"{context.settings.base_path}/r/{live.room.id}#{secret}"
+    link, secret = await context.registry.admission.make_link(live, role)
+    url = f"{context.settings.base_path}/r/{live.id}#{secret}"
     shown = {"id": link.id, "role": link.role, "made": link.made, "used": None, "secret": secret, "url": url}
     return JSONResponse(shown, 201)
 
@@ -41,10 +41,10 @@ async def revoke_link(request: Request) -> Response:
     """Revoke a link and remove those who joined by it."""
     live, by = await enter(request, "owner")
     link = request.path_params["link"]
-    if link not in live.guests.links:
-        known = ", ".join(live.guests.links)
+    if link not in live.members.links:
+        known = ", ".join(live.members.links)
         raise ServiceError(404, "unknown_link", f"there is no link {link!r}: the links are {known}")
-    await context_of(request).registry.doors.revoke_link(live, link, by)
+    await context_of(request).registry.admission.revoke_link(live, link, by)
     return Response(status_code=204)
 
 
@@ -52,19 +52,19 @@ async def give_role(request: Request) -> Response:
     """Change a member's role."""
     role = (await read_json(request, NewRole)).role
     live, by = await enter(request, "owner")
-    await context_of(request).registry.doors.give_role(live, _person(request, live), role, by)
+    await context_of(request).registry.admission.give_role(live, _person(request, live), role, by)
     return Response(status_code=204)
 
 
 async def remove(request: Request) -> Response:
     """Remove a member for good."""
     live, by = await enter(request, "owner")
-    await context_of(request).registry.doors.remove(live, _person(request, live), by)
+    await context_of(request).registry.admission.remove(live, _person(request, live), by)
     return Response(status_code=204)
 
 
 def _person(request: Request, live: LiveRoom) -> str:
     person: str = request.path_params["person"]
-    if person not in live.guests.members:
-        raise ServiceError(404, "unknown_person", f"room {live.room.id!r} has no member {person!r}")
+    if person not in live.members.members:
+        raise ServiceError(404, "unknown_person", f"room {live.id!r} has no member {person!r}")
     return person

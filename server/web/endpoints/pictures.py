@@ -24,7 +24,7 @@ from livedrag.server.web.context import context_of, enter
 async def picture(request: Request) -> Response:
     """The uploaded picture."""
     live, _ = await enter(request)
-    return _png(request, live.room.document.picture.sha256)
+    return _png(request, live.draft.document.picture.sha256)
 
 
 async def result(request: Request) -> Response:
@@ -32,7 +32,7 @@ async def result(request: Request) -> Response:
     live, _ = await enter(request)
     result = live.document.result
     if result is None:
-        text = f"room {live.room.id!r} has no result yet: press Drag and wait for the end"
+        text = f"room {live.id!r} has no result yet: press Drag and wait for the end"
         raise ServiceError(404, "no_result", text)
     return _png(request, result.sha256)
 
@@ -40,9 +40,9 @@ async def result(request: Request) -> Response:
 async def mask(request: Request) -> Response:
     """The mask as it is now, white may change; all white where nothing was painted."""
     live, _ = await enter(request)
-    png = await context_of(request).registry.mask_png(live)
+    png = (await live.mask.current()).png
     if png is None:
-        png = await asyncio.to_thread(_white, live.room.document.picture)
+        png = await asyncio.to_thread(_white, live.draft.document.picture)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
@@ -50,9 +50,9 @@ async def loaded_mask(request: Request) -> Response:
     """A mask file that was loaded into the room."""
     live, _ = await enter(request)
     sha256 = request.path_params["sha256"]
-    loaded = {layer.sha256 for layer in live.room.document.mask if isinstance(layer, Raster)}
+    loaded = {layer.sha256 for layer in live.draft.document.mask if isinstance(layer, Raster)}
     if sha256 not in loaded:
-        raise ServiceError(404, "unknown_mask", f"room {live.room.id!r} has no loaded mask {sha256!r} now")
+        raise ServiceError(404, "unknown_mask", f"room {live.id!r} has no loaded mask {sha256!r} now")
     return _png(request, sha256)
 
 
@@ -67,12 +67,12 @@ async def load_mask(request: Request) -> Response:
     except ServiceError:
         await body.drain()
         raise
-    picture = live.room.document.picture
+    picture = live.draft.document.picture
     size = (picture.width, picture.height)
     png = await context.decode(read_mask, data, "mask", size, context.settings.max_pixels)
     sha256 = await asyncio.to_thread(context.registry.store.put_picture, png)
     live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
-    record = await context.registry.load_mask(live, by, op_id, Raster(id=op_id, sha256=sha256))
+    record = await live.requests.load_mask(by, op_id, Raster(id=op_id, sha256=sha256))
     if not isinstance(record, Edited) or not isinstance(record.op, Raster):
         text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
         raise ServiceError(409, "op_id_used", text)
@@ -83,7 +83,7 @@ async def moment(request: Request) -> Response:
     """The thumbnail of a step on the timeline."""
     live, _ = await enter(request)
     id = request.path_params["moment"]
-    thumbnail = live.thumbnails.get(id)
+    thumbnail = live.timeline.thumbnails.get(id)
     if thumbnail is None:
         raise ServiceError(
             404, "unknown_moment", f"there is no picture of moment {id}: the timeline has no such step now"
@@ -117,9 +117,9 @@ async def trajectory_mp4(request: Request) -> Response:
 
 
 async def _timeline_frames(request: Request, live: LiveRoom) -> list[bytes]:
-    frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.room.id)
+    frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.id)
     if len(frames) < 2:
-        text = f"room {live.room.id!r} has no trajectory yet: press Drag and wait for the end"
+        text = f"room {live.id!r} has no trajectory yet: press Drag and wait for the end"
         raise ServiceError(404, "no_trajectory", text)
     return [frame.data for frame in frames]
 

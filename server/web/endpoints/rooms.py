@@ -75,14 +75,14 @@ async def export(request: Request) -> Response:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - sent after this has returned
     try:
         async with context.exporters:
-            await asyncio.to_thread(export_room, context.registry.store, live.room.id, file)
+            await asyncio.to_thread(export_room, context.registry.store, live.id, file)
     except BaseException:
         file.close()
         raise
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     headers = {
-        "Content-Disposition": f'attachment; filename="livedrag-{live.room.id}.zip"',
+        "Content-Disposition": f'attachment; filename="livedrag-{live.id}.zip"',
         "Content-Length": str(size),
         "Cache-Control": "no-store",
     }
@@ -118,13 +118,14 @@ async def _document(context: Context, form: FormData) -> Document:
     settings, registry = context.settings, context.registry
     prompt = str(form.get("prompt") or "")
     try:
-        check_prompt(prompt, registry.most)
+        check_prompt(prompt, registry.room_limits)
     except Refused as refusal:
         raise ServiceError(422, "prompt_too_long", str(refusal)) from None
     data, name = await _file(form, "picture", settings.max_upload_bytes)
     image = await context.decode(read_picture, data, name, settings.max_pixels)
     width, height = image.size
-    drags = parse_drags(str(form.get("drags") or "[]"), Picture(sha256="", width=width, height=height), registry.most)
+    placed_on = Picture(sha256="", width=width, height=height)
+    drags = parse_drags(str(form.get("drags") or "[]"), placed_on, registry.room_limits)
     mask: tuple[MaskLayer, ...] = ()
     if "mask" in form:
         data, name = await _file(form, "mask", settings.max_upload_bytes)

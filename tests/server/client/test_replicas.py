@@ -1,4 +1,4 @@
-"""Everybody's copy of a room ends as the server's, whatever the network does: a state machine over the real hub.
+"""Everybody's copy of a room ends as the server's, whatever the network does: a state machine over the real registry.
 
 People edit, undo, run, disconnect, come back, resume, send again what was answered, in any interleaving; the server is
 started anew in between. What travels is what really would, encoded and decoded; only the sockets are not there.
@@ -52,9 +52,11 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.rooms.outbox import Outbox
 from livedrag.server.rooms.registry import RoomRegistry
-from livedrag.server.rooms.room import RoomSession
+from livedrag.server.rooms.session import RoomSession
 from livedrag.server.settings import Settings
 from livedrag.server.storage import Store
+from tests.fake_clock import FakeClock
+from tests.open_room import send, settle
 from tests.quiet import QuietEngine, png
 from tests.traffic import UNLIMITED
 
@@ -103,11 +105,11 @@ class Somebody:
         self.refused: list[str] = []
         self.under_way: list[bytes] = []
         self.outbox: Outbox | None = None
-        self.seat: RoomSession | None = None
+        self.session: RoomSession | None = None
 
     def ask(self, request: Request) -> None:
         self.asked.append(self.replica.ask(request))
-        if self.seat is not None:
+        if self.session is not None:
             self.under_way.append(encode(request))
 
     def read(self, most: int | None = None) -> bool:
@@ -152,7 +154,7 @@ class Replicas(RuleBasedStateMachine):
     def edit(self, edits: list[tuple[int, Operation]]) -> None:
         for who, op in edits:
             somebody = self.people[who]
-            offline = somebody.seat is None
+            offline = somebody.session is None
             somebody.ask(Edit(op_id=self._op_id(), base=somebody.replica.seq, op=op, offline=offline))
 
     @rule(pressed=st.lists(st.tuples(people, st.sampled_from([Undo, Redo])), min_size=1, max_size=4))
@@ -176,8 +178,8 @@ class Replicas(RuleBasedStateMachine):
         async def arrive() -> None:
             for who in order:
                 somebody = self.people[who]
-                if somebody.under_way and somebody.seat is not None:
-                    somebody.seat.receive(decode_client(somebody.under_way.pop(0)))
+                if somebody.under_way and somebody.session is not None:
+                    send(somebody.session, decode_client(somebody.under_way.pop(0)))
             await self._settle()
 
         self._await(arrive())
@@ -198,7 +200,7 @@ class Replicas(RuleBasedStateMachine):
     def connect(self, who: int, order: random.Random, told: bool) -> None:
         """Somebody comes (back), and sends again what has no answer, in any order."""
         somebody = self.people[who]
-        if somebody.seat is None:
+        if somebody.session is None:
             self._await(self._join(somebody))
             if told:
                 somebody.read()
@@ -212,13 +214,13 @@ class Replicas(RuleBasedStateMachine):
         somebody = self.people[who]
         known = {record.op_id for record in self._log() if hasattr(record, "op_id")}
         done = [request for request in somebody.asked if request.op_id in known]
-        if somebody.seat is None or not done:
+        if somebody.session is None or not done:
             return
         before = self._truth()
-        seat, request = somebody.seat, done[which % len(done)]
+        session, request = somebody.session, done[which % len(done)]
 
         async def arrive() -> None:
-            seat.receive(decode_client(encode(request)))
+            send(session, decode_client(encode(request)))
             await self._settle()
 
         self._await(arrive())
@@ -241,7 +243,7 @@ class Replicas(RuleBasedStateMachine):
 
     def _everybody_catches_up(self) -> None:
         for somebody in self.people:
-            if somebody.seat is None:
+            if somebody.session is None:
                 self._await(self._join(somebody))
                 somebody.under_way = [encode(request) for request in somebody.replica.resend()]
         quiet = False
@@ -271,8 +273,8 @@ class Replicas(RuleBasedStateMachine):
 
     def _truth(self) -> tuple[Document, int]:
         """What the server says to somebody who comes now."""
-        hall = self._await(self.hub.open(self.room))
-        return hall.document, hall.seq
+        room = self._await(self.registry.open(self.room))
+        return room.document, room.seq
 
     def _log(self) -> list[Any]:
         """What is on disk; what the records lead to must be what is kept."""
@@ -289,50 +291,37 @@ class Replicas(RuleBasedStateMachine):
         hello = somebody.replica.hello(secret=self.secret, name=somebody.name)
         said = decode_client(encode(hello))
         assert isinstance(said, Hello)
-        somebody.seat = await self.hub.join(self.room, said, somebody.outbox, Visitor())
+        somebody.session = await self.registry.join(self.room, said, somebody.outbox, Visitor())
 
     async def _leave(self, somebody: Somebody) -> None:
-        if somebody.seat is not None:
-            self.hub.leave(somebody.seat)
-        somebody.seat = somebody.outbox = None
+        if somebody.session is not None:
+            somebody.session.room.leave(somebody.session)
+        somebody.session = somebody.outbox = None
         somebody.under_way.clear()
         somebody.replica.lose()
         await self._settle()
 
     async def _settle(self) -> None:
-        """Until what has arrived is on disk and told, also where the hub waits for threads, however long."""
-        still = 0
-        async with asyncio.timeout(60):
-            while still < 3:  # what one thing leads to begins in the next turn
-                await asyncio.wrap_future(self.store.barrier())
-                await asyncio.sleep(0.001)
-                still = 0 if self._waits_for_threads() else still + 1
-
-    def _waits_for_threads(self) -> bool:
-        """Whether a mask is drawn, a result kept, or a run's picture read."""
-        brief = (self.hub._start, self.hub._end, self.hub._reload)
-        names = {getattr(task.get_coro(), "__qualname__", "") for task in self.hub._tasks if not task.done()}
-        begins = any(
-            hall.room.running and hall.steering is not None and not hall.steering.done() and not hall.started
-            for hall in self.hub._halls.values()
-        )
-        return begins or bool(names & {method.__qualname__ for method in brief})
+        """Until what has arrived is on disk and published, however long threads take."""
+        await settle(self.registry, self.clock)
 
     async def _start(self) -> None:
         self.store = Store(self.folder)
-        self.hub = RoomRegistry(Settings(data_dir=self.folder, **UNLIMITED), self.store, QuietEngine())  # type: ignore[arg-type]
-        await self.hub.__aenter__()
+        self.clock = FakeClock()
+        settings = Settings(data_dir=self.folder, **UNLIMITED)  # type: ignore[arg-type]
+        self.registry = RoomRegistry(settings, self.store, QuietEngine(), self.clock)
+        await self.registry.__aenter__()
 
     async def _stop(self) -> None:
         await self._settle()
-        await self.hub.__aexit__(None, None, None)
+        await self.registry.__aexit__(None, None, None)
         self.store.close()
 
     async def _make_room(self) -> None:
         """With something in it that two people may both want to change."""
         picture = Picture(sha256=self.store.put_picture(png()), width=64, height=48)
         placed = {id: Drag(handle=(10.0 * number, 10.0), target=(30.0, 40.0)) for number, id in enumerate(("d1", "d2"))}
-        self.room, self.secret = await self.hub.create(Document(picture=picture, drags=placed))
+        self.room, self.secret = await self.registry.create(Document(picture=picture, drags=placed))
         for somebody in self.people:
             await self._join(somebody)
             somebody.read()

@@ -211,7 +211,7 @@ def test_a_drawing_that_fails_says_why(quiet: Quiet) -> None:
     assert quiet.end(drawing) == {"type": "failed", "message": "the device has no memory left"}
     status, reason, message = quiet.refused("GET", f"/api/generations/{drawing}/picture")
     assert (status, reason) == (409, "not_generated")
-    assert "could not be made" in message
+    assert "could not be generated" in message
 
 
 def test_a_cancelled_drawing_ends_and_is_forgotten(quiet: Quiet) -> None:
@@ -231,10 +231,10 @@ def test_a_cancelled_drawing_ends_and_is_forgotten(quiet: Quiet) -> None:
 @pytest.mark.parametrize(
     ("body", "reason", "quoted"),
     [
-        ({"prompt": " \n", "seed": 1}, "empty_prompt", "say what"),
+        ({"prompt": " \n", "seed": 1}, "empty_prompt", "describe the picture"),
         ({"seed": 1}, "bad_body", "prompt"),
-        ({"prompt": "x" * 1001}, "prompt_too_long", "1001 characters: at most 1000"),
-        ({"prompt": "\U0001f34e" * 1001}, "prompt_too_long", "1001 characters: at most 1000"),
+        ({"prompt": "x" * 1001}, "prompt_too_long", "1001 characters, the limit is 1000"),
+        ({"prompt": "\U0001f34e" * 1001}, "prompt_too_long", "1001 characters, the limit is 1000"),
         ({"prompt": "a cat", "seed": -1}, "bad_seed", "-1"),
         ({"prompt": "a cat", "seed": 2**31}, "bad_seed", str(2**31)),
         ({"prompt": "a cat", "seed": "7"}, "bad_body", "seed"),
@@ -267,7 +267,7 @@ def test_too_many_and_too_fast_are_refused(tmp_path: Path) -> None:
         first, second = quiet.draw(), quiet.draw()
         status, reason, message = quiet.refused("POST", "/api/generations", {"prompt": "a cat"})
         assert (status, reason) == (429, "too_many_generations")
-        assert "at most 2" in message
+        assert "the limit is 2" in message
         quiet.finish(first, png())
         assert quiet.end(first) == {"type": "done"}
         third = quiet.draw()  # in the place of the one that is done
@@ -276,8 +276,8 @@ def test_too_many_and_too_fast_are_refused(tmp_path: Path) -> None:
         assert (status, reason) == (429, "slow_down")
         assert "pictures from words" in message
         metrics = request(address, "GET", "/metrics").decode()
-        assert "\nlivedrag_generations 2\n" in metrics
-        assert 'livedrag_generations_total{outcome="done"} 1' in metrics
+        assert "\nlivedrag_generations 2.0\n" in metrics
+        assert 'livedrag_generations_total{outcome="done"} 1.0' in metrics
         for drawing in (second, third):
             quiet.ask("DELETE", f"/api/generations/{drawing}")
 

@@ -1,0 +1,131 @@
+"""Requests of clients: each becomes a record, or is rejected; one that is sent again is answered again."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from livedrag.server.access.rate_limits import RateLimited
+from livedrag.server.document.checks import Refused
+from livedrag.server.document.protocol import (
+    DocRecord,
+    Edit,
+    Raster,
+    Redo,
+    Rejected,
+    Request,
+    Reset,
+    SeekMoment,
+    StartRun,
+    StopRun,
+    Undo,
+    tag_of,
+)
+from livedrag.server.rooms.session import RoomSession
+from livedrag.server.storage import StoreError
+
+if TYPE_CHECKING:
+    from livedrag.server.rooms.room import LiveRoom
+
+
+class RequestHandler:
+    """Answers the requests to one room."""
+
+    def __init__(self, room: LiveRoom) -> None:
+        self._room = room
+        self._services = room.services
+
+    def handle(self, session: RoomSession, request: Request) -> None:
+        """Check whether the person may do this now, then do it."""
+        try:
+            self._services.rate_limits.check_person(session.person, tag_of(request))
+            if session.role == "viewer":
+                raise Refused("forbidden", "your link is view only: ask for one to edit")
+        except RateLimited as error:
+            self._services.metrics.rejects.labels(error.setting).inc()
+            session.outbox.put(Rejected(op_id=request.op_id, reason="slow_down", message=str(error)))
+        except Refused as refusal:
+            self.reject(session, request.op_id, refusal)
+        else:
+            self._execute(session, request)
+
+    def _execute(self, session: RoomSession, request: Request) -> None:
+        draft, by = self._room.draft, session.person
+        match request:
+            case Edit():
+                self.apply(session, request.op_id, lambda: draft.edit(by, request))
+            case Undo():
+                self.apply(session, request.op_id, lambda: draft.undo(by, request))
+            case Redo():
+                self.apply(session, request.op_id, lambda: draft.redo(by, request))
+            case StartRun() if draft.document.mask:
+                self._services.tasks.start(self._start_with_mask(session, request))
+            case StartRun():
+                self.apply(session, request.op_id, lambda: draft.start(by, request, new_run_id()))
+            case StopRun():
+                self.apply(session, request.op_id, lambda: draft.stop(by, request))
+            case Reset():
+                self.apply(session, request.op_id, lambda: draft.reset(by, request))
+            case SeekMoment() if not self._answered_before(session, request.op_id):
+                self._services.tasks.start(self._room.timeline.seek(session, request))
+
+    def apply(self, session: RoomSession, op_id: str, operate: Callable[[], DocRecord]) -> None:
+        """Do an operation and commit its record, or reject it."""
+        if self._answered_before(session, op_id):
+            return
+        try:
+            record = operate()
+        except Refused as refusal:
+            self.reject(session, op_id, refusal)
+        else:
+            self._room.commit(record, session)
+
+    def reject(self, session: RoomSession, op_id: str, refusal: Refused) -> None:
+        """Answer a request with a refusal."""
+        self._services.metrics.rejects.labels(refusal.reason).inc()
+        session.outbox.put(Rejected(op_id=op_id, reason=refusal.reason, message=str(refusal)))
+
+    async def load_mask(self, by: str, op_id: str, raster: Raster) -> DocRecord:
+        """Replace the mask by an uploaded one; returns the record once it is on disk. Raises `StoreError`."""
+        if self._room.draft.known(op_id) is None:
+            record = self._room.draft.load_mask(by, op_id, raster)
+            await asyncio.wrap_future(self._room.commit(record))
+            return record
+        await asyncio.wrap_future(self._services.store.barrier())
+        published = self._room.log.published(op_id)
+        if published is None:
+            raise StoreError(f"operation {op_id!r} was not saved: send it again")
+        return published
+
+    async def _start_with_mask(self, session: RoomSession, request: StartRun) -> None:
+        """Start a run in a room with a mask, which has to be rasterised to see whether anything is editable."""
+        try:
+            frozen = (await self._room.mask.current()).frozen
+        except (OSError, StoreError, ValueError):
+            frozen = False  # the run will fail with the same error, and report it to everyone
+        if self._room.closed:
+            return  # the client sends it again when it reconnects
+        draft = self._room.draft
+        self.apply(session, request.op_id, lambda: draft.start(session.person, request, new_run_id(), frozen=frozen))
+
+    def _answered_before(self, session: RoomSession, op_id: str) -> bool:
+        """Whether this operation was accepted before; its answer is then sent again once it is on disk."""
+        if self._room.draft.known(op_id) is None:
+            return False
+
+        def answer(barrier: asyncio.Future[None]) -> None:
+            barrier.exception()  # retrieved; the log knows what is on disk
+            published = self._room.log.published(op_id)
+            if published is not None:
+                session.outbox.put(published)
+            else:
+                self.reject(session, op_id, Refused("invalid", "this was not saved: do it again"))
+
+        asyncio.wrap_future(self._services.store.barrier()).add_done_callback(answer)
+        return True
+
+
+def new_run_id() -> str:
+    return secrets.token_urlsafe(6)

@@ -1,0 +1,30 @@
+"""What the rooms of a server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from livedrag.server.access.rate_limits import RateLimits
+from livedrag.server.device.engine import Engine
+from livedrag.server.document.protocol import ModelInfo, RoomLimits
+from livedrag.server.metrics import Metrics
+from livedrag.server.rooms.background import BackgroundTasks
+from livedrag.server.rooms.clock import Clock
+from livedrag.server.settings import Settings
+from livedrag.server.storage import Store
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the rooms of a server share. ``capabilities`` are the optional features of this server."""
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    model: ModelInfo
+    rate_limits: RateLimits
+    room_limits: RoomLimits
+    metrics: Metrics
+    clock: Clock
+    tasks: BackgroundTasks
+    capabilities: tuple[str, ...] = ()
