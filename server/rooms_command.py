@@ -1,4 +1,4 @@
-"""``livedrag rooms list | export | import | delete``: the rooms of a data directory that no server is using."""
+"""``livedrag rooms``: list, export, import, delete and check rooms, back them up and restore them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import argparse
 import datetime
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from livedrag.server.errors import LivedragError
 from livedrag.server.settings import Settings
 from livedrag.server.storage import RoomSummary, Store
 from livedrag.server.storage.archive import export_room, import_room
+from livedrag.server.storage.backup import Copied, back_up, restore
 from livedrag.server.storage.errors import ArchiveError
+from livedrag.server.storage.store import DATABASE
 
 
 class CommandError(LivedragError):
@@ -20,93 +23,123 @@ class CommandError(LivedragError):
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Give ``livedrag`` its subcommand ``rooms``."""
+    """Add the subcommand ``rooms`` to ``livedrag``."""
     rooms = commands.add_parser(
         "rooms",
-        help="list, export, import or delete rooms, while no server runs",
-        description="What is kept in a data directory. A server that uses it must be stopped first.",
+        help="list, export, import or delete rooms, back them up or restore them",
+        description="Manage the rooms in a data directory. Except for 'backup', stop the server first.",
         allow_abbrev=False,
     )
     actions = rooms.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, help: str) -> argparse.ArgumentParser:
         parser = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
-        where = "where rooms are kept (the user's data directory)"
+        where = "where rooms are stored (default: the user's data directory)"
         parser.add_argument("--data-dir", dest="data_dir", type=_path, help=where)
         return parser
 
-    action("list", "list rooms, the one used last first").add_argument(
-        "--json", action="store_true", help="as one JSON object a line"
+    action("list", "list rooms, the most recently used first").add_argument(
+        "--json", action="store_true", help="print one JSON object per line"
     )
-    exporting = action("export", "write a room into one zip file, which another server can import")
+    exporting = action("export", "write a room into a zip file, which another server can import")
     exporting.add_argument("room", help="its id, as `list` shows it")
-    exporting.add_argument("-o", "--output", type=_path, help="the file to write (<room>.livedrag.zip)")
-    importing = action("import", "take in a room that was exported, and print a new link for its owner")
+    exporting.add_argument("-o", "--output", type=_path, help="the file to write (default: <room>.livedrag.zip)")
+    importing = action("import", "add an exported room, and print a new link for its owner")
     importing.add_argument("file", type=_path, help="the zip file")
     importing.add_argument(
-        "--as-new", dest="as_new", action="store_true", help="under a new id, without its old links and people"
+        "--as-new", dest="as_new", action="store_true", help="give it a new id, without its old links and people"
     )
-    deleting = action("delete", "delete rooms for good, with their pictures")
+    deleting = action("delete", "delete rooms and their pictures permanently")
     deleting.add_argument("room", nargs="+", help="ids, as `list` shows them")
+    backing_up = action("backup", "copy all rooms into a new directory, while a server may be running")
+    backing_up.add_argument("directory", type=_path, help="a new or an empty directory")
+    restoring = action("restore", "restore a backup into an empty data directory")
+    restoring.add_argument("directory", type=_path, help="the backup")
 
 
 def manage(chosen: argparse.Namespace, settings: Settings) -> None:
-    """Do what ``livedrag rooms`` is asked.
+    """Carry out a ``livedrag rooms`` command.
 
     Raises:
-        CommandError, ArchiveError, StoreError: why not.
+        LivedragError: it cannot be carried out.
     """
-    if chosen.action != "import" and not (settings.data_dir / "livedrag.sqlite3").exists():
-        raise CommandError(f"there are no rooms in {str(settings.data_dir)!r}: choose another with --data-dir")
-    with Store(settings.data_dir) as store:
-        match chosen.action:
-            case "list":
-                for listed in store.rooms().result():
-                    sys.stdout.write(_line(listed, as_json=chosen.json) + "\n")
-            case "export":
-                sys.stdout.write(f"{_export(store, chosen.room, chosen.output)}\n")
-            case "import":
-                room, secret = _import(store, chosen.file, settings, as_new=chosen.as_new)
-                sys.stdout.write(f"room {room}: its owner's link is {settings.base_path}/r/{room}#{secret}\n")
-            case "delete":
-                for room in chosen.room:
-                    if not store.delete(room).result():
-                        raise CommandError(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
+    folder = settings.data_dir
+    if chosen.action == "restore":
+        _report(f"restored into {str(folder)!r}", restore(chosen.directory, folder))
+        return
+    if chosen.action != "import" and not (folder / DATABASE).exists():
+        raise CommandError(f"there are no rooms in {str(folder)!r}: choose another directory with --data-dir")
+    if chosen.action == "backup":
+        _report(f"backed up into {str(chosen.directory)!r}", back_up(folder, chosen.directory))
+        return
+    with Store(folder) as store:
+        ACTIONS[chosen.action](store, chosen, settings)
 
 
-def _export(store: Store, room: str, output: Path | None) -> Path:
-    path = output or Path(f"{room}.livedrag.zip")
-    if store.load(room).result() is None:
-        raise CommandError(f"there is no room {room!r}: `livedrag rooms list` shows those there are")
+def _list(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
+    for listed in store.rooms().result():
+        sys.stdout.write(_line(listed, as_json=chosen.json) + "\n")
+
+
+def _export(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
+    path = chosen.output or Path(f"{chosen.room}.livedrag.zip")
+    if store.load(chosen.room).result() is None:
+        raise _unknown(chosen.room)
     draft = path.with_name(f"{path.name}.draft")
     try:
         if path.exists():
-            raise CommandError(f"{str(path)!r} is there already: choose another file with --output")
+            raise CommandError(f"{str(path)!r} already exists: choose another file with --output")
         with draft.open("xb") as file:
-            export_room(store, room, file)
+            export_room(store, chosen.room, file)
         draft.rename(path)
     except OSError as error:
         raise CommandError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
-    return path
+    sys.stdout.write(f"{path}\n")
 
 
-def _import(store: Store, path: Path, settings: Settings, *, as_new: bool) -> tuple[str, str]:
+def _import(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
     try:
-        with path.open("rb") as file:
-            return import_room(store, file, max_pixels=settings.max_pixels, as_new=as_new)
+        with chosen.file.open("rb") as file:
+            room, secret = import_room(store, file, max_pixels=settings.max_pixels, as_new=chosen.as_new)
     except OSError as error:
-        raise CommandError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+        raise CommandError(f"cannot read {str(chosen.file)!r}: {error.strerror or error}") from error
     except ArchiveError as error:
-        raise ArchiveError(f"{str(path)!r} cannot be imported: {error}") from error
+        raise ArchiveError(f"{str(chosen.file)!r} cannot be imported: {error}") from error
+    sys.stdout.write(f"room {room}: its owner's link is {settings.base_path}/r/{room}#{secret}\n")
+
+
+def _delete(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
+    for room in chosen.room:
+        if not store.delete(room).result():
+            raise _unknown(room)
+
+
+ACTIONS: Mapping[str, Callable[[Store, argparse.Namespace, Settings], None]] = {
+    "list": _list,
+    "export": _export,
+    "import": _import,
+    "delete": _delete,
+}
+
+
+def _report(done: str, copied: Copied) -> None:
+    sys.stdout.write(f"{done}: {copied.rooms} rooms, {copied.pictures} pictures\n")
+    if copied.damaged:
+        shown = ", ".join(copied.damaged[:3])
+        raise CommandError(f"{len(copied.damaged)} pictures are missing or damaged, such as {shown}")
+
+
+def _unknown(room: str) -> CommandError:
+    return CommandError(f"there is no room {room!r}: `livedrag rooms list` shows all rooms")
 
 
 def _line(listed: RoomSummary, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(vars(listed))
     created, used = (_day(seconds) for seconds in (listed.created, listed.used))
-    return f"{listed.id}  made {created}  used {used}  {listed.seq} changes, {listed.people} people"
+    return f"{listed.id}  created {created}  used {used}  {listed.seq} changes, {listed.people} people"
 
 
 def _day(seconds: float) -> str:

@@ -96,7 +96,7 @@ HTTP = (
     ("DELETE", "/api/rooms/{room}/people/{person}", "owner", "removes a person for good"),
     ("DELETE", "/api/rooms/{room}", "owner", "deletes the room and everything in it"),
     ("GET", "/api/samples", "anyone", "sample pictures with drags to try"),
-    ("GET", "/healthz", "anyone", "`{status, version, model, worker, capabilities}`"),
+    ("GET", "/healthz", "anyone", "`{status, version, model, worker, storage, capabilities}`"),
     ("GET", "/metrics", "anyone", "metrics for Prometheus"),
 )
 """Method, path below the base path, who may use it, and what it does."""

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from livedrag.server.storage.errors import StoreError, directory_error
+from livedrag.server.storage.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +71,18 @@ class Pictures:
     def remove(self, unreferenced: set[str]) -> None:
         """Remove files that no room refers to, except new ones, to which a room may be about to refer."""
         with self._lock:
-            now = time.monotonic()
-            self._new = {sha256: put for sha256, put in self._new.items() if now - put < GRACE_SECONDS}
-            for sha256 in filter(SHA256.fullmatch, unreferenced - self._new.keys()):
-                _unlink(self.path(sha256))
+            for path in self._old(unreferenced):
+                _unlink(path)
+
+    def set_aside(self, unreferenced: set[str], quarantine: Quarantine) -> None:
+        """Likewise, but into quarantine."""
+        with self._lock:
+            quarantine.add(self._old(unreferenced))
+
+    def _old(self, files: set[str]) -> list[Path]:
+        now = time.monotonic()
+        self._new = {sha256: put for sha256, put in self._new.items() if now - put < GRACE_SECONDS}
+        return [self.path(sha256) for sha256 in filter(SHA256.fullmatch, files - self._new.keys())]
 
     def remove_drafts(self) -> None:
         """Remove half-written files that a crash left."""

@@ -128,6 +128,12 @@ def drop_old_results(database: sqlite3.Connection, room: str, document: Document
     return unreferenced(database, {sha256 for (sha256,) in old})
 
 
+def referenced(database: sqlite3.Connection) -> tuple[set[str], list[str]]:
+    """All files that rooms refer to, and the rooms."""
+    files = {sha256 for (sha256,) in database.execute("SELECT DISTINCT sha256 FROM files")}
+    return files, [room for (room,) in database.execute("SELECT id FROM rooms")]
+
+
 def unreferenced(database: sqlite3.Connection, files: set[str]) -> set[str]:
     """Those of the files that no room refers to."""
     statement = "SELECT 1 FROM files WHERE sha256 = ? LIMIT 1"

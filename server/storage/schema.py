@@ -76,27 +76,42 @@ CREATE INDEX files_by_content ON files (sha256);
 """
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open or create the database, up to date and locked against other processes until it is closed.
+class NoDatabase(Exception):
+    """There is no database, or an empty one."""
+
+
+def open_database(path: Path, *, create: bool = True, exclusive: bool = False) -> sqlite3.Connection:
+    """Open the database and bring it up to date.
+
+    Args:
+        create: whether to create it if there is none.
+        exclusive: keep other processes, such as backups, from reading it; it then needs no shared memory file.
 
     Raises:
+        NoDatabase: there is none and ``create`` is false.
         sqlite3.Error, msgspec.MsgspecError: it is in use, damaged, or from a newer livedrag; it is left as it was.
     """
+    if not create and not (path.exists() and path.stat().st_size):
+        raise NoDatabase
     database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if exclusive:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN EXCLUSIVE")
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"schema {version} is from a newer livedrag, this one knows {SCHEMA_VERSION}")
+        if version == 0 and not create:
+            raise NoDatabase
         if version == 0:
             _create_tables(database)
         elif version < SCHEMA_VERSION:
             log.info("migrating %s from schema %d to %d", path, version, SCHEMA_VERSION)
             MIGRATIONS[version](database)
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION:  # a full disk does not prevent opening
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         database.execute("COMMIT")
     except BaseException:
         database.close()

@@ -6,12 +6,14 @@ Pictures are on disk before the record that refers to them, and are removed afte
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import msgspec
 
@@ -19,12 +21,17 @@ import livedrag.server.storage.queries as queries
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document, Ended
-from livedrag.server.storage.errors import StoreError, directory_error
+from livedrag.server.storage.cleaner import Cleaner
+from livedrag.server.storage.disk import DirectoryLock, DiskSpace
+from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
 from livedrag.server.storage.pictures import Pictures
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, new_room
-from livedrag.server.storage.schema import open_database
-from livedrag.server.storage.writer import Writer, logged, then
+from livedrag.server.storage.schema import NoDatabase, open_database
+from livedrag.server.storage.writer import Writer, then
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 DATABASE = "livedrag.sqlite3"
 MIN_RECORDS = 1000
 """Latest records of a room that stay at least: how far undo, resuming and repeated operations can reach back."""
@@ -43,13 +50,42 @@ class Store:
         self.pictures = Pictures(folder / "pictures")
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._loaded: dict[str, float] = {}  # when each room was last read; only used in the writer's thread
-        self._cleaner = ThreadPoolExecutor(1, "store-cleaner")
         try:
             self.pictures.folder.mkdir(parents=True, exist_ok=True)
-            self._writer = Writer(open_database(folder / DATABASE))
-        except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
+            self._lock = DirectoryLock(folder)
+        except OSError as error:
             raise directory_error(folder, error) from error
+        try:
+            self.space = DiskSpace(folder)
+            self._cleaner = Cleaner(folder, self.pictures, self._checkpoints, self.space)
+            self._writer = Writer(self._open_database())
+            self._cleaner.return_quarantined(*self.referenced().result())
+        except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
+            self._lock.release()
+            raise directory_error(folder, error) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        if problem := self.space.problem():
+            log.error("%s: this server is read-only until then", problem)
         self.sweep()
+
+    def _open_database(self) -> sqlite3.Connection:
+        """Open or create the database; never create one beside files that it would not know."""
+        path = self.folder / DATABASE
+        create = not self.pictures.names() and not self._checkpoints.others(())
+        try:
+            return open_database(path, create=create)
+        except NoDatabase:
+            raise StoreError(
+                f"{str(self.folder)!r} has pictures or checkpoints of rooms, but {DATABASE} is missing or empty: "
+                "restore it from a backup. To start without rooms, move the folders 'pictures' and 'checkpoints' away"
+            ) from None
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+            self.space.give_up_reserve()
+            return open_database(path, create=create, exclusive=True)
 
     def __enter__(self) -> Store:
         return self
@@ -62,7 +98,8 @@ class Store:
     def close(self) -> None:
         """Finish what was submitted, then close."""
         self._writer.close()
-        self._cleaner.shutdown()
+        self._cleaner.close()
+        self._lock.release()
 
     # Rooms -----------------------------------------------------------------------------------------------------------
 
@@ -77,7 +114,7 @@ class Store:
             queries.insert_room(database, room, saved)
             return saved.instance
 
-        return self._writer.submit(job)
+        return self._write(job)
 
     def append(self, room: str, record: DocRecord, document: Document) -> Future[None]:
         """Add a record to a room's log; ``document`` is the one after it.
@@ -93,7 +130,7 @@ class Store:
                 queries.compact_log(database, room, record.seq, document)
             return queries.drop_old_results(database, room, document) if isinstance(record, Ended) else set()
 
-        return then(self._writer.submit(job, self._remove_pictures), lambda _: None)
+        return then(self._write(job, self._cleaner.remove_pictures), lambda _: None)
 
     def load(self, room: str) -> Future[SavedRoom | None]:
         """Read a room, which counts as using it; None if it does not exist."""
@@ -117,10 +154,11 @@ class Store:
         """
 
         def job(database: sqlite3.Connection) -> dict[str, set[str]]:
+            self._loaded.pop(room, None)
             exists = queries.room_exists(database, room)
             return {room: queries.delete_room(database, room)} if exists else {}
 
-        return then(self._writer.submit(job, self._clean_up_deleted), bool)
+        return then(self._delete(job, [room]), bool)
 
     def expire(self, before: float, occupied: Collection[str] = ()) -> Future[list[str]]:
         """Delete the rooms unused since ``before``, in seconds since the epoch; gives their ids.
@@ -133,20 +171,25 @@ class Store:
             used = {**self._loaded, **dict.fromkeys(occupied, time.time())}
             rows = [(when, room) for room, when in used.items()]
             database.executemany("UPDATE rooms SET used = max(used, ?) WHERE id = ?", rows)
+            self._loaded.clear()
             unused = database.execute("SELECT id FROM rooms WHERE used < ?", (before,)).fetchall()
             return {room: queries.delete_room(database, room) for (room,) in unused if room not in occupied}
 
-        return then(self._writer.submit(job, self._clean_up_deleted), list)
+        return then(self._delete(job, ()), list)
 
     def barrier(self) -> Future[None]:
         """Done when everything submitted before is on disk."""
         return self._writer.submit(lambda database: None)
 
+    def referenced(self) -> Future[tuple[set[str], list[str]]]:
+        """The pictures that rooms refer to, and the rooms."""
+        return self._writer.submit(queries.referenced)
+
     # Links, members and session cookies ------------------------------------------------------------------------------
 
     def save_link(self, room: str, link: Link) -> Future[None]:
         """Add or replace a link; does nothing if the room was deleted meanwhile."""
-        return self._writer.submit(lambda database: queries.put_link(database, room, link))
+        return self._write(lambda database: queries.put_link(database, room, link))
 
     def remove_link(self, room: str, id: str) -> Future[None]:
         """Revoke a link."""
@@ -154,11 +197,11 @@ class Store:
 
     def save_member(self, room: str, member: Member) -> Future[None]:
         """Add or replace a member; does nothing if the room was deleted meanwhile."""
-        return self._writer.submit(lambda database: queries.put_member(database, room, member))
+        return self._write(lambda database: queries.put_member(database, room, member))
 
     def save_session(self, session: CookieSession) -> Future[None]:
         """Add or replace a session cookie."""
-        return self._writer.submit(lambda database: queries.put_session(database, session))
+        return self._write(lambda database: queries.put_session(database, session))
 
     def find_session(self, digest: str) -> Future[CookieSession | None]:
         """The session cookie with this digest, if there is one."""
@@ -168,6 +211,39 @@ class Store:
         """Delete the session cookies unused since ``before``, in seconds since the epoch."""
         return self._execute("DELETE FROM sessions WHERE used < ?", before)
 
+    # How changes are made --------------------------------------------------------------------------------------------
+
+    def _write(self, job: Callable[[sqlite3.Connection], T], after: Callable[[T], None] | None = None) -> Future[T]:
+        """Submit a job that needs space on the disk."""
+
+        def checked(database: sqlite3.Connection) -> T:
+            self.space.check()
+            return job(database)
+
+        return self._writer.submit(checked, after)
+
+    def _delete(
+        self, job: Callable[[sqlite3.Connection], dict[str, set[str]]], rooms: Iterable[str]
+    ) -> Future[dict[str, set[str]]]:
+        """Submit a job that deletes rooms; on a full disk give up the reserve, and the rooms' checkpoints, for it."""
+        deleted: Future[dict[str, set[str]]] = Future()
+        deleted.set_running_or_notify_cancel()
+
+        def done(tried: Future[dict[str, set[str]]]) -> None:
+            if isinstance(tried.exception(), DiskFull) and first is tried:
+                self.space.give_up_reserve()
+                for room in rooms:
+                    self._checkpoints.wipe(room)
+                self._writer.submit(job, self._cleaner.remove_rooms).add_done_callback(done)
+            elif (error := tried.exception()) is not None:
+                deleted.set_exception(error)
+            else:
+                deleted.set_result(tried.result())
+
+        first = self._writer.submit(job, self._cleaner.remove_rooms)
+        first.add_done_callback(done)
+        return deleted
+
     def _execute(self, statement: str, *values: object) -> Future[None]:
         return then(self._writer.submit(lambda database: database.execute(statement, values)), lambda _: None)
 
@@ -175,6 +251,7 @@ class Store:
 
     def put_picture(self, png: bytes) -> str:
         """Store a PNG (blocking); returns its SHA-256. Raises `StoreError`."""
+        self.space.check()
         return self.pictures.put(png)
 
     def picture_path(self, sha256: str) -> Path:
@@ -188,34 +265,13 @@ class Store:
     # Cleaning up -----------------------------------------------------------------------------------------------------
 
     def sweep(self) -> Future[None]:
-        """Remove the pictures and checkpoints that no room refers to: what a crash left between file and record."""
+        """Move the pictures and checkpoints that no room refers to into quarantine.
+
+        A crash between writing a file and its record leaves some; so does a database that is not the right one.
+        """
 
         def job(database: sqlite3.Connection) -> tuple[set[str], list[Path]]:
-            referenced = {sha256 for (sha256,) in database.execute("SELECT DISTINCT sha256 FROM files")}
-            rooms = [room for (room,) in database.execute("SELECT id FROM rooms")]
+            referenced, rooms = queries.referenced(database)
             return self.pictures.names() - referenced, self._checkpoints.others(rooms)
 
-        return then(self._writer.submit(job, self._clean_up_orphans), lambda _: None)
-
-    # These run in the writer's thread after a commit, and leave what takes long to the cleaner's.
-
-    def _clean_up_orphans(self, orphans: tuple[set[str], list[Path]]) -> None:
-        pictures, checkpoints = orphans
-        self._remove_checkpoints(checkpoints)
-        self._cleaner.submit(logged, self.pictures.remove_drafts)
-        self._remove_pictures(pictures)
-
-    def _clean_up_deleted(self, deleted: Mapping[str, set[str]]) -> None:
-        for room, pictures in deleted.items():
-            self._loaded.pop(room, None)
-            self._remove_pictures(pictures)
-        self._remove_checkpoints(self._checkpoints.folders(deleted))
-
-    def _remove_pictures(self, unreferenced: set[str]) -> None:
-        if unreferenced:
-            self._cleaner.submit(logged, lambda: self.pictures.remove(unreferenced))
-
-    def _remove_checkpoints(self, folders: Iterable[Path]) -> None:
-        """Rename them at once, before another room of that name can write some, and remove them later."""
-        self._checkpoints.set_aside(folders)
-        self._cleaner.submit(logged, self._checkpoints.clear)
+        return then(self._writer.submit(job, self._cleaner.quarantine), lambda _: None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from livedrag.server.storage.errors import StoreError
+from livedrag.server.storage.errors import DiskFull, StoreError, is_full
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,8 @@ def commit(database: sqlite3.Connection, jobs: Iterable[_Job]) -> None:
     except Exception as error:
         with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
             database.execute("ROLLBACK")
-        hint = " Is the disk full?" if isinstance(error, sqlite3.OperationalError) else ""
         for future in pending:
-            future.set_exception(StoreError(f"nothing could be saved: {error}.{hint}"))
+            future.set_exception(_not_saved(error))
         return
     for future, _, result in done:
         future.set_result(result)
@@ -123,6 +122,14 @@ def then(future: Future[T], change: Callable[[T], Any]) -> Future[Any]:
 def _running(future: Future[object]) -> Future[object]:
     """The future, no longer cancellable; in place of a cancelled one, a new one."""
     return future if future.set_running_or_notify_cancel() else Future()
+
+
+def _not_saved(error: Exception) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    if is_full(error):
+        return DiskFull(f"nothing could be saved: {error}. Is the disk full?")
+    return StoreError(f"nothing could be saved: {error}.")
 
 
 def _concerns_all(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""``livedrag rooms``: what somebody sees who looks after a data directory, and how the command refuses."""
+"""``livedrag rooms``: what an operator sees, and how the command refuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_rooms_are_listed_exported_deleted_and_imported(
 ) -> None:
     assert rooms("list", "--data-dir", data) == 0
     line = capsys.readouterr().out
-    assert line.startswith("r  made ")
+    assert line.startswith("r  created ")
     assert line.endswith("9 changes, 1 people\n")
     assert rooms("list", "--json", "--data-dir", data) == 0
     assert json.loads(capsys.readouterr().out) | {"created": 0, "used": 0} == {
@@ -78,7 +78,7 @@ def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, capsys: pytest
     here = ("--data-dir", data)
     assert "'nobody'" in refused(capsys, "delete", "nobody", *here)
     assert "'nobody'" in refused(capsys, "export", "nobody", *here)
-    assert "taken.zip' is there already" in refused(capsys, "export", "r", "-o", file, *here)
+    assert "taken.zip' already exists" in refused(capsys, "export", "r", "-o", file, *here)
     assert file.read_text() == "something else"
     assert "missing/out.zip': No such file" in refused(capsys, "export", "r", "-o", tmp_path / "missing/out.zip", *here)
     assert "taken.zip' cannot be imported: not a zip file" in refused(capsys, "import", file, *here)
@@ -92,3 +92,21 @@ def test_a_data_directory_in_use_is_left_alone(data: Path, capsys: pytest.Captur
     with Store(data):
         assert "in use by another livedrag: stop it" in refused(capsys, "delete", "r", "--data-dir", data)
     assert rooms("list", "--data-dir", data) == 0
+
+
+def test_rooms_are_backed_up_and_restored(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backup, new = tmp_path / "backup", tmp_path / "new"
+    with Store(data):  # as a server has it
+        assert rooms("backup", backup, "--data-dir", data) == 0
+    assert capsys.readouterr().out == f"backed up into {str(backup)!r}: 1 rooms, 4 pictures\n"
+    assert rooms("restore", backup, "--data-dir", new) == 0
+    assert capsys.readouterr().out == f"restored into {str(new)!r}: 1 rooms, 4 pictures\n"
+    with Store(data) as old, Store(new) as restored:
+        assert load(restored) == load(old)
+    assert "is not empty" in refused(capsys, "restore", backup, "--data-dir", new)
+    assert "is not empty" in refused(capsys, "backup", backup, "--data-dir", data)
+    next((backup / "pictures").rglob("*.png")).unlink()
+    assert rooms("restore", backup, "--data-dir", tmp_path / "newer") == FAILED
+    said = capsys.readouterr()
+    assert "1 rooms, 3 pictures" in said.out
+    assert said.err.startswith("livedrag: 1 pictures are missing or damaged, such as ")

@@ -12,7 +12,7 @@ from livedrag.server.web.context import context_of
 
 
 async def health(request: Request) -> Response:
-    """Version, model, capabilities and the worker's state."""
+    """Version, model, capabilities, and whether the worker is ready and the disk has space."""
     registry = context_of(request).registry
     return JSONResponse(
         {
@@ -20,6 +20,7 @@ async def health(request: Request) -> Response:
             "version": version(),
             "model": registry.model.name if registry.model else None,
             "worker": registry.engine.state,
+            "storage": "read-only" if registry.store.space.problem() else "ok",
             "capabilities": registry.capabilities,
         },
         headers={"Cache-Control": "no-store"},

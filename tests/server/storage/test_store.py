@@ -629,7 +629,7 @@ def test_a_file_system_without_room_is_named_and_nothing_half_written_stays(tmp_
     picture, edit, left = ran.stdout.splitlines()
     assert "No space left on device" in picture
     assert str(tmp_path) in picture
-    assert "Is the disk full?" in edit
+    assert f"nothing can be saved: the disk with {str(tmp_path)!r} is full" in edit
     assert left == "[]"
 
 
