@@ -36,3 +36,16 @@ class UnknownRoom(ServiceError):
 
     def __init__(self, room: str) -> None:
         super().__init__(404, "unknown_room", f"there is no room {room!r}: create one by uploading a picture")
+
+
+class Busy(ServiceError):
+    """The server has too much to do at the moment."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(503, "busy", f"{message}: try again in {seconds:g} s")
+        self.seconds = seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again."""
+        return {"Retry-After": f"{self.seconds:.0f}"}

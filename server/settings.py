@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from livedrag.limits import GUIDANCE, MAX_GUIDANCE, MAX_PIXELS
 from livedrag.server.errors import LivedragError
 
 Quality = Literal["", "latent", "tiny", "full"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 1024 * 1024
-MAX_GUIDANCE = 50.0
 MAX_PROMPT_LENGTH = 10_000
 MIN_MESSAGE_BYTES = 4096
 """Below this, messages of the page would be refused."""
@@ -107,7 +107,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()  # besides the host itself, for pages served from elsewhere
 
     max_upload_bytes: int = number(20 * MIB, 1)
-    max_pixels: int = number(25_000_000, 1)
+    max_pixels: int = number(MAX_PIXELS, 1)
     max_drags: int = number(64, 1)  # of a room
     max_prompt: int = number(1000, 1, MAX_PROMPT_LENGTH)  # characters
     max_message_bytes: int = number(64 * 1024, MIN_MESSAGE_BYTES)  # of one WebSocket message from a client
@@ -115,7 +115,7 @@ class Settings:
     generations: int = number(16, 1)  # generated pictures in memory, finished or not
     generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped
     generation_steps: int = number(0, 0, 999)  # 0: as many as the model uses for dragging
-    generation_guidance: float = number(3.0, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
+    generation_guidance: float = number(GUIDANCE, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
     session_days: float = number(180.0, exclusive=True)  # cookies unused for so long are forgotten
     metrics: bool = True  # whether /metrics answers
     sessions: int = number(16, 1)  # on a device; the one idle longest is unloaded first

@@ -133,6 +133,11 @@ def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
             assert not workers & found, f"{module} must name the worker by string"
 
 
+def test_what_editor_and_server_share_needs_pillow_alone() -> None:
+    for path in (ROOT / "livedrag").glob("*.py"):
+        assert tops(imports(path)) <= {"PIL", "limits", "pictures", "livedrag", *sys.stdlib_module_names}, path
+
+
 def test_the_document_does_no_io() -> None:
     for module, path in modules("server/document").items():
         assert not tops(imports(path)) & IO, module

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TypeVar
+import tempfile
+from typing import IO, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 MAX_JSON = 4096
 """Bytes of a JSON body that holds no long text."""
+SPOOLED = MIB
+"""Bytes of an upload that are held in memory; more go to a temporary file."""
 MAX_DRAINED = 64 * MIB
 DRAIN_SECONDS = 10.0
 """How much of a refused upload is read and dropped, and for how long: browsers read a response only after sending."""
@@ -56,6 +59,18 @@ class BoundedBody:
     def request(self) -> Request:
         """The request, reading this body."""
         return Request(self._request.scope, self._receive)
+
+    async def spooled(self) -> IO[bytes]:
+        """All of it in a file, which is in memory while it is small. The caller closes it."""
+        file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115 - given away
+        try:
+            async for chunk in self.request.stream():
+                await asyncio.to_thread(file.write, chunk)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
 
     async def _receive(self) -> Message:
         announced = self._request.headers.get("content-length", "")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
 
 from starlette.requests import Request
 
@@ -16,18 +14,16 @@ from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.settings import Settings
+from livedrag.server.web.decoders import Decoders
 from livedrag.server.web.security import address_of, visitor_of
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Context:
-    """The state of one application. The semaphores bound what takes much memory or a whole core."""
+    """The state of one application. Decoders and semaphores bound what takes much memory or a whole core."""
 
     registry: RoomRegistry
-    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    decoders: Decoders = field(default_factory=Decoders)
     animators: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     exporters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
@@ -35,11 +31,6 @@ class Context:
     def settings(self) -> Settings:
         """The server's settings."""
         return self.registry.settings
-
-    async def decode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``work`` on a picture's pixels in a thread, few at a time."""
-        async with self.decoders:
-            return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def context_of(request: Request) -> Context:

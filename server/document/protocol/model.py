@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from livedrag.limits import MAX_GUIDANCE
 from livedrag.server.document.protocol.base import MAX_STROKE_POINTS, XY, Id, Record, Seed, Setting, Sha256
-from livedrag.server.settings import MAX_GUIDANCE, MAX_PROMPT_LENGTH
+from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 Stage = Literal["idle", "queued", "loading", "generating", "fitting", "inverting", "dragging", "rendering"]
 EngineState = Literal["ready", "restarting", "starting"]

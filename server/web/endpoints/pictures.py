@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from typing import IO
 
 import msgspec
 from PIL import Image
@@ -15,10 +16,10 @@ from livedrag.server.document.protocol import Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
 from livedrag.server.images.mask import to_png
-from livedrag.server.images.uploads import read_mask
+from livedrag.server.images.uploads import encode_mask
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.web.body import BoundedBody
-from livedrag.server.web.context import context_of, enter
+from livedrag.server.web.context import Context, context_of, enter
 
 
 async def picture(request: Request) -> Response:
@@ -63,20 +64,24 @@ async def load_mask(request: Request) -> Response:
     op_id = _op_id(request)
     body = BoundedBody(request, context.settings.max_upload_bytes, "the mask")
     try:
-        data = await body.request.body()
+        file = await body.spooled()
     except ServiceError:
         await body.drain()
         raise
     picture = live.draft.document.picture
-    size = (picture.width, picture.height)
-    png = await context.decode(read_mask, data, "mask", size, context.settings.max_pixels)
-    sha256 = await asyncio.to_thread(context.registry.store.put_picture, png)
+    with file:
+        sha256 = await context.decoders.run(_store_mask, context, file, (picture.width, picture.height))
     live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
     record = await live.requests.load_mask(by, op_id, Raster(id=op_id, sha256=sha256))
     if not isinstance(record, Edited) or not isinstance(record.op, Raster):
         text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
         raise ServiceError(409, "op_id_used", text)
     return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
+
+
+def _store_mask(context: Context, file: IO[bytes], size: tuple[int, int]) -> str:
+    png = encode_mask(file, "mask", size, context.settings.max_pixels)
+    return context.registry.store.put_picture(png)
 
 
 async def moment(request: Request) -> Response:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -19,8 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
 from livedrag.server.document.protocol import XY, Document, Drag, MaskLayer, Picture, Raster, RoomLimits
 from livedrag.server.errors import ServiceError
-from livedrag.server.images.mask import to_png
-from livedrag.server.images.uploads import read_mask, read_picture
+from livedrag.server.images.uploads import encode_mask, encode_picture
 from livedrag.server.rooms.generation import steps_of
 from livedrag.server.settings import MIB
 from livedrag.server.storage.archive import export_room
@@ -108,42 +108,41 @@ async def _uploaded_document(request: Request) -> Document:
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
     try:
         async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
-            return await _document(context, form)
+            return await context.decoders.run(_document, context, form)
     except (ServiceError, HTTPException):
         await body.drain()
         raise
 
 
-async def _document(context: Context, form: FormData) -> Document:
+def _document(context: Context, form: FormData) -> Document:
+    """Check all of a form, then store its pictures (blocking, in a decoder's thread)."""
     settings, registry = context.settings, context.registry
     prompt = str(form.get("prompt") or "")
     try:
         check_prompt(prompt, registry.room_limits)
     except Refused as refusal:
         raise ServiceError(422, "prompt_too_long", str(refusal)) from None
-    data, name = await _file(form, "picture", settings.max_upload_bytes)
-    image = await context.decode(read_picture, data, name, settings.max_pixels)
-    width, height = image.size
-    placed_on = Picture(sha256="", width=width, height=height)
-    drags = parse_drags(str(form.get("drags") or "[]"), placed_on, registry.room_limits)
+    file, name = _file(form, "picture", settings.max_upload_bytes)
+    png, size = encode_picture(file, name, settings.max_pixels)
+    picture = Picture(sha256="", width=size[0], height=size[1])
+    drags = parse_drags(str(form.get("drags") or "[]"), picture, registry.room_limits)
     mask: tuple[MaskLayer, ...] = ()
     if "mask" in form:
-        data, name = await _file(form, "mask", settings.max_upload_bytes)
-        png = await context.decode(read_mask, data, name, image.size, settings.max_pixels)
-        mask = (Raster(id="uploaded", sha256=await asyncio.to_thread(registry.store.put_picture, png)),)
-    png = await context.decode(to_png, image)
-    sha256 = await asyncio.to_thread(registry.store.put_picture, png)
-    return Document(picture=Picture(sha256=sha256, width=width, height=height), drags=drags, mask=mask, prompt=prompt)
+        file, name = _file(form, "mask", settings.max_upload_bytes)
+        mask_png = encode_mask(file, name, size, settings.max_pixels)
+        mask = (Raster(id="uploaded", sha256=registry.store.put_picture(mask_png)),)
+    picture = replace(picture, sha256=registry.store.put_picture(png))
+    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt)
 
 
-async def _file(form: FormData, field: str, limit: int) -> tuple[bytes, str]:
+def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:
     upload = form.get(field)
     if not isinstance(upload, UploadFile):
         got = "is missing" if upload is None else "must be a file, got text"
         raise ServiceError(422, "missing_file", f"form field {field!r} {got}")
     if upload.size is not None and upload.size > limit:
         raise too_large(upload.size, limit, repr(upload.filename))
-    return await upload.read(), upload.filename or field
+    return upload.file, upload.filename or field
 
 
 def parse_drags(text: str, picture: Picture, limits: RoomLimits) -> dict[str, Drag]:

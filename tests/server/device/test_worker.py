@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from msgspec.structs import replace
 
+from livedrag.pictures import read_picture
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
     AnyEvent,
@@ -26,7 +28,6 @@ from livedrag.server.device.engine import (
     UpdateRun,
 )
 from livedrag.server.document.protocol import Points, Progress, Setting
-from livedrag.server.images.uploads import read_picture
 from tests.quiet import png
 from tests.stored import stored
 
@@ -147,7 +148,7 @@ def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWor
     assert (ended.outcome, ended.iterations, ended.run, ended.seq, ended.message) == ("exhausted", 3, "r1", 1, None)
     assert [event for event in told if not isinstance(event, StatsReported)][-1] is ended
     assert ended.picture is not None
-    assert read_picture(ended.picture, "result", 10**6).size == (96, 64)
+    assert read_picture(io.BytesIO(ended.picture), "result").size == (96, 64)
     points = told.records(Points)
     assert points[0].handles["d1"] == pytest.approx((30, 30), abs=1)
     assert ended.tracked == {"d1": points[-1].handles["d1"]}

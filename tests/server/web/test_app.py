@@ -21,6 +21,7 @@ from starlette.routing import Route
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from livedrag.pictures import read_picture
 from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, SavedMoment, picture_parts
 from livedrag.server.device.engine import DesiredState, MomentInfo, ReleaseSession, TimelineChanged
@@ -45,7 +46,6 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.document.protocol_page import HTTP
 from livedrag.server.images.animation import LAST_FRAMES, AnimationError, encode_mp4, find_encoder
-from livedrag.server.images.uploads import read_picture
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Rate, Settings
 from livedrag.server.storage import Store
@@ -148,11 +148,17 @@ NOISE = Image.effect_noise((64, 64), 100)
 @pytest.mark.parametrize(
     ("data", "fields", "status", "reason", "quoted"),
     [
-        (b"just some text", {}, 422, "not_a_picture", "'x.png' is no picture, it begins with b'just som'"),
+        (b"just some text", {}, 422, "not_a_picture", "'x.png' is not a picture, it begins with b'just som'"),
         (b"", {}, 422, "not_a_picture", "empty"),
-        (saved(Image.new("RGB", (9, 9)), "GIF"), {}, 422, "not_a_picture", "PNG, JPEG or WEBP work"),
-        (saved(NOISE, "PNG")[:2000], {}, 422, "truncated", "'x.png' breaks off"),
-        (saved(NOISE, "JPEG")[:1000], {}, 422, "truncated", "'x.png' breaks off"),
+        (
+            b"%PDF-1.7",
+            {},
+            422,
+            "unsupported_format",
+            "'x.png' is a PDF document, which cannot be read: save it as JPEG or PNG",
+        ),
+        (saved(NOISE, "PNG")[:2000], {}, 422, "truncated", "'x.png' is damaged or incomplete"),
+        (saved(NOISE, "JPEG")[:1000], {}, 422, "truncated", "'x.png' is damaged or incomplete"),
         (ANIMATION, {}, 422, "several_frames", "2 frames"),
         (huge_png(8000, 5000), {}, 413, "too_many_pixels", "8000 x 5000 pixels, which is 40.0 megapixels: at most 25"),
         (huge_png(60000, 60000), {}, 413, "too_many_pixels", "at most 25 megapixels"),
@@ -169,8 +175,8 @@ NOISE = Image.effect_noise((64, 64), 100)
             "mask_size",
             "the mask has 32 x 24 pixels, the picture 64 x 48",
         ),
-        (png(15, 40), {}, 422, "too_small", "'x.png' has 15 x 40 pixels: at least 16 on each side work"),
-        (png(16, 129), {}, 422, "too_narrow", "16 x 129 pixels, too long and narrow to edit: at most 8 to 1 works"),
+        (png(15, 40), {}, 422, "too_small", "'x.png' has 15 x 40 pixels: each side must have at least 16"),
+        (png(16, 129), {}, 422, "too_narrow", "16 x 129 pixels, too long and narrow to edit: at most 8 to 1"),
         (png(), {"mask": png(color="#7f7f7f", mode="L")}, 422, "mask_empty", "no white (its brightest grey is 127"),
         (png(), {"mask": b"no mask"}, 422, "not_a_picture", "b'no mask'"),
         (png(), {"mask": "no file"}, 422, "missing_file", "form field 'mask' must be a file, got text"),
@@ -320,7 +326,7 @@ def test_pictures_are_decoded_few_at_a_time(address: str, monkeypatch: pytest.Mo
         at_once -= 1
         return read_picture(*given)
 
-    monkeypatch.setattr("livedrag.server.web.endpoints.rooms.read_picture", slow)
+    monkeypatch.setattr("livedrag.server.images.uploads.read_picture", slow)
     with ThreadPoolExecutor(6) as people:
         rooms = list(people.map(lambda _: create_room(address, png()), range(6)))
     assert (len({room.id for room in rooms}), most) == (6, 2)

@@ -1,0 +1,41 @@
+"""Threads that decode uploads: few at a time, since a decoded picture takes a hundred times the memory of its file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from livedrag.server.errors import Busy
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Decoders:
+    """Runs work on pictures' pixels in ``count`` threads of its own.
+
+    Work must hold no decoded picture when it returns, so that memory is bounded however many uploads wait.
+
+    Args:
+        patience: seconds that work may wait for its turn.
+    """
+
+    def __init__(self, count: int = 2, patience: float = 60.0) -> None:
+        self._patience = patience
+        self._free = asyncio.Semaphore(count)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``work`` once it is its turn. Raises `Busy` if that takes too long."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Busy("too many pictures are being uploaded", 10) from None
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
+        running.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(running)  # a client that goes away does not free a thread that still decodes
