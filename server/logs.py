@@ -22,7 +22,7 @@ HIDDEN = "[hidden]"
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _SECRETS = (
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s'\",]+"),
-    re.compile(r"(?i)(\blivedrag=)[^\s;'\",]+"),  # our cookie
+    re.compile(r"(?i)(\blivedrag(?:_[0-9a-f]+)?=)[^\s;'\",]+"),  # our cookie
     re.compile(r"(?i)(['\"]?\b(?:secret|password|ticket|cookie|authorization)['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",&})]+"),
     re.compile(r"(/r/[A-Za-z0-9_-]+#)[A-Za-z0-9_-]+"),  # a room's link
 )

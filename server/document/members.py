@@ -92,6 +92,14 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def no_access(room: str, secret: str) -> WrongSecret:
+    """The error for a secret that no link of the room has; without one, the browser may have dropped our cookie."""
+    link = "the whole link, including the part after '#'"
+    if secret:
+        return WrongSecret(f"this secret does not open room {room!r}: use {link}")
+    return WrongSecret(f"room {room!r} needs a secret or this site's cookie: open {link}, and allow cookies")
+
+
 class Members:
     """The links of a room and its members. Methods return what they have changed, for the caller to save."""
 
@@ -125,9 +133,7 @@ class Members:
             raise PersonRemoved(f"an owner has removed you from room {self.room!r}: ask them for access")
         role = member.role if member is not None else None
         if link is None and role is None:
-            raise WrongSecret(
-                f"this secret does not open room {self.room!r}: use the whole link, including the part after '#'"
-            )
+            raise no_access(self.room, secret)
         if member is None:
             member = Member(person=person, name="", colour=self._colour(person), role=None, link="", seen=now)
         if link is not None and link.id != member.link and (role is None or RANKS[link.role] > RANKS[role]):

@@ -18,6 +18,7 @@ from livedrag.server.document.members import (
     WrongSecret,
     digest,
     nameless_script,
+    no_access,
     script_person,
 )
 from livedrag.server.document.protocol import Close, ErrorMessage, Hello, Role
@@ -204,8 +205,7 @@ def new_link(role: Role) -> tuple[Link, str]:
 def _link(room: LiveRoom, secret: str) -> Link:
     link = room.members.link(secret)
     if link is None:
-        text = f"this secret does not open room {room.id!r}: use the whole link, including the part after '#'"
-        raise WrongSecret(text)
+        raise no_access(room.id, secret)
     return link
 
 

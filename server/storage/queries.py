@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 
@@ -158,3 +159,12 @@ def put_session(database: sqlite3.Connection, session: CookieSession) -> None:
 def find_session(database: sqlite3.Connection, digest: str) -> CookieSession | None:
     row = database.execute("SELECT * FROM sessions WHERE digest = ?", (digest,)).fetchone()
     return None if row is None else CookieSession(*row)
+
+
+def identify(database: sqlite3.Connection) -> str:
+    """The random id of a database, which is given to it at the first call; SQLite has a field for it."""
+    (id,) = database.execute("PRAGMA application_id").fetchone()
+    if not id:
+        id = secrets.randbelow(2**31 - 1) + 1
+        database.execute(f"PRAGMA application_id = {id}")
+    return f"{id:08x}"

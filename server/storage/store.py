@@ -6,6 +6,7 @@ Pictures are on disk before the record that refers to them, and are removed afte
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 import time
@@ -60,6 +61,7 @@ class Store:
             self._cleaner = Cleaner(folder, self.pictures, self._checkpoints, self.space)
             self._writer = Writer(self._open_database())
             self._cleaner.return_quarantined(*self.referenced().result())
+            self.id = self._identify()
         except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
             self._lock.release()
             raise directory_error(folder, error) from error
@@ -86,6 +88,13 @@ class Store:
                 raise
             self.space.give_up_reserve()
             return open_database(path, create=create, exclusive=True)
+
+    def _identify(self) -> str:
+        """An id of this directory's rooms, which moves and backups keep: it tells the servers of one host apart."""
+        try:
+            return self._writer.submit(queries.identify).result()
+        except StoreError:  # the disk is full, and the directory has no id yet
+            return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
 
     def __enter__(self) -> Store:
         return self

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
+from livedrag.server.access.credentials import Visitor
 from livedrag.server.access.rate_limits import AddressAction
 from livedrag.server.document.members import RANKS
 from livedrag.server.document.protocol import Role
@@ -15,7 +17,7 @@ from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.settings import Settings
 from livedrag.server.web.decoders import Decoders
-from livedrag.server.web.security import address_of, visitor_of
+from livedrag.server.web.security import address_of
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,35 @@ class Context:
     exporters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     @property
+    def cookie_name(self) -> str:
+        """A name of this server's own: cookies know no ports, so that servers on one host share them."""
+        return f"livedrag_{self.registry.store.id}"
+
+    @property
     def settings(self) -> Settings:
         """The server's settings."""
         return self.registry.settings
 
 
-def context_of(request: Request) -> Context:
-    """The context of the application that serves the request."""
-    context: Context = request.app.state.context
+def context_of(connection: HTTPConnection) -> Context:
+    """The context of the application that serves a request or a WebSocket."""
+    context: Context = connection.scope["app"].state.context
     return context
+
+
+def visitor_of(connection: HTTPConnection) -> Visitor:
+    """Who sends a request. In a handshake a cookie counts only beside an Origin, which browsers always send.
+
+    `SecurityMiddleware` has checked that the Origin is allowed.
+    """
+    headers = connection.headers
+    trusted = connection.scope["type"] == "http" or "origin" in headers
+    return Visitor(
+        address=address_of(connection),
+        cookie=connection.cookies.get(context_of(connection).cookie_name, "") if trusted else "",
+        password=unquote(headers.get("livedrag-password", "")),  # quoted: headers are not Unicode
+        name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
+    )
 
 
 def check_rate(request: Request, action: AddressAction) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from livedrag.server.access.credentials import Visitor
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
 from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import Metrics
 from livedrag.server.settings import Settings
 
-COOKIE = "livedrag"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
@@ -115,21 +113,6 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 def address_of(connection: HTTPConnection) -> str:
     """The client's address; behind a trusted proxy, the one that it forwards for."""
     return connection.client.host if connection.client is not None else ""
-
-
-def visitor_of(connection: HTTPConnection) -> Visitor:
-    """Who sends a request. In a handshake a cookie counts only beside an Origin, which browsers always send.
-
-    `SecurityMiddleware` has checked that the Origin is allowed.
-    """
-    headers = connection.headers
-    trusted = connection.scope["type"] == "http" or "origin" in headers
-    return Visitor(
-        address=address_of(connection),
-        cookie=connection.cookies.get(COOKIE, "") if trusted else "",
-        password=unquote(headers.get("livedrag-password", "")),  # quoted: headers are not Unicode
-        name=unquote(headers.get("livedrag-name", ""))[:60].strip(),
-    )
 
 
 def error_response(error: ServiceError) -> JSONResponse:

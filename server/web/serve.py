@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 from collections.abc import Callable
 
@@ -14,6 +16,9 @@ from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Settings
 from livedrag.server.storage.store import Store
 from livedrag.server.web.app import create_app
+
+UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""Errors for an address of a family that this machine does not have."""
 
 
 class ListenError(LivedragError):
@@ -31,21 +36,38 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
         StoreError: the data directory cannot be used.
         EngineError: the model cannot be loaded.
     """
-    with listen(settings.host, settings.port) as listener, Store(settings.data_dir) as store:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
+        store = stack.enter_context(Store(settings.data_dir))
         async with RoomRegistry(settings, store, engine) as registry:
-            host, port = listener.getsockname()[:2]
+            host, port = listeners[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             server = Server(configuration(create_app(registry), settings), registry)
             started(f"http://{shown}:{port}", server)
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `ListenError`."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets at all addresses of a host; ``::`` includes every IPv4 address. Raises `ListenError`."""
+    listeners: list[socket.socket] = []
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys((family, str(address[0])) for family, *_, address in found)
+        if host == "::":
+            addresses[socket.AF_INET, "0.0.0.0"] = None
+        for family, address in addresses:
+            chosen = listeners[0].getsockname()[1] if listeners else port  # port 0: the same free one for all
+            try:
+                listeners.append(socket.create_server((address, chosen), family=family, backlog=128))
+            except OSError as error:
+                if error.errno not in UNAVAILABLE or len(addresses) == 1:
+                    raise
+        if not listeners:
+            raise OSError(errno.EADDRNOTAVAIL, "this machine has none of its addresses")
+        return listeners
     except OSError as error:
+        for listener in listeners:
+            listener.close()
         text = f"cannot listen at {host}, port {port}: {error.strerror or error}. Choose others with --host and --port"
         raise ListenError(text) from error
 

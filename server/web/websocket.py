@@ -28,8 +28,7 @@ from livedrag.server.document.protocol import (
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.session import RoomSession
-from livedrag.server.web.context import Context
-from livedrag.server.web.security import visitor_of
+from livedrag.server.web.context import context_of, visitor_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ CLOSE_SECONDS = 2.0
 
 async def connect(websocket: WebSocket) -> None:
     """The endpoint: speak ``livedrag.v1`` with a client until either side ends it."""
-    context: Context = websocket.app.state.context
+    context = context_of(websocket)
     connection = Connection(websocket, context.registry)
     try:
         context.registry.limits.check_address(connection.visitor.address, "connect")

@@ -72,7 +72,7 @@ def test_a_traceback_looks_like_no_line_of_its_own() -> None:
     [
         f"GET /api/rooms/abc Authorization: Bearer {SECRET}",
         f"headers: {{'authorization': 'Bearer {SECRET}', 'cookie': 'livedrag={SECRET}; other=1'}}",
-        f"Set-Cookie: livedrag={SECRET}; HttpOnly",
+        f"Set-Cookie: livedrag_0badcafe={SECRET}; HttpOnly",
         f"Hello(version='livedrag.v1', secret='{SECRET}', ticket=None)",
         f'body {{"password": "{SECRET}"}}',
         f"ticket={SECRET}&x=1",

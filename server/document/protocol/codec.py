@@ -60,17 +60,21 @@ def _decode(data: bytes | str, records: Any, max_bytes: int | None) -> Any:
             f"not a MessagePack message ({_short(data)}): {str(error) or type(error).__name__}"
         ) from None
     try:
-        return msgspec.convert(value, records, strict=True)
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"{error}, in {_short(value)}", _op_id(value)) from None
+        try:
+            return msgspec.convert(value, records, strict=True)
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"{error}, in {_short(value)}", _op_id(value)) from None
+    except RecursionError:
+        raise ProtocolError(f"message {_short(data)} is nested too deeply") from None
 
 
 def _op_id(value: object) -> str | None:
     """The ``op_id`` of a malformed request."""
-    is_request = isinstance(value, dict) and value.get("type") in REQUESTS
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str) or value["type"] not in REQUESTS:
+        return None
     try:
-        return msgspec.convert(value["op_id"], Id) if is_request else None  # type: ignore[index]
-    except (KeyError, msgspec.ValidationError):
+        return msgspec.convert(value.get("op_id"), Id)
+    except msgspec.ValidationError:
         return None
 
 

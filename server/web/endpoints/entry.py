@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from livedrag.server.web.body import read_json
-from livedrag.server.web.context import check_rate, context_of
-from livedrag.server.web.security import COOKIE, visitor_of
+from livedrag.server.web.context import check_rate, context_of, visitor_of
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,10 +41,11 @@ async def enter_room(request: Request) -> Response:
 
 def _with_cookie(response: Response, request: Request, cookie: str) -> Response:
     """Set the cookie, even where the browser has it already: it expires that long after its last use."""
-    settings = context_of(request).settings
+    context = context_of(request)
+    settings = context.settings
     response.headers["Cache-Control"] = "no-store"
     response.set_cookie(
-        COOKIE,
+        context.cookie_name,
         cookie,
         max_age=round(settings.session_days * 86_400),
         path=f"{settings.base_path}/",

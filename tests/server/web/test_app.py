@@ -369,7 +369,7 @@ def test_who_is_put_out_while_sending_does_nothing_more(
 
     removed = asyncio.run(person())
     body = png(color="white") if path == "mask" else body
-    held = slowly(address, method, f"/api/rooms/{room.id}/{path}", body, {"Cookie": f"livedrag={other.cookie}"})
+    held = slowly(address, method, f"/api/rooms/{room.id}/{path}", body, {"Cookie": other.cookie})
     assert boss.ask("DELETE", f"/api/rooms/{room.id}/people/{removed}")[0] == 204
     held.send(body[1:])
     response = held.getresponse()
@@ -393,7 +393,7 @@ def test_an_export_of_a_room_just_deleted_is_no_fault_of_the_server(
 
 
 class Visitor:
-    """A browser without a page: it keeps its cookie."""
+    """A browser without a page: it keeps its cookie, as ``name=value``."""
 
     def __init__(self, address: str, **headers: str) -> None:
         self.address, self.headers = address, headers
@@ -402,14 +402,14 @@ class Visitor:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=20)
-        given = {**self.headers, "Cookie": f"livedrag={self.cookie}" if self.cookie else ""}
+        given = {**self.headers, "Cookie": self.cookie}
         headers = {name: value for name, value in given.items() if value}
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
             self.set_cookie = response.getheader("set-cookie") or ""
             if self.set_cookie:
-                self.cookie = self.set_cookie.partition(";")[0].removeprefix("livedrag=")
+                self.cookie = self.set_cookie.partition(";")[0]
             data = response.read()
             return response.status, json.loads(data) if data[:1] in (b"{", b"[") else data
         finally:
@@ -422,7 +422,7 @@ class Visitor:
         """Say hello with the cookie, as a page does; gives the welcome or the close code."""
 
         async def story() -> tuple[Welcome | None, int]:
-            headers = {"Cookie": f"livedrag={self.cookie}"} if self.cookie else {}
+            headers = {"Cookie": self.cookie} if self.cookie else {}
             url = f"{self.address.replace('http', 'ws')}/ws/{room.id}"
             origin: Any = self.headers.get("Origin", self.address) or None
             async with connect(url, origin=origin, additional_headers=headers, proxy=None) as socket:
@@ -993,6 +993,39 @@ def answer(address: str, path: str, **headers: str) -> tuple[int, dict[str, str]
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
+
+
+def test_two_servers_on_one_host_do_not_log_each_other_out(tmp_path: Path) -> None:
+    """Browsers send all cookies of a host to every port of it."""
+    with quiet_server(tmp_path / "one") as (one, _), quiet_server(tmp_path / "two") as (two, _):
+        jar: dict[str, str] = {}
+        rooms = {address: create_room(address, png()) for address in (one, two)}
+        for address, room in rooms.items():
+            visitor = Visitor(address)
+            visitor.cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+            assert visitor.enter(room, room.secret)[0] == 200
+            name, _, value = visitor.cookie.partition("=")
+            jar[name] = value
+        everything = "; ".join(f"{name}={value}" for name, value in jar.items())
+        for address, room in rooms.items():
+            assert answer(address, f"/api/rooms/{room.id}/picture", Cookie=everything)[0] == 200
+    with quiet_server(tmp_path / "one") as (again, _):
+        status, _, _ = answer(again, f"/api/rooms/{rooms[one].id}/picture", Cookie=everything)
+        assert status == 200, "the name lasts as long as the data directory"
+
+
+def test_without_cookies_a_ticket_and_the_secret_are_enough(address: str, room: NewRoom) -> None:
+    visitor = Visitor(address)
+    status, entered = visitor.enter(room, room.secret)
+    assert status == 200
+    visitor.cookie = ""  # the browser drops it
+    welcome, _ = visitor.handshake(room, ticket=entered["ticket"])
+    assert welcome is not None
+    assert welcome.role == "owner"
+    assert opened(get(address, room, "picture")).size == (64, 48)
+    status, body = visitor.enter(room)
+    assert (status, body["error"]["reason"]) == (403, "wrong_secret")
+    assert "allow cookies" in body["error"]["message"]
 
 
 def test_every_answer_keeps_the_browser_to_this_server(address: str) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import AddDrag, Ended, Frame, MoveDrag, Points, Progress, SetPrompt, SetSettings
+from livedrag.server.web.serve import ListenError, listen
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png
 
@@ -172,6 +173,21 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         message = refused("--port", str(port), "--data-dir", str(tmp_path))
     assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in message
     assert "--port" in message
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_every_network_includes_both_families() -> None:
+    listeners = listen("::", 0)
+    try:
+        port = listeners[0].getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port), timeout=5):
+                pass
+        with pytest.raises(ListenError, match="Address already in use"):
+            listen("127.0.0.1", port)
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def test_an_unwritable_data_directory_is_named(tmp_path: Path) -> None:

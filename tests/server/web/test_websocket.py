@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -364,11 +365,22 @@ async def closed_with(address: str, path: str, *messages: bytes | str) -> tuple[
         (["hello", b"x" * 70_000], 1009, "70000 bytes: at most 65536"),
         (["hello", "hello"], 4400, "second time"),
         (["hello", msgpack.packb({"type": "explode"})], 4400, "explode"),
+        ([b"\x91" * 995 + b"\xc0"], 4400, "nested too deeply"),
+        ([b"\x81\xa4type" + b"\x91" * 900 + b"\xc0"], 4400, ""),
+        (["hello", b"\x91" * 995 + b"\xc0"], 4400, "nested too deeply"),
+        ([msgpack.packb({"type": ["x"]})], 4400, "type"),
+        (["hello", msgpack.packb({"type": {}, "op_id": "x"})], 4400, "type"),
+        (["hello", msgpack.packb({"type": "edit", "op_id": ["x"]})], 4400, "op"),
         ([], 4408, "no 'hello' within 1 s"),
     ],
 )
 def test_nonsense_is_answered_and_closes_that_connection_alone(
-    address: str, room: NewRoom, messages: list[bytes | str], code: int, quoted: str
+    address: str,
+    room: NewRoom,
+    caplog: pytest.LogCaptureFixture,
+    messages: list[bytes | str],
+    code: int,
+    quoted: str,
 ) -> None:
     hello = encode(Hello(version=VERSION, secret=room.secret))
 
@@ -380,7 +392,9 @@ def test_nonsense_is_answered_and_closes_that_connection_alone(
             assert quoted in fault.message
             await bystander.edit(SetPrompt(prompt="still here"))
 
-    asyncio.run(story())
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(story())
+    assert not caplog.records
 
 
 def test_an_unknown_room_is_named(address: str) -> None:
