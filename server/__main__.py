@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(chosen: argparse.Namespace) -> int:
     """``livedrag serve``."""
-    from livedrag.server.device.local import LocalEngine, WorkerOptions
+    from livedrag.server.device.local import LocalEngine
+    from livedrag.server.device.worker_process import WorkerOptions
     from livedrag.server.logs import configure
     from livedrag.server.settings import resolve
     from livedrag.server.web.serve import serve as serve_app

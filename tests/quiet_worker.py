@@ -38,7 +38,7 @@ from livedrag.server.device.engine import (
     StepStarted,
     Stop,
 )
-from livedrag.server.device.local import WorkerOptions
+from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Points
 from livedrag.server.metrics import DeviceStats
 from tests.quiet import MODEL, png

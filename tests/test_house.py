@@ -39,7 +39,23 @@ SERVER = [
     ["web", "rooms_command"],
     ["__main__"],
 ]
-ON_THE_DEVICE = {"worker", "stages", "sessions", "job", "pictures", "model_info"}
+ON_THE_DEVICE = {
+    "device_room",
+    "follow",
+    "generator",
+    "model_info",
+    "pictures",
+    "placement",
+    "previews",
+    "queue_report",
+    "room_timeline",
+    "session_files",
+    "session_key",
+    "sessions",
+    "stages",
+    "worker",
+    "worker_main",
+}
 """Modules of `server.device` that run in the worker's process."""
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 WEB = {"starlette", "uvicorn", "websockets"}

@@ -1,6 +1,6 @@
-"""Scheduler: whose turn it is on a device, and how long those wait who have no place on it yet.
+"""Scheduler: which room takes the next step on a device, and how long a room has to wait for a place on it.
 
-It measures nothing and knows no clock: whoever gives the turns says how long they took.
+It has no clock and measures nothing: the caller says how long each step took.
 """
 
 from __future__ import annotations
@@ -10,78 +10,78 @@ from bisect import insort
 from collections.abc import Collection, Mapping, Sequence
 
 BACKGROUND_EVERY = 4
-"""One of so many turns goes to the background, where something waits there: it is slowed down, not starved."""
-HASTE = 0.5
-"""Seconds of device time that a room may be ahead of the least and still go first after an edit."""
+"""While runs are dragged, one of so many steps is a background step: it is slowed down, not starved."""
+MAX_LEAD = 0.5
+"""Seconds of device time that a room may be ahead of the others and still go first after an edit."""
 
 
-class Rank(enum.IntEnum):
-    """What the next step of a room is for. Fitting is the background, first for those who wait for it."""
+class Priority(enum.IntEnum):
+    """Of a room's next step. All but `RUN` are the background, in which a run's fitting precedes preparations."""
 
     RUN = 0
     FITTING = 1
-    PREPARING = 2
+    PREPARATION = 2
 
 
 class Scheduler:
-    """Shares a device's time among rooms, one step at a time."""
+    """Shares a device's time fairly among rooms, one step at a time."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
-        self._hurried: set[str] = set()
-        self._foreground = 0  # turns since the background had one
+        self._prioritized: set[str] = set()
+        self._since_background = 0  # steps
 
     @property
     def spent(self) -> Mapping[str, float]:
-        """Seconds of device time by room; a newcomer begins with those of the room that it found least ahead."""
+        """Seconds of device time by room. A room that enters starts at the least of those present."""
         return self._spent
 
     def enter(self, room: str, present: Collection[str]) -> None:
-        """A room has work from now on, beside those present: it neither waits for its turn nor has saved up time."""
+        """A room has work from now on, beside those present: it neither waits behind them nor has saved up time."""
         others = [self._spent[other] for other in present if other != room and other in self._spent]
         self._spent[room] = max(self._spent.get(room, 0.0), min(others, default=0.0))
 
     def leave(self, room: str) -> None:
         """A room has left the device."""
         self._spent.pop(room, None)
-        self._hurried.discard(room)
+        self._prioritized.discard(room)
 
-    def hurry(self, room: str) -> None:
-        """Somebody has edited something and looks for what comes of it: the room's next step of a run goes first."""
-        self._hurried.add(room)
+    def prioritize(self, room: str) -> None:
+        """Its run was edited, and someone is looking for the effect: its next step goes first."""
+        self._prioritized.add(room)
 
-    def choose(self, ready: Mapping[str, Rank]) -> str:
-        """The room whose turn it is, of those that are ready; there must be one."""
-        foreground = [room for room, rank in ready.items() if rank == Rank.RUN]
-        background = [room for room, rank in ready.items() if rank != Rank.RUN]
-        if background and (not foreground or self._foreground >= BACKGROUND_EVERY - 1):
-            self._foreground = 0
+    def choose(self, ready: Mapping[str, Priority]) -> str:
+        """The room that takes the next step, of those that are ready; there must be one."""
+        foreground = [room for room, priority in ready.items() if priority == Priority.RUN]
+        background = [room for room, priority in ready.items() if priority != Priority.RUN]
+        if background and (not foreground or self._since_background >= BACKGROUND_EVERY - 1):
+            self._since_background = 0
             return min(background, key=lambda room: (ready[room], self._spent[room]))
-        self._foreground += 1
+        self._since_background += 1
         least = min(self._spent[room] for room in foreground)
-        hurried = [room for room in foreground if room in self._hurried and self._spent[room] <= least + HASTE]
-        chosen = min(hurried or foreground, key=lambda room: self._spent[room])
-        self._hurried.discard(chosen)
+        first = [room for room in foreground if room in self._prioritized and self._spent[room] <= least + MAX_LEAD]
+        chosen = min(first or foreground, key=lambda room: self._spent[room])
+        self._prioritized.discard(chosen)
         return chosen
 
     def charge(self, room: str, seconds: float) -> None:
-        """A turn is over."""
+        """A step of this room has taken so long."""
         self._spent[room] += seconds
 
 
 def seconds_for(steps: Mapping[str, int], pace: Mapping[str, float]) -> float | None:
-    """What the steps of each stage take together, at a pace of seconds a step; None where one is not known yet."""
+    """Seconds for these steps, by stage, at a pace of seconds a step; None where the pace of one is not known yet."""
     if any(count and stage not in pace for stage, count in steps.items()):
         return None
     return sum(count * pace[stage] for stage, count in steps.items() if count)
 
 
 def wait(running: Sequence[float], ahead: Sequence[float]) -> float:
-    """Seconds until there is a place for whoever comes after those ahead.
+    """Seconds until the next in the queue gets a place.
 
     Args:
         running: seconds of device time that each run with a place still needs; they share the device equally.
-        ahead: seconds that each of those needs who get a place before, the first one first.
+        ahead: seconds that each of those ahead in the queue needs, the first one first.
     """
     going, at = sorted(running), 0.0
     for need in (*ahead, 0.0):

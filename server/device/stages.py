@@ -1,282 +1,298 @@
-"""Runs: what is done in a room when somebody presses Drag, or before, step by step; and what is told of it."""
+"""Stages: the steps of a run, of a preparation and of a generation, and what is reported of them."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import Literal
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from PIL import Image
-
-from livedrag.editor import DragSession, DragStep, FitStep, RenderStep
-from livedrag.editor.drag.preview import Quality
+from livedrag.editor import Diffusion, DragSession, DragStep, FitStep
 from livedrag.editor.generate import GenerationStep
+from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.engine import (
-    AnyEvent,
     DesiredState,
+    EventHandler,
     Generate,
     PictureRef,
     PreparationProgress,
     Prepare,
-    PreviewReady,
     RunFinished,
     RunProgress,
     Start,
 )
-from livedrag.server.device.job import MAX_STORED_SIDE, Job, Stopwatch, closed, compressed, places, png, shrunk
-from livedrag.server.device.model_info import service_setting
+from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.model_info import editor_settings, service_setting
+from livedrag.server.device.previews import Previews
+from livedrag.server.device.room_timeline import to_xy, tracked_now
+from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
+from livedrag.server.images.encoding import encode_png, encode_preview
+
+T = TypeVar("T")
 
 GENERATION_PREVIEWS = 12
-"""Previews of a picture that is being made from words, about."""
+"""Previews of a generation, about."""
 GENERATION_SIDE = 256
 """Of such a preview, in pixels."""
-FITTING_KEPT = 20.0
-"""Seconds of preparing a picture after which what is done is kept: no more than that is lost when the worker dies."""
+PREPARATION_SAVE_SECONDS = 20.0
+"""Between two checkpoints of a preparation: so much of it is lost at most when the worker dies."""
 
 
-class RunStages:
-    """What jobs do. Each generator yields where others may have their turn.
+@dataclass
+class Stopwatch:
+    """Times the steps of one stage, in seconds."""
+
+    stage: Stage
+    began: float = field(default_factory=time.monotonic)
+    latest: float = 0.0
+
+    def progress(self, run: str, step: int, steps: int, loss: float | None = None) -> Progress:
+        """After ``step`` of ``steps``."""
+        self.latest = time.monotonic()
+        seconds = self.latest - self.began
+        left = seconds / step * (steps - step) if step else None
+        return Progress(
+            run=run, stage=self.stage, step=step, steps=steps, seconds=seconds, seconds_left=left, loss=loss
+        )
+
+
+class Stages:
+    """Makes the generators of steps that a room's `Work` consists of. Another room may have its turn at each yield.
 
     Args:
-        sessions: that they do it with.
-        tell: takes every event.
-        every: iterations of a run between two of its checkpoints.
-        quality: of the previews; by default what the device has the time for.
+        checkpoint_every: iterations of a run between two checkpoints.
     """
 
     def __init__(
-        self, sessions: Sessions, tell: Callable[[AnyEvent], None], *, every: int, quality: Quality | None
+        self,
+        model: Diffusion,
+        sessions: Sessions,
+        files: SessionFiles,
+        generator: PictureGenerator,
+        previews: Previews,
+        on_event: EventHandler,
+        *,
+        checkpoint_every: int,
     ) -> None:
+        self._model = model
         self._sessions = sessions
-        self._tell = tell
-        self._every, self._quality = every, quality
+        self._files = files
+        self._generator = generator
+        self._previews = previews
+        self._emit = on_event
+        self._checkpoint_every = checkpoint_every
 
-    def run(self, job: Job, start: Start) -> Generator[None, None, None]:
-        """One run, step by step; where it was begun before, it goes on from there."""
-        watch = self._stage(job, "loading", 1)
-        self.report(job, watch.progress(job.run, 0, 1))
+    def run(self, room: DeviceRoom, start: Start) -> Generator[None, None, None]:
+        """One run; continues where it was interrupted."""
+        work = working(room)
+        watch = self._enter(work, "loading", 1)
+        self.report(room, watch.progress(work.run, 0, 1))
         yield
         generation_steps: list[GenerationStep] = []
-        for record in self._regenerate(job, start.picture, start.desired, generation_steps):
-            self.report(job, record)
+        for record in self._regenerate(room, start.picture, start.desired, generation_steps):
+            self.report(room, record)
             yield
-            if job.stopping:
-                self.finish(job, "stopped")
+            if work.stopping:
+                self.finish(room, "stopped")
                 return
-        resume = start.run if start.resume else None
-        session = self._sessions.open(job, start.picture, start.desired, generation_steps, resume)
-        self.report(job, watch.progress(job.run, 1, 1))
+        session = self._sessions.open(room, start.picture, start.desired, generation_steps)
+        self.report(room, watch.progress(work.run, 1, 1))
         yield
-        with closed(self._prepare(job, session)) as preparation:
+        with closing(self._prepare(room, session)) as preparation:
             for record in preparation:
-                self.report(job, record)
+                self.report(room, record)
                 yield
-                if job.stopping:
+                if work.stopping:
                     break
-        if job.stopping and not session.prepared:
-            self.finish(job, "stopped")
+        if work.stopping and not session.prepared:
+            self.finish(room, "stopped")
             return
         while True:
-            job.sought = False
-            outcome: Outcome = "stopped" if job.stopping else (yield from self._drag(job, session))
-            nothing_new = outcome == "stopped" and job.iterations == 0
-            picture = None if job.sought or nothing_new else (yield from self._render(job, session))
-            if not job.sought:
+            work.jumped = False
+            outcome: Outcome = "stopped" if work.stopping else (yield from self._drag(room, session))
+            nothing_new = outcome == "stopped" and room.count.iterations == 0
+            picture = None if work.jumped or nothing_new else (yield from self._render(room, session))
+            if not work.jumped:
                 break
-        self.finish(job, outcome, picture=picture)
+        self.finish(room, outcome, picture=picture)
 
-    def preparation(self, job: Job, prepare: Prepare) -> Generator[None, None, None]:
-        """Generate again if needed, fit and invert, without a run, step by step."""
+    def preparation(self, room: DeviceRoom, prepare: Prepare) -> Generator[None, None, None]:
+        """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
         generation_steps: list[GenerationStep] = []
-        for record in self._regenerate(job, prepare.picture, prepare.desired, generation_steps):
-            self._tell_preparing(job, "generating", record)
+        for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
+            self._report_preparing(room, "generating", record)
             yield
-        session = self._sessions.open(job, prepare.picture, prepare.desired, generation_steps)
-        for record in self._prepare(job, session):
-            self._tell_preparing(job, "fitting" if record.stage == "fitting" else "inverting", record)
+        session = self._sessions.open(room, prepare.picture, prepare.desired, generation_steps)
+        for record in self._prepare(room, session):
+            self._report_preparing(room, "fitting" if record.stage == "fitting" else "inverting", record)
             yield
-        self._tell(PreparationProgress(room=job.room, stage="ready", step=1, steps=1))
+        self._emit(PreparationProgress(room=room.id, stage="ready", step=1, steps=1))
 
-    def generation(self, job: Job, generate: Generate) -> Generator[None, None, None]:
-        """Make a picture from words, step by step."""
-        steps = generate.generation.ddim_steps
-        watch = self._stage(job, "generating", steps)
+    def generation(self, room: DeviceRoom, generate: Generate) -> Generator[None, None, None]:
+        """Generate a picture from a prompt."""
+        work, steps = working(room), generate.generation.ddim_steps
+        watch = self._enter(work, "generating", steps)
         every = max(1, round(steps / GENERATION_PREVIEWS))
-        for step in self._sessions.generate(generate.generation):
-            job.iterations, job.left = step.step, {"generating": steps - step.step}
-            self.report(job, watch.progress(job.run, step.step, steps))
+        for step in self._generator.steps(generate.generation):
+            room.count = dataclasses.replace(room.count, iterations=step.step)
+            work.steps_left = {"generating": steps - step.step}
+            self.report(room, watch.progress(work.run, step.step, steps))
             if step.step == steps:
-                self.finish(job, "arrived", picture=png(self._sessions.picture_of(step)))
+                self.finish(room, "arrived", picture=encode_png(self._generator.picture(step)))
                 return
             if step.step % every == 0:
-                preview = self._sessions.preview_of(step, GENERATION_SIDE, self._quality)
-                self._tell_picture(job, "generating", preview, compressed(preview, generate.format))
+                preview = self._generator.preview(step, GENERATION_SIDE)
+                self._previews.send(room, "generating", preview, encode_preview(preview, generate.format))
             yield
 
     def _regenerate(
-        self, job: Job, picture: PictureRef, desired: DesiredState, generation_steps: list[GenerationStep]
+        self, room: DeviceRoom, picture: PictureRef, desired: DesiredState, generation_steps: list[GenerationStep]
     ) -> Generator[Progress, None, None]:
         """Generate the picture again, into ``generation_steps``, if the session to be opened needs that."""
-        watch: Stopwatch | None = None
-        for step in self._sessions.regeneration(job, picture, desired):
-            watch = watch or self._stage(job, "generating", step.steps)
+        work, watch = working(room), None
+        for step in self._sessions.regenerate(room, picture, desired):
+            watch = watch or self._enter(work, "generating", step.steps)
             generation_steps.append(step)
-            job.left = {"generating": step.steps - step.step}
-            yield watch.progress(job.run, step.step, step.steps)
+            work.steps_left = {"generating": step.steps - step.step}
+            yield watch.progress(work.run, step.step, step.steps)
 
-    def _tell_preparing(self, job: Job, stage: Literal["generating", "fitting", "inverting"], record: Progress) -> None:
-        left = record.seconds_left
-        self._tell(
-            PreparationProgress(room=job.room, stage=stage, step=record.step, steps=record.steps, seconds_left=left)
-        )
-
-    def _prepare(self, job: Job, session: DragSession) -> Iterator[Progress]:
-        """Prepare a session as far as it is not; tells how far that is, step by step."""
-        watch: Stopwatch | None = None
+    def _prepare(self, room: DeviceRoom, session: DragSession) -> Iterator[Progress]:
+        """Do what is left of preparing a session."""
+        work, watch = working(room), None
         if session.prepared:
             return
-        job.kept = time.monotonic()
-        with closed(session.prepare()) as preparation:
+        room.saved_at = time.monotonic()
+        with closing(session.prepare()) as preparation:
             for step in preparation:
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch is None or watch.stage != stage:
-                    watch = self._stage(job, stage, step.steps - step.step + 1, since=watch)
-                job.left = {stage: step.steps - step.step}
-                if time.monotonic() - job.kept >= FITTING_KEPT:
-                    self._sessions.keep(job)
+                    watch = self._enter(work, stage, step.steps - step.step + 1, after=watch)
+                work.steps_left = {stage: step.steps - step.step}
+                if time.monotonic() - room.saved_at >= PREPARATION_SAVE_SECONDS:
+                    self._files.save(room)
                 loss = step.loss if isinstance(step, FitStep) else None
-                yield watch.progress(job.run, step.step, step.steps, loss)
-        self._show_unedited(job, session)
-        self._sessions.keep(job)
-        self._sessions.tell_timeline(job)
+                yield watch.progress(work.run, step.step, step.steps, loss)
+        self._previews.show_unedited(room, session)
+        self._files.save(room)
+        self._files.report_timeline(room)
 
-    def _drag(self, job: Job, session: DragSession) -> Generator[None, None, Outcome]:
-        """Drag until it ends, or somebody goes elsewhere on the timeline; returns the outcome."""
-        outcome: Outcome = "exhausted"
-        watch = self._stage(job, "dragging", self._sessions.settings(job.desired).max_iterations)
-        self._show_unedited(job, session)
+    def _drag(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, Outcome]:
+        """Drag to the end, or until the content is moved to another moment; returns the outcome."""
+        work, arrived = working(room), False
+        watch = self._enter(work, "dragging", self._max_iterations(room))
+        self._previews.show_unedited(room, session)
         before = session.iteration
-        taken = job.iterations - job.branched_at
-        with closed(session.drag(service_setting(job.desired, "preview_every"), taken)) as iterations:
+        taken = room.count.iterations - room.count.branched_at
+        with closing(session.drag(service_setting(room.desired, "preview_every"), taken)) as iterations:
             for step in iterations:
                 moved = step.iteration != before
-                job.iterations += moved
-                most = job.branched_at + self._sessions.settings(job.desired).max_iterations
-                job.left = {"dragging": max(0, most - job.iterations)}
-                self._tell_iteration(job, session, step, watch, max(most, job.iterations))
-                if moved and job.iterations % self._every == 0:
-                    self._sessions.keep(job)
+                room.count = dataclasses.replace(room.count, iterations=room.count.iterations + moved)
+                end = room.count.branched_at + self._max_iterations(room)
+                work.steps_left = {"dragging": max(0, end - room.count.iterations)}
+                self._report_iteration(room, session, step, watch, max(end, room.count.iterations))
+                if moved and room.count.iterations % self._checkpoint_every == 0:
+                    self._files.save(room)
                 yield
                 before = session.iteration
-                if job.sought or job.stopping:
+                if work.jumped or work.stopping:
                     break
-                if step.arrived:
-                    outcome = "arrived"
+                arrived = step.arrived
                 if not session.drags:
                     break
-        self._sessions.keep(job)
-        return "stopped" if job.stopping else outcome
+        self._files.save(room)
+        return "stopped" if work.stopping else "arrived" if arrived else "exhausted"
 
-    def _tell_iteration(self, job: Job, session: DragSession, step: DragStep, watch: Stopwatch, most: int) -> None:
-        self.report(
-            job,
-            Points(
-                run=job.run,
-                iteration=job.iterations,
-                handles=places(step.handles),
-                distances=step.distances,
-                loss=step.loss,
-            ),
-        )
-        self.report(job, watch.progress(job.run, job.iterations, most, step.loss))
-        self._show(job, session, "dragging", step)
-        self._sessions.tell_timeline(job, at_most_so_often=True)
+    def _max_iterations(self, room: DeviceRoom) -> int:
+        return editor_settings(room.desired, self._model).max_iterations
 
-    def _render(self, job: Job, session: DragSession) -> Generator[None, None, bytes | None]:
-        """Render what there is, unless somebody goes elsewhere on the timeline meanwhile.
+    def _render(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, bytes | None]:
+        """Render the result, unless the content is moved to another moment meanwhile.
 
-        A stop leaves the last picture, if there is one.
+        A stop while rendering keeps the last result, if there is one.
         """
-        already_stopping = job.stopping
-        watch = self._stage(job, "rendering", session.render_steps)
-        with closed(session.render(preview_every=service_setting(job.desired, "preview_every"))) as steps:
+        work = working(room)
+        already_stopping = work.stopping
+        watch = self._enter(work, "rendering", session.render_steps)
+        with closing(session.render(preview_every=service_setting(room.desired, "preview_every"))) as steps:
             for step in steps:
-                job.left = {"rendering": step.steps - step.step}
-                self.report(job, watch.progress(job.run, step.step, step.steps))
-                self._show(job, session, "rendering", step)
+                work.steps_left = {"rendering": step.steps - step.step}
+                self.report(room, watch.progress(work.run, step.step, step.steps))
+                self._previews.show(room, session, "rendering", step)
                 yield
-                if job.sought or (job.stopping and not already_stopping and job.has_picture):
+                if work.jumped or (work.stopping and not already_stopping and room.has_result):
                     return None
-        return png(session.result())
+        return encode_png(session.result())
 
-    def _stage(self, job: Job, stage: Stage, steps: int, since: Stopwatch | None = None) -> Stopwatch:
-        job.stage, job.left = stage, {stage: steps}
-        return Stopwatch(stage) if since is None else Stopwatch(stage, since.latest)
+    def _enter(self, work: Work, stage: Stage, steps: int, after: Stopwatch | None = None) -> Stopwatch:
+        work.stage, work.steps_left = stage, {stage: steps}
+        return Stopwatch(stage) if after is None else Stopwatch(stage, after.latest)
 
-    def report(self, job: Job, record: Progress | Points) -> None:
-        self._tell(RunProgress(room=job.room, record=record))
+    # Reports ---------------------------------------------------------------------------------------------------------
 
-    def _show(self, job: Job, session: DragSession, stage: Stage, step: DragStep | RenderStep) -> None:
-        """Send a preview where the step has one, and keep it for its moment on the timeline."""
-        side = service_setting(job.desired, "preview_side")
-        picture = session.preview(step, longest_side=side, quality=self._quality)
-        if picture is None:
-            return
-        data = compressed(picture, job.desired.format)
-        self._tell_picture(job, stage, picture, data)
-        if stage == "dragging":
-            kept = shrunk(picture, MAX_STORED_SIDE)
-            self._keep_picture(job, session, data if kept is picture else compressed(kept, job.desired.format))
+    def report(self, room: DeviceRoom, record: Progress | Points) -> None:
+        """Report how far a run is."""
+        self._emit(RunProgress(room=room.id, record=record))
 
-    def _tell_picture(self, job: Job, stage: Stage, picture: Image.Image, data: bytes) -> None:
-        self._tell(
-            PreviewReady(
-                room=job.room,
-                run=job.run,
-                stage=stage,
-                iteration=job.iterations,
-                format=job.desired.format,
-                width=picture.width,
-                height=picture.height,
-                time=time.time(),
-                data=data,
-            )
+    def _report_preparing(
+        self, room: DeviceRoom, stage: Literal["generating", "fitting", "inverting"], record: Progress
+    ) -> None:
+        left = record.seconds_left
+        self._emit(
+            PreparationProgress(room=room.id, stage=stage, step=record.step, steps=record.steps, seconds_left=left)
         )
 
-    def _show_unedited(self, job: Job, session: DragSession) -> None:
-        """The first moment of a timeline looks like the uploaded picture."""
-        current = session.timeline.current
-        if current is None or session.timeline[current].parent is not None or current in job.shown.thumbnails:
-            return
-        small = shrunk(session.picture, min(service_setting(job.desired, "preview_side"), MAX_STORED_SIDE))
-        session.timeline.show(small)
-        self._keep_picture(job, session, compressed(small, "webp"))
+    def _report_iteration(
+        self, room: DeviceRoom, session: DragSession, step: DragStep, watch: Stopwatch, steps: int
+    ) -> None:
+        points = Points(
+            run=room.run,
+            iteration=room.count.iterations,
+            handles=to_xy(step.handles),
+            distances=step.distances,
+            loss=step.loss,
+        )
+        self.report(room, points)
+        self.report(room, watch.progress(room.run, room.count.iterations, steps, step.loss))
+        self._previews.show(room, session, "dragging", step)
+        self._files.report_timeline(room, throttled=True)
 
-    def _keep_picture(self, job: Job, session: DragSession, data: bytes) -> None:
-        current = session.timeline.current
-        assert current is not None
-        thumbnail = session.timeline[current].thumbnail
-        if thumbnail is not None:
-            job.shown.thumbnails[current] = compressed(thumbnail, "webp")
-        job.shown.frames[current] = data
-
-    def finish(self, job: Job, outcome: Outcome, *, picture: bytes | None = None, message: str | None = None) -> None:
-        job.steps, job.placed = None, False
-        job.has_picture = job.has_picture or picture is not None
-        self._sessions.keep(job)
-        self._sessions.tell_timeline(job)
-        drags = job.session.drags if job.session is not None else {}
-        self._tell(
+    def finish(
+        self, room: DeviceRoom, outcome: Outcome, *, picture: bytes | None = None, message: str | None = None
+    ) -> None:
+        """End the run or generation: save the session and report the end. The caller must not take further steps."""
+        run, room.work = room.run, None
+        room.has_result = room.has_result or picture is not None
+        self._files.save(room)
+        self._files.report_timeline(room)
+        self._emit(
             RunFinished(
-                room=job.room,
-                run=job.run,
+                room=room.id,
+                run=run,
                 outcome=outcome,
-                iterations=job.iterations,
-                seq=job.desired.seq,
-                tracked={id: (drag.handle.x, drag.handle.y) for id, drag in drags.items()},
+                iterations=room.count.iterations,
+                seq=room.desired.seq,
+                tracked={} if room.session is None else tracked_now(room.session),
                 picture=picture,
                 message=message,
             )
         )
+
+
+def working(room: DeviceRoom) -> Work:
+    """The room's work, of which this is a step."""
+    assert room.work is not None
+    return room.work
+
+
+@contextlib.contextmanager
+def closing(steps: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Close a generator on the way out, so that what it holds is freed at once."""
+    try:
+        yield steps
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()

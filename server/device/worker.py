@@ -1,40 +1,36 @@
 """DeviceWorker: owns one device and the sessions on it, and shares its time among the rooms.
 
-It advances one session by one step at a time; `scheduler` says whose turn it is. Between two steps it looks for
-commands. Plain calls go in, records come out; it knows neither sockets nor an event loop. `runs` says what is done in a
-room, `sessions` what it is done with; of the server these, `jobs` and this module alone import the editor.
+It advances one room by one step at a time; between two steps it takes commands. It knows neither sockets nor an event
+loop: plain calls go in, events come out. Around it, from the outside in:
+
+    worker_main     the process: reads commands from a pipe, and calls the worker
+    worker          commands, turns, faults
+    placement       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
+    stages          the steps of a run, a preparation and a generation
+    sessions        opens the editor's sessions and makes them follow the room; `session_files` keeps them on disk
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import queue
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
-from pathlib import Path
 
-import msgspec
 import torch
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.drag.preview import Quality
 from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
 from livedrag.server.device.engine import (
     AnyCommand,
-    AnyEvent,
     CommandFailed,
     DesiredState,
+    EventHandler,
     Generate,
-    LoadFailed,
     PreparationProgress,
     Prepare,
-    Ready,
     ReleaseSession,
     ResetSession,
     Seek,
@@ -48,26 +44,25 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.job import Job
-from livedrag.server.device.local import WorkerOptions
+from livedrag.server.device.generator import PictureGenerator
 from livedrag.server.device.model_info import model_info
-from livedrag.server.device.scheduler import Scheduler, seconds_for, wait
+from livedrag.server.device.placement import Placement
+from livedrag.server.device.previews import Previews
+from livedrag.server.device.queue_report import QueueReport
+from livedrag.server.device.room_timeline import tracked_now
+from livedrag.server.device.scheduler import Scheduler
+from livedrag.server.device.session_files import SessionFiles
+from livedrag.server.device.session_key import session_key
 from livedrag.server.device.sessions import Sessions
-from livedrag.server.device.stages import RunStages
-from livedrag.server.document.protocol import ModelInfo, Progress
-from livedrag.server.logs import configure
+from livedrag.server.device.stages import Stages
+from livedrag.server.device.usage import DeviceUsage
+from livedrag.server.document.protocol import ModelInfo
 from livedrag.server.metrics import DeviceStats
 
 log = logging.getLogger(__name__)
 
-NICENESS = 5
-"""How far the worker steps back for the web process."""
-QUEUE_APART = 2.0
-"""Seconds between two tellings of a place in the queue that has not changed."""
-STATS_APART = 1.0
-"""Seconds between two tellings of the statistics."""
-RECENT = 0.2
-"""How much the latest step counts in the pace of its stage."""
+STATS_SECONDS = 1.0
+"""Between two reports of the statistics."""
 
 
 class DeviceWorker:
@@ -75,20 +70,19 @@ class DeviceWorker:
 
     Args:
         model: loaded on the device.
-        tell: takes every event; called from the thread that calls `advance`.
-        checkpoints: where sessions are kept.
-        sessions: most sessions on the device: idle ones leave for those that have work, and where none is idle, rooms
-            wait for a place.
-        memory: bytes that the sessions on the device may hold together, likewise; 0: as many as there are.
+        on_event: takes every event; called from the thread that calls `advance` and `obey`.
+        checkpoints: where sessions are stored.
+        sessions: on the device at most.
+        memory: bytes that the sessions on the device may hold together; 0: no limit.
         every: iterations of a run between two of its checkpoints.
-        quality: of the previews; by default what the device has the time for.
+        quality: of previews; by default what the device has the time for.
         clock: by which steps are charged, in seconds.
     """
 
     def __init__(
         self,
         model: Diffusion,
-        tell: Callable[[AnyEvent], None],
+        on_event: EventHandler,
         checkpoints: Checkpoints,
         *,
         sessions: int = 16,
@@ -98,35 +92,50 @@ class DeviceWorker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
-        self._tell = tell
-        self._checkpoints = checkpoints
-        self._most, self._memory = sessions, memory
-        self._sessions = Sessions(model, checkpoints, tell)
-        self._runs = RunStages(self._sessions, tell, every=every, quality=quality)
+        self._emit = on_event
         self._clock = clock
-        self._jobs: dict[str, Job] = {}
         self._scheduler = Scheduler()
-        self._pace: dict[str, float] = {}
-        self._used: dict[str, float] = {}  # seconds of device time by room; the scheduler's begin elsewhere
-        self._steps: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
-        self._stats_told = 0.0
+        self._usage = DeviceUsage()
+        generator = PictureGenerator(model, quality)
+        self._files = SessionFiles(model, checkpoints, on_event)
+        self._sessions = Sessions(model, self._files, generator, on_event)
+        previews = Previews(on_event, quality)
+        self._stages = Stages(model, self._sessions, self._files, generator, previews, on_event, checkpoint_every=every)
+        self._placement = Placement(
+            self._files, self._scheduler, self._usage, on_event, max_sessions=sessions, max_bytes=memory
+        )
+        self._rooms = self._placement.rooms
+        self._queue_report = QueueReport(model, self._placement, self._usage, generator, self._stages)
+        self._stats_reported = 0.0
 
     @property
     def info(self) -> ModelInfo:
-        """What people should know of the model."""
+        """What the service and the page know of the model."""
         return model_info(self._model)
 
     @property
     def busy(self) -> bool:
-        """Whether any session has work."""
-        return any(job.steps is not None for job in self._jobs.values())
+        """Whether any room has work."""
+        return any(room.work is not None for room in self._rooms.values())
+
+    @property
+    def stats(self) -> DeviceStats:
+        """What the device has done and holds."""
+        return DeviceStats(
+            state="ready",
+            sessions=sum(room.session is not None for room in self._rooms.values()),
+            running=len(self._placement.active),
+            queued=len(self._placement.queue),
+            steps=self._usage.steps,
+            seconds=self._usage.seconds,
+            rooms=dict(self._usage.seconds_of_room),
+            memory_bytes=self._placement.held_bytes,
+        )
 
     def close(self) -> None:
-        """Forget all sessions; the model is as it was."""
-        for job in self._jobs.values():
-            self._drop(job)
-        self._jobs.clear()
+        """Take all rooms off the device; the model is left as it was."""
+        for room in list(self._rooms.values()):
+            self._placement.remove(room)
 
     # Commands --------------------------------------------------------------------------------------------------------
 
@@ -137,418 +146,209 @@ class DeviceWorker:
         try:
             self._obey(command)
         except EditorError as error:
-            self._tell(CommandFailed(room=room, message=str(error), moment=moment))
+            self._emit(CommandFailed(room=room, message=str(error), moment=moment))
         except Exception as error:
-            log.exception("a command of room %s could not be followed", room)
-            self._tell(CommandFailed(room=room, message=unexpected(error), moment=moment))
+            log.exception("a command of room %s failed unexpectedly", room)
+            self._emit(CommandFailed(room=room, message=unexpected(error), moment=moment))
 
     def _obey(self, command: AnyCommand) -> None:
         match command:
-            case Start(desired=desired):
-                self._start(self._jobs.setdefault(desired.room, Job(desired)), command)
-            case Prepare(desired=desired):
-                try:
-                    self._prepare_alone(command)
-                except EditorError:  # whoever presses Drag is told
-                    self._tell(PreparationProgress(room=desired.room, stage="failed", step=0, steps=1))
-            case UpdateRun(desired=desired):
-                job = self._jobs.get(desired.room)
-                if job is not None and job.steps is not None:
-                    self._sessions.follow(job, desired)
-                    self._scheduler.hurry(desired.room)
-            case Stop(room=room, run=run):
-                job = self._jobs.get(room)
-                if job is not None and job.run == run:
-                    job.stopping = True
-                    if job.steps is not None and not job.placed:  # it has done nothing yet, and need not wait for that
-                        self._runs.finish(job, "stopped")
-                        if job.session is None:
-                            self._leave(job)
-            case Seek(desired=desired):
-                self._seek(command)
-            case ResetSession(room=room):
-                try:
-                    self._rewind(room)
-                finally:
-                    self._tell(SessionReset(room=room))
+            case Start():
+                self._start(command)
+            case Prepare():
+                self._prepare(command)
             case Generate():
                 self._generate(command)
-            case ReleaseSession(room=room, wipe=wipe):
-                self._forget(room, wipe=wipe)
+            case UpdateRun(desired=desired):
+                room = self._rooms.get(desired.room)
+                if room is not None and room.work is not None:
+                    self._sessions.follow(room, desired)
+                    self._scheduler.prioritize(desired.room)
+            case Stop():
+                self._stop(command)
+            case Seek():
+                self._seek(command)
+            case ResetSession(room=id):
+                try:
+                    self._reset(id)
+                finally:
+                    self._emit(SessionReset(room=id))
+            case ReleaseSession():
+                self._release(command)
 
-    def _start(self, job: Job, start: Start) -> None:
-        self._stop_steps(job)
-        job.run, job.stopping, job.sought, job.retried = start.run, False, False, False
-        job.iterations = job.branched_at = 0
-        job.unkept = False
-        self._ask(job, partial(self._runs.run, job, start))
+    def _start(self, start: Start) -> None:
+        room = self._placement.room(start.desired)
+        room.save_failed = False
+        work = Work(partial(self._stages.run, room, start), run=start.run, resume=start.resume)
+        if not work.continues(room.count.run):
+            room.count = RunCount(start.run)
+        self._placement.give(room, work)
 
     def _generate(self, generate: Generate) -> None:
-        desired = DesiredState(
-            room=generate.room, seq=0, prompt=generate.generation.prompt, settings={}, drags={}, format=generate.format
+        id, generation = generate.room, generate.generation
+        desired = DesiredState(room=id, seq=0, prompt=generation.prompt, settings={}, drags={}, format=generate.format)
+        room = self._placement.room(desired)
+        self._placement.give(
+            room, Work(partial(self._stages.generation, room, generate), run=id, generation=generation)
         )
-        job = self._jobs.setdefault(generate.room, Job(desired, run=generate.room, generation=generate.generation))
-        self._ask(job, partial(self._runs.generation, job, generate))
 
-    def _prepare_alone(self, prepare: Prepare) -> None:
-        desired = prepare.desired
-        job = self._jobs.get(desired.room)
-        if job is not None and job.steps is not None and job.run:
+    def _prepare(self, prepare: Prepare) -> None:
+        id = prepare.desired.room
+        room = self._rooms.get(id)
+        if room is not None and room.run:
             return
-        built_of = self._sessions.built_of(prepare.picture.sha256, desired)
-        if self._sessions.has_moved(desired.room, job) and built_of != self._sessions.built_of_last(desired.room, job):
-            # It would be lost to the preparation: whoever presses Drag decides that.
-            self._tell(PreparationProgress(room=desired.room, stage="failed", step=0, steps=1))
+        if not self._can_prepare(id, room, prepare):
+            self._emit(PreparationProgress(room=id, stage="failed", step=0, steps=1))
             return
-        job = self._jobs.setdefault(desired.room, Job(desired))
-        self._stop_steps(job)
-        job.run, job.stopping, job.retried = "", False, False
-        self._ask(job, partial(self._runs.preparation, job, prepare))
+        room = self._placement.room(prepare.desired)
+        self._placement.give(room, Work(partial(self._stages.preparation, room, prepare)))
 
-    def _ask(self, job: Job, again: Callable[[], Iterator[None]]) -> None:
-        """Give a job something to do, as soon as there is a place for it."""
-        present = [other.room for other in self._jobs.values() if other.active]
-        self._scheduler.enter(job.room, present)
-        job.again, job.steps, job.stage, job.left = again, again(), "queued", {}
-        job.placed, job.asked, job.queue_told = False, time.monotonic(), (-1, 0.0)
-        self._find_places()
+    def _can_prepare(self, id: str, room: DeviceRoom | None, prepare: Prepare) -> bool:
+        """Whether the settings are possible, and no edit would be discarded for another session."""
+        try:
+            key = session_key(prepare.picture.sha256, prepare.desired, self._model)
+            return not self._files.is_edited(id, room) or key == self._files.last_key(id, room)
+        except EditorError:
+            return False  # the next `Start` reports it
+
+    def _stop(self, stop: Stop) -> None:
+        room = self._rooms.get(stop.room)
+        if room is None or room.work is None or room.run != stop.run:
+            return
+        room.work.stopping = True
+        if not room.work.has_place:  # it has done nothing yet, and need not wait for a place
+            self._stages.finish(room, "stopped")
+            if room.session is None:
+                self._placement.release(room)
 
     def _seek(self, seek: Seek) -> None:
-        desired = seek.desired
-        job = self._jobs.get(desired.room)
-        if job is not None and job.session is not None:
-            self._sessions.go_to(job, job.session, seek.moment, desired)
-            tracked = {id: (drag.handle.x, drag.handle.y) for id, drag in job.session.drags.items()}
-            self._sessions.keep(job)
-            self._tell(SeekCompleted(room=desired.room, moment=seek.moment, tracked=tracked))
-            self._sessions.tell_timeline(job)
-        else:
-            self._sessions.seek_on_disk(seek.moment, desired)
+        id = seek.desired.room
+        room = self._rooms.get(id)
+        if room is None or room.session is None:
+            self._files.seek(seek.moment, seek.desired)
+            return
+        self._sessions.seek(room, room.session, seek.moment, seek.desired)
+        self._files.save(room)
+        self._emit(SeekCompleted(room=id, moment=seek.moment, tracked=tracked_now(room.session)))
+        self._files.report_timeline(room)
 
-    def _rewind(self, room: str) -> None:
-        job = self._jobs.get(room)
-        if job is not None and job.session is not None:
-            self._sessions.put_back(job, job.session)
-            self._sessions.keep(job)
-            self._sessions.tell_timeline(job)
-        else:
-            self._sessions.rewind_on_disk(room)
+    def _reset(self, id: str) -> None:
+        room = self._rooms.get(id)
+        if room is None or room.session is None:
+            self._files.reset(id)
+            return
+        self._sessions.reset(room, room.session)
+        self._files.save(room)
+        self._files.report_timeline(room)
 
-    def _forget(self, room: str, *, wipe: bool) -> None:
-        job = self._jobs.get(room)
-        if job is not None:
-            self._stop_steps(job)
-            if not wipe and job.session is not None:
-                self._sessions.keep(job)
-            self._remove(job)
-        if wipe:
-            self._checkpoints.wipe(room)
-        self._tell(SessionReleased(room=room, requested=True))
+    def _release(self, release: ReleaseSession) -> None:
+        room = self._rooms.get(release.room)
+        if room is not None:
+            room.stop_work()
+            if not release.wipe:
+                self._files.save(room)
+            self._placement.remove(room)
+        if release.wipe:
+            self._files.checkpoints.wipe(release.room)
+        self._emit(SessionReleased(room=release.room, requested=True))
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Do one step of the session whose turn it is."""
-        self._find_places()
-        ready = {job.room: job.rank for job in self._jobs.values() if job.active}
+        """Do one step of the room that the scheduler chooses."""
+        self._placement.fill()
+        ready = {room.id: room.work.priority for room in self._placement.active if room.work is not None}
         if ready:
-            self._step(self._jobs[self._scheduler.choose(ready)])
-        self._tell_queue()
+            room = self._rooms[self._scheduler.choose(ready)]
+            assert room.work is not None
+            self._step(room, room.work)
+        self._queue_report.send()
         now = time.monotonic()
-        if now - self._stats_told >= STATS_APART or not self.busy:
-            self._stats_told = now
-            self._tell(StatsReported(stats=self.stats()))
+        if now - self._stats_reported >= STATS_SECONDS or not self.busy:
+            self._stats_reported = now
+            self._emit(StatsReported(stats=self.stats))
 
-    def _step(self, job: Job) -> None:
-        assert job.steps is not None
-        self._tell(StepStarted(room=job.room, run=job.run))
+    def _step(self, room: DeviceRoom, work: Work) -> None:
+        self._emit(StepStarted(room=room.id, run=work.run))
         began = self._clock()
         try:
-            next(job.steps)
-            job.retried = job.retried and job.stage == "loading"  # opening again is not yet having got over it
+            next(work.steps)
+            work.retried = work.retried and work.stage == "loading"  # opening it again is not the step that failed
         except StopIteration:
-            job.steps = None
-        except EditorError as error:
-            log.info("run %s in room %s failed: %s", job.run, job.room, error)
-            self._fail(job, str(error))
+            room.work = None
         except Exception as error:
-            if out_of_memory(error):
-                self._out_of_memory(job, error)
-            elif device_fault(error):
-                raise  # nothing works in this process any more: the engine starts another one
-            else:
-                log.exception("run %s in room %s failed unexpectedly", job.run, job.room)
-                self._drop(job)  # its state cannot be relied on: the last checkpoint's counts
-                self._fail(job, unexpected(error))
-        self._count(job, self._clock() - began)
-        job.used = time.monotonic()
-        if job.session is None and job.steps is None:
-            self._leave(job)
+            self._on_error(room, work, error)
+        seconds = self._clock() - began
+        self._scheduler.charge(room.id, seconds)
+        self._usage.add(room.id, work.stage, seconds)
+        room.used_at = time.monotonic()
+        if room.session is None and room.work is None:
+            self._placement.release(room)
 
-    def _count(self, job: Job, seconds: float) -> None:
-        stage = job.stage
-        self._scheduler.charge(job.room, seconds)
-        self._used[job.room] = self._used.get(job.room, 0.0) + seconds
-        self._steps[stage] = self._steps.get(stage, 0) + 1
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-        self._pace[stage] = (1 - RECENT) * self._pace.get(stage, seconds) + RECENT * seconds
+    # Faults ----------------------------------------------------------------------------------------------------------
 
-    def stats(self) -> DeviceStats:
-        """What the device has done and holds."""
-        return DeviceStats(
-            state="ready",
-            sessions=sum(job.session is not None for job in self._jobs.values()),
-            running=sum(job.active for job in self._jobs.values()),
-            queued=sum(job.steps is not None and not job.placed for job in self._jobs.values()),
-            steps=self._steps,
-            seconds=self._seconds,
-            rooms=dict(self._used),
-            memory_bytes=self._held(),
-        )
+    def _on_error(self, room: DeviceRoom, work: Work, error: Exception) -> None:
+        if isinstance(error, EditorError):
+            log.info("run %s in room %s failed: %s", work.run, room.id, error)
+            self._fail(room, str(error))
+        elif is_out_of_memory(error):
+            self._out_of_memory(room, work, error)
+        elif is_device_fault(error):
+            raise error  # nothing works in this process any more: the engine starts another one
+        else:
+            log.error("run %s in room %s failed unexpectedly", work.run, room.id, exc_info=error)
+            room.close_session()  # its state cannot be trusted: the last checkpoint counts
+            self._fail(room, unexpected(error))
 
-    def _held(self) -> int:
-        return sum(job.session.nbytes for job in self._jobs.values() if job.session is not None)
-
-    def _out_of_memory(self, job: Job, error: Exception) -> None:
-        """Free what idle sessions hold and try again, once; then the run fails, alone."""
-        idle = [other for other in self._jobs.values() if other.idle and other is not job]
+    def _out_of_memory(self, room: DeviceRoom, work: Work, error: Exception) -> None:
+        """Free what idle sessions hold and try the step again, once; then this run fails, and no other."""
+        idle = [other for other in self._rooms.values() if other.idle and other is not room]
         for other in idle:
-            self._put_to_sleep(other)
+            self._placement.evict(other)
         free_memory()
-        if job.retried or job.again is None:
-            log.warning("run %s in room %s does not fit into the device's memory: %s", job.run, job.room, error)
-            self._fail(job, NO_MEMORY)
-            self._drop(job)
+        if work.retried:
+            log.warning("run %s in room %s does not fit into the device's memory: %s", work.run, room.id, error)
+            self._fail(room, OUT_OF_MEMORY)
+            room.close_session()
             free_memory()
             return
-        log.warning("the memory is full; %d idle sessions have left it, and run %s tries again", len(idle), job.run)
-        job.retried = True
-        job.steps = job.again()
+        log.warning("out of memory; %d idle sessions have left the device, retrying run %s", len(idle), work.run)
+        work.retried = True
+        work.restart()
 
-    # Places on the device --------------------------------------------------------------------------------------------
-
-    def _find_places(self) -> None:
-        """Let those who wait onto the device, in the order in which they came, runs before preparations.
-
-        First those whose session is there: nobody else can have their places before they have done what they wait for.
-        """
-        queue = self._queue()
-        for job in queue:
-            job.placed = job.session is not None
-        for job in queue:
-            if not job.placed and not self._find_place(job):
-                break
-            job.placed = True
-
-    def _queue(self) -> list[Job]:
-        waiting = [job for job in self._jobs.values() if job.steps is not None and not job.placed]
-        return sorted(waiting, key=lambda job: (job.rank, job.asked))
-
-    def _find_place(self, job: Job) -> bool:
-        """Whether there is a place; idle sessions leave for anybody, preparations for runs."""
-        while True:
-            here = [other for other in self._jobs.values() if other.session is not None or other.active]
-            if not here or (len(here) < self._most and self._fits_beside(here)):
-                return True
-            idle = [other for other in here if other.idle]
-            preparing = [other for other in here if other.active and not other.run] if job.run else []
-            if idle:
-                self._put_to_sleep(min(idle, key=lambda other: other.used))
-            elif preparing:
-                self._postpone(max(preparing, key=lambda other: other.asked))
-            else:
-                return False
-
-    def _fits_beside(self, here: list[Job]) -> bool:
-        """Whether one more session fits into the memory that there is for them; it is taken for an average one."""
-        if not self._memory:
-            return True
-        held = [job.session.nbytes for job in here if job.session is not None]
-        return not held or sum(held) + sum(held) / len(held) <= self._memory
-
-    def _postpone(self, job: Job) -> None:
-        """Take a preparation off the device; it goes on when there is a place again."""
-        again, asked = job.again, job.asked
-        assert again is not None
-        self._stop_steps(job)
-        if job.session is not None:
-            self._sessions.keep(job)
-            self._drop(job)
-        job.again, job.steps, job.placed, job.asked = again, again(), False, asked
-
-    def _put_to_sleep(self, job: Job) -> None:
-        """Move a session from the device to disk; where that cannot be, it is forgotten."""
-        log.info("the idle session of room %s leaves the device", job.room)
-        self._sessions.keep(job)
-        self._leave(job)
-
-    def _leave(self, job: Job) -> None:
-        self._remove(job)
-        self._tell(SessionReleased(room=job.room))
-
-    def _remove(self, job: Job) -> None:
-        self._drop(job)
-        self._jobs.pop(job.room, None)
-        self._scheduler.leave(job.room)
-        self._used.pop(job.room, None)
-
-    def _drop(self, job: Job) -> None:
-        self._stop_steps(job)
-        if job.session is not None:
-            job.session.close()
-        job.session = None
-
-    def _stop_steps(self, job: Job) -> None:
-        if isinstance(job.steps, Generator):
-            job.steps.close()
-        job.steps, job.placed = None, False
-
-    def _tell_queue(self) -> None:
-        """Tell runs that wait how many are before them, and for how long that will be."""
-        queue = [job for job in self._queue() if job.run]
-        now = time.monotonic()
-        if not any(now - job.queue_told[1] >= QUEUE_APART or job.queue_told[0] != i for i, job in enumerate(queue)):
+    def _fail(self, room: DeviceRoom, message: str) -> None:
+        if room.run:
+            self._stages.finish(room, "failed", message=message)
             return
-        running = [self._needs(job) for job in self._jobs.values() if job.active and job.run]
-        for ahead, job in enumerate(queue):
-            job.queue_told = (ahead, now)
-            needs = [*running, *(self._needs(other) for other in queue[:ahead])]
-            known = [seconds for seconds in needs if seconds is not None]
-            self._runs.report(
-                job,
-                Progress(
-                    run=job.run,
-                    stage="queued",
-                    step=ahead,
-                    steps=len(queue),
-                    seconds=now - job.asked,
-                    seconds_left=wait(known[: len(running)], known[len(running) :])
-                    if len(known) == len(needs)
-                    else None,
-                ),
-            )
-
-    def _needs(self, job: Job) -> float | None:
-        """Seconds of device time to the end of a run, if it makes all of its iterations; None: not known yet."""
-        try:
-            whole_run = self._steps_of(job)
-        except EditorError:
-            return None  # it will fail as soon as it begins
-        stages = list(whole_run)
-        if job.stage in stages:
-            whole_run = {stage: whole_run[stage] for stage in stages[stages.index(job.stage) :]} | job.left
-        return seconds_for(whole_run, self._pace)
-
-    def _steps_of(self, job: Job) -> dict[str, int]:
-        """The steps of each stage of a run from its beginning. Raises `EditorError`."""
-        if job.generation is not None:
-            return {"generating": job.generation.ddim_steps}
-        settings = self._sessions.settings(job.desired)
-        generation = self._sessions.matches_generation(job.desired)
-        return {
-            "generating": settings.ddim_steps if generation else 0,
-            "fitting": settings.lora_steps,
-            "inverting": 0 if generation else settings.levels_inverted,
-            "dragging": settings.max_iterations,
-            "rendering": 2 * settings.levels_inverted,
-        }
-
-    def _fail(self, job: Job, message: str) -> None:
-        if job.run:
-            self._runs.finish(job, "failed", message=message)
-            return
-        self._stop_steps(job)
-        self._tell(PreparationProgress(room=job.room, stage="failed", step=0, steps=1))
+        room.stop_work()
+        self._emit(PreparationProgress(room=room.id, stage="failed", step=0, steps=1))
 
 
-NO_MEMORY = (
-    "the device has no memory left for this picture, also not after idle rooms had left it: "
-    "try again when fewer rooms are busy, or without reference_control"
+OUT_OF_MEMORY = (
+    "not enough memory on the device for this picture, even after unloading idle rooms: "
+    "try again when fewer rooms are busy, or turn reference_control off"
 )
 
 
 def unexpected(error: Exception) -> str:
-    """What people are told of a fault of ours."""
+    """What people read about a bug."""
     return f"something unexpected went wrong: {type(error).__name__}: {error}"
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the device had no memory left; a CPU and Apple's GPU say so in words alone."""
-    said = str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device had no memory left; CPUs and Apple's GPUs raise a plain `RuntimeError`."""
+    message = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
     )
 
 
-def device_fault(error: Exception) -> bool:
-    """Whether the device has stopped working for this process, as CUDA's do after a fault in a kernel."""
+def is_device_fault(error: Exception) -> bool:
+    """Whether the device has stopped working for this process, as CUDA devices do after a fault in a kernel."""
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def free_memory() -> None:
-    """Give back what the allocator holds without need."""
+    """Return unused memory that torch's allocator holds to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def serve(connection: Connection, options: WorkerOptions) -> None:
-    """Load the model, then obey what comes through the pipe until it ends. The process's main function."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all of the terminal's processes; the parent says when
-    configure(options.log_level, options.log_format)
-    step_back(options.threads)
-    commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, commands), name="commands", daemon=True).start()
-
-    def tell(event: AnyEvent) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone, and this process in a moment
-            connection.send_bytes(msgspec.msgpack.encode(event))
-
-    try:
-        model = Diffusion.load(options.model, device=options.device or None, tiny=options.tiny or None)
-    except EditorError as error:
-        tell(LoadFailed(message=str(error)))
-        return
-    if options.preview_quality == "tiny" and model.tiny is None:
-        tell(
-            LoadFailed(
-                message="previews of the quality 'tiny' need a tiny autoencoder and this model has none: name one"
-            )
-        )
-        return
-    worker = DeviceWorker(
-        model,
-        tell,
-        Checkpoints(Path(options.checkpoints_dir)),
-        sessions=options.sessions,
-        memory=options.memory,
-        every=options.checkpoint_every,
-        quality=options.preview_quality or None,
-    )
-    tell(Ready(model=worker.info, device=options.device))
-    while True:
-        if not worker.busy:
-            worker.obey(commands.get())
-        with contextlib.suppress(queue.Empty):
-            while True:
-                worker.obey(commands.get_nowait())
-        worker.advance()
-
-
-def step_back(threads: int) -> None:
-    """Leave the web process room to breathe: be nicer than it, and take no more threads than there are cores."""
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or cores)
-
-
-def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand]) -> None:
-    """Queue commands; leave at once when the parent says so or is gone, whatever the device is doing."""
-    decoder = msgspec.msgpack.Decoder(AnyCommand)
-    try:
-        while packed := connection.recv_bytes():
-            commands.put(decoder.decode(packed))
-    except (EOFError, OSError):
-        pass
-    finally:
-        os._exit(0)

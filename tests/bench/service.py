@@ -20,7 +20,8 @@ from websockets.asyncio.client import connect
 
 from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.client.replica import Replica
-from livedrag.server.device.local import LocalEngine, WorkerOptions
+from livedrag.server.device.local import LocalEngine
+from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import (
     VERSION,
     AddDrag,

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
+from livedrag.server.device.devices import devices
 from livedrag.server.device.engine import (
     AnyEvent,
     CommandFailed,
@@ -39,7 +40,8 @@ from livedrag.server.device.engine import (
     WorkerRestarted,
     WorkerRestarting,
 )
-from livedrag.server.device.local import LocalEngine, WorkerOptions, devices
+from livedrag.server.device.local import LocalEngine
+from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Generation, Points
 from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
 
@@ -134,7 +136,7 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once() -> None
 
 @pytest.mark.long
 def test_runs_end_exactly_once_whenever_their_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livedrag.server.device.local.PAUSES", (0.1,))
+    monkeypatch.setattr("livedrag.server.device.supervisor.RESTART_PAUSES", (0.1,))
 
     async def story() -> None:
         engine = LocalEngine(WorkerOptions(model="builtin", checkpoint_every=3))
@@ -290,7 +292,8 @@ def test_a_rewind_and_a_wipe_reach_the_next_worker_once(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_never_loads_again_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livedrag.server.device.local.LOADING", 1.5)
+    monkeypatch.setattr("livedrag.server.device.supervisor.LOAD_SECONDS", 1.5)
+    monkeypatch.setattr("livedrag.server.device.local.LOAD_SECONDS", 1.5)
 
     async def story() -> None:
         engine = quiet(checkpoints_dir=str(tmp_path))
@@ -345,7 +348,8 @@ def test_what_is_prepared_is_asked_for_again_until_it_is_ready() -> None:
 def test_the_worker_leaves_when_the_engine_is_killed() -> None:
     code = """
 import asyncio
-from livedrag.server.device.local import LocalEngine, WorkerOptions
+from livedrag.server.device.local import LocalEngine
+from livedrag.server.device.worker_process import WorkerOptions
 
 async def main():
     engine = LocalEngine(WorkerOptions(model="builtin"))

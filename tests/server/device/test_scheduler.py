@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedrag.server.device.scheduler import BACKGROUND_EVERY, HASTE, Rank, Scheduler, seconds_for, wait
+from livedrag.server.device.scheduler import BACKGROUND_EVERY, MAX_LEAD, Priority, Scheduler, seconds_for, wait
 
 
-def turns(scheduler: Scheduler, ready: dict[str, Rank], costs: dict[str, float], count: int) -> list[str]:
+def turns(scheduler: Scheduler, ready: dict[str, Priority], costs: dict[str, float], count: int) -> list[str]:
     """Give so many turns, each of which takes what its room's cost says; returns whose they were."""
     taken = []
     for _ in range(count):
@@ -32,22 +32,22 @@ def entered(*rooms: str) -> Scheduler:
 def test_rooms_get_the_same_time_whatever_their_steps_take(steps: list[float]) -> None:
     rooms = [str(index) for index in range(len(steps))]
     scheduler, costs = entered(*rooms), dict(zip(rooms, steps, strict=True))
-    turns(scheduler, dict.fromkeys(rooms, Rank.RUN), costs, 400)
+    turns(scheduler, dict.fromkeys(rooms, Priority.RUN), costs, 400)
     assert max(scheduler.spent.values()) - min(scheduler.spent.values()) <= max(steps) + 1e-9
 
 
 def test_a_newcomer_enters_at_the_current_minimum() -> None:
     scheduler = entered("a", "b")
-    turns(scheduler, {"a": Rank.RUN, "b": Rank.RUN}, {"a": 1.0, "b": 3.0}, 10)
+    turns(scheduler, {"a": Priority.RUN, "b": Priority.RUN}, {"a": 1.0, "b": 3.0}, 10)
     scheduler.enter("c", ["a", "b", "c"])
     assert scheduler.spent["c"] == min(scheduler.spent["a"], scheduler.spent["b"])
-    taken = turns(scheduler, dict.fromkeys("abc", Rank.RUN), dict.fromkeys("abc", 1.0), 30)
+    taken = turns(scheduler, dict.fromkeys("abc", Priority.RUN), dict.fromkeys("abc", 1.0), 30)
     assert taken.count("c") <= 14, "it has not saved up time"
 
 
 def test_who_comes_back_has_what_it_had_where_that_is_more() -> None:
     scheduler = entered("a", "b")
-    turns(scheduler, {"a": Rank.RUN}, {"a": 1.0}, 5)
+    turns(scheduler, {"a": Priority.RUN}, {"a": 1.0}, 5)
     scheduler.enter("a", ["a", "b"])
     assert scheduler.spent == {"a": 5.0, "b": 0.0}
     scheduler.leave("a")
@@ -57,29 +57,29 @@ def test_who_comes_back_has_what_it_had_where_that_is_more() -> None:
 
 def test_the_first_step_after_an_edit_goes_first_and_is_charged() -> None:
     scheduler = entered("a", "b")
-    ready = {"a": Rank.RUN, "b": Rank.RUN}
-    scheduler.charge("b", HASTE / 2)
-    scheduler.hurry("b")
+    ready = {"a": Priority.RUN, "b": Priority.RUN}
+    scheduler.charge("b", MAX_LEAD / 2)
+    scheduler.prioritize("b")
     assert turns(scheduler, ready, {"a": 0.1, "b": 0.1}, 2) == ["b", "a"]
-    assert scheduler.spent["b"] == pytest.approx(HASTE / 2 + 0.1)
+    assert scheduler.spent["b"] == pytest.approx(MAX_LEAD / 2 + 0.1)
 
 
 def test_who_edits_all_the_time_does_not_take_the_device_from_the_others() -> None:
     scheduler = entered("a", "b")
-    ready = {"a": Rank.RUN, "b": Rank.RUN}
+    ready = {"a": Priority.RUN, "b": Priority.RUN}
     for _ in range(200):
-        scheduler.hurry("b")
+        scheduler.prioritize("b")
         turns(scheduler, ready, {"a": 0.1, "b": 0.1}, 1)
-    assert scheduler.spent["b"] - scheduler.spent["a"] <= HASTE + 0.2
+    assert scheduler.spent["b"] - scheduler.spent["a"] <= MAX_LEAD + 0.2
 
 
 def test_fitting_is_the_background_and_is_not_starved() -> None:
     scheduler = entered("drag", "fit", "prepare")
-    ready = {"drag": Rank.RUN, "fit": Rank.FITTING, "prepare": Rank.PREPARING}
+    ready = {"drag": Priority.RUN, "fit": Priority.FITTING, "prepare": Priority.PREPARATION}
     taken = turns(scheduler, ready, dict.fromkeys(ready, 0.1), 40)
     assert taken.count("fit") == 40 // BACKGROUND_EVERY
     assert "prepare" not in taken, "nobody waits for it yet"
-    assert turns(scheduler, {"prepare": Rank.PREPARING}, {"prepare": 0.1}, 1) == ["prepare"]
+    assert turns(scheduler, {"prepare": Priority.PREPARATION}, {"prepare": 0.1}, 1) == ["prepare"]
 
 
 def test_what_steps_take() -> None:
@@ -120,7 +120,7 @@ def test_the_wait_is_what_the_scheduler_makes_of_it(running: list[int], ahead: l
             left[room] = need
         if len(left) < places:
             break
-        room = scheduler.choose(dict.fromkeys(left, Rank.RUN))
+        room = scheduler.choose(dict.fromkeys(left, Priority.RUN))
         scheduler.charge(room, 1.0)
         clock += 1
         left[room] -= 1

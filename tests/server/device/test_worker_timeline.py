@@ -258,7 +258,7 @@ def test_a_long_fitting_is_kept_as_it_goes(
 ) -> None:
     from livedrag.server.device import stages as module
 
-    monkeypatch.setattr(module, "FITTING_KEPT", 0.0)
+    monkeypatch.setattr(module, "PREPARATION_SAVE_SECONDS", 0.0)
     with a_worker(small, told, checkpoints) as killed:
         start(killed)
         advance_to(killed, told, "fitting")

@@ -1,0 +1,104 @@
+"""SessionFiles: the sessions of rooms on disk, so that they can leave the device and outlive the worker."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from msgspec.structs import replace
+
+from livedrag.editor import Diffusion, EditorError
+from livedrag.server.device.checkpoints import Checkpoint, Checkpoints
+from livedrag.server.device.device_room import DeviceRoom
+from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, SeekCompleted, TimelineChanged
+from livedrag.server.device.session_key import SessionKey, session_key
+
+log = logging.getLogger(__name__)
+
+
+class SessionFiles:
+    """Writes checkpoints, reports timelines, and answers for rooms whose sessions are only on disk."""
+
+    def __init__(self, model: Diffusion, checkpoints: Checkpoints, on_event: EventHandler) -> None:
+        self._model = model
+        self.checkpoints = checkpoints
+        self._emit = on_event
+
+    def save(self, room: DeviceRoom) -> None:
+        """Write a checkpoint. If the disk refuses, report it once a run; the run continues without."""
+        if room.session is None:
+            return
+        room.saved_at = time.monotonic()
+        try:
+            checkpoint, parts = room.to_checkpoint()
+            room.checkpoint = self.checkpoints.save(room.id, checkpoint, parts, before=room.checkpoint)
+        except OSError as error:
+            log.error("no checkpoint of room %s could be written: %s", room.id, error)
+            if not room.save_failed:
+                message = f"this edit cannot be saved to disk and would not survive a restart: {error}"
+                self._emit(CommandFailed(room=room.id, message=message))
+            room.save_failed = True
+
+    def report_timeline(self, room: DeviceRoom, *, throttled: bool = False) -> None:
+        """Report a room's timeline if it has changed; ``throttled``: not too often."""
+        if room.session is None:
+            return
+        changed = room.timeline.report(room.id, room.session, throttled=throttled)
+        if changed is not None:
+            self._emit(changed)
+
+    def is_edited(self, id: str, room: DeviceRoom | None) -> bool:
+        """Whether a run has moved the content of a room, which a new session would discard."""
+        if room is not None and room.session is not None:
+            return len(room.session.timeline) > 1
+        checkpoint = self.checkpoints.newest(id)
+        return checkpoint is not None and len(checkpoint.moments) > 1
+
+    def last_key(self, id: str, room: DeviceRoom | None) -> SessionKey | None:
+        """The key of the room's session, whether on the device or on disk."""
+        if room is not None and room.session is not None:
+            return room.key
+        checkpoint = self.checkpoints.newest(id)
+        return None if checkpoint is None else self.key_of(checkpoint)
+
+    def key_of(self, checkpoint: Checkpoint) -> SessionKey:
+        """The key of a session on disk. Raises `SettingsError` where its settings are no longer possible."""
+        return session_key(checkpoint.picture, checkpoint.desired, self._model)
+
+    def next_moment(self, room: DeviceRoom) -> int:
+        """An id that no moment of the room has had: browsers cache what moments look like."""
+        if room.session is not None:
+            return 1 + max((moment.index for moment in room.session.timeline), default=-1)
+        checkpoint = self.checkpoints.newest(room.id)
+        return 1 + max((moment.info.id for moment in checkpoint.moments), default=-1) if checkpoint else 0
+
+    def seek(self, moment: int, desired: DesiredState) -> None:
+        """Jump to a moment in a room whose session is only on disk: it does so when it is opened.
+
+        Raises:
+            EditorError: the timeline has no such moment.
+        """
+        checkpoint = self.checkpoints.newest(desired.room)
+        known = {saved.info.id: saved for saved in checkpoint.moments} if checkpoint else {}
+        if checkpoint is None or moment not in known:
+            raise EditorError(f"moment {moment} is not on the timeline: it may have been thinned away")
+        there = {} if known[moment].info.parent is None else known[moment].tracked
+        self.checkpoints.amend(
+            desired.room, replace(checkpoint, pending_seek=moment, current=moment, desired=desired, pending_reset=False)
+        )
+        tracked = {id: there.get(id, drag.handle) for id, drag in desired.drags.items()}
+        self._emit(SeekCompleted(room=desired.room, moment=moment, tracked=tracked))
+        moments = [saved.info for saved in checkpoint.moments]
+        self._emit(TimelineChanged(room=desired.room, moments=moments, current=moment))
+
+    def reset(self, room: str) -> None:
+        """Likewise back to the uploaded picture."""
+        checkpoint = self.checkpoints.newest(room)
+        if checkpoint is None:
+            return
+        moments = [saved.info for saved in checkpoint.moments]
+        first = moments[0].id if moments else None
+        self.checkpoints.amend(
+            room, replace(checkpoint, pending_reset=True, pending_seek=None, current=first, has_picture=False)
+        )
+        self._emit(TimelineChanged(room=room, moments=moments, current=first))

@@ -1,0 +1,198 @@
+"""Supervisor: keeps one device's worker process alive, and replaces it when it dies or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from livedrag.server.device.engine import (
+    AnyCommand,
+    AnyEvent,
+    EngineError,
+    LoadFailed,
+    Ready,
+    StatsReported,
+    StepStarted,
+)
+from livedrag.server.device.worker_process import WorkerOptions, WorkerProcess
+from livedrag.server.document.protocol import EngineState, ModelInfo
+from livedrag.server.metrics import DeviceStats
+
+log = logging.getLogger(__name__)
+
+RESTART_PAUSES = (0.2, 1.0, 5.0, 30.0)
+"""Seconds before the first, second, ... restart in a row; the last goes on."""
+SETTLED_SECONDS = 60.0
+"""A worker that dies so long after it was ready has died for another reason than the one before it."""
+LOAD_SECONDS = 600.0
+"""That a restarted worker has to load its model, which is on this machine by then."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker died.
+
+    Args:
+        reason: for people, such as "stopped (exit code -9)".
+        suspect: the run in whose step it died; empty: in a preparation; None: it was idle, or loading.
+        settled: it has nothing to do with the death before.
+    """
+
+    reason: str
+    suspect: str | None
+    settled: bool
+
+
+class Supervisor:
+    """One device. Commands that come while it has no worker are sent to the next one.
+
+    Args:
+        options: of this device's worker.
+        worker: names a function ``module:name`` of (connection, options).
+        on_event: takes this supervisor and each event, also `Ready` after every start.
+        on_death: is told when the worker has died; returns the commands that the next one has to be sent first.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        worker: str,
+        on_event: Callable[[Supervisor, AnyEvent], None],
+        on_death: Callable[[Supervisor, Death], list[AnyCommand]],
+    ) -> None:
+        self.device = options.device
+        self.state: EngineState = "starting"
+        self.stats = DeviceStats()
+        self.restarts = 0
+        self._options, self._worker = options, worker
+        self._on_event, self._on_death = on_event, on_death
+        self._process: WorkerProcess | None = None
+        self._loaded: asyncio.Future[ModelInfo] | None = None
+        self._waiting: list[AnyCommand] = []
+        self._stepping: str | None = None  # the run whose step is under way; empty: a preparation; None: idle
+        self._heard_at = self._ready_at = 0.0
+        self._fault = ""  # why it was killed
+        self._deaths = 0  # in a row
+        self._restarting: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if there is one."""
+        return self._process.pid if self._process else None
+
+    @property
+    def stepping(self) -> bool:
+        """Whether its worker has said that it does something."""
+        return self._stepping is not None
+
+    async def start(self) -> ModelInfo:
+        """Start the first worker, and wait until it has loaded the model. Raises `EngineError`."""
+        self._loaded = asyncio.get_running_loop().create_future()
+        await self._spawn()
+        return await self._loaded
+
+    def submit(self, command: AnyCommand) -> None:
+        """Send a command to the worker, or to the next one."""
+        if self._process is None:
+            self._waiting.append(command)
+        else:
+            self._process.send(command)
+
+    def expect_steps(self) -> None:
+        """It was idle and has something to do from now on: silence counts from now."""
+        self._heard_at = time.monotonic()
+
+    def check(self, *, busy: bool) -> None:
+        """Kill a worker that has work, or has to load the model again, and was silent for too long.
+
+        The first load has no bound: it may have to download the model, and the person who starts the server watches it.
+        """
+        if self._process is None or self._fault:
+            return
+        silent, hang = time.monotonic() - self._heard_at, self._options.hang
+        if self.state == "ready" and busy and silent > hang:
+            self._fault = f"did nothing for {hang:g} s"
+        elif self.state == "restarting" and silent > LOAD_SECONDS:
+            self._fault = f"did not load the model within {LOAD_SECONDS:g} s"
+        if self._fault:
+            log.error("the worker of device %r %s and is killed", self.device, self._fault)
+            self._process.kill()
+
+    async def close(self) -> None:
+        """End the worker."""
+        self._closing = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restarting
+        if self._process is not None:
+            await asyncio.to_thread(self._process.end)
+
+    async def _spawn(self) -> None:
+        self._fault, self._stepping = "", None
+        process: WorkerProcess | None = None
+        process = await WorkerProcess.spawn(self._worker, self._options, self._receive, lambda: self._died(process))
+        self._process, self._heard_at = process, time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        for command in waiting:
+            process.send(command)
+
+    def _receive(self, event: AnyEvent) -> None:
+        assert self._loaded is not None
+        self._heard_at = time.monotonic()
+        match event:
+            case Ready(model=model):
+                log.info("the worker of device %r is ready with model %s", self.device, model.name)
+                self.state, self._ready_at = "ready", self._heard_at
+                if not self._loaded.done():
+                    self._loaded.set_result(model)
+            case LoadFailed(message=message) if not self._loaded.done():
+                self._loaded.set_exception(EngineError(message))
+            case LoadFailed(message=message):
+                log.error("the restarted worker could not load the model: %s", message)
+            case StepStarted(run=run):
+                self._stepping = run
+            case StatsReported(stats=stats):
+                self.stats = stats
+                if not stats.running + stats.queued:
+                    self._stepping = None
+        self._on_event(self, event)
+
+    def _died(self, process: WorkerProcess | None) -> None:
+        if self._closing or process is None or process is not self._process:
+            return
+        assert self._loaded is not None
+        self._process = None
+        process.forget()
+        if not self._loaded.done():
+            message = f"the worker stopped while loading the model (exit code {process.exitcode})"
+            self._loaded.set_exception(EngineError(message))
+        if self.state == "starting":
+            return  # the first start failed: `start` raises
+        settled = self.state == "ready" and time.monotonic() - self._ready_at >= SETTLED_SECONDS
+        reason = self._fault or f"stopped (exit code {process.exitcode})"
+        log.error("the worker %s of device %r %s and is restarted", process.pid, self.device, reason)
+        suspect = None if self.state == "restarting" else self._stepping
+        self._deaths = 0 if settled else self._deaths
+        self.state = "restarting"
+        self.restarts += 1
+        self._waiting = self._on_death(self, Death(reason, suspect, settled)) + self._waiting
+        pause = RESTART_PAUSES[min(self._deaths, len(RESTART_PAUSES) - 1)]
+        self._deaths += 1
+        self._restarting = asyncio.get_running_loop().create_task(self._respawn(pause))
+
+    async def _respawn(self, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._spawn()
+            except OSError as error:
+                log.error("the worker of device %r cannot be started: %s", self.device, error)
+                pause = RESTART_PAUSES[-1]
+            else:
+                return

@@ -1,0 +1,88 @@
+"""The worker's process: loads the model, then passes commands from a pipe to its `DeviceWorker`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import msgspec
+import torch
+
+from livedrag.editor import Diffusion, EditorError
+from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
+from livedrag.server.device.worker import DeviceWorker
+from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.logs import configure
+
+NICENESS = 5
+"""Added to the process's, so that the web process goes first."""
+
+
+def serve(connection: Connection, options: WorkerOptions) -> None:
+    """The process's main function: serve until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all of the terminal's processes; the parent says when
+    configure(options.log_level, options.log_format)
+    yield_to_others(options.threads)
+    commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, commands), name="commands", daemon=True).start()
+
+    def send(event: AnyEvent) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, and this process in a moment
+            connection.send_bytes(msgspec.msgpack.encode(event))
+
+    try:
+        model = load(options)
+    except EditorError as error:
+        send(LoadFailed(message=str(error)))
+        return
+    worker = DeviceWorker(
+        model,
+        send,
+        Checkpoints(Path(options.checkpoints_dir)),
+        sessions=options.sessions,
+        memory=options.memory,
+        every=options.checkpoint_every,
+        quality=options.preview_quality or None,
+    )
+    send(Ready(model=worker.info, device=options.device))
+    while True:
+        if not worker.busy:
+            worker.obey(commands.get())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                worker.obey(commands.get_nowait())
+        worker.advance()
+
+
+def load(options: WorkerOptions) -> Diffusion:
+    """Load the model. Raises `EditorError`."""
+    model = Diffusion.load(options.model, device=options.device or None, tiny=options.tiny or None)
+    if options.preview_quality == "tiny" and model.tiny is None:
+        raise EditorError("preview quality 'tiny' needs a tiny autoencoder, and this model has none: name one (TINY)")
+    return model
+
+
+def yield_to_others(threads: int) -> None:
+    """Run at a lower priority than the web process, with no more threads than there are cores."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or cores)
+
+
+def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand]) -> None:
+    """Queue commands. When the parent says so or is gone, the process ends at once, whatever the device is doing."""
+    decoder = msgspec.msgpack.Decoder(AnyCommand)
+    try:
+        while packed := connection.recv_bytes():
+            commands.put(decoder.decode(packed))
+    except (EOFError, OSError):
+        pass
+    finally:
+        os._exit(0)
