@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from livedrag.server.client import NewRoom
     from livedrag.server.device.checkpoints import Checkpoints
     from tests.quiet import QuietEngine
-    from tests.server.device.test_worker import Told
+    from tests.server.device.test_worker import Events
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 300.0
@@ -65,11 +65,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
 
 
 @pytest.fixture
-def told() -> Told:
+def events() -> Events:
     """What a worker tells."""
-    from tests.server.device.test_worker import Told
+    from tests.server.device.test_worker import Events
 
-    return Told()
+    return Events()
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""A worker whose sessions do nothing, quickly, and which loads no torch: for tests of the engine that watches it.
+"""A worker without sessions and without torch, for tests of the engine that supervises it.
 
-Its runs take as many iterations as their settings say, keep count of them in a file, and end as exhausted. In a room
-called deadly the process ends in the first iteration, and in one called silent it stops for good there, once.
-Where there is a file called loads-for-ever, it is removed and that process does nothing at all. Rewinds and wiped rooms
-are noted in a file called done.
+Its runs take as many iterations as their settings say, count them in a file, and end as exhausted. In a room named
+deadly the process ends in the first iteration; in one named silent it hangs there, once, after making a file of that
+name. If there is a file named loads-for-ever, the process deletes it and never loads. Resets and wiped rooms are
+appended to a file named done.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ STEP = 0.02
 
 
 def serve(connection: Connection, options: WorkerOptions) -> None:
-    """Obey what comes through the pipe until it ends."""
+    """Obey the commands from the pipe until it ends."""
     commands: queue.SimpleQueue[AnyCommand | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
     folder = Path(options.checkpoints_dir)
     if (folder / "loads-for-ever").exists():
         (folder / "loads-for-ever").unlink()
         time.sleep(600)
-    _tell(connection, Ready(model=MODEL, device=options.device))
+    _send(connection, Ready(model=MODEL, device=options.device))
     work: dict[str, Start | Prepare | Generate] = {}
     stopped: set[str] = set()
     while True:
@@ -72,16 +72,16 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
                 case Seek(desired=desired, moment=moment):
                     known = moment < 100
                     answer = SeekCompleted(room=desired.room, moment=moment, tracked={})
-                    refusal = CommandFailed(room=desired.room, message="not kept", moment=moment)
-                    _tell(connection, answer if known else refusal)
+                    refusal = CommandFailed(room=desired.room, message="no such moment", moment=moment)
+                    _send(connection, answer if known else refusal)
                 case ResetSession(room=room):
-                    _note(folder, f"rewound {room}")
-                    _tell(connection, SessionReset(room=room))
+                    _note(folder, f"reset {room}")
+                    _send(connection, SessionReset(room=room))
                 case ReleaseSession(room=room, wipe=wipe):
                     work.pop(room, None)
                     if wipe:
                         _note(folder, f"wiped {room}")
-                    _tell(connection, SessionReleased(room=room, requested=True))
+                    _send(connection, SessionReleased(room=room, requested=True))
                 case _:
                     pass
         for room, command in list(work.items()):
@@ -90,7 +90,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
             if done:
                 del work[room]
         stats = DeviceStats(state="ready", sessions=len(work), running=len(work))
-        _tell(connection, StatsReported(stats=stats))
+        _send(connection, StatsReported(stats=stats))
 
 
 def _note(folder: Path, what: str) -> None:
@@ -101,31 +101,33 @@ def _note(folder: Path, what: str) -> None:
 def _step(
     connection: Connection, folder: Path, room: str, command: Start | Prepare | Generate, stopped: set[str]
 ) -> bool:
-    """One step of a run, a drawing or a preparation; whether that was the last one."""
+    """One step of a run, a generation or a preparation; whether that was the last one."""
     run = "" if isinstance(command, Prepare) else room if isinstance(command, Generate) else command.run
-    _tell(connection, StepStarted(room=room, run=run))
+    _send(connection, StepStarted(room=room, run=run))
     if isinstance(command, Prepare):
-        _tell(connection, PreparationProgress(room=room, stage="ready", step=1, steps=1))
+        _send(connection, PreparationProgress(room=room, stage="ready", step=1, steps=1))
         return True
-    kept = folder / f"{run}.count"
-    count = 1 + (int(kept.read_text()) if kept.exists() else 0)
+    counter = folder / f"{run}.count"
+    count = 1 + (int(counter.read_text()) if counter.exists() else 0)
     if room == "deadly":
         os._exit(7)
     if room == "silent" and not (folder / "silent").exists():
         (folder / "silent").touch()
         time.sleep(600)
-    kept.write_text(str(count))
+    draft = counter.with_suffix(".draft")
+    draft.write_text(str(count))
+    draft.replace(counter)  # it may be killed at any time
     if isinstance(command, Generate):
-        _tell(
+        _send(
             connection,
             RunFinished(room=room, run=room, outcome="arrived", iterations=count, seq=0, tracked={}, picture=png()),
         )
         return True
     points = Points(run=run, iteration=count, handles={}, distances={}, loss=0.0)
-    _tell(connection, RunProgress(room=room, record=points))
+    _send(connection, RunProgress(room=room, record=points))
     ends = run in stopped or count >= int(command.desired.settings["max_iterations"])
     if ends:
-        _tell(
+        _send(
             connection,
             RunFinished(
                 room=room,
@@ -146,5 +148,5 @@ def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand | Non
     os._exit(0)
 
 
-def _tell(connection: Connection, event: AnyEvent) -> None:
+def _send(connection: Connection, event: AnyEvent) -> None:
     connection.send_bytes(msgspec.msgpack.encode(event))

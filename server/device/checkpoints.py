@@ -1,10 +1,10 @@
-"""Checkpoints: what the sessions of rooms were, on disk, so that a run goes on after its worker or server was killed.
+"""Checkpoints: the sessions of rooms on disk, from which a run continues after its worker or server was killed.
 
-A room has a folder. What changes from one checkpoint to the next is small beside what stays the same, so a checkpoint
-is a list of parts, each a file named by the SHA-256 of what is in it and written once. The list itself is named by a
-number that grows, and by its own SHA-256: one that is not whole is no checkpoint, and the one before it counts.
+A room has a folder. Little changes from one checkpoint to the next, so a checkpoint is a list of parts, each a file
+named by the SHA-256 of its content and written once. The list is a file named by a growing number and its own SHA-256:
+a list that is not complete is ignored, and the one before it counts.
 
-This module reads and writes; it knows no torch, so that the service can show a timeline without a worker.
+This module knows no torch, so that the service can show a timeline without a worker.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChan
 from livedrag.server.document.protocol import XY
 from livedrag.server.errors import LivedragError
 
-KEPT = 2
-"""Checkpoints of a room that are kept: should the newest turn out damaged, there is one more."""
-SHOTS_A_PART = 32
-"""Moments whose pictures share a part."""
+CHECKPOINTS_STORED = 2
+"""Of a room: if the newest is damaged, there is one more."""
+PICTURES_A_PART = 32
+"""Thumbnails or previews of moments in one part."""
 
-ASIDE = "+gone-"
-"""What folders begin with that are being removed; no room's does."""
+DELETED = "+gone-"
+"""Prefix of folders that are being deleted; no room's has it."""
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.checkpoint")
 
@@ -43,7 +43,7 @@ class CheckpointError(LivedragError):
 
 
 class TimelineFrame(Struct, frozen=True, kw_only=True):
-    """What a moment looked like; ``time`` in seconds since the epoch, ``data`` a compressed picture."""
+    """The preview of a moment; ``time`` in seconds since the epoch, ``data`` a WebP or JPEG."""
 
     iteration: int
     time: float
@@ -51,21 +51,21 @@ class TimelineFrame(Struct, frozen=True, kw_only=True):
 
 
 class SavedMoment(Struct, frozen=True, kw_only=True):
-    """A moment of the timeline, and where the content of each drag was there."""
+    """A moment of the timeline, and where the content of each drag is there."""
 
     info: MomentInfo
     tracked: dict[str, XY]
 
 
 class PartRef(Struct, frozen=True, kw_only=True):
-    """A part as the list names it. As long as its stamp stays the same, so does what is in it; empty: not known."""
+    """A part in a list. Two parts with the same stamp have the same content; an empty stamp says nothing."""
 
     sha256: str
     stamp: str = ""
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """A part to be written; ``make`` is called only where it has to be."""
+    """A part to write; ``make`` is called only if its stamp has changed."""
 
     name: str
     make: Callable[[], bytes]
@@ -73,15 +73,15 @@ class Part(Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
-    """What a room's session was, beside its tensors.
+    """A room's session, without its tensors.
 
     Args:
         picture: SHA-256 of the uploaded picture's PNG.
-        run: that was under way, or the last one; empty: none yet.
-        iterations: that this run had made.
-        branched_at: how many of them before it went on from another moment of the timeline.
-        has_picture: whether a run had left a picture.
-        desired: that the session followed.
+        desired: the state that the session followed.
+        run: under way, or the last one; empty: none yet.
+        iterations: of this run so far.
+        branched_at: how many of them it had when it last jumped to another moment of the timeline.
+        has_picture: whether a run has rendered a picture.
         moments, current: its timeline.
         pending_seek: the moment to jump to when the session is opened next: a `Seek` while it was only on disk.
         pending_reset: likewise back to the uploaded picture: a `ResetSession`.
@@ -120,11 +120,7 @@ def _renamed(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of all rooms.
-
-    Args:
-        folder: of theirs; made when it is needed.
-    """
+    """The checkpoints of all rooms, in one folder that is made when it is needed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -132,36 +128,36 @@ class Checkpoints:
     def save(
         self, room: str, checkpoint: Checkpoint, parts: Sequence[Part], before: Checkpoint | None = None
     ) -> Checkpoint:
-        """Write a checkpoint, durably; returns it with its parts.
+        """Write a checkpoint, durably; returns it with references to its parts.
 
         Args:
             parts: all of them.
-            before: the room's last one, of the same session: parts whose stamp has not changed are not made again.
+            before: the last one of the same session: parts whose stamp has not changed are not made again.
 
         Raises:
-            OSError: the disk is full, or worse; the room's last checkpoint is as it was.
+            OSError: the disk is full or broken; the room's last checkpoint is unchanged.
         """
         folder = self._of(room)
         folder.mkdir(parents=True, exist_ok=True)
         known = {} if before is None else before.parts
-        refs = {part.name: self._piece(folder, part, known.get(part.name)) for part in parts}
+        refs = {part.name: self._write_part(folder, part, known.get(part.name)) for part in parts}
         saved = msgspec.structs.replace(checkpoint, parts=refs)
         self._list(folder, saved)
         return saved
 
     def amend(self, room: str, checkpoint: Checkpoint) -> None:
-        """Write a changed list of the same parts. Raises `OSError`."""
+        """Write a checkpoint with the same parts again. Raises `OSError`."""
         self._list(self._of(room), checkpoint)
 
     def newest(self, room: str) -> Checkpoint | None:
-        """The newest list that is whole, whatever its parts are."""
+        """The newest list that is complete; its parts may be damaged."""
         return next(self._lists(room), None)
 
     def load(self, room: str) -> Iterator[tuple[Checkpoint, dict[str, bytes]]]:
-        """The checkpoints of a room that are whole, newest first, with their parts by name."""
+        """The checkpoints of a room that are complete, newest first, with their parts by name."""
         for checkpoint in self._lists(room):
             with contextlib.suppress(CheckpointError):
-                yield checkpoint, {name: self._read(room, name, piece) for name, piece in checkpoint.parts.items()}
+                yield checkpoint, {name: self._read(room, name, ref) for name, ref in checkpoint.parts.items()}
 
     def load_timeline(self, room: str) -> TimelineChanged | None:
         """The timeline of a room with all thumbnails, as a `TimelineChanged`; None without a checkpoint."""
@@ -176,7 +172,7 @@ class Checkpoints:
         return None
 
     def frames(self, room: str) -> list[TimelineFrame]:
-        """The previews that are kept of the current branch, oldest first; none without a checkpoint."""
+        """The stored previews of the current branch, oldest first; none without a checkpoint."""
         for checkpoint in self._lists(room):
             with contextlib.suppress(CheckpointError):
                 shown = self.pictures(room, checkpoint, "frames")
@@ -190,40 +186,40 @@ class Checkpoints:
     def pictures(self, room: str, checkpoint: Checkpoint, kind: str) -> dict[int, bytes]:
         """The ``thumbnails`` or ``frames`` of a checkpoint, by moment. Raises `CheckpointError`."""
         found: dict[int, bytes] = {}
-        for name, piece in checkpoint.parts.items():
+        for name, ref in checkpoint.parts.items():
             if name.startswith(f"{kind}-"):
-                found |= msgspec.msgpack.decode(self._read(room, name, piece), type=dict[int, bytes])
+                found |= msgspec.msgpack.decode(self._read(room, name, ref), type=dict[int, bytes])
         return found
 
     def wipe(self, room: str) -> None:
-        """Remove all that is kept of a room."""
+        """Delete all checkpoints of a room."""
         shutil.rmtree(self._of(room), ignore_errors=True)
 
     def folders(self, rooms: Iterable[str]) -> list[Path]:
-        """The folders of rooms; not each of them has one."""
+        """Where rooms have their checkpoints, if they have any."""
         return [self._of(room) for room in rooms]
 
     def others(self, rooms: Iterable[str]) -> list[Path]:
-        """The folders that there are of other rooms than these."""
+        """The folders of all rooms but these."""
         there = {path for path in self._folder.iterdir() if path.is_dir()} if self._folder.is_dir() else set()
         return sorted(there - set(self.folders(rooms)))
 
     def set_aside(self, folders: Iterable[Path]) -> None:
-        """Take the names off folders, which is quick, until `clear` removes them. Raises `OSError`."""
+        """Rename folders, which is quick, for `clear` to delete. Raises `OSError`."""
         for folder in folders:
             with contextlib.suppress(FileNotFoundError):
-                folder.rename(self._folder / f"{ASIDE}{secrets.token_hex(8)}")
+                folder.rename(self._folder / f"{DELETED}{secrets.token_hex(8)}")
 
     def clear(self) -> None:
-        """Remove what was set aside, before a crash too."""
-        for folder in self._folder.glob(f"{ASIDE}*"):
+        """Delete what was set aside, also by a process that crashed."""
+        for folder in self._folder.glob(f"{DELETED}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _of(self, room: str) -> Path:
         plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", room)
         return self._folder / (room if plain else f"+{hashlib.sha256(room.encode()).hexdigest()}")
 
-    def _piece(self, folder: Path, part: Part, known: PartRef | None) -> PartRef:
+    def _write_part(self, folder: Path, part: Part, known: PartRef | None) -> PartRef:
         if known is not None and part.stamp and known.stamp == part.stamp and (folder / known.sha256).exists():
             return known
         data = part.make()
@@ -246,12 +242,12 @@ class Checkpoints:
         self._sweep(folder)
 
     def _sweep(self, folder: Path) -> None:
-        """Remove what belongs to no checkpoint that is kept."""
+        """Delete what belongs to none of the newest checkpoints."""
         lists = [path for _, path in _numbered(folder)]
-        wanted = {path.name for path in lists[:KEPT]}
-        for path in lists[:KEPT]:
+        wanted = {path.name for path in lists[:CHECKPOINTS_STORED]}
+        for path in lists[:CHECKPOINTS_STORED]:
             checkpoint = _decoded(path)
-            wanted |= {piece.sha256 for piece in checkpoint.parts.values()} if checkpoint else set()
+            wanted |= {ref.sha256 for ref in checkpoint.parts.values()} if checkpoint else set()
         for path in folder.iterdir():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
@@ -262,12 +258,12 @@ class Checkpoints:
             if checkpoint is not None:
                 yield checkpoint
 
-    def _read(self, room: str, name: str, piece: PartRef) -> bytes:
+    def _read(self, room: str, name: str, ref: PartRef) -> bytes:
         try:
-            data = (self._of(room) / piece.sha256).read_bytes()
+            data = (self._of(room) / ref.sha256).read_bytes()
         except OSError as error:
             raise CheckpointError(f"{name} of a checkpoint of room {room} cannot be read: {error}") from error
-        if hashlib.sha256(data).hexdigest() != piece.sha256:
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise CheckpointError(
                 f"{name} of a checkpoint of room {room} is damaged: its {len(data)} bytes have changed"
             )
@@ -275,7 +271,7 @@ class Checkpoints:
 
 
 def branch(moments: Sequence[MomentInfo], current: int | None) -> list[MomentInfo]:
-    """The moments that lead to the current one, the first one first."""
+    """The moments from the first one to the current one."""
     known = {moment.id: moment for moment in moments}
     led: list[MomentInfo] = []
     while current is not None and current in known:
@@ -285,10 +281,10 @@ def branch(moments: Sequence[MomentInfo], current: int | None) -> list[MomentInf
 
 
 def picture_parts(kind: str, pictures: Mapping[int, bytes]) -> list[Part]:
-    """The ``thumbnails`` or ``frames`` of moments as parts; pictures of a moment never change."""
+    """The ``thumbnails`` or ``frames`` of moments as parts; a moment's pictures never change."""
     parts: dict[str, dict[int, bytes]] = {}
     for moment, data in sorted(pictures.items()):
-        parts.setdefault(f"{kind}-{moment // SHOTS_A_PART}", {})[moment] = data
+        parts.setdefault(f"{kind}-{moment // PICTURES_A_PART}", {})[moment] = data
     return [
         Part(name=name, make=lambda shown=shown: msgspec.msgpack.encode(shown), stamp=" ".join(map(str, shown)))  # type: ignore[misc]
         for name, shown in parts.items()
@@ -303,7 +299,7 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _decoded(path: Path) -> Checkpoint | None:
-    """A list as it was written; None where it is not whole, or gone."""
+    """A checkpoint; None if its file is incomplete or gone."""
     try:
         data = path.read_bytes()
         match = _NAME.fullmatch(path.name)
@@ -314,7 +310,7 @@ def _decoded(path: Path) -> Checkpoint | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, and on disk when this returns. Raises `OSError`."""
+    """Write a file, which is complete and on disk when this returns, or not there. Raises `OSError`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -42,10 +44,18 @@ class LocalEngine(Engine):
     a worker dies is submitted to the next one; a run in whose steps a worker dies twice has failed.
     """
 
-    def __init__(self, options: WorkerOptions, worker: str = WORKER) -> None:
-        """Nothing starts yet; ``worker`` names a function ``module:name`` of (connection, options)."""
+    def __init__(
+        self, options: WorkerOptions, worker: str = WORKER, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Nothing starts yet.
+
+        Args:
+            worker: names a function ``module:name`` of (connection, options).
+            clock: by which workers hang, in seconds.
+        """
         self._options = options
         self._worker = worker
+        self._clock = clock
         self._supervisors: list[Supervisor] = []
         self._pending = PendingCommands()
         self._places: dict[str, Supervisor] = {}
@@ -66,7 +76,9 @@ class LocalEngine(Engine):
         names = devices(options.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
         threads = options.threads or share_of_cores(names)
         self._supervisors = [
-            Supervisor(replace(options, device=name, threads=threads), self._worker, self._receive, self._on_death)
+            Supervisor(
+                replace(options, device=name, threads=threads), self._worker, self._receive, self._on_death, self._clock
+            )
             for name in names
         ]
         info, *_ = await asyncio.gather(*(supervisor.start() for supervisor in self._supervisors))
@@ -145,13 +157,16 @@ class LocalEngine(Engine):
                 self._emit(failed.failed(reason))
         return self._pending.replay(rooms)
 
-    async def _watch(self) -> None:
+    def check_workers(self) -> None:
         """Kill workers that hang while running or reloading; what follows from that is `_on_death`."""
+        for supervisor in self._supervisors:
+            supervisor.check(busy=self._is_busy(supervisor))
+
+    async def _watch(self) -> None:
         hang = self._options.hang
         while hang:
             await asyncio.sleep(min(hang, LOAD_SECONDS) / 4)
-            for supervisor in self._supervisors:
-                supervisor.check(busy=self._is_busy(supervisor))
+            self.check_workers()
 
 
 def _combined(states: set[EngineState]) -> EngineState:

@@ -54,7 +54,8 @@ class Supervisor:
         options: of this device's worker.
         worker: names a function ``module:name`` of (connection, options).
         on_event: takes this supervisor and each event, also `Ready` after every start.
-        on_death: is told when the worker has died; returns the commands that the next one has to be sent first.
+        on_death: takes this supervisor and the death; returns the commands that the next worker is sent first.
+        clock: in seconds.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Supervisor:
         worker: str,
         on_event: Callable[[Supervisor, AnyEvent], None],
         on_death: Callable[[Supervisor, Death], list[AnyCommand]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = options.device
         self.state: EngineState = "starting"
@@ -70,6 +72,7 @@ class Supervisor:
         self.restarts = 0
         self._options, self._worker = options, worker
         self._on_event, self._on_death = on_event, on_death
+        self._clock = clock
         self._process: WorkerProcess | None = None
         self._loaded: asyncio.Future[ModelInfo] | None = None
         self._waiting: list[AnyCommand] = []
@@ -105,7 +108,7 @@ class Supervisor:
 
     def expect_steps(self) -> None:
         """It was idle and has something to do from now on: silence counts from now."""
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
 
     def check(self, *, busy: bool) -> None:
         """Kill a worker that has work, or has to load the model again, and was silent for too long.
@@ -114,7 +117,7 @@ class Supervisor:
         """
         if self._process is None or self._fault:
             return
-        silent, hang = time.monotonic() - self._heard_at, self._options.hang
+        silent, hang = self._clock() - self._heard_at, self._options.hang
         if self.state == "ready" and busy and silent > hang:
             self._fault = f"did nothing for {hang:g} s"
         elif self.state == "restarting" and silent > LOAD_SECONDS:
@@ -137,14 +140,14 @@ class Supervisor:
         self._fault, self._stepping = "", None
         process: WorkerProcess | None = None
         process = await WorkerProcess.spawn(self._worker, self._options, self._receive, lambda: self._died(process))
-        self._process, self._heard_at = process, time.monotonic()
+        self._process, self._heard_at = process, self._clock()
         waiting, self._waiting = self._waiting, []
         for command in waiting:
             process.send(command)
 
     def _receive(self, event: AnyEvent) -> None:
         assert self._loaded is not None
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
         match event:
             case Ready(model=model):
                 log.info("the worker of device %r is ready with model %s", self.device, model.name)
@@ -174,7 +177,7 @@ class Supervisor:
             self._loaded.set_exception(EngineError(message))
         if self.state == "starting":
             return  # the first start failed: `start` raises
-        settled = self.state == "ready" and time.monotonic() - self._ready_at >= SETTLED_SECONDS
+        settled = self.state == "ready" and self._clock() - self._ready_at >= SETTLED_SECONDS
         reason = self._fault or f"stopped (exit code {process.exitcode})"
         log.error("the worker %s of device %r %s and is restarted", process.pid, self.device, reason)
         suspect = None if self.state == "restarting" else self._stepping

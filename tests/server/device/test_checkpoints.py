@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from livedrag.server.device.checkpoints import KEPT, Checkpoint, Checkpoints, Part, SavedMoment, branch, picture_parts
+from livedrag.server.device.checkpoints import (
+    CHECKPOINTS_STORED,
+    Checkpoint,
+    Checkpoints,
+    Part,
+    SavedMoment,
+    branch,
+    picture_parts,
+)
 from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag
 
 DESIRED = DesiredState(
@@ -59,10 +67,10 @@ def test_a_part_whose_stamp_has_not_changed_is_not_made_again(checkpoints: Check
 
 
 def test_the_last_few_are_kept_with_their_parts_and_no_others(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    for number in range(KEPT + 3):
+    for number in range(CHECKPOINTS_STORED + 3):
         checkpoints.save("a", CHECKPOINT, [part("state", b"%d" % number)])
     assert [parts["state"] for _, parts in checkpoints.load("a")] == [b"4", b"3"]
-    assert len(files(tmp_path)) == 2 * KEPT
+    assert len(files(tmp_path)) == 2 * CHECKPOINTS_STORED
 
 
 @pytest.mark.parametrize("what", ["list", "part", "part is gone"])

@@ -1,4 +1,4 @@
-"""DeviceWorker over a small pipeline: who shares the device, who waits for a place, and what a full memory does."""
+"""DeviceWorker over a small pipeline: sharing the device, waiting for a place, and running out of memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from livedrag.server.device.engine import (
     UpdateRun,
 )
 from livedrag.server.document.protocol import Progress
-from tests.server.device.test_worker import PICTURE, SHORT, Told, a_worker, finish, fitted, later, start
+from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, fitted, later, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
@@ -32,8 +32,8 @@ LONG = {**SHORT, "max_iterations": 1000}
 
 
 @pytest.fixture
-def worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
-    with a_worker(small, told, checkpoints) as worker:
+def worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(small, events, checkpoints) as worker:
         yield worker
 
 
@@ -50,27 +50,27 @@ def prepare(worker: DeviceWorker, room: str) -> None:
     worker.obey(Prepare(picture=PICTURE, desired=desired_of(room, drags={})))
 
 
-def ended(told: Told) -> list[tuple[str, str]]:
-    return [(event.room, event.outcome) for event in told if isinstance(event, RunFinished)]
+def ended(events: Events) -> list[tuple[str, str]]:
+    return [(event.room, event.outcome) for event in events if isinstance(event, RunFinished)]
 
 
-def stages_of(told: Told, room: str) -> list[str]:
-    records = [record for record in told.records(Progress) if record.run == f"run-{room}"]
+def stages_of(events: Events, room: str) -> list[str]:
+    records = [record for record in events.records(Progress) if record.run == f"run-{room}"]
     return list(dict.fromkeys(record.stage for record in records))
 
 
-def whose(told: Told) -> list[str]:
+def turns(events: Events) -> list[str]:
     """The rooms in the order of their turns."""
-    return [event.room for event in told if isinstance(event, StepStarted)]
+    return [event.room for event in events if isinstance(event, StepStarted)]
 
 
 # Sharing -------------------------------------------------------------------------------------------------------------
 
 
-def test_eight_equal_rooms_get_the_same_time(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
+def test_eight_equal_rooms_get_the_same_time(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
     times: dict[str, float] = {}
     clock = itertools.accumulate(itertools.cycle([0.1, 0.3, 0.2]))  # no machine's, so that none can hiccup
-    with a_worker(small, told, checkpoints, sessions=8, clock=clock.__next__) as worker:
+    with a_worker(small, events, checkpoints, sessions=8, clock=clock.__next__) as worker:
         begin(worker, *"abcdefgh", settings=LONG)
         while min(times.values(), default=0.0) < 4:
             worker.advance()
@@ -79,113 +79,111 @@ def test_eight_equal_rooms_get_the_same_time(small: Diffusion, told: Told, check
     assert max(times.values()) / min(times.values()) <= 1.1, times
 
 
-def test_the_first_step_after_an_edit_goes_first(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
-    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+def test_the_first_step_after_an_edit_goes_first(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
+    with a_worker(small, events, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
         begin(worker, "a", "b", settings=LONG)
-        while not {"dragging"} <= set(stages_of(told, "a")) & set(stages_of(told, "b")):
+        while not {"dragging"} <= set(stages_of(events, "a")) & set(stages_of(events, "b")):
             worker.advance()
         for room in ("b", "a", "b"):
             worker.obey(UpdateRun(desired=desired_of(room, settings=LONG, seq=10)))
             worker.advance()
-            assert whose(told)[-1] == room
+            assert turns(events)[-1] == room
 
 
-def test_a_picture_is_prepared_when_nobody_needs_the_device(worker: DeviceWorker, told: Told) -> None:
+def test_a_picture_is_prepared_while_no_run_needs_the_device(worker: DeviceWorker, events: Events) -> None:
     prepare(worker, "b")
     begin(worker, "a")
-    while ("a", "exhausted") not in ended(told):
+    while ("a", "exhausted") not in ended(events):
         worker.advance()
-    turns = whose(told)
-    assert turns.count("b") <= len(turns) / 3
+    rooms = turns(events)
+    assert rooms.count("b") <= len(rooms) / 3
     while worker.busy:
         worker.advance()
-    assert told.events(PreparationProgress, "b")[-1].stage == "ready"
+    assert events.of(PreparationProgress, "b")[-1].stage == "ready"
 
 
 # Places --------------------------------------------------------------------------------------------------------------
 
 
-def test_who_finds_no_place_waits_is_told_how_long_and_gets_one(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+def test_a_room_without_a_place_waits_reports_how_long_and_gets_one(
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(small, told, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+    with a_worker(small, events, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
         begin(worker, *"abcd")
-        finish(worker, told)
-    assert [room for room, _ in ended(told)][:2] in (["a", "b"], ["b", "a"])
-    assert sorted(ended(told)) == [(room, "exhausted") for room in "abcd"]
-    queued = [record for record in told.records(Progress) if record.stage == "queued"]
+        finish(worker, events)
+    assert [room for room, _ in ended(events)][:2] in (["a", "b"], ["b", "a"])
+    assert sorted(ended(events)) == [(room, "exhausted") for room in "abcd"]
+    queued = [record for record in events.records(Progress) if record.stage == "queued"]
     assert [(record.run, record.step, record.steps) for record in queued[:2]] == [("run-c", 0, 2), ("run-d", 1, 2)]
     assert queued[0].seconds_left is None, "nothing is known of what a step takes"
     assert [record.step for record in queued if record.run == "run-d"][-1] == 0, "it moved up"
-    assert stages_of(told, "d")[0] == "queued"
+    assert stages_of(events, "d")[0] == "queued"
 
 
-def test_the_wait_is_estimated_once_steps_have_been_timed(worker: DeviceWorker, told: Told) -> None:
+def test_the_wait_is_estimated_once_steps_have_been_timed(worker: DeviceWorker, events: Events) -> None:
     begin(worker, "a")
-    finish(worker, told)
+    finish(worker, events)
     begin(worker, *"abcde", seq=10)
     worker.advance()
-    waits = {record.run: record.seconds_left for record in told.records(Progress) if record.stage == "queued"}
+    waits = {record.run: record.seconds_left for record in events.records(Progress) if record.stage == "queued"}
     first, third = waits["run-c"], waits["run-e"]
     assert first is not None
     assert third is not None
     assert 0 < first < third, "two get a place at once, the third when one of them has done"
 
 
-def test_a_run_that_waits_can_be_stopped(worker: DeviceWorker, told: Told) -> None:
+def test_a_run_that_waits_can_be_stopped(worker: DeviceWorker, events: Events) -> None:
     begin(worker, *"abc")
     worker.obey(Stop(room="c", run="run-c"))
-    assert ended(told) == [("c", "stopped")]
-    finish(worker, told)
-    assert len(ended(told)) == 3
+    assert ended(events) == [("c", "stopped")]
+    finish(worker, events)
+    assert len(ended(events)) == 3
 
 
-def test_a_preparation_leaves_its_place_to_a_run_and_goes_on_later(worker: DeviceWorker, told: Told) -> None:
+def test_a_preparation_leaves_its_place_to_a_run_and_goes_on_later(worker: DeviceWorker, events: Events) -> None:
     for room in ("a", "b"):
         prepare(worker, room)
-    while len(told.events(PreparationProgress, "b")) < 1:
+    while len(events.of(PreparationProgress, "b")) < 1:
         worker.advance()
     begin(worker, "c")
-    assert [event.room for event in told if isinstance(event, RunFinished)] == []
-    assert stages_of(told, "c") == []
-    finish(worker, told)
-    steps = [event.step for event in told.events(PreparationProgress, "b") if event.stage == "fitting"]
+    assert [event.room for event in events if isinstance(event, RunFinished)] == []
+    assert stages_of(events, "c") == []
+    finish(worker, events)
+    steps = [event.step for event in events.of(PreparationProgress, "b") if event.stage == "fitting"]
     assert steps == [1, 2], "it was fitted once"
-    assert {event.stage for room in "ab" for event in told.events(PreparationProgress, room)[-1:]} == {"ready"}
+    assert {event.stage for room in "ab" for event in events.of(PreparationProgress, room)[-1:]} == {"ready"}
 
 
-def test_who_asks_for_something_else_meanwhile_keeps_the_place(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
-) -> None:
-    with a_worker(small, told, checkpoints, sessions=1) as worker:
+def test_a_room_that_prepares_anew_keeps_its_place(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
+    with a_worker(small, events, checkpoints, sessions=1) as worker:
         prepare(worker, "a")
-        while not told.events(PreparationProgress, "a"):
+        while not events.of(PreparationProgress, "a"):
             worker.advance()
         prepare(worker, "b")
         worker.obey(Prepare(picture=PICTURE, desired=desired_of("a", drags={}, prompt="a field", seq=10)))
         for _ in range(100):
             worker.advance()
-    assert [told.events(PreparationProgress, room)[-1].stage for room in "ab"] == ["ready", "ready"]
+    assert [events.of(PreparationProgress, room)[-1].stage for room in "ab"] == ["ready", "ready"]
 
 
-def test_sessions_leave_when_they_hold_too_much(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
-    with a_worker(small, told, checkpoints, sessions=99) as worker:
+def test_sessions_leave_when_they_hold_too_much(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
+    with a_worker(small, events, checkpoints, sessions=99) as worker:
         begin(worker, "a")
-        finish(worker, told)
+        finish(worker, events)
         held = worker.stats.memory_bytes
-    told.clear()
-    with a_worker(small, told, checkpoints, sessions=99, memory=int(2.5 * held)) as worker:
+    events.clear()
+    with a_worker(small, events, checkpoints, sessions=99, memory=int(2.5 * held)) as worker:
         for room in "abc":
             begin(worker, room, seq=10)
-            finish(worker, told)
-        assert [event.room for event in told if isinstance(event, SessionReleased)] == ["a"]
+            finish(worker, events)
+        assert [event.room for event in events if isinstance(event, SessionReleased)] == ["a"]
         assert held < worker.stats.memory_bytes <= 2.5 * held
 
 
-def test_what_the_device_has_done_is_counted(worker: DeviceWorker, told: Told) -> None:
+def test_what_the_device_has_done_is_counted(worker: DeviceWorker, events: Events) -> None:
     begin(worker, "a")
-    finish(worker, told)
-    stats = [event.stats for event in told if isinstance(event, StatsReported)][-1]
+    finish(worker, events)
+    stats = [event.stats for event in events if isinstance(event, StatsReported)][-1]
     assert (stats.sessions, stats.running, stats.queued) == (1, 0, 0)
     assert stats.steps["fitting"] == 2
     assert stats.steps["dragging"] == 4
@@ -196,7 +194,7 @@ def test_what_the_device_has_done_is_counted(worker: DeviceWorker, told: Told) -
 
 
 def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
-    """The device has no memory left so many times in room b, of which the prompt tells."""
+    """The device has no memory left so many times, in rooms with the seed 1."""
     from livedrag.editor import DragSession
 
     iterate = DragSession._iterate
@@ -222,64 +220,64 @@ def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_a_full_memory_frees_idle_sessions_and_the_run_goes_on(
-    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, error: Exception
+    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     full(monkeypatch, 1, error)
-    with a_worker(small, told, checkpoints, sessions=9) as worker:
+    with a_worker(small, events, checkpoints, sessions=9) as worker:
         begin(worker, "a")
-        finish(worker, told)
+        finish(worker, events)
         begin(worker, "b", settings={**SHORT, "seed": 1})
-        finish(worker, told)
-    assert ended(told) == [("a", "exhausted"), ("b", "exhausted")]
-    assert next(event.room for event in told if isinstance(event, SessionReleased)) == "a"
-    assert fitted(told) == [1, 2, 1, 2], "what was prepared stays so"
+        finish(worker, events)
+    assert ended(events) == [("a", "exhausted"), ("b", "exhausted")]
+    assert next(event.room for event in events if isinstance(event, SessionReleased)) == "a"
+    assert fitted(events) == [1, 2, 1, 2], "what was prepared stays so"
 
 
 def test_a_memory_that_stays_full_fails_that_run_alone(
-    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full(monkeypatch, 2, torch.OutOfMemoryError("CUDA out of memory"))
-    with a_worker(small, told, checkpoints, sessions=9) as worker:
+    with a_worker(small, events, checkpoints, sessions=9) as worker:
         begin(worker, "a")
         begin(worker, "b", settings={**SHORT, "seed": 1})
-        finish(worker, told)
-        assert sorted(ended(told)) == [("a", "exhausted"), ("b", "failed")]
-        (failed,) = told.events(RunFinished, "b")
+        finish(worker, events)
+        assert sorted(ended(events)) == [("a", "exhausted"), ("b", "failed")]
+        (failed,) = events.of(RunFinished, "b")
         assert "not enough memory" in (failed.message or "")
-        told.clear()
+        events.clear()
         monkeypatch.undo()
         begin(worker, "b", seq=10, settings={**SHORT, "seed": 1})
-        finish(worker, told)
-    assert ended(told) == [("b", "exhausted")]
-    assert stages_of(told, "b") == ["loading", "dragging", "rendering"], "from its checkpoint"
+        finish(worker, events)
+    assert ended(events) == [("b", "exhausted")]
+    assert stages_of(events, "b") == ["loading", "dragging", "rendering"], "from its checkpoint"
 
 
 def test_an_unexpected_fault_fails_that_run_alone(
-    worker: DeviceWorker, told: Told, monkeypatch: pytest.MonkeyPatch
+    worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full(monkeypatch, 1, ZeroDivisionError("of this test"))
     begin(worker, "a")
     begin(worker, "b", settings={**SHORT, "seed": 1})
-    finish(worker, told)
-    assert sorted(ended(told)) == [("a", "exhausted"), ("b", "failed")]
-    assert "ZeroDivisionError: of this test" in (told.events(RunFinished, "b")[0].message or "")
+    finish(worker, events)
+    assert sorted(ended(events)) == [("a", "exhausted"), ("b", "failed")]
+    assert "ZeroDivisionError: of this test" in (events.of(RunFinished, "b")[0].message or "")
 
 
 def test_a_device_that_has_stopped_working_takes_the_worker_along(
-    worker: DeviceWorker, told: Told, monkeypatch: pytest.MonkeyPatch
+    worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full(monkeypatch, 1, RuntimeError("CUDA error: device-side assert triggered"))
     begin(worker, "b", settings={**SHORT, "seed": 1})
     with pytest.raises(RuntimeError, match="device-side assert"):
-        finish(worker, told)
-    assert ended(told) == [], "the engine asks for the run again, of another worker"
+        finish(worker, events)
+    assert ended(events) == [], "the engine asks for the run again, of another worker"
 
 
 # Previews ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_quality_of_previews_can_be_chosen(
-    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from livedrag.editor.drag import preview, session
 
@@ -293,7 +291,7 @@ def test_the_quality_of_previews_can_be_chosen(
 
     for module in (preview, session):  # whichever calls it
         monkeypatch.setattr(module, "decode_preview", note, raising=False)
-    with a_worker(small, told, checkpoints, quality="latent") as worker:
+    with a_worker(small, events, checkpoints, quality="latent") as worker:
         begin(worker, "a")
-        finish(worker, told)
+        finish(worker, events)
     assert qualities == {"latent"}

@@ -35,7 +35,7 @@ from tests.server.device.test_worker import (
     DESIRED,
     PICTURE,
     SHORT,
-    Told,
+    Events,
     a_worker,
     advance_to,
     finish,
@@ -52,30 +52,30 @@ AIMED = {"d1": PlacedDrag(handle=(30, 30), target=(60, 50))}
 
 
 @pytest.fixture
-def worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
-    with a_worker(small, told, checkpoints, every=2) as worker:
+def worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(small, events, checkpoints, every=2) as worker:
         yield worker
 
 
-def advance_until(worker: DeviceWorker, told: Told, iteration: int) -> None:
+def advance_until(worker: DeviceWorker, events: Events, iteration: int) -> None:
     """To an iteration of the run."""
-    while worker.busy and not any(points.iteration >= iteration for points in told.records(Points)):
+    while worker.busy and not any(points.iteration >= iteration for points in events.records(Points)):
         worker.advance()
 
 
-def latest(told: Told) -> TimelineChanged:
-    return told.events(TimelineChanged)[-1]
+def latest(events: Events) -> TimelineChanged:
+    return events.of(TimelineChanged)[-1]
 
 
 # The timeline --------------------------------------------------------------------------------------------------------
 
 
 def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
-    worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
 ) -> None:
     start(worker)
-    finish(worker, told)
-    kept = latest(told)
+    finish(worker, events)
+    kept = latest(events)
     assert [(moment.id, moment.parent, moment.iteration) for moment in kept.moments] == [
         (0, None, 0),
         (1, 0, 1),
@@ -83,11 +83,13 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
         (3, 2, 3),
     ]
     assert kept.current == 3
-    thumbnails = {id: data for event in told.events(TimelineChanged) for id, data in event.thumbnails.items()}
+    thumbnails = {id: data for event in events.of(TimelineChanged) for id, data in event.thumbnails.items()}
     assert sorted(thumbnails) == [moment.id for moment in kept.moments if moment.thumbnail]
     assert {0, 1} <= thumbnails.keys()
     assert Image.open(io.BytesIO(thumbnails[0])).size == (64, 43), "of the uploaded picture's shape"
-    assert sum(len(event.thumbnails) for event in told.events(TimelineChanged)) == len(thumbnails), "each is told once"
+    assert sum(len(event.thumbnails) for event in events.of(TimelineChanged)) == len(thumbnails), (
+        "each is reported once"
+    )
     on_disk = checkpoints.load_timeline("a")
     assert on_disk is not None
     assert (on_disk.moments, on_disk.current, on_disk.thumbnails) == (kept.moments, 3, thumbnails)
@@ -98,207 +100,227 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
     assert Image.open(io.BytesIO(shots[-1].data)).format == "WEBP"
 
 
-def test_going_back_during_a_run_branches_from_there(worker: DeviceWorker, told: Told) -> None:
+def test_going_back_during_a_run_branches_from_there(worker: DeviceWorker, events: Events) -> None:
     desired = later(settings={**SHORT, "max_iterations": 4})
     start(worker, desired)
-    advance_until(worker, told, 3)
-    there = told.records(Points)[0].handles["d1"]
+    advance_until(worker, events, 3)
+    there = events.records(Points)[0].handles["d1"]
     worker.obey(Seek(moment=1, desired=later(seq=10, settings=desired.settings)))
-    assert [(event.moment, event.tracked["d1"]) for event in told.events(SeekCompleted)] == [(1, there)]
-    ended = finish(worker, told)
+    assert [(event.moment, event.tracked["d1"]) for event in events.of(SeekCompleted)] == [(1, there)]
+    ended = finish(worker, events)
     assert (ended.outcome, ended.iterations) == ("exhausted", 3 + 4), "a branch has a whole budget of its own"
-    parents = {moment.id: moment.parent for moment in latest(told).moments}
+    parents = {moment.id: moment.parent for moment in latest(events).moments}
     assert (parents[2], parents[4]) == (1, 1)
-    assert told.events(CommandFailed) == []
+    assert events.of(CommandFailed) == []
 
 
-def test_going_back_while_the_result_is_rendered_drags_on(worker: DeviceWorker, told: Told) -> None:
+def test_going_back_while_the_result_is_rendered_drags_on(worker: DeviceWorker, events: Events) -> None:
     start(worker)
-    advance_to(worker, told, "rendering")
+    advance_to(worker, events, "rendering")
     worker.obey(Seek(moment=1, desired=later(seq=10)))
-    ended = finish(worker, told)
+    ended = finish(worker, events)
     assert (ended.outcome, ended.iterations) == ("exhausted", 6)
     assert ended.picture is not None
-    assert len(told.events(RunFinished)) == 1
+    assert len(events.of(RunFinished)) == 1
 
 
-def test_going_back_after_a_stop_renders_what_is_there(worker: DeviceWorker, told: Told) -> None:
+def test_going_back_after_a_stop_renders_what_is_there(worker: DeviceWorker, events: Events) -> None:
     start(worker)
-    advance_until(worker, told, 2)
+    advance_until(worker, events, 2)
     worker.obey(Stop(room="a", run="r1"))
     worker.obey(Seek(moment=1, desired=later(seq=10)))
-    ended = finish(worker, told)
+    ended = finish(worker, events)
     assert (ended.outcome, ended.iterations, ended.picture is None) == ("stopped", 2, False)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_an_idle_room_goes_back_and_the_next_run_goes_on_from_there(
-    small: Diffusion, told: Told, checkpoints: Checkpoints, on_disk: bool
+    small: Diffusion, events: Events, checkpoints: Checkpoints, on_disk: bool
 ) -> None:
-    with a_worker(small, told, checkpoints, sessions=1) as worker:
+    with a_worker(small, events, checkpoints, sessions=1) as worker:
         start(worker)
-        finish(worker, told)
-        there = told.records(Points)[0].handles["d1"]
+        finish(worker, events)
+        there = events.records(Points)[0].handles["d1"]
         if on_disk:
             start(worker, later(room="b"))
-            finish(worker, told)
-        told.clear()
+            finish(worker, events)
+        events.clear()
         worker.obey(Seek(moment=1, desired=later(seq=10)))
         assert not worker.busy
-        assert [(event.moment, event.tracked) for event in told.events(SeekCompleted)] == [(1, {"d1": there})]
-        assert latest(told).current == 1
+        assert [(event.moment, event.tracked) for event in events.of(SeekCompleted)] == [(1, {"d1": there})]
+        assert latest(events).current == 1
         start(worker, later(seq=11), "r2")
-        finish(worker, told)
-    assert told.stages() == ["loading", "dragging", "rendering"]
-    assert {moment.id: moment.parent for moment in latest(told).moments}[4] == 1
+        finish(worker, events)
+    assert events.stages() == ["loading", "dragging", "rendering"]
+    assert {moment.id: moment.parent for moment in latest(events).moments}[4] == 1
 
 
-def test_what_the_room_has_changed_meanwhile_stays_so(worker: DeviceWorker, told: Told) -> None:
+def test_what_the_room_has_changed_meanwhile_stays_so(worker: DeviceWorker, events: Events) -> None:
     start(worker)
-    finish(worker, told)
+    finish(worker, events)
     drags = {"d2": PlacedDrag(handle=(50, 20), target=(60, 20), handle_version=9)}
     worker.obey(Seek(moment=1, desired=later(seq=10, drags=drags)))
-    assert told.events(SeekCompleted)[0].tracked == {"d2": pytest.approx((50, 20))}
+    assert events.of(SeekCompleted)[0].tracked == {"d2": pytest.approx((50, 20))}
 
 
-def test_a_moment_that_is_not_kept_is_complained_of(worker: DeviceWorker, told: Told) -> None:
+def test_an_unknown_moment_is_refused(worker: DeviceWorker, events: Events) -> None:
     worker.obey(Seek(moment=7, desired=DESIRED))
     start(worker)
-    finish(worker, told)
+    finish(worker, events)
     worker.obey(Seek(moment=8, desired=DESIRED))
-    complaints = told.events(CommandFailed)
+    complaints = events.of(CommandFailed)
     assert [complaint.moment for complaint in complaints] == [7, 8]
     assert [f"moment {complaint.moment} is not" in complaint.message for complaint in complaints] == [True, True]
-    assert told.events(SeekCompleted) == []
+    assert events.of(SeekCompleted) == []
 
 
-def test_moments_of_a_picture_prepared_anew_have_new_names(worker: DeviceWorker, told: Told) -> None:
+def test_moments_of_a_picture_prepared_anew_have_new_names(worker: DeviceWorker, events: Events) -> None:
     start(worker)
-    finish(worker, told)
+    finish(worker, events)
     start(worker, later(prompt="a field"), "r2")
-    finish(worker, told)
-    assert [moment.id for moment in latest(told).moments] == [4, 5, 6, 7], "browsers keep what the others looked like"
+    finish(worker, events)
+    assert [moment.id for moment in latest(events).moments] == [4, 5, 6, 7], "browsers keep what the others looked like"
 
 
 # Going on from checkpoints -------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_run_goes_on_where_its_last_checkpoint_is(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
     desired = later(settings={**SHORT, "max_iterations": 7})
-    with a_worker(small, told, checkpoints, every=2) as killed:
+    with a_worker(small, events, checkpoints, every=2) as killed:
         start(killed, desired)
-        advance_until(killed, told, 5)
-    told.clear()
-    with a_worker(small, told, checkpoints, every=2) as worker:
+        advance_until(killed, events, 5)
+    events.clear()
+    with a_worker(small, events, checkpoints, every=2) as worker:
         aimed = later(seq=10, settings=desired.settings, drags=AIMED)
         worker.obey(Start(run="r1", picture=PICTURE, desired=aimed, resume=True))
-        ended = finish(worker, told)
-    assert told.stages() == ["loading", "dragging", "rendering"]
-    assert (told.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
-    assert told.events(CommandFailed) == []
+        ended = finish(worker, events)
+    assert events.stages() == ["loading", "dragging", "rendering"]
+    assert (events.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
+    assert events.of(CommandFailed) == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_interrupted_run_keeps_its_count_when_the_picture_is_prepared_first(
+    small: Diffusion, events: Events, checkpoints: Checkpoints, leaves: bool
+) -> None:
+    desired = later(settings={**SHORT, "max_iterations": 7})
+    with a_worker(small, events, checkpoints, every=2) as killed:
+        start(killed, desired)
+        advance_until(killed, events, 5)
+    with a_worker(small, events, checkpoints, sessions=1, every=2) as worker:
+        worker.obey(Prepare(picture=PICTURE, desired=desired))
+        work(worker)
+        if leaves:
+            start(worker, later(room="b"), "another")
+            finish(worker, events)
+        events.clear()
+        worker.obey(Start(run="r1", picture=PICTURE, desired=desired, resume=True))
+        ended = finish(worker, events)
+    assert (events.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
 
 
 def test_a_run_that_had_ended_but_for_its_picture_makes_no_further_iteration(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(small, told, checkpoints) as killed:
+    with a_worker(small, events, checkpoints) as killed:
         start(killed)
-        advance_to(killed, told, "rendering")
-    told.clear()
-    with a_worker(small, told, checkpoints) as worker:
+        advance_to(killed, events, "rendering")
+    events.clear()
+    with a_worker(small, events, checkpoints) as worker:
         worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        ended = finish(worker, told)
+        ended = finish(worker, events)
     assert (ended.iterations, ended.outcome, ended.picture is None) == (3, "exhausted", False)
 
 
 def test_another_run_begins_where_the_last_one_left_the_content(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(small, told, checkpoints) as before:
+    with a_worker(small, events, checkpoints) as before:
         start(before)
-        left = finish(before, told).tracked
-    told.clear()
-    with a_worker(small, told, checkpoints) as worker:
+        left = finish(before, events).tracked
+    events.clear()
+    with a_worker(small, events, checkpoints) as worker:
         start(worker, later(), "r2")
-        ended = finish(worker, told)
-    assert told.stages() == ["loading", "dragging", "rendering"]
-    assert (told.records(Points)[0].iteration, ended.iterations) == (1, 3)
-    assert told.records(Points)[0].handles["d1"] == pytest.approx(left["d1"], abs=8)
+        ended = finish(worker, events)
+    assert events.stages() == ["loading", "dragging", "rendering"]
+    assert (events.records(Points)[0].iteration, ended.iterations) == (1, 3)
+    assert events.records(Points)[0].handles["d1"] == pytest.approx(left["d1"], abs=8)
 
 
 def test_a_checkpoint_of_another_picture_or_prompt_is_none(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(small, told, checkpoints) as before:
+    with a_worker(small, events, checkpoints) as before:
         start(before)
-        finish(before, told)
-    told.clear()
-    with a_worker(small, told, checkpoints) as worker:
+        finish(before, events)
+    events.clear()
+    with a_worker(small, events, checkpoints) as worker:
         start(worker, later(prompt="a field"), "r2")
-        finish(worker, told)
-    assert "fitting" in told.stages()
+        finish(worker, events)
+    assert "fitting" in events.stages()
 
 
 def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
-    small: Diffusion, told: Told, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(small, told, checkpoints) as killed:
+    with a_worker(small, events, checkpoints) as killed:
         start(killed)
-        advance_to(killed, told, "fitting")
-    with a_worker(small, told, checkpoints) as worker:
+        advance_to(killed, events, "fitting")
+    with a_worker(small, events, checkpoints) as worker:
         worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        assert finish(worker, told).outcome == "exhausted"
-    assert fitted(told) == [1, 1, 2]
+        assert finish(worker, events).outcome == "exhausted"
+    assert fitted(events) == [1, 1, 2]
 
 
 def test_a_long_fitting_is_kept_as_it_goes(
-    small: Diffusion, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from livedrag.server.device import stages as module
 
     monkeypatch.setattr(module, "PREPARATION_SAVE_SECONDS", 0.0)
-    with a_worker(small, told, checkpoints) as killed:
+    with a_worker(small, events, checkpoints) as killed:
         start(killed)
-        advance_to(killed, told, "fitting")
-    with a_worker(small, told, checkpoints) as worker:
+        advance_to(killed, events, "fitting")
+    with a_worker(small, events, checkpoints) as worker:
         worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        assert finish(worker, told).outcome == "exhausted"
-    assert fitted(told) == [1, 2]
+        assert finish(worker, events).outcome == "exhausted"
+    assert fitted(events) == [1, 2]
 
 
-def test_a_rewind_survives_the_worker(small: Diffusion, told: Told, checkpoints: Checkpoints) -> None:
-    with a_worker(small, told, checkpoints) as before:
+def test_a_rewind_survives_the_worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
+    with a_worker(small, events, checkpoints) as before:
         start(before)
-        finish(before, told)
+        finish(before, events)
         before.obey(ResetSession(room="a"))
-    told.clear()
-    with a_worker(small, told, checkpoints) as worker:
+    events.clear()
+    with a_worker(small, events, checkpoints) as worker:
         start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), handle_version=4)}), "r2")
-        finish(worker, told)
-    assert told.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
+        finish(worker, events)
+    assert events.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
 
 
-def test_a_full_disk_is_told_once_and_the_run_goes_on(
-    worker: DeviceWorker, told: Told, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_reported_once_and_the_run_goes_on(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     start(worker)
-    assert finish(worker, told).outcome == "exhausted"
-    (complaint,) = told.events(CommandFailed)
+    assert finish(worker, events).outcome == "exhausted"
+    (complaint,) = events.of(CommandFailed)
     assert "No space left on device" in complaint.message
     assert checkpoints.newest("a") is None
 
 
-def test_a_forgotten_room_is_on_disk_and_a_wiped_one_is_not(
-    worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+def test_a_released_room_is_on_disk_and_a_wiped_one_is_not(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
 ) -> None:
     start(worker)
-    advance_until(worker, told, 1)
+    advance_until(worker, events, 1)
     worker.obey(ReleaseSession(room="a"))
     assert not worker.busy
     kept = checkpoints.newest("a")
@@ -306,18 +328,18 @@ def test_a_forgotten_room_is_on_disk_and_a_wiped_one_is_not(
     assert (kept.run, kept.iterations) == ("r1", 1)
     worker.obey(ReleaseSession(room="a", wipe=True))
     assert checkpoints.newest("a") is None
-    assert told.events(RunFinished) == []
+    assert events.of(RunFinished) == []
 
 
-def test_a_session_of_version_0_1_goes_on(small: Diffusion, told: Told, tmp_path: Path) -> None:
+def test_a_session_of_version_0_1_goes_on(small: Diffusion, events: Events, tmp_path: Path) -> None:
     shutil.copytree(WRITTEN_BY_0_1, tmp_path / "checkpoints")
     settings = {**SHORT, "lora_rank": 1, "seed": 1, "max_iterations": 2}
-    with a_worker(small, told, Checkpoints(tmp_path / "checkpoints")) as worker:
+    with a_worker(small, events, Checkpoints(tmp_path / "checkpoints")) as worker:
         start(worker, later(settings=settings), "r2")
-        ended = finish(worker, told)
-    assert told.stages() == ["loading", "dragging", "rendering"], "it was prepared already"
+        ended = finish(worker, events)
+    assert events.stages() == ["loading", "dragging", "rendering"], "it was prepared already"
     assert (ended.outcome, ended.iterations) == ("exhausted", 2)
-    parents = {moment.id: moment.parent for moment in latest(told).moments}
+    parents = {moment.id: moment.parent for moment in latest(events).moments}
     assert parents[4] == 1, "it was at the first moment"
 
 
@@ -333,55 +355,55 @@ def work(worker: DeviceWorker) -> None:
         worker.advance()
 
 
-def test_a_run_finds_the_picture_prepared(worker: DeviceWorker, told: Told, checkpoints: Checkpoints) -> None:
+def test_a_run_finds_the_picture_prepared(worker: DeviceWorker, events: Events, checkpoints: Checkpoints) -> None:
     prepare(worker)
     work(worker)
-    steps = [(event.stage, event.step, event.steps) for event in told.events(PreparationProgress)]
+    steps = [(event.stage, event.step, event.steps) for event in events.of(PreparationProgress)]
     assert steps[:2] == [("fitting", 1, 2), ("fitting", 2, 2)]
     assert steps[-1][0] == "ready"
     assert checkpoints.newest("a") is not None
     start(worker)
-    assert finish(worker, told).outcome == "exhausted"
-    assert told.stages() == ["loading", "dragging", "rendering"]
+    assert finish(worker, events).outcome == "exhausted"
+    assert events.stages() == ["loading", "dragging", "rendering"]
 
 
-def test_a_run_takes_over_what_was_prepared_so_far(worker: DeviceWorker, told: Told) -> None:
+def test_a_run_takes_over_what_was_prepared_so_far(worker: DeviceWorker, events: Events) -> None:
     prepare(worker)
     worker.advance()
     start(worker)
-    finish(worker, told)
-    assert fitted(told) == [2]
+    finish(worker, events)
+    assert fitted(events) == [2]
 
 
 def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
-    small: Diffusion, worker: DeviceWorker, told: Told, checkpoints: Checkpoints
+    small: Diffusion, worker: DeviceWorker, events: Events, checkpoints: Checkpoints
 ) -> None:
     start(worker)
-    finish(worker, told)
-    told.clear()
+    finish(worker, events)
+    events.clear()
     prepare(worker, seq=10, prompt="a field")
     assert not worker.busy
-    with a_worker(small, told, checkpoints) as another:
+    with a_worker(small, events, checkpoints) as another:
         prepare(another, seq=10, prompt="a field")
         assert not another.busy
-    assert {event.stage for event in told.events(PreparationProgress)} == {"failed"}, "nothing fits that prompt"
-    told.clear()
+    assert {event.stage for event in events.of(PreparationProgress)} == {"failed"}, "nothing fits that prompt"
+    events.clear()
     prepare(worker, seq=11)
     work(worker)
-    assert [event.stage for event in told.events(PreparationProgress)] == ["ready"], "the session fits as it is"
+    assert [event.stage for event in events.of(PreparationProgress)] == ["ready"], "the session fits as it is"
     kept = checkpoints.newest("a")
     assert kept is not None
     assert len(kept.moments) == 4
 
 
-def test_a_preparation_that_fails_says_so(worker: DeviceWorker, told: Told) -> None:
+def test_a_preparation_that_fails_says_so(worker: DeviceWorker, events: Events) -> None:
     prepare(worker, mask=b"no picture")
     work(worker)
-    assert [event.stage for event in told.events(PreparationProgress)] == ["failed"]
+    assert [event.stage for event in events.of(PreparationProgress)] == ["failed"]
 
 
-def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, told: Told) -> None:
+def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, events: Events) -> None:
     prepare(worker)
     worker.obey(UpdateRun(desired=later(seq=3)))
     work(worker)
-    assert told.events(PreparationProgress)[-1].stage == "ready"
+    assert events.of(PreparationProgress)[-1].stage == "ready"
