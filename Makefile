@@ -2,11 +2,13 @@
 #   PYTHON    the Python (3.11 or newer) that the virtual environment is made with
 #   PIP_ARGS  more arguments for pip, for example an index that has the smaller CPU build of torch
 #   HOST PORT where `make run` listens
+#   WORKERS   how many processes `make test` runs tests in
 
 PYTHON ?= python3
 PIP_ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
+WORKERS ?= 2
 
 PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
@@ -37,8 +39,8 @@ check: install ## lint, format and type checks, Python and front end
 test: install ## all tests but the long ones, with coverage of this process
 	$(PY) -m tests.chromium
 	$(NPM) test
-	HF_HUB_OFFLINE=1 $(PY) -m coverage run -m pytest -m "not long and not gpu" --durations=25
-	$(PY) -m coverage report --skip-covered
+	$(PYTEST) -m "not long and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 \
+		--cov --cov-report=term:skip-covered
 
 # pytest exits with 5 if no test is marked so.
 test-long: install ## the tests that take minutes

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from tests.quiet import QuietEngine
     from tests.server.device.test_worker import Events
 
+THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+"""Of torch in this process: the cores are shared among pytest's workers."""
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
 ROOT = Path(__file__).resolve().parent.parent
+# How long one example takes says more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
+
 START_SECONDS = 300.0
 """On a machine that does much else, importing torch alone takes more than a minute."""
 
@@ -43,7 +54,7 @@ def model() -> Diffusion:
 
     from livedrag.editor import Diffusion
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(THREADS)
     return Diffusion.load("builtin")
 
 
@@ -55,13 +66,26 @@ def samples() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    """A tiny pipeline with random weights, for tests in which it does not matter what moves."""
-    from livedrag.editor import Diffusion
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline with random weights on disk, for tests in which it does not matter what moves."""
     from tests.pipelines import write_pipeline
 
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("small") / "model")), device="cpu")
+    return write_pipeline(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Diffusion:
+    """That pipeline, loaded once; tests must leave it as they found it."""
+    from livedrag.editor import Diffusion
+
+    return Diffusion.load(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small(tiny: Diffusion) -> Diffusion:
+    """The same by another name."""
+    return tiny
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.long
 def test_it_measures_everything(tmp_path: Path) -> None:
     numbers = tmp_path / "bench.json"
     command = [sys.executable, "-m", "tests.bench", "--tiny", "--json", str(numbers)]

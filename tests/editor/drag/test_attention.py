@@ -13,12 +13,6 @@ from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.attention import controlled, controlled_layers, recording
 from livedrag.editor.drag.snapshot import Snapshot
 from livedrag.editor.models.ddim import ddim_step
-from tests.pipelines import write_pipeline
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
 
 
 class TwoRows:

@@ -34,11 +34,6 @@ SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
 DRAG = Drag(Point(30, 40), Point(90, 60))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
-
-
 def picture(width: int = 128, height: int = 128) -> Image.Image:
     levels = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(levels).resize((width, height))

@@ -13,7 +13,6 @@ from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
 from tests.conftest import ROOT
-from tests.pipelines import write_pipeline
 
 SHORT = {
     "lora_steps": 4,
@@ -23,16 +22,6 @@ SHORT = {
     "max_iterations": 6,
     "reference_control": True,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pipeline(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def tiny(folder: Path) -> Diffusion:
-    return Diffusion.load(str(folder), device="cpu")
 
 
 def picture() -> Image.Image:
@@ -85,7 +74,7 @@ def test_the_run_after_a_restore_is_the_run_without_it(
 
 
 def test_in_another_process_too(
-    tiny: Diffusion, folder: Path, uninterrupted: tuple[torch.Tensor, bytes, object], tmp_path: Path
+    tiny: Diffusion, tiny_folder: Path, uninterrupted: tuple[torch.Tensor, bytes, object], tmp_path: Path
 ) -> None:
     """From everywhere in the run: fitting (0 to 4), inverting (5 to 8), dragging (9 to 14), rendering (15 and 20)."""
     session = begin(tiny)
@@ -97,7 +86,7 @@ def test_in_another_process_too(
     session.close()
     code = (
         "import sys; from pathlib import Path; import torch\n"
-        "from editor import Diffusion, DragSession\n"
+        "from livedrag.editor import Diffusion, DragSession\n"
         "from tests.editor.drag.test_snapshot import end_of, picture\n"
         "torch.set_num_threads(int(sys.argv[3]))\n"
         "model = Diffusion.load(sys.argv[1], device='cpu')\n"
@@ -105,7 +94,7 @@ def test_in_another_process_too(
         "    latent, result, _ = end_of(DragSession.restore(model, picture(), taken.read_bytes()))\n"
         "    taken.with_suffix('.ended').write_bytes(latent.numpy().tobytes() + result)\n"
     )
-    arguments = [folder, tmp_path, torch.get_num_threads()]
+    arguments = [tiny_folder, tmp_path, torch.get_num_threads()]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=ROOT)
     latent, result, _ = uninterrupted
     ended = {path.stem: path.read_bytes() for path in tmp_path.glob("*.ended")}

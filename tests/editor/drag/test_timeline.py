@@ -10,7 +10,6 @@ from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
 from livedrag.editor.drag.timeline import MOST_MOMENTS, Timeline
-from tests.pipelines import write_pipeline
 
 LATENT = torch.zeros(1, 4, 8, 8)
 SIZE = LATENT.numel() * 2
@@ -70,11 +69,6 @@ def test_a_moment_that_is_not_there_is_said() -> None:
     timeline.add(0, {}, LATENT)
     with pytest.raises(EditorError, match="moment 7 is not on the timeline"):
         timeline[7]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
 
 
 def test_seeking_goes_back_and_branches(tiny: Diffusion) -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from livedrag.editor import Diffusion, DragSession, DragSettings
 from livedrag.editor.fitting.augmentation import warped_copy
-from tests.pipelines import write_pipeline
 
 
 def test_copies_are_the_picture_bent_and_its_edges_stay() -> None:
@@ -23,11 +21,6 @@ def test_copies_are_the_picture_bent_and_its_edges_stay() -> None:
     # The first two channels say where content came from: the third must be what is there.
     expected = torch.sin(3 * copies[:, 0] * copies[:, 1])
     torch.testing.assert_close(copies[:, 2], expected, atol=0.05, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
 
 
 def fitted(model: Diffusion, copies: int) -> torch.Tensor:

@@ -8,12 +8,6 @@ import torch
 
 from livedrag.editor import Diffusion, NumericalError
 from livedrag.editor.fitting.lora import Lora
-from tests.pipelines import write_pipeline
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    return Diffusion.load(str(write_pipeline(tmp_path_factory.mktemp("tiny") / "model")), device="cpu")
 
 
 def make_lora(
