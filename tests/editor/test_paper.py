@@ -223,7 +223,7 @@ def test_other_numbers_and_a_point_that_has_arrived(tiny: Tiny) -> None:
     assert_agrees(*both(tiny(OLD), noise_picture(128, 128), drags, half_mask(128, 128), numbers=numbers))
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True], ids=["free", "masked"])
 def test_the_built_in_model(samples: Path, masked: bool) -> None:
     picture = Image.open(samples / "teddy-bear.png").convert("RGB")
     drags = [Drag(Point(62, 150), Point(40, 110))]

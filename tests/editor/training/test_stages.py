@@ -210,6 +210,7 @@ def test_the_autoencoder_learns_a_little_at_once(shapes: Collection) -> None:
     assert stage.sheet(training.averaged).size == (8 * 128, 128)  # four above four
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_denoiser_learns_a_little_at_once(
     shapes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
@@ -230,6 +231,7 @@ def test_the_denoiser_learns_a_little_at_once(
     assert again.step == 12
 
 
+@pytest.mark.long
 def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path: Path) -> None:
     vae = new_autoencoder().eval()
 
@@ -359,6 +361,7 @@ def quick() -> Diffusion:
     return model
 
 
+@pytest.mark.long
 def test_the_report_has_all_figures_and_pictures(quick: Diffusion, shapes: Collection, tmp_path: Path) -> None:
     emojis = [replace(emoji, caption=f"{emoji.caption}, {index}") for index in range(4) for emoji in shapes.emojis]
     many = Collection(emojis, np.concatenate([shapes._pictures] * 4))
@@ -377,6 +380,7 @@ def test_the_report_has_all_figures_and_pictures(quick: Diffusion, shapes: Colle
             assert sheet.width == (8 * 160 if name.startswith("drags") else 1024)
 
 
+@pytest.mark.long
 def test_searching_keeps_what_is_best(quick: Diffusion, shapes: Collection) -> None:
     trials = make_trials(shapes, [0], 1)
     best = search(quick, trials, {"lora_steps": (1,), "latent_lr": (1e-5, 0.5)})
