@@ -118,6 +118,7 @@ class Settings:
     generation_guidance: float = number(GUIDANCE, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
     session_days: float = number(180.0, exclusive=True)  # cookies unused for so long are forgotten
     metrics: bool = True  # whether /metrics answers
+    metrics_token: str = ""  # required for /metrics, as a bearer token; empty: the password, if there is one
     sessions: int = number(16, 1)  # on a device; the one idle longest is unloaded first
     memory: int = number(0)  # bytes of the sessions on a device; 0: no limit
     threads: int = number(0)  # of each device worker; 0: the cores, divided among the workers
@@ -136,7 +137,7 @@ class Settings:
     rate_signals: Rate = Rate(200, 600)  # pings, acknowledged frames and all other messages
     # Of one address, which many people may share:
     rate_connections: Rate = Rate(10, 400)
-    rate_entries: Rate = Rate(2, 200)  # attempts with a secret or a password
+    rate_entries: Rate = Rate(2, 200)  # attempts to enter, once the password is right
     rate_rooms: Rate = Rate(1, 100)
     rate_generations: Rate = Rate(1, 30)
     rate_requests: Rate = Rate(100, 1000)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.document.protocol import (
     VERSION,
     AddDrag,
@@ -45,7 +45,7 @@ class OpenRoom:
 
     async def join(self, **changes: Any) -> RoomSession:
         fields = {name: getattr(self.hello, name) for name in self.hello.__struct_fields__}
-        session = await self.registry.join(self.id, Hello(**{**fields, **changes}), Outbox(), Visitor())
+        session = await self.registry.join(self.id, Hello(**{**fields, **changes}), Outbox(), Caller())
         self.sessions.append(session)
         return session
 

@@ -1,7 +1,7 @@
-"""Limits: how often somebody may do something. Token buckets per person and per address; no I/O, the clock is given.
+"""Rate limits: token buckets per person and per address. No I/O; the clock is a parameter.
 
-A bucket holds as many tokens as may be spent at once and refills at a steady rate, so that coming back with a queue of
-edits made offline is fine, and going on like that is not.
+A bucket holds as many tokens as may be spent at once, and refills at a steady rate: sending a queue of edits that were
+made offline is fine, continuing at that speed is not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Literal
 from livedrag.server.errors import ServiceError
 from livedrag.server.settings import Rate, Settings
 
-MOST_BUCKETS = 10_000
-"""Of one kind, after which those that are full again are forgotten."""
+MAX_BUCKETS = 10_000
+"""Of one kind; beyond that, full ones are forgotten."""
 
 AddressAction = Literal["connect", "enter", "create", "generate", "request", "message"]
 
@@ -32,7 +32,7 @@ PERSON_LIMITS: Mapping[str, str] = {
     "presence": "rate_presence",
     "name": "rate_presence",
 }
-"""The setting that limits a type of message; all others together share ``rate_signals``."""
+"""The setting that limits each type of message; all others share ``rate_signals``."""
 ADDRESS_LIMITS: Mapping[AddressAction, str] = {
     "connect": "rate_connections",
     "enter": "rate_entries",
@@ -47,25 +47,25 @@ WHAT: Mapping[str, str] = {
     "rate_presence": "cursor messages",
     "rate_signals": "signals",
     "rate_connections": "connections from one address",
-    "rate_entries": "tries to enter from one address",
+    "rate_entries": "attempts to enter from one address",
     "rate_rooms": "new rooms from one address",
-    "rate_generations": "pictures from words from one address",
+    "rate_generations": "generated pictures from one address",
     "rate_requests": "requests from one address",
     "rate_messages": "messages from one address",
 }
-"""What people are told that there are too many of."""
+"""What each setting limits, in the words of error messages."""
 
 
 class RateLimited(ServiceError):
-    """Too much, too fast: ``setting`` names the limit, and after ``seconds`` it is no longer exceeded."""
+    """A rate limit was exceeded: ``setting`` names it, and after ``seconds`` it no longer is."""
 
     def __init__(self, setting: str, rate: Rate, seconds: float) -> None:
-        least = max(0.1, math.ceil(seconds * 10) / 10)
+        retry = max(0.1, math.ceil(seconds * 10) / 10)
         super().__init__(
             429,
             "slow_down",
-            f"too many {WHAT[setting]}: {rate.per_second:g} a second work, {rate.burst:g} at once; "
-            f"try again in {least:g} s",
+            f"too many {WHAT[setting]}: {rate.per_second:g} per second and {rate.burst:g} at once are allowed; "
+            f"try again in {retry:g} s",
         )
         self.setting = setting
         self.seconds = seconds
@@ -78,7 +78,7 @@ class RateLimited(ServiceError):
 
 @dataclass(slots=True)
 class Bucket:
-    """``tokens`` there were at the time ``at``, in seconds."""
+    """It had ``tokens`` at the time ``at``, in seconds."""
 
     tokens: float
     at: float
@@ -108,51 +108,41 @@ class Buckets:
         bucket.tokens -= 1.0
         return 0.0
 
-    def wait(self, key: str, now: float) -> float:
-        """What `take` would return; spends nothing."""
-        bucket = self._buckets.get(key)
-        if self.rate.unlimited or bucket is None:
-            return 0.0
-        return max(0.0, 1.0 - self._tokens(bucket, now)) / self.rate.per_second
-
     def _tokens(self, bucket: Bucket, now: float) -> float:
         return min(self.rate.burst, bucket.tokens + max(0.0, now - bucket.at) * self.rate.per_second)
 
     def _forget_full(self, now: float) -> None:
-        """A full bucket and none are the same; keys come from outside, so they must not pile up."""
-        if len(self._buckets) >= MOST_BUCKETS:
+        """Keys come from outside, so they must not pile up; a full bucket and none are the same."""
+        if len(self._buckets) >= MAX_BUCKETS:
             self._buckets = {
                 key: bucket for key, bucket in self._buckets.items() if self._tokens(bucket, now) < self.rate.burst
             }
 
 
 class RateLimits:
-    """All limits of one server."""
+    """The rate limits of one server."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets = {name: Buckets(getattr(settings, name)) for name in WHAT}
 
     def check_person(self, person: str, message: str) -> None:
-        """Count a message of some type from a person. Raises `RateLimited`, and then does not count it."""
+        """Count a message of some type from a person. Raises `RateLimited`, without counting it."""
         self._check(PERSON_LIMITS.get(message, "rate_signals"), person)
 
     def check_address(self, address: str, action: AddressAction) -> None:
-        """Count what comes from an address. Raises `RateLimited`, and then does not count it."""
+        """Count an action of an address. Raises `RateLimited`, without counting it."""
         self._check(ADDRESS_LIMITS[action], network_of(address))
-
-    def wait_address(self, address: str, action: AddressAction) -> None:
-        """Raise `RateLimited` where `check_address` would; counts nothing."""
-        buckets = self._buckets[ADDRESS_LIMITS[action]]
-        _refuse(ADDRESS_LIMITS[action], buckets.rate, buckets.wait(network_of(address), self._clock()))
 
     def _check(self, setting: str, key: str) -> None:
         buckets = self._buckets[setting]
-        _refuse(setting, buckets.rate, buckets.take(key, self._clock()))
+        seconds = buckets.take(key, self._clock())
+        if seconds:
+            raise RateLimited(setting, buckets.rate, seconds)
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the /64 that one household is given, in which addresses cost nothing."""
+    """What counts as one address: for IPv6 the /64 network, within which anyone has as many addresses as they like."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -162,8 +152,3 @@ def network_of(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
-
-
-def _refuse(setting: str, rate: Rate, seconds: float) -> None:
-    if seconds:
-        raise RateLimited(setting, rate, seconds)

@@ -8,7 +8,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from livedrag.server.access.credentials import BYTES, Credentials, PasswordRequired, Visitor
+from livedrag.server.access.credentials import SECRET_BYTES, Credentials
+from livedrag.server.access.password import Caller, PasswordRequired
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
 from livedrag.server.document.members import (
     AccessDenied,
@@ -27,7 +28,8 @@ from livedrag.server.rooms.background import log_failure
 from livedrag.server.rooms.outbox import Disconnect
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.rooms.session import RoomSession
-from livedrag.server.storage import Store, StoreError
+from livedrag.server.storage import CookieSession, Store, StoreError
+from livedrag.server.storage.errors import DiskFull
 
 log = logging.getLogger(__name__)
 
@@ -52,69 +54,62 @@ class Admission:
 
     # The password ----------------------------------------------------------------------------------------------------
 
-    async def check_password(self, visitor: Visitor) -> None:
-        """Raise `PasswordRequired` unless the visitor has given the server's password, or there is none."""
-        session = await self._credentials.holder(visitor.cookie)
-        if not await self._credentials.has_passed(session):
-            self._try_password(visitor)
+    async def check_password(self, caller: Caller) -> CookieSession | None:
+        """Raise `PasswordRequired` unless the caller has given the server's password; returns their session."""
+        session = await self._credentials.find_session(caller.cookie)
+        await self._credentials.check_password(caller, session)
+        return session
 
-    async def give_cookie(self, visitor: Visitor) -> str:
-        """The visitor's cookie, or a new one, with access to the server. Raises `PasswordRequired`."""
-        session = await self._credentials.holder(visitor.cookie)
-        passed = await self._credentials.has_passed(session)
-        if not passed:
-            self._try_password(visitor)
-        cookie = visitor.cookie
+    async def give_cookie(self, caller: Caller) -> str:
+        """The caller's cookie, or a new one, with access to the server. Raises `PasswordRequired`, `RateLimited`."""
+        session = await self.check_password(caller)
+        self._limits.check_address(caller.address, "enter")
+        return (await self._authenticate(caller, session))[0]
+
+    async def _authenticate(self, caller: Caller, session: CookieSession | None) -> tuple[str, CookieSession]:
+        cookie = caller.cookie
         if session is None:
-            cookie, session = await self._credentials.new_holder()
-        if not passed:
-            await self._credentials.let_pass(session)
-        return cookie
-
-    def _try_password(self, visitor: Visitor) -> None:
-        if visitor.password and not visitor.counted:
-            self._limits.wait_address(visitor.address, "enter")  # or passwords could be guessed at the rate of requests
-        if self._credentials.is_password(visitor.password):
-            return
-        if not visitor.password:
-            raise PasswordRequired("this server has a password: enter it first, or send it as Livedrag-Password")
-        if not visitor.counted:
-            self._limits.check_address(visitor.address, "enter")
-        raise PasswordRequired("wrong password: ask the operator of this server")
+            cookie, session = await self._credentials.create_session()
+        if not await self._credentials.is_authenticated(session):
+            await self._credentials.authenticate(session)
+        return cookie, session
 
     # Entering --------------------------------------------------------------------------------------------------------
 
-    async def enter(self, room_id: str, visitor: Visitor, secret: str) -> tuple[str, Role, str]:
+    async def enter(self, room_id: str, caller: Caller, secret: str) -> tuple[str, Role, str]:
         """Give the holder of a cookie access to a room; returns the cookie (maybe a new one), the role and a ticket.
 
         Raises:
             PasswordRequired: the server's password is missing or wrong.
             UnknownRoom: there is no such room.
+            RateLimited: too many attempts from one address.
             AccessDenied: the secret does not open the room.
         """
-        await self.check_password(visitor)
+        session = await self.check_password(caller)
+        self._limits.check_address(caller.address, "enter")
         room = await self._open(room_id)
-        if await self._credentials.holder(visitor.cookie) is None:
+        if session is None:
             _link(room, secret)  # no cookie without access
-        cookie = await self.give_cookie(visitor)
-        session = await self._credentials.holder(cookie)
-        assert session is not None
+        cookie, session = await self._authenticate(caller, session)
         room = await self._open(room_id)  # it may have been closed and opened again meanwhile
         member, link = room.members.admit(session.person, secret, time.time())
-        if link is not None:
-            await asyncio.wrap_future(self._store.save_link(room_id, link))
-        await asyncio.wrap_future(self._store.save_member(room_id, member))
+        try:
+            if link is not None:
+                await asyncio.wrap_future(self._store.save_link(room_id, link))
+            await asyncio.wrap_future(self._store.save_member(room_id, member))
+        except DiskFull as error:  # rooms can still be viewed, exported and deleted
+            log.error("a member was not saved: %s", error, extra={"room": room_id})
         assert member.role is not None
-        return cookie, member.role, self._credentials.issue(room_id, session.person)
+        return cookie, member.role, self._credentials.issue_ticket(room_id, session.person)
 
-    async def visit(self, room_id: str, visitor: Visitor, secret: str) -> tuple[LiveRoom, str]:
+    async def visit(self, room_id: str, caller: Caller, secret: str) -> tuple[LiveRoom, str]:
         """The room and the person of an HTTP request. Raises like `enter`."""
-        await self.check_password(visitor)
+        session = await self.check_password(caller)
         room = await self._open(room_id)
-        session = await self._credentials.holder(visitor.cookie) if not secret else None
+        session = session if not secret else None
         if session is None and not secret:
             raise WrongSecret(f"room {room_id!r} needs its secret: send 'Authorization: Bearer <secret>', or enter it")
-        name = visitor.name or "script"
+        name = caller.name or "script"
         room = await self._open(room_id)  # it may have been closed and opened again meanwhile
         person = session.person if session is not None else _script(room, secret, name)
         member = self._admit(room, person, secret)
@@ -122,10 +117,10 @@ class Admission:
             room.rename(person, name)
         return room, person
 
-    async def admit(self, room_id: str, hello: Hello, visitor: Visitor) -> tuple[LiveRoom, Member]:
+    async def admit(self, room_id: str, hello: Hello, caller: Caller) -> tuple[LiveRoom, Member]:
         """The room and the member of a new connection. Raises `Disconnect`."""
         try:
-            person = await self._identify(room_id, hello, visitor)
+            person = await self._identify(room_id, hello, caller)
             room = await self._open(room_id)
             if person is None:
                 person = _script(room, hello.secret, hello.name.strip())
@@ -145,15 +140,14 @@ class Admission:
             text = f"the server cannot read or save its data: {error}"
             raise _disconnect(Close.GOING_AWAY, "not_saved", text) from None
 
-    async def _identify(self, room_id: str, hello: Hello, visitor: Visitor) -> str | None:
+    async def _identify(self, room_id: str, hello: Hello, caller: Caller) -> str | None:
         """The holder of a ticket or a cookie; None for a script. Only then may the answer say whether a room exists."""
         if hello.ticket is not None:
-            person = self._credentials.redeem(hello.ticket, room_id)
+            person = self._credentials.redeem_ticket(hello.ticket, room_id)
             if person is None:
                 raise WrongSecret("this ticket was used already or has expired: enter the room again")
             return person
-        await self.check_password(visitor)
-        session = await self._credentials.holder(visitor.cookie)
+        session = await self.check_password(caller)
         return session.person if session is not None else None
 
     def _admit(self, room: LiveRoom, person: str, secret: str) -> Member:
@@ -198,7 +192,7 @@ class Admission:
 
 def new_link(role: Role) -> tuple[Link, str]:
     """A link and its secret."""
-    secret = secrets.token_urlsafe(BYTES)
+    secret = secrets.token_urlsafe(SECRET_BYTES)
     return Link(secrets.token_urlsafe(6), digest(secret), role, time.time()), secret
 
 

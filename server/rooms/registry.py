@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Callable
 from types import TracebackType
 
-from livedrag.server.access.credentials import Credentials, Visitor
+from livedrag.server.access.credentials import Credentials
+from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyEvent, Engine, ReleaseSession, WorkerRestarted, WorkerRestarting
@@ -199,15 +200,15 @@ class RoomRegistry:
 
     # Sessions --------------------------------------------------------------------------------------------------------
 
-    async def join(self, room_id: str, hello: Hello, outbox: Outbox, visitor: Visitor) -> RoomSession:
+    async def join(self, room_id: str, hello: Hello, outbox: Outbox, caller: Caller) -> RoomSession:
         """Open a session in a room, which gets the document, or what it has missed. Raises `Disconnect`."""
         try:
-            room, member = await self.admission.admit(room_id, hello, visitor)
+            room, member = await self.admission.admit(room_id, hello, caller)
         except Disconnect as disconnect:
             if isinstance(disconnect.__cause__, RateLimited):
                 self.metrics.rejects.labels(disconnect.__cause__.setting).inc()
             raise
-        return room.join(member, hello, outbox, visitor.address)
+        return room.join(member, hello, outbox, caller.address)
 
     async def disconnect_all(self) -> None:
         """The server stops: ask all clients to reconnect later, and wait until they have gone."""

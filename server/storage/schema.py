@@ -14,6 +14,7 @@ import msgspec
 
 from livedrag.server.document.members import Link
 from livedrag.server.document.protocol import Edited, Ended, Raster, Role
+from livedrag.server.storage.errors import StoreError
 from livedrag.server.storage.queries import load_room, put_link
 from livedrag.server.storage.saved import new_instance, references
 
@@ -76,10 +77,6 @@ CREATE INDEX files_by_content ON files (sha256);
 """
 
 
-class NoDatabase(Exception):
-    """There is no database, or an empty one."""
-
-
 def open_database(path: Path, *, create: bool = True, exclusive: bool = False) -> sqlite3.Connection:
     """Open the database and bring it up to date.
 
@@ -88,11 +85,11 @@ def open_database(path: Path, *, create: bool = True, exclusive: bool = False) -
         exclusive: keep other processes, such as backups, from reading it; it then needs no shared memory file.
 
     Raises:
-        NoDatabase: there is none and ``create`` is false.
+        StoreError: there is none, or an empty one, and ``create`` is false.
         sqlite3.Error, msgspec.MsgspecError: it is in use, damaged, or from a newer livedrag; it is left as it was.
     """
     if not create and not (path.exists() and path.stat().st_size):
-        raise NoDatabase
+        raise _no_database(path)
     database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         if exclusive:
@@ -104,7 +101,7 @@ def open_database(path: Path, *, create: bool = True, exclusive: bool = False) -
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"schema {version} is from a newer livedrag, this one knows {SCHEMA_VERSION}")
         if version == 0 and not create:
-            raise NoDatabase
+            raise _no_database(path)
         if version == 0:
             _create_tables(database)
         elif version < SCHEMA_VERSION:
@@ -117,6 +114,13 @@ def open_database(path: Path, *, create: bool = True, exclusive: bool = False) -
         database.close()
         raise
     return database
+
+
+def _no_database(path: Path) -> StoreError:
+    return StoreError(
+        f"{str(path.parent)!r} has pictures or checkpoints of rooms, but {path.name} is missing or empty: restore it "
+        "from a backup. To start without rooms, move the folders 'pictures' and 'checkpoints' away"
+    )
 
 
 def _create_tables(database: sqlite3.Connection) -> None:

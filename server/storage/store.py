@@ -27,7 +27,7 @@ from livedrag.server.storage.disk import DirectoryLock, DiskSpace
 from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
 from livedrag.server.storage.pictures import Pictures
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, new_room
-from livedrag.server.storage.schema import NoDatabase, open_database
+from livedrag.server.storage.schema import open_database
 from livedrag.server.storage.writer import Writer, then
 
 log = logging.getLogger(__name__)
@@ -78,11 +78,6 @@ class Store:
         create = not self.pictures.names() and not self._checkpoints.others(())
         try:
             return open_database(path, create=create)
-        except NoDatabase:
-            raise StoreError(
-                f"{str(self.folder)!r} has pictures or checkpoints of rooms, but {DATABASE} is missing or empty: "
-                "restore it from a backup. To start without rooms, move the folders 'pictures' and 'checkpoints' away"
-            ) from None
         except sqlite3.OperationalError as error:
             if not is_full(error):
                 raise

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from starlette.requests import HTTPConnection, Request
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import AddressAction
 from livedrag.server.document.members import RANKS
 from livedrag.server.document.protocol import Role
@@ -46,14 +46,14 @@ def context_of(connection: HTTPConnection) -> Context:
     return context
 
 
-def visitor_of(connection: HTTPConnection) -> Visitor:
+def caller_of(connection: HTTPConnection) -> Caller:
     """Who sends a request. In a handshake a cookie counts only beside an Origin, which browsers always send.
 
     `SecurityMiddleware` has checked that the Origin is allowed.
     """
     headers = connection.headers
     trusted = connection.scope["type"] == "http" or "origin" in headers
-    return Visitor(
+    return Caller(
         address=address_of(connection),
         cookie=connection.cookies.get(context_of(connection).cookie_name, "") if trusted else "",
         password=unquote(headers.get("livedrag-password", "")),  # quoted: headers are not Unicode
@@ -68,7 +68,7 @@ def check_rate(request: Request, action: AddressAction) -> None:
 
 async def check_password(request: Request) -> None:
     """Raise `PasswordRequired` unless the request has the server's password, or there is none."""
-    await context_of(request).registry.admission.check_password(visitor_of(request))
+    await context_of(request).registry.admission.check_password(caller_of(request))
 
 
 async def enter(request: Request, least: Role = "viewer") -> tuple[LiveRoom, str]:
@@ -76,7 +76,7 @@ async def enter(request: Request, least: Role = "viewer") -> tuple[LiveRoom, str
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     bearer = secret.strip() if scheme.lower() == "bearer" else ""
     admission = context_of(request).registry.admission
-    live, person = await admission.visit(request.path_params["room"], visitor_of(request), bearer)
+    live, person = await admission.visit(request.path_params["room"], caller_of(request), bearer)
     role = live.members.role(person) or "viewer"
     if RANKS[role] < RANKS[least]:
         texts = {

@@ -12,7 +12,7 @@ import logging
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.document.protocol import (
     VERSION,
@@ -28,7 +28,7 @@ from livedrag.server.document.protocol import (
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.session import RoomSession
-from livedrag.server.web.context import context_of, visitor_of
+from livedrag.server.web.context import caller_of, context_of
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ async def connect(websocket: WebSocket) -> None:
     context = context_of(websocket)
     connection = Connection(websocket, context.registry)
     try:
-        context.registry.limits.check_address(connection.visitor.address, "connect")
+        context.registry.limits.check_address(connection.caller.address, "connect")
     except RateLimited as error:
         context.registry.metrics.rejects.labels(error.setting).inc()
         await connection.refuse(Close.TOO_MANY, "too_many", str(error))
@@ -56,7 +56,7 @@ class Connection:
     """A WebSocket of one client to one room."""
 
     def __init__(self, websocket: WebSocket, registry: RoomRegistry) -> None:
-        self.visitor: Visitor = visitor_of(websocket)
+        self.caller: Caller = caller_of(websocket)
         self._websocket = websocket
         self._registry = registry
         self._room: str = websocket.path_params["room"]
@@ -106,7 +106,7 @@ class Connection:
     async def _converse(self, hello: Hello) -> None:
         """Read and write until either ends; raises how it ended."""
         outbox = Outbox(self._registry.metrics)
-        session = await self._registry.join(self._room, hello, outbox, self.visitor)
+        session = await self._registry.join(self._room, hello, outbox, self.caller)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(outbox.dismissed(), name="dismissed")

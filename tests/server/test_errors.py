@@ -7,7 +7,7 @@ import builtins
 
 import pytest
 
-from livedrag.server.access.credentials import PasswordRequired
+from livedrag.server.access.password import PasswordRequired
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.document.members import NotAllowed, PersonRemoved, WrongSecret
 from livedrag.server.errors import ServiceError, UnknownRoom

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -90,3 +91,24 @@ def test_every_limit_that_somebody_meets_is_counted(tmp_path: Path) -> None:
         found = samples(request(address, "GET", "/metrics").decode())
     assert found['livedrag_rejects_total{reason="rate_rooms"}'] == 2
     assert found['livedrag_rejects_total{reason="rate_entries"}'] == 1
+
+
+def test_metrics_ask_for_the_token_or_the_password(tmp_path: Path) -> None:
+    def refused(address: str, **headers: str) -> int:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            request(address, "GET", "/metrics", None, given)
+        except RequestFailed as error:
+            return error.status
+        return 0
+
+    with quiet_server(tmp_path / "a", password="open sesame") as (address, _):
+        assert refused(address) == 401
+        assert refused(address, Livedrag_Password="sesame") == 401
+        assert refused(address, Livedrag_Password=quote("open sesame")) == 0
+    with quiet_server(tmp_path / "b", password="open sesame", metrics_token="t") as (address, _):
+        assert refused(address, Livedrag_Password=quote("open sesame")) == 401
+        assert refused(address, Authorization="Bearer T") == 401
+        assert refused(address, Authorization="Bearer t") == 0
+    with quiet_server(tmp_path / "c") as (address, _):
+        assert refused(address) == 0

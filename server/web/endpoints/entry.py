@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from livedrag.server.web.body import read_json
-from livedrag.server.web.context import check_rate, context_of, visitor_of
+from livedrag.server.web.context import caller_of, context_of
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,21 +21,19 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 async def give_password(request: Request) -> Response:
     """Exchange the server's password for a cookie."""
-    check_rate(request, "enter")
     entry = await read_json(request, Entry)
-    visitor = replace(visitor_of(request), password=entry.password, counted=True)
-    cookie = await context_of(request).registry.admission.give_cookie(visitor)
+    caller = replace(caller_of(request), password=entry.password)
+    cookie = await context_of(request).registry.admission.give_cookie(caller)
     return _with_cookie(Response(status_code=204), request, cookie)
 
 
 async def enter_room(request: Request) -> Response:
     """Exchange a link's secret for a cookie, which opens the room from then on, and a ticket for one connection."""
-    check_rate(request, "enter")
     entry = await read_json(request, Entry)
-    visitor = visitor_of(request)
-    visitor = replace(visitor, password=entry.password or visitor.password, counted=True)
+    caller = caller_of(request)
+    caller = replace(caller, password=entry.password or caller.password)
     admission = context_of(request).registry.admission
-    cookie, role, ticket = await admission.enter(request.path_params["room"], visitor, entry.secret)
+    cookie, role, ticket = await admission.enter(request.path_params["room"], caller, entry.secret)
     return _with_cookie(JSONResponse({"role": role, "ticket": ticket}), request, cookie)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import CONTENT_TYPE
 from livedrag.server.version import version
-from livedrag.server.web.context import context_of
+from livedrag.server.web.context import check_password, context_of
 
 
 async def health(request: Request) -> Response:
@@ -28,10 +30,15 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Counters, in the text format of Prometheus."""
+    """All metrics in Prometheus' text format, for those who have the token or, without one, the server's password."""
     context = context_of(request)
     if not context.settings.metrics:
         raise ServiceError(404, "no_metrics", "this server shows no metrics (LIVEDRAG_METRICS)")
+    token = context.settings.metrics_token
+    if not token:
+        await check_password(request)
+    elif not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
+        raise ServiceError(401, "token", "send 'Authorization: Bearer <token>', the token of LIVEDRAG_METRICS_TOKEN")
     return Response(
         context.registry.metrics.text(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     )

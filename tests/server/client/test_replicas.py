@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.client.replica import Replica
 from livedrag.server.document.fold import fold
 from livedrag.server.document.protocol import (
@@ -291,7 +291,7 @@ class Replicas(RuleBasedStateMachine):
         hello = somebody.replica.hello(secret=self.secret, name=somebody.name)
         said = decode_client(encode(hello))
         assert isinstance(said, Hello)
-        somebody.session = await self.registry.join(self.room, said, somebody.outbox, Visitor())
+        somebody.session = await self.registry.join(self.room, said, somebody.outbox, Caller())
 
     async def _leave(self, somebody: Somebody) -> None:
         if somebody.session is not None:

@@ -274,7 +274,7 @@ def test_too_many_and_too_fast_are_refused(tmp_path: Path) -> None:
         assert quiet.refused("GET", f"/api/generations/{first}")[0] == 404
         status, reason, message = quiet.refused("POST", "/api/generations", {"prompt": "a cat"})
         assert (status, reason) == (429, "slow_down")
-        assert "pictures from words" in message
+        assert "generated pictures" in message
         metrics = request(address, "GET", "/metrics").decode()
         assert "\nlivedrag_generations 2.0\n" in metrics
         assert 'livedrag_generations_total{outcome="done"} 1.0' in metrics

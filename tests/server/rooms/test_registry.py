@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.device.engine import ReleaseSession, RunFinished, Start, WorkerRestarted, WorkerRestarting
 from livedrag.server.document.protocol import VERSION, Close, Edit, EngineReport, Hello, MoveDrag, StartRun
 from livedrag.server.errors import UnknownRoom
@@ -83,7 +83,7 @@ def test_unused_rooms_are_deleted_but_never_while_someone_is_in(tmp_path: Path) 
     async def scenario() -> None:
         async with open_registry(tmp_path, room_days=1) as (registry, engine, clock):
             used, hello = await new_room(registry)
-            await registry.join(used, hello, Outbox(), Visitor())
+            await registry.join(used, hello, Outbox(), Caller())
             unused, _ = await new_room(registry)
             await settle(registry, clock)
             clock.advance(DAY - HOUSEKEEPING_SECONDS)
@@ -105,15 +105,15 @@ def test_a_full_disk_asks_to_reconnect_later_but_a_cookie_still_opens_the_room(
     async def scenario() -> None:
         async with open_room(tmp_path) as opened:
             registry = opened.registry
-            cookie = await registry.admission.give_cookie(Visitor())
-            await registry.admission.enter(opened.id, Visitor(cookie=cookie), opened.hello.secret)
+            cookie = await registry.admission.give_cookie(Caller())
+            await registry.admission.enter(opened.id, Caller(cookie=cookie), opened.hello.secret)
             monkeypatch.setattr("livedrag.server.access.credentials.TOUCH_SECONDS", -1.0)
             with monkeypatch.context() as patched:
                 patched.setattr(registry.store, "save_session", disk_full)
-                await registry.join(opened.id, Hello(version=VERSION), Outbox(), Visitor(cookie=cookie))
+                await registry.join(opened.id, Hello(version=VERSION), Outbox(), Caller(cookie=cookie))
             monkeypatch.setattr(registry.store, "find_session", disk_full)
             with pytest.raises(Disconnect, match="disk full") as caught:
-                await registry.join(opened.id, opened.hello, Outbox(), Visitor(cookie="unknown yet"))
+                await registry.join(opened.id, opened.hello, Outbox(), Caller(cookie="unknown yet"))
             assert (caught.value.code, caught.value.error.reason) == (Close.GOING_AWAY, "not_saved")
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from livedrag.server.access.credentials import Visitor
+from livedrag.server.access.password import Caller
 from livedrag.server.device.engine import Prepare, Start, Stop, UpdateRun
 from livedrag.server.document.protocol import (
     AddStroke,
@@ -114,7 +114,7 @@ def test_an_interrupted_run_continues_from_its_checkpoint_under_its_own_id(tmp_p
         async with open_registry(tmp_path) as (registry, engine, clock):
             room = await registry.open(room_id)
             again = Hello(version=hello.version, secret=hello.secret, since=2, of=room.log.instance)
-            session = await registry.join(room_id, again, Outbox(), Visitor())
+            session = await registry.join(room_id, again, Outbox(), Caller())
             (snapshot,) = [message for message in received(session) if isinstance(message, Snapshot)]
             assert snapshot.document.run is not None
             assert (snapshot.document.run.id, snapshot.document.run.interrupted) == (run, True)
@@ -140,7 +140,7 @@ def test_a_start_that_was_not_saved_leaves_an_interrupted_run_interrupted(
 
     async def second(room_id: str, hello: Hello) -> None:
         async with open_registry(tmp_path) as (registry, engine, clock):
-            session = await registry.join(room_id, hello, Outbox(), Visitor())
+            session = await registry.join(room_id, hello, Outbox(), Caller())
             with monkeypatch.context() as patched:
                 patched.setattr(registry.store, "append", disk_full)
                 send(session, StartRun(op_id="refused"))

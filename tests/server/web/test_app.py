@@ -517,15 +517,34 @@ def test_a_malformed_entry_is_refused(address: str, room: NewRoom, body: bytes, 
     assert quoted in str(caught.value)
 
 
-def test_passwords_cannot_be_guessed_quickly(tmp_path: Path) -> None:
-    with quiet_server(tmp_path, password="open sesame", rate_entries=Rate(0.001, 3)) as (address, _):
-        guesser = Visitor(address, **{"Livedrag-Password": "guess"})
-        guesses = [guesser.ask("GET", "/api/rooms/none/picture")[0] for _ in range(5)]
-        assert guesses == [401, 401, 401, 429, 429]
-        assert guesser.enter(NewRoom("none", "", ""), password="open sesame")[0] == 429
-        lucky = Visitor(address, **{"Livedrag-Password": "open sesame"})
-        assert lucky.ask("GET", "/api/rooms/none/picture")[0] == 429, "or guessing would go on, and be told"
-        assert Visitor(address).ask("GET", "/api/rooms/none/picture")[0] == 401, "who does not guess is not held up"
+def test_passwords_cannot_be_guessed_quickly_and_the_right_one_is_never_locked_out(tmp_path: Path) -> None:
+    with quiet_server(tmp_path, password="open sesame", rate_entries=Rate(0.001, 4)) as (address, _):
+        headers = {"Livedrag-Password": "open sesame"}
+        room = create_room(address, png(), password="open sesame")
+        trusted = Visitor(address)
+        assert trusted.ask("POST", "/api/password", {"password": "open sesame"})[0] == 204
+
+        def guess(number: int) -> int:
+            guesser = Visitor(address, **{"Livedrag-Password": f"guess {number}"})
+            if number % 2:
+                return guesser.ask("GET", "/api/rooms/none/picture")[0]
+            return guesser.enter(NewRoom("none", "", ""), password=f"guess {number}")[0]
+
+        began = time.monotonic()
+        assert [guess(number) for number in range(9)] == [401] * 9
+        took = time.monotonic() - began
+        assert took > 0.1 + 0.2 + 0.4 + 0.8, "five are free, and each further one waits twice as long"
+        with ThreadPoolExecutor(30) as guessers:
+            began = time.monotonic()
+            guesses = [guessers.submit(guess, number) for number in range(30)]
+            bearer = Visitor(address, Authorization=f"Bearer {room.secret}", **headers)
+            assert trusted.enter(room, room.secret)[0] == 200
+            assert Visitor(address).ask("GET", "/api/rooms/none/picture")[0] == 401
+            assert time.monotonic() - began < 3, "those who do not guess are not held up"
+            assert bearer.ask("GET", f"/api/rooms/{room.id}/picture")[0] == 200, "from the guessers' address"
+            assert Visitor(address).enter(room, room.secret, password="open sesame")[0] == 200
+            assert {future.result() for future in guesses} == {401}
+            assert time.monotonic() - began > 5, "many at once are no way around the delay"
     with quiet_server(tmp_path, password="open sesame", rate_entries=Rate(0.001, 1)) as (address, _):
         assert Visitor(address).ask("POST", "/api/password", {"password": "open sesame"})[0] == 204
 
@@ -906,7 +925,7 @@ def test_who_comes_through_a_trusted_proxy_is_who_it_says(tmp_path: Path) -> Non
 def test_too_much_is_refused_with_when_to_come_back(tmp_path: Path) -> None:
     with quiet_server(tmp_path, rate_rooms=Rate(0.01, 1), rate_requests=Rate(0.01, 5)) as (address, _):
         create_room(address, png())
-        with pytest.raises(RequestFailed, match=r"too many new rooms from one address: 0\.01 a second work") as caught:
+        with pytest.raises(RequestFailed, match=r"too many new rooms from one address: 0\.01 per second") as caught:
             create_room(address, png())
         assert (caught.value.status, caught.value.reason) == (429, "slow_down")
         for _ in range(3):

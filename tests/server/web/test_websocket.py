@@ -749,7 +749,7 @@ def test_too_many_edits_are_refused_and_too_many_signals_end_the_connection(tmp_
                 for number in range(2):
                     await ada.edit(SetPrompt(prompt=str(number)))
                 with pytest.raises(
-                    OperationRejected, match=r"too many edits: 0\.01 a second work, 2 at once"
+                    OperationRejected, match=r"too many edits: 0\.01 per second and 2 at once"
                 ) as caught:
                     await ada.edit(SetPrompt(prompt="x"))
                 assert caught.value.reason == "slow_down"
@@ -770,7 +770,7 @@ def test_too_many_edits_are_refused_and_too_many_signals_end_the_connection(tmp_
         codes = [asyncio.run(closed_with(address, f"/ws/{room.id}", hello, b"\xc1"))[1] for _ in range(2)]
         fault, code = asyncio.run(closed_with(address, f"/ws/{room.id}"))
         assert (codes, code, fault.reason) == ([4400, 4400], 4409, "too_many")
-        assert "too many connections from one address: 0.01 a second work, 4 at once" in fault.message
+        assert "too many connections from one address: 0.01 per second and 4 at once" in fault.message
 
 
 def test_who_does_not_take_what_is_reliable_is_let_go() -> None:
