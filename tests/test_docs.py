@@ -83,3 +83,11 @@ def test_only_files_that_exist_are_named(name: str) -> None:
     for path in set(re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)) - BUILT:
         places = [ROOT / folder / path for folder in ("", "server", "editor", "frontend", "frontend/src", "tests")]
         assert any(place.exists() for place in places), path
+
+
+def test_the_architecture_names_only_classes_and_methods_that_exist() -> None:
+    text = FENCE.sub("", (ROOT / "docs" / "architecture.md").read_text())
+    sources = "".join(path.read_text() for folder in ("server", "editor") for path in (ROOT / folder).rglob("*.py"))
+    for owner, method in re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.(\w+))?`", text):
+        assert re.search(rf"^class {owner}\b", sources, re.MULTILINE), owner
+        assert not method or re.search(rf"def {method}\(", sources), f"{owner}.{method}"
