@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from livedrag.server.document.checks import Refused, check_operation, check_restore
 from livedrag.server.document.fold import fold
 from livedrag.server.document.history import Change, History, Property, shortest
+from livedrag.server.document.memory import MAX_HELD_POINTS, MAX_KNOWN, TARGET_POINTS, horizon, strokes_of
 from livedrag.server.document.protocol import (
     XY,
     AddDrag,
@@ -38,14 +39,12 @@ from livedrag.server.document.protocol import (
     StartRun,
     Stopping,
     StopRun,
+    Stroke,
     Undo,
     WasReset,
 )
 
 DocRecordT = TypeVar("DocRecordT", bound=DocRecord)
-
-MAX_KNOWN = 2000
-"""Accepted operations of a room that are recognised when they are sent again."""
 
 
 class RoomDocument:
@@ -80,7 +79,9 @@ class RoomDocument:
         self.limits = limits or RoomLimits()
         self.seq = seq
         self._history = History(seq)
+        self.horizon = 0  # records and edits up to this seq are forgotten
         self._known: dict[str, DocRecord] = {}
+        self._held_points = sum(len(layer.points) for layer in document.mask if isinstance(layer, Stroke))
         self._handle_versions: dict[str, int] = {}
         for record in records:
             if record.seq <= seq:
@@ -228,6 +229,9 @@ class RoomDocument:
             self._known[record.op_id] = record
             if len(self._known) > MAX_KNOWN:
                 del self._known[next(iter(self._known))]
+        self._held_points += sum(len(stroke.points) for stroke in strokes_of(record))
+        if self._held_points > MAX_HELD_POINTS:
+            self._forget()
         match record:
             case Edited(op=AddDrag(id=id)) | Edited(op=MoveDrag(id=id, handle=(_, _))):
                 self._handle_versions[id] = record.seq
@@ -236,6 +240,17 @@ class RoomDocument:
                 self._handle_versions |= placed
         if len(self._handle_versions) > len(self.document.drags):  # restoring a drag places it again
             self._handle_versions = {id: seq for id, seq in self._handle_versions.items() if id in self.document.drags}
+
+    def _forget(self) -> None:
+        """Forget the oldest records and edits if the strokes that they hold take too much memory."""
+        past = [(record.seq, strokes_of(record)) for record in self._known.values()]
+        past += [(change.seq, change.strokes) for change in self._history.changes()]
+        self.horizon = max(self.horizon, horizon(self.document.mask, past, TARGET_POINTS))
+        self._known = {op_id: record for op_id, record in self._known.items() if record.seq > self.horizon}
+        self._history.forget(self.horizon)
+        kept = {id(stroke): len(stroke.points) for seq, strokes in past if seq > self.horizon for stroke in strokes}
+        mask = {id(layer): len(layer.points) for layer in self.document.mask if isinstance(layer, Stroke)}
+        self._held_points = sum({**kept, **mask}.values())
 
 
 def _named(name: Property) -> str:

@@ -66,6 +66,12 @@ class Change:
     seq: int
     before: Mapping[Property, Value]
 
+    @property
+    def strokes(self) -> list[Stroke]:
+        """The strokes that this holds in memory."""
+        layers = (old.layer for old in self.before.values() if isinstance(old, Layer))
+        return [layer for layer in layers if isinstance(layer, Stroke)]
+
 
 class History:
     """The edits of one document by each person, after a given ``seq``."""
@@ -100,6 +106,17 @@ class History:
         if len(self._written) > self._max_written:
             self._forget_unneeded(before)
 
+    def changes(self) -> Iterable[Change]:
+        """Everything that can be undone or redone."""
+        by_person = (*self._done.values(), *self._undone.values())
+        return (change for changes in by_person for change in changes)
+
+    def forget(self, seq: int) -> None:
+        """Drop the edits up to ``seq``, which can no longer be undone or redone."""
+        for by_person in (self._done, self._undone):
+            for person, changes in by_person.items():
+                by_person[person] = [change for change in changes if change.seq > seq]
+
     def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore] | None:
         """A person's latest edit of which anything can be undone (or redone), and the operation that does it."""
         changes = (self._undone if redo else self._done).get(by, [])
@@ -129,8 +146,7 @@ class History:
 
     def _forget_unneeded(self, document: Document) -> None:
         """Forget the writers of properties that are gone and that no undo or redo needs."""
-        changes = (change for by_person in (self._done, self._undone) for list in by_person.values() for change in list)
-        needed = {written for change in changes for name in change.before for written in _written_with(name)}
+        needed = {written for change in self.changes() for name in change.before for written in _written_with(name)}
         layers = self._heights_of(document)
         self._written = {
             name: by

@@ -6,7 +6,8 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from livedrag.server.document.document import MAX_KNOWN, RoomDocument
+from livedrag.server.document.document import RoomDocument
+from livedrag.server.document.memory import MAX_KNOWN
 from livedrag.server.document.protocol import DocRecord, Document, Edited, ModelInfo, RoomLimits
 from livedrag.server.storage import SavedRoom
 
@@ -28,7 +29,7 @@ class DocumentLog:
         self.draft = draft
         self.document, self.seq = draft.document, draft.seq
         self.records: deque[DocRecord] = deque(
-            (record for record in saved.records if record.seq > saved.base_seq), maxlen=MAX_KNOWN
+            (record for record in saved.records if record.seq > max(saved.base_seq, draft.horizon)), maxlen=MAX_KNOWN
         )
 
     @property
@@ -40,6 +41,8 @@ class DocumentLog:
         """A record is on disk; it led to this document."""
         self.document, self.seq = document, record.seq
         self.records.append(record)
+        while self.records and self.records[0].seq <= self.draft.horizon:
+            self.records.popleft()
 
     def published(self, op_id: str) -> DocRecord | None:
         """The record of an operation that is saved and published."""

@@ -29,8 +29,7 @@ class ProtocolError(LivedragError):
 
 def encode(message: ServerMessage | ClientMessage) -> bytes:
     """Pack a record as one MessagePack map."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
-    return packed
+    return msgspec.msgpack.encode(message)
 
 
 def decode_client(data: bytes | str, max_bytes: int = Settings.max_message_bytes) -> ClientMessage:
