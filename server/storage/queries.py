@@ -5,20 +5,32 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-
-import msgspec
+from dataclasses import dataclass
 
 from livedrag.server.document.fold import fold
 from livedrag.server.document.members import Link, Member
-from livedrag.server.document.protocol import DocRecord, Document
+from livedrag.server.document.protocol import DocRecord, Document, Stroke
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, folded, references
+from livedrag.server.storage.strokes import (
+    Packed,
+    pack_document,
+    pack_record,
+    unpack_document,
+    unpack_record,
+    unpack_stroke,
+)
 
 IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
 LINK = "id, digest, role, made, used"
 MEMBER = "person, name, colour, role, link, seen"
 
-_record: msgspec.msgpack.Decoder[DocRecord] = msgspec.msgpack.Decoder(DocRecord)
-_document = msgspec.msgpack.Decoder(Document)
+
+@dataclass(frozen=True)
+class LogSize:
+    """How much of a room's log came after ``next``; a record counts with all its strokes."""
+
+    records: int
+    bytes: int
 
 
 def room_exists(database: sqlite3.Connection, room: str) -> bool:
@@ -26,11 +38,11 @@ def room_exists(database: sqlite3.Connection, room: str) -> bool:
 
 
 def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> None:
-    base = msgspec.msgpack.encode(saved.base)
+    base = put_strokes(database, room, saved.base_seq, pack_document(saved.base))
     row = (room, saved.instance, saved.created, time.time(), saved.seq, saved.base_seq, base, saved.base_seq, base)
-    database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    records = [(room, record.seq, msgspec.msgpack.encode(record)) for record in saved.records]
-    database.executemany("INSERT INTO records VALUES (?, ?, ?)", records)
+    database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+    for record in saved.records:
+        put_record(database, room, record)
     named = dict.fromkeys(references(saved.base), saved.base_seq)
     for record, document in folded(saved):
         for file in references(document):
@@ -50,8 +62,9 @@ def load_room(database: sqlite3.Connection, room: str) -> SavedRoom | None:
         return None
     instance, created, seq, base_seq, packed_base = row
     rows = database.execute("SELECT record FROM records WHERE room = ? ORDER BY seq", (room,))
-    records = tuple(_record.decode(packed) for (packed,) in rows)
-    base = document = _document.decode(packed_base)
+    strokes = load_strokes(database, room)
+    records = tuple(unpack_record(packed, strokes) for (packed,) in rows)
+    base = document = unpack_document(packed_base, strokes)
     for record in records:
         if record.seq > base_seq:
             document = fold(document, record)
@@ -70,30 +83,53 @@ def load_room(database: sqlite3.Connection, room: str) -> SavedRoom | None:
     )
 
 
-def append_record(database: sqlite3.Connection, room: str, record: DocRecord, document: Document) -> int | None:
-    """Add a record to a room's log; None if it does not follow the last one, else ``next_seq``."""
+def append_record(database: sqlite3.Connection, room: str, record: DocRecord, document: Document) -> LogSize | None:
+    """Add a record to a room's log; None if it does not follow the last one, else how much came after ``next``."""
     updated = database.execute(
-        "UPDATE rooms SET seq = ?, used = ? WHERE id = ? AND seq = ? RETURNING next_seq",
+        "UPDATE rooms SET seq = ?, used = ? WHERE id = ? AND seq = ?",
         (record.seq, time.time(), room, record.seq - 1),
-    ).fetchall()
-    if len(updated) != 1:
+    )
+    if updated.rowcount != 1:
         return None
-    packed = msgspec.msgpack.encode(record)
-    database.execute("INSERT INTO records VALUES (?, ?, ?)", (room, record.seq, packed))
+    size = put_record(database, room, record)
     files = [(room, kind, sha256, record.seq) for kind, sha256 in references(document)]
     database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", files)
-    next_seq: int = updated[0][0]
-    return next_seq
+    statement = "UPDATE rooms SET log_bytes = log_bytes + ? WHERE id = ? RETURNING seq - next_seq, log_bytes"
+    ((records, log_bytes),) = database.execute(statement, (size, room)).fetchall()
+    return LogSize(records, log_bytes)
+
+
+def put_record(database: sqlite3.Connection, room: str, record: DocRecord) -> int:
+    """Insert a record; returns its size in bytes with all its strokes."""
+    packed = pack_record(record)
+    data = put_strokes(database, room, record.seq, packed)
+    database.execute("INSERT INTO records VALUES (?, ?, ?)", (room, record.seq, data))
+    return packed.size
+
+
+def put_strokes(database: sqlite3.Connection, room: str, seq: int, packed: Packed) -> bytes:
+    """Store the strokes of a record or a document at ``seq`` unless they are there already; returns the rest."""
+    rows = [(room, sha256, seq, stroke) for sha256, stroke in packed.strokes.items()]
+    statement = "INSERT INTO strokes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)"
+    database.executemany(statement, rows)
+    return packed.data
+
+
+def load_strokes(database: sqlite3.Connection, room: str) -> dict[bytes, Stroke]:
+    rows = database.execute("SELECT sha256, stroke FROM strokes WHERE room = ?", (room,))
+    return {sha256: unpack_stroke(packed) for sha256, packed in rows}
 
 
 def compact_log(database: sqlite3.Connection, room: str, seq: int, document: Document) -> None:
-    """``next`` becomes the base, ``document`` becomes ``next``, and the records up to the base are deleted."""
+    """``next`` becomes the base and ``document`` becomes ``next``; the records up to the base are deleted."""
+    packed = put_strokes(database, room, seq, pack_document(document))
     database.execute(
-        "UPDATE rooms SET base_seq = next_seq, base = next, next_seq = ?, next = ? WHERE id = ?",
-        (seq, msgspec.msgpack.encode(document), room),
+        "UPDATE rooms SET base_seq = next_seq, base = next, next_seq = ?, next = ?, log_bytes = 0 WHERE id = ?",
+        (seq, packed, room),
     )
-    statement = "DELETE FROM records WHERE room = ? AND seq <= (SELECT base_seq FROM rooms WHERE id = ?)"
-    database.execute(statement, (room, room))
+    base_seq = "(SELECT base_seq FROM rooms WHERE id = ?)"
+    database.execute(f"DELETE FROM records WHERE room = ? AND seq <= {base_seq}", (room, room))
+    database.execute(f"DELETE FROM strokes WHERE room = ? AND seq < {base_seq}", (room, room))
 
 
 def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
@@ -106,7 +142,7 @@ def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
 def delete_room(database: sqlite3.Connection, room: str) -> set[str]:
     """Delete all rows of a room; returns the files that no other room refers to."""
     files = {sha256 for (sha256,) in database.execute("SELECT sha256 FROM files WHERE room = ?", (room,))}
-    for table in ("records", "links", "members", "files"):
+    for table in ("records", "strokes", "links", "members", "files"):
         database.execute(f"DELETE FROM {table} WHERE room = ?", (room,))
     database.execute("DELETE FROM rooms WHERE id = ?", (room,))
     return unreferenced(database, files)

@@ -20,7 +20,17 @@ from livedrag.server.storage.saved import new_instance, references
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+STROKES = """
+CREATE TABLE strokes (
+    room TEXT NOT NULL,
+    sha256 BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    stroke BLOB NOT NULL,
+    PRIMARY KEY (room, sha256)
+) WITHOUT ROWID;
+"""
+"""``seq`` is of the last record or document that contains the stroke."""
 SCHEMA = """
 CREATE TABLE rooms (
     id TEXT PRIMARY KEY,
@@ -31,7 +41,8 @@ CREATE TABLE rooms (
     base_seq INTEGER NOT NULL,
     base BLOB NOT NULL,
     next_seq INTEGER NOT NULL,
-    next BLOB NOT NULL
+    next BLOB NOT NULL,
+    log_bytes INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE records (
     room TEXT NOT NULL,
@@ -124,7 +135,7 @@ def _no_database(path: Path) -> StoreError:
 
 
 def _create_tables(database: sqlite3.Connection) -> None:
-    for statement in filter(str.strip, SCHEMA.split(";")):
+    for statement in filter(str.strip, (SCHEMA + STROKES).split(";")):
         database.execute(statement)
 
 
@@ -137,7 +148,7 @@ def _from_1(database: sqlite3.Connection) -> None:
     rows = database.execute("SELECT id, created, links, seq, checkpoint_seq, checkpoint FROM rooms_1").fetchall()
     for room, created, links, seq, base_seq, base in rows:
         row = (room, new_instance(), created, time.time(), seq, base_seq, base, base_seq, base)
-        database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
         for digest, role in msgspec.json.decode(links, type=dict[str, Role]).items():
             put_link(database, room, Link(secrets.token_urlsafe(6), digest, role, created))
     database.execute("DROP TABLE records_1")
@@ -165,6 +176,13 @@ def _from_2(database: sqlite3.Connection) -> None:
     """The protocol's new names: ``picture.generation`` and ``seeked``; a cookie's ``password_verifier``."""
     database.execute("ALTER TABLE sessions RENAME COLUMN passed TO password_verifier")
     _rename_stored_fields(database)
+    _from_3(database)
+
+
+def _from_3(database: sqlite3.Connection) -> None:
+    """Long strokes are stored once, and the log is bounded in bytes."""
+    database.execute("ALTER TABLE rooms ADD COLUMN log_bytes INTEGER NOT NULL DEFAULT 0")
+    database.execute(STROKES)
 
 
 def _rename_stored_fields(database: sqlite3.Connection) -> None:
@@ -195,5 +213,5 @@ def rename_record_tag(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "type": "seeked"} if record.get("type") == "sought" else record
 
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2}
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """From each older schema to the current one."""

@@ -22,6 +22,7 @@ import livedrag.server.storage.queries as queries
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document, Ended
+from livedrag.server.settings import MIB
 from livedrag.server.storage.cleaner import Cleaner
 from livedrag.server.storage.disk import DirectoryLock, DiskSpace
 from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
@@ -35,7 +36,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 DATABASE = "livedrag.sqlite3"
 MIN_RECORDS = 1000
-"""Latest records of a room that stay at least: how far undo, resuming and repeated operations can reach back."""
+"""Latest records of a room that stay at least, unless they are large."""
+MAX_LOG_BYTES = 4 * MIB
+"""How much of a room's log may follow its last stored document; at most twice as much is stored."""
 
 
 class Store:
@@ -127,10 +130,10 @@ class Store:
         """
 
         def job(database: sqlite3.Connection) -> set[str]:
-            next_seq = queries.append_record(database, room, record, document)
-            if next_seq is None:
+            size = queries.append_record(database, room, record, document)
+            if size is None:
                 raise StoreError(f"record {record.seq} of room {room!r} does not follow the last one on disk")
-            if record.seq - next_seq >= MIN_RECORDS:
+            if size.records >= MIN_RECORDS or size.bytes >= MAX_LOG_BYTES:
                 queries.compact_log(database, room, record.seq, document)
             return queries.drop_old_results(database, room, document) if isinstance(record, Ended) else set()
 
