@@ -111,6 +111,7 @@ class Settings:
     max_drags: int = number(64, 1)  # of a room
     max_prompt: int = number(1000, 1, MAX_PROMPT_LENGTH)  # characters
     max_message_bytes: int = number(64 * 1024, MIN_MESSAGE_BYTES)  # of one WebSocket message from a client
+    max_unsent_bytes: int = number(8 * MIB, 4 * MIB)  # that may wait for one client; then its connection is closed
     room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never
     generations: int = number(16, 1)  # generated pictures in memory, finished or not
     generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped

@@ -7,12 +7,13 @@ from collections import deque
 from msgspec.structs import replace
 
 from livedrag.server.document.document import RoomDocument
-from livedrag.server.document.memory import MAX_KNOWN
+from livedrag.server.document.memory import MAX_KNOWN, strokes_of
 from livedrag.server.document.protocol import DocRecord, Document, Edited, ModelInfo, RoomLimits
 from livedrag.server.storage import SavedRoom
 
 MAX_RESUMED = 1000
-"""Records that a client which reconnects is sent at most; one that has missed more gets a snapshot."""
+MAX_RESUMED_POINTS = 100_000
+"""Records, and points of their strokes, that a client which reconnects is sent at most; else it gets a snapshot."""
 
 
 class DocumentLog:
@@ -57,7 +58,9 @@ class DocumentLog:
             return None
         if run is not None and run.interrupted:
             return None  # no record says that a run was interrupted
-        return [record for record in self.records if record.seq > since]
+        records = [record for record in self.records if record.seq > since]
+        points = sum(len(stroke.points) for record in records for stroke in strokes_of(record))
+        return records if points <= MAX_RESUMED_POINTS else None
 
     def revert(self, saved: RoomDocument) -> None:
         """Return to what is on disk after a record could not be saved."""

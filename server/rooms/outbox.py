@@ -24,6 +24,7 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.errors import LivedragError
 from livedrag.server.metrics import Metrics
+from livedrag.server.settings import Settings
 
 MAX_WAITING = 2000
 """Messages that may wait for one client."""
@@ -53,11 +54,17 @@ class Disconnect(LivedragError):
 
 
 class Outbox:
-    """Messages for one client: reliable ones in order, of volatile ones the latest of each kind."""
+    """Messages for one client: reliable ones in order, of volatile ones the latest of each kind.
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    Args:
+        max_bytes: of all messages that wait; with more the connection ends.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, max_bytes: int = Settings.max_unsent_bytes) -> None:
         self._metrics = metrics if metrics is not None else Metrics()
+        self._max_bytes = max_bytes
         self._waiting: dict[object, bytes] = {}
+        self._bytes = 0  # of those that wait
         self._frame: Frame | None = None  # the latest, waiting or sent
         self._presences: Presences | None = None  # waiting
         self._unacknowledged: dict[int, float] = {}  # when each was decoded
@@ -68,12 +75,15 @@ class Outbox:
 
     def put(self, message: ServerMessage, packed: bytes | None = None) -> None:
         """Queue a message; ``packed`` is its encoding, if it is known already."""
+        if self._dismissed.is_set():
+            return
         key: object = type(message)
         if isinstance(message, Presences) and self._presences is not None:  # each has only what has changed
             message, packed = Presences(people={**self._presences.people, **message.people}), None
         if isinstance(message, VOLATILE):
-            replaced = self._waiting.pop(key, None)  # the new one goes to the end, behind what it depends on
-            if replaced is not None and key is Frame:
+            replaced = self._waiting.pop(key, b"")  # the new one goes to the end, behind what it depends on
+            self._bytes -= len(replaced)
+            if replaced and key is Frame:
                 self._metrics.frames.labels("replaced").inc()
         else:
             key = self._next = self._next + 1
@@ -81,16 +91,27 @@ class Outbox:
             self._frame = message
         elif isinstance(message, Presences):
             self._presences = message
-        self._waiting[key] = packed if packed is not None else encode(message)
+        packed = packed if packed is not None else encode(message)
+        self._waiting[key] = packed
+        self._bytes += len(packed)
         self._changed.set()
+        self._check_size()
+
+    def _check_size(self) -> None:
         if len(self._waiting) > MAX_WAITING:
             text = f"this client has not read {MAX_WAITING} messages"
-            self.dismiss(Disconnect(Close.TIMED_OUT, ErrorMessage(reason="timed_out", message=text)))
+        elif self._bytes > self._max_bytes:
+            text = f"this client has not read {self._bytes} bytes, the limit is {self._max_bytes}"
+        else:
+            return
+        self.dismiss(Disconnect(Close.TIMED_OUT, ErrorMessage(reason="timed_out", message=text)))
 
     def dismiss(self, disconnect: Disconnect) -> None:
         """End the connection, without waiting for the client to read what is queued."""
         self._disconnect = self._disconnect or disconnect
         self._dismissed.set()
+        self._waiting.clear()
+        self._bytes = 0
 
     async def dismissed(self) -> None:
         """Wait until the connection is ended. Raises the `Disconnect`."""
@@ -123,5 +144,7 @@ class Outbox:
                 self._metrics.frames.labels("sent").inc()
             if key is Presences:
                 self._presences = None
-            return self._waiting.pop(key)
+            packed = self._waiting.pop(key)
+            self._bytes -= len(packed)
+            return packed
         return None

@@ -16,6 +16,7 @@ from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Settings
 from livedrag.server.storage.store import Store
 from livedrag.server.web.app import create_app
+from livedrag.server.web.websocket_protocol import WebSocketProtocol
 
 UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """Errors for an address of a family that this machine does not have."""
@@ -76,7 +77,7 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration: no compression of frames, which are compressed pictures, and pings by the server."""
     return uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_per_message_deflate=False,
         ws_max_size=16 * settings.max_message_bytes,  # beyond our own limit, whose error says more
         ws_ping_interval=settings.heartbeat,

@@ -105,7 +105,7 @@ class Connection:
 
     async def _converse(self, hello: Hello) -> None:
         """Read and write until either ends; raises how it ended."""
-        outbox = Outbox(self._registry.metrics)
+        outbox = Outbox(self._registry.metrics, self._registry.settings.max_unsent_bytes)
         session = await self._registry.join(self._room, hello, outbox, self.caller)
         try:
             async with asyncio.TaskGroup() as tasks:
