@@ -26,7 +26,12 @@ function follow(...messages: readonly ServerMessage[]): readonly Activity[] {
   return list;
 }
 
-const edited = (seq: number, by: string, op: Extract<ServerMessage, { type: "edited" }>["op"], more = {}): ServerMessage => ({
+const edited = (
+  seq: number,
+  by: string,
+  op: Extract<ServerMessage, { type: "edited" }>["op"],
+  more = {},
+): ServerMessage => ({
   type: "edited",
   seq,
   op_id: `o${seq}`,

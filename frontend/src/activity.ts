@@ -45,7 +45,13 @@ function deedOf(room: Room, message: ServerMessage): Activity | null {
   switch (message.type) {
     case "edited": {
       const { op, seq, by } = message;
-      const deed = message.undoes ? "undo" : message.redoes ? "redo" : op.type === "add_stroke" && op.stroke.mode === "erase" ? "erase" : op.type;
+      const deed = message.undoes
+        ? "undo"
+        : message.redoes
+          ? "redo"
+          : op.type === "add_stroke" && op.stroke.mode === "erase"
+            ? "erase"
+            : op.type;
       const ids = Object.keys(room.document?.drags ?? {});
       const id = op.type === "add_drag" || op.type === "move_drag" || op.type === "remove_drag" ? op.id : null;
       const at = id === null ? -1 : ids.indexOf(id);
@@ -58,7 +64,9 @@ function deedOf(room: Room, message: ServerMessage): Activity | null {
     case "sought":
       return { seq: message.seq, by: message.by, deed: message.type, point: null, times: 1 };
     case "ended":
-      return message.run.outcome === null ? null : { seq: message.seq, by: "", deed: message.run.outcome, point: null, times: 1 };
+      return message.run.outcome === null
+        ? null
+        : { seq: message.seq, by: "", deed: message.run.outcome, point: null, times: 1 };
     default:
       return null;
   }

@@ -56,7 +56,8 @@ export async function createRoom(parts: NewRoom): Promise<Key> {
   form.append("picture", parts.picture, parts.picture instanceof File ? parts.picture.name : "picture.png");
   if (parts.mask) form.append("mask", parts.mask, "mask.png");
   if (parts.prompt) form.append("prompt", parts.prompt);
-  if (parts.drags?.length) form.append("drags", JSON.stringify(parts.drags.map(({ handle, target }) => ({ handle, target }))));
+  if (parts.drags?.length)
+    form.append("drags", JSON.stringify(parts.drags.map(({ handle, target }) => ({ handle, target }))));
   try {
     const response = await ask("/api/rooms", { method: "POST", body: form });
     const { room, secret } = (await response.json()) as Key;
@@ -78,8 +79,15 @@ export async function createRoomOf(drawing: string): Promise<Key> {
 }
 
 /** Asks for a picture from words; a seed of null is one by chance. */
-export async function askDrawing(prompt: string, seed: number | null): Promise<{ readonly id: string; readonly prompt: string; readonly seed: number }> {
-  return (await (await ask("/api/drawings", asJson("POST", { prompt, seed }))).json()) as { id: string; prompt: string; seed: number };
+export async function askDrawing(
+  prompt: string,
+  seed: number | null,
+): Promise<{ readonly id: string; readonly prompt: string; readonly seed: number }> {
+  return (await (await ask("/api/drawings", asJson("POST", { prompt, seed }))).json()) as {
+    id: string;
+    prompt: string;
+    seed: number;
+  };
 }
 
 /** How a drawing goes, a JSON object a line, from the newest to its end. */
@@ -100,7 +108,10 @@ export async function forgetDrawing(id: string): Promise<void> {
 
 /** Lets this browser into a room: from then on its cookie does. */
 export async function enterRoom(key: Key, password?: string): Promise<void> {
-  await ask(`/api/rooms/${key.room}/enter`, asJson("POST", { secret: key.secret, ...(password === undefined ? {} : { password }) }));
+  await ask(
+    `/api/rooms/${key.room}/enter`,
+    asJson("POST", { secret: key.secret, ...(password === undefined ? {} : { password }) }),
+  );
 }
 
 /** Says the server's password; the cookie remembers that it was right. */
@@ -114,7 +125,9 @@ export async function fetchLinks(key: Key): Promise<readonly Link[]> {
 
 /** Makes a link; the only time that its secret is told. */
 export async function makeLink(key: Key, role: Role): Promise<Link & { readonly secret: string }> {
-  return (await (await ask(`/api/rooms/${key.room}/links`, asJson("POST", { role }))).json()) as Link & { readonly secret: string };
+  return (await (await ask(`/api/rooms/${key.room}/links`, asJson("POST", { role }))).json()) as Link & {
+    readonly secret: string;
+  };
 }
 
 export async function revokeLink(key: Key, id: string): Promise<void> {
@@ -196,7 +209,9 @@ async function ask(path: string, init?: RequestInit): Promise<Response> {
 
 async function errorOf(response: Response): Promise<ApiError> {
   try {
-    const body = (await response.json()) as { readonly error?: { readonly message?: string; readonly reason?: string } };
+    const body = (await response.json()) as {
+      readonly error?: { readonly message?: string; readonly reason?: string };
+    };
     if (body.error?.message) return new ApiError(response.status, body.error.message, body.error.reason);
   } catch {
     // Not one of our own errors: a proxy's page, say.

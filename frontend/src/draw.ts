@@ -49,7 +49,16 @@ export interface Shade {
 }
 
 /** Dark enough for white numbers (4.5 : 1), told apart by people who see fewer colours as far as eight can be. */
-export const COLOURS = ["#d6293e", "#0a66c2", "#18794e", "#8e4ec6", "#b54708", "#0f766e", "#c2257b", "#5b6270"] as const;
+export const COLOURS = [
+  "#d6293e",
+  "#0a66c2",
+  "#18794e",
+  "#8e4ec6",
+  "#b54708",
+  "#0f766e",
+  "#c2257b",
+  "#5b6270",
+] as const;
 
 export function colourOf(n: number): string {
   return COLOURS[(n - 1) % COLOURS.length] ?? COLOURS[0];
@@ -162,7 +171,10 @@ function drawTrail(context: CanvasRenderingContext2D, view: View, drag: ShownDra
   if (drag.trail.length < 2) return;
   context.save();
   context.lineJoin = context.lineCap = "round";
-  path(context, drag.trail.map((place) => toCanvas(view, place)));
+  path(
+    context,
+    drag.trail.map((place) => toCanvas(view, place)),
+  );
   context.strokeStyle = "rgb(255 255 255 / 0.7)";
   context.lineWidth = 4;
   context.stroke();
@@ -351,7 +363,14 @@ function disc(context: CanvasRenderingContext2D, x: number, y: number, radius: n
   context.fill();
 }
 
-function ring(context: CanvasRenderingContext2D, x: number, y: number, radius: number, colour: string, width: number): void {
+function ring(
+  context: CanvasRenderingContext2D,
+  x: number,
+  y: number,
+  radius: number,
+  colour: string,
+  width: number,
+): void {
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.strokeStyle = colour;

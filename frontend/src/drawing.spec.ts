@@ -13,7 +13,8 @@ beforeEach(() => {
   vi.stubGlobal("URL", { createObjectURL: () => "blob:picture", revokeObjectURL: () => undefined });
   vi.stubGlobal("fetch", (path: string, init: RequestInit = {}) => {
     requests.push(`${init.method ?? "GET"} ${path}`);
-    if (init.method === "POST") return Promise.resolve(new Response('{"id":"d1","prompt":"a red apple","seed":7}', { status: 201 }));
+    if (init.method === "POST")
+      return Promise.resolve(new Response('{"id":"d1","prompt":"a red apple","seed":7}', { status: 201 }));
     if (path.endsWith("/picture")) return Promise.resolve(new Response("png"));
     return Promise.resolve(new Response(streams.shift() ?? ""));
   });
@@ -26,10 +27,15 @@ afterEach(() => {
 });
 
 const lines = (...news: News[]) => news.map((one) => `${JSON.stringify(one)}\n`).join("");
-const after = (...news: News[]) => news.reduce<Drawing | null>((now, one) => now && told(now, one), asked("a red apple", null));
+const after = (...news: News[]) =>
+  news.reduce<Drawing | null>((now, one) => now && told(now, one), asked("a red apple", null));
 
 it("waits, draws and is done", () => {
-  expect(after({ type: "waiting", before: 2, seconds_left: 30 })).toMatchObject({ phase: "waiting", before: 2, secondsLeft: 30 });
+  expect(after({ type: "waiting", before: 2, seconds_left: 30 })).toMatchObject({
+    phase: "waiting",
+    before: 2,
+    secondsLeft: 30,
+  });
   const going: News[] = [
     { type: "progress", step: 5, steps: 50, seconds_left: 9 },
     { type: "preview", picture: PREVIEW },
@@ -37,7 +43,11 @@ it("waits, draws and is done", () => {
   expect(after(...going)).toMatchObject({ phase: "drawing", step: 5, steps: 50, secondsLeft: 9, picture: PREVIEW });
   expect(isUnderWay(after(...going))).toBe(true);
   expect(isUnderWay(after(...going, { type: "done" }))).toBe(false);
-  expect(after(...going, { type: "failed", message: "no memory" })).toMatchObject({ phase: "failed", message: "no memory", picture: null });
+  expect(after(...going, { type: "failed", message: "no memory" })).toMatchObject({
+    phase: "failed",
+    message: "no memory",
+    picture: null,
+  });
   expect(after(...going, { type: "cancelled" })).toBeNull();
 });
 
@@ -68,10 +78,14 @@ it("takes a line up again that broke off, and gives up in words", async () => {
 });
 
 it("says what the server refuses", async () => {
-  vi.stubGlobal("fetch", () => Promise.resolve(new Response('{"error":{"message":"no words","reason":"invalid"}}', { status: 400 })));
+  vi.stubGlobal("fetch", () =>
+    Promise.resolve(new Response('{"error":{"message":"no words","reason":"invalid"}}', { status: 400 })),
+  );
   await draw("");
   expect(drawing.value).toMatchObject({ phase: "failed", message: "no words" });
-  vi.stubGlobal("fetch", () => Promise.resolve(new Response('{"error":{"message":"say it","reason":"password"}}', { status: 401 })));
+  vi.stubGlobal("fetch", () =>
+    Promise.resolve(new Response('{"error":{"message":"say it","reason":"password"}}', { status: 401 })),
+  );
   await expect(draw("a red apple")).rejects.toThrow("say it");
   expect(drawing.value).toBeNull();
 });

@@ -40,7 +40,18 @@ export const drawing = signal<Drawing | null>(null);
 let following: AbortController | null = null;
 
 export function asked(prompt: string, seed: number | null): Drawing {
-  return { id: null, prompt, seed, phase: "asking", before: 0, step: 0, steps: 0, secondsLeft: null, picture: null, message: "" };
+  return {
+    id: null,
+    prompt,
+    seed,
+    phase: "asking",
+    before: 0,
+    step: 0,
+    steps: 0,
+    secondsLeft: null,
+    picture: null,
+    message: "",
+  };
 }
 
 /** The drawing after a word of the server's; null once it was given up. */

@@ -28,7 +28,8 @@ function bench() {
       new Promise((resolve, reject) => {
         decoding.push({
           frame: one.frame,
-          done: (ok) => (ok ? resolve({ close: () => closed.push(one.frame) } as unknown as ImageBitmap) : reject(new Error("bad"))),
+          done: (ok) =>
+            ok ? resolve({ close: () => closed.push(one.frame) } as unknown as ImageBitmap) : reject(new Error("bad")),
         });
       }),
   );
@@ -49,7 +50,7 @@ describe("previews", () => {
     await finish();
     expect(decoding.map((one) => one.frame)).toEqual([1, 4]);
     expect(shown).toEqual([1, 4]);
-    expect([...acknowledged].sort()).toEqual([1, 2, 3, 4]);
+    expect(acknowledged.toSorted((a, b) => a - b)).toEqual([1, 2, 3, 4]);
   });
 
   it("acknowledge what cannot be decoded, and go on", async () => {

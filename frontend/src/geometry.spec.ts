@@ -24,7 +24,11 @@ const picture = { width: 256, height: 128 };
 describe("the view", () => {
   it("takes picture to canvas and back", () => {
     const view = { scale: 2.5, x: 17, y: -4 };
-    for (const point of [[0, 0], [255, 127], [31.4, 96.2]] as const) {
+    for (const point of [
+      [0, 0],
+      [255, 127],
+      [31.4, 96.2],
+    ] as const) {
       const [x, y] = toPicture(view, toCanvas(view, point));
       expect(x).toBeCloseTo(point[0], 9);
       expect(y).toBeCloseTo(point[1], 9);
@@ -139,9 +143,33 @@ describe("looking closer", () => {
   });
 
   it("follows two fingers: apart enlarges, along moves", () => {
-    const apart = pinch(view, [[150, 130], [170, 130]], [[140, 130], [180, 130]], size, canvas);
+    const apart = pinch(
+      view,
+      [
+        [150, 130],
+        [170, 130],
+      ],
+      [
+        [140, 130],
+        [180, 130],
+      ],
+      size,
+      canvas,
+    );
     expect(apart.scale).toBeCloseTo(2);
-    const along = pinch(view, [[150, 130], [170, 130]], [[160, 140], [180, 140]], size, canvas);
+    const along = pinch(
+      view,
+      [
+        [150, 130],
+        [170, 130],
+      ],
+      [
+        [160, 140],
+        [180, 140],
+      ],
+      size,
+      canvas,
+    );
     expect(along).toEqual({ scale: 1, x: 110, y: 110 });
   });
 

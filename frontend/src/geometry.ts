@@ -81,7 +81,13 @@ export function keepInSight(view: View, picture: Size, canvas: Size): View {
 const SIGHT = 64;
 
 /** Two fingers: what was between them stays between them, and grows as they part. */
-export function pinch(view: View, before: readonly [XY, XY], now: readonly [XY, XY], picture: Size, canvas: Size): View {
+export function pinch(
+  view: View,
+  before: readonly [XY, XY],
+  now: readonly [XY, XY],
+  picture: Size,
+  canvas: Size,
+): View {
   const from = middle(...before);
   const to = middle(...now);
   const apart = distance(...before);
@@ -94,9 +100,9 @@ export function middle([ax, ay]: XY, [bx, by]: XY): XY {
 }
 
 /** What a turn of the wheel asks for: a notched wheel and a pinch on a touchpad zoom, two fingers on a touchpad pan. */
-export function wheelAsks(event: Pick<WheelEvent, "ctrlKey" | "metaKey" | "shiftKey" | "deltaX" | "deltaY" | "deltaMode">):
-  | { readonly kind: "zoom"; readonly factor: number }
-  | { readonly kind: "pan"; readonly by: XY } {
+export function wheelAsks(
+  event: Pick<WheelEvent, "ctrlKey" | "metaKey" | "shiftKey" | "deltaX" | "deltaY" | "deltaMode">,
+): { readonly kind: "zoom"; readonly factor: number } | { readonly kind: "pan"; readonly by: XY } {
   const unit = event.deltaMode === 0 ? 1 : event.deltaMode === 1 ? 16 : 240;
   const [dx, dy] = [event.deltaX * unit, event.deltaY * unit];
   if (event.ctrlKey || event.metaKey) return { kind: "zoom", factor: Math.exp(-clamp(dy, -120, 120) / 100) };

@@ -49,8 +49,14 @@ describe("before a run", () => {
       [() => (store.half.value = [3, 3]), () => (store.half.value = null)],
       [() => (store.crosshair.value = [3, 3]), () => (store.crosshair.value = null)],
       [() => (store.tool.value = "paint"), () => (store.tool.value = "points")],
-      [() => (store.gesture.value = { kind: "pull", handle: [3, 3], target: null }), () => (store.gesture.value = null)],
-      [() => (store.gesture.value = { kind: "move", id: "a", end: "handle", at: [3, 3] }), () => (store.gesture.value = null)],
+      [
+        () => (store.gesture.value = { kind: "pull", handle: [3, 3], target: null }),
+        () => (store.gesture.value = null),
+      ],
+      [
+        () => (store.gesture.value = { kind: "move", id: "a", end: "handle", at: [3, 3] }),
+        () => (store.gesture.value = null),
+      ],
     ] as const) {
       hide();
       expect(store.guess.value).toBeNull();

@@ -58,7 +58,11 @@ export class Guesser {
 function depthsIn(mask: MaskPicture, picture: Size): Depths | null {
   const { data, width, height } = read(mask.region, shrunk(picture, MASK_SIDE));
   const grid = gridSize(picture);
-  return depthsOf(openCells((index) => (data[index * 4 + 3] ?? 0) >= 128, { width, height }, grid), grid, picture);
+  return depthsOf(
+    openCells((index) => (data[index * 4 + 3] ?? 0) >= 128, { width, height }, grid),
+    grid,
+    picture,
+  );
 }
 
 function shrunk({ width, height }: Size, side: number): Size {

@@ -1,9 +1,22 @@
 import { describe, expect, it } from "vitest";
 import { branchesOf, lineThrough } from "./moments.ts";
 
-const moment = (id: number, parent: number | null, iteration: number) => ({ id, parent, iteration, time: 0, thumbnail: true });
+const moment = (id: number, parent: number | null, iteration: number) => ({
+  id,
+  parent,
+  iteration,
+  time: 0,
+  thumbnail: true,
+});
 /** 1 - 2 - 3 - 4, and 5 - 6 from 2. */
-const tree = [moment(1, null, 0), moment(2, 1, 5), moment(3, 2, 10), moment(4, 3, 15), moment(5, 2, 6), moment(6, 5, 11)];
+const tree = [
+  moment(1, null, 0),
+  moment(2, 1, 5),
+  moment(3, 2, 10),
+  moment(4, 3, 15),
+  moment(5, 2, 6),
+  moment(6, 5, 11),
+];
 const ids = (current: number | null) => lineThrough(tree, current).map(({ id }) => id);
 
 describe("the timeline", () => {
@@ -30,7 +43,12 @@ describe("the timeline", () => {
 });
 
 describe("the branches", () => {
-  const shape = (moments: typeof tree) => branchesOf(moments).map(({ from, moments: along }) => [from?.branch ?? null, from?.iteration ?? null, along.map(({ id }) => id)]);
+  const shape = (moments: typeof tree) =>
+    branchesOf(moments).map(({ from, moments: along }) => [
+      from?.branch ?? null,
+      from?.iteration ?? null,
+      along.map(({ id }) => id),
+    ]);
 
   it("are one while nobody has gone back", () => {
     expect(shape(tree.slice(0, 4))).toEqual([[null, null, [1, 2, 3, 4]]]);

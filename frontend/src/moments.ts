@@ -24,7 +24,10 @@ export function branchesOf(moments: readonly Moment[]): readonly Branch[] {
     } else {
       const left = before?.moments.find(({ id }) => id === moment.parent);
       places.set(moment.id, branches.length);
-      branches.push({ from: place === undefined || left === undefined ? null : { branch: place, iteration: left.iteration }, moments: [moment] });
+      branches.push({
+        from: place === undefined || left === undefined ? null : { branch: place, iteration: left.iteration },
+        moments: [moment],
+      });
     }
   }
   return branches;

@@ -1,10 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { looksLikePhotograph } from "./photograph.ts";
 
-function picture(colour: (x: number, y: number) => number): { data: Uint8ClampedArray<ArrayBuffer>; width: number; height: number } {
+function picture(colour: (x: number, y: number) => number): {
+  data: Uint8ClampedArray<ArrayBuffer>;
+  width: number;
+  height: number;
+} {
   const [width, height] = [64, 48];
   const data = new Uint8ClampedArray(width * height * 4);
-  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) data.fill(colour(x, y), (y * width + x) * 4, (y * width + x) * 4 + 3);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) data.fill(colour(x, y), (y * width + x) * 4, (y * width + x) * 4 + 3);
   return { data, width, height };
 }
 

@@ -30,7 +30,13 @@ describe("what the server sends", () => {
   });
 
   it("has to be a message at all", () => {
-    for (const bytes of [new Uint8Array([0xc1]), new Uint8Array(), encode("hello"), encode({ kind: "frame" }), encode([1])]) {
+    for (const bytes of [
+      new Uint8Array([0xc1]),
+      new Uint8Array(),
+      encode("hello"),
+      encode({ kind: "frame" }),
+      encode([1]),
+    ]) {
       expect(() => decodeMessage(bytes)).toThrow(ProtocolError);
     }
   });

@@ -33,7 +33,11 @@ const KNOWN = [
   "#.....#.......#.....##..##.#.",
   "#######.#.##.#..#..###.....#.",
 ];
-const LONG = { text: `https://drag.example.org/below/a/path/r/AbCdEfGhIjKl#${"x".repeat(60)}`, version: 7, hash: 614012520 };
+const LONG = {
+  text: `https://drag.example.org/below/a/path/r/AbCdEfGhIjKl#${"x".repeat(60)}`,
+  version: 7,
+  hash: 614012520,
+};
 
 const rows = (text: string) => qrCode(text).map((row) => row.map((dark) => (dark ? "#" : ".")).join(""));
 

@@ -29,7 +29,8 @@ type Modules = boolean[][];
 export function qrCode(text: string): readonly (readonly boolean[])[] {
   const bytes = new TextEncoder().encode(text);
   const version = BLOCKS.findIndex((_, index) => bytes.length <= capacity(index + 1)) + 1;
-  if (version === 0) throw new RangeError(`a QR code of ${bytes.length} bytes is more than version ${BLOCKS.length} holds`);
+  if (version === 0)
+    throw new RangeError(`a QR code of ${bytes.length} bytes is more than version ${BLOCKS.length} holds`);
   const codewords = interleave(version, dataCodewords(version, bytes));
   const drawn = Array.from({ length: 8 }, (_, mask) => draw(version, codewords, mask));
   return drawn.reduce((best, next) => (penalty(next) < penalty(best) ? next : best));
@@ -80,7 +81,9 @@ function dataCodewords(version: number, bytes: Uint8Array): number[] {
   put(0, Math.min(4, room - bits.length));
   put(0, (8 - (bits.length % 8)) % 8);
   for (let pad = 0xec; bits.length < room; pad ^= 0xec ^ 0x11) put(pad, 8);
-  return Array.from({ length: bits.length / 8 }, (_, at) => bits.slice(at * 8, at * 8 + 8).reduce((byte, bit) => (byte << 1) | bit, 0));
+  return Array.from({ length: bits.length / 8 }, (_, at) =>
+    bits.slice(at * 8, at * 8 + 8).reduce((byte, bit) => (byte << 1) | bit, 0),
+  );
 }
 
 /** Splits data into blocks, corrects each, and takes codewords from them by turns. */
@@ -95,7 +98,8 @@ function interleave(version: number, data: readonly number[]): number[] {
     return { block, check: remainder(block, divisor) };
   });
   const codewords: number[] = [];
-  for (let index = 0; index <= short; index++) for (const { block } of blocks) if (index < block.length) codewords.push(block[index] ?? 0);
+  for (let index = 0; index <= short; index++)
+    for (const { block } of blocks) if (index < block.length) codewords.push(block[index] ?? 0);
   for (let index = 0; index < correction; index++) for (const { check } of blocks) codewords.push(check[index] ?? 0);
   return codewords;
 }
@@ -160,7 +164,8 @@ function draw(version: number, codewords: readonly number[], mask: number): Modu
     for (const x of lines) {
       // Three corners have finder patterns already.
       if ((x === 6 && y === 6) || (x === 6 && y === size - 7) || (x === size - 7 && y === 6)) continue;
-      for (let dy = -2; dy <= 2; dy++) for (let dx = -2; dx <= 2; dx++) set(x + dx, y + dy, Math.max(Math.abs(dx), Math.abs(dy)) !== 1);
+      for (let dy = -2; dy <= 2; dy++)
+        for (let dx = -2; dx <= 2; dx++) set(x + dx, y + dy, Math.max(Math.abs(dx), Math.abs(dy)) !== 1);
     }
   drawFormat(set, size, mask);
   if (version >= 7) drawVersion(set, size, version);
@@ -232,7 +237,8 @@ function penalty(modules: Modules): number {
     for (const line of [modules[y] ?? [], modules.map((row) => row[y] ?? false)]) {
       const text = line.map((module) => (module ? "1" : "0")).join("");
       for (const [run] of text.matchAll(/0{5,}|1{5,}/g)) result += run.length - 2;
-      for (let at = 0; at + 11 <= size; at++) if (/^(10111010000|00001011101)$/.test(text.slice(at, at + 11))) result += 40;
+      for (let at = 0; at + 11 <= size; at++)
+        if (/^(10111010000|00001011101)$/.test(text.slice(at, at + 11))) result += 40;
     }
     for (let x = 0; x < size; x++) {
       if (modules[y]?.[x]) dark += 1;

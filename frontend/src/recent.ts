@@ -17,7 +17,12 @@ export const recent = signal<readonly Recent[]>(read());
 
 export function remember(key: Key, thumbnail?: string): void {
   const before = recent.value.find((other) => other.room === key.room);
-  const entry: Recent = { room: key.room, secret: key.secret, seen: Date.now(), thumbnail: thumbnail ?? before?.thumbnail ?? "" };
+  const entry: Recent = {
+    room: key.room,
+    secret: key.secret,
+    seen: Date.now(),
+    thumbnail: thumbnail ?? before?.thumbnail ?? "",
+  };
   write([entry, ...recent.value.filter((other) => other.room !== key.room)].slice(0, MOST));
 }
 

@@ -25,13 +25,30 @@ import { EMPTY, receive } from "./room.ts";
 
 /** Every key of a type, checked by the compiler: none may be missing, none added. */
 type Keys<T> = { readonly [K in keyof Required<T>]: true };
-type KeysByType<T extends { readonly type: string }> = { readonly [K in T["type"]]: Keys<Extract<T, { readonly type: K }>> };
+type KeysByType<T extends { readonly type: string }> = {
+  readonly [K in T["type"]]: Keys<Extract<T, { readonly type: K }>>;
+};
 type Json = Readonly<Record<string, unknown>>;
 
 const run = { run: true, type: true } as const;
 
 const SERVER: KeysByType<ServerMessage> = {
-  welcome: { type: true, version: true, room: true, you: true, role: true, instance: true, person: true, capabilities: true, limits: true, base: true, model: true, heartbeat: true, deadline: true, frame_credits: true },
+  welcome: {
+    type: true,
+    version: true,
+    room: true,
+    you: true,
+    role: true,
+    instance: true,
+    person: true,
+    capabilities: true,
+    limits: true,
+    base: true,
+    model: true,
+    heartbeat: true,
+    deadline: true,
+    frame_credits: true,
+  },
   snapshot: { type: true, seq: true, document: true },
   edited: { type: true, seq: true, op_id: true, by: true, op: true, undoes: true, redoes: true },
   rejected: { type: true, op_id: true, reason: true, message: true },
@@ -49,7 +66,17 @@ const SERVER: KeysByType<ServerMessage> = {
   prepared: { type: true, stage: true, step: true, steps: true, seconds_left: true },
   progress: { ...run, stage: true, step: true, steps: true, seconds: true, seconds_left: true, loss: true },
   points: { ...run, iteration: true, handles: true, distances: true, loss: true },
-  frame: { ...run, frame: true, stage: true, iteration: true, format: true, width: true, height: true, time: true, data: true },
+  frame: {
+    ...run,
+    frame: true,
+    stage: true,
+    iteration: true,
+    format: true,
+    width: true,
+    height: true,
+    time: true,
+    data: true,
+  },
   pong: { type: true, time: true },
   error: { type: true, reason: true, message: true },
 };
@@ -91,16 +118,37 @@ const RESTORE: Keys<Restore> = { type: true, drags: true, settings: true, prompt
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
 const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true };
 const MOMENT: Keys<Moment> = { id: true, parent: true, iteration: true, time: true, thumbnail: true };
-const LIMITS: Keys<Limits> = { upload_bytes: true, pixels: true, drags: true, prompt: true, message_bytes: true, presence_rate: true };
-const DOCUMENT: Keys<Document> = { picture: true, drags: true, mask: true, prompt: true, settings: true, run: true, result: true, moment: true };
+const LIMITS: Keys<Limits> = {
+  upload_bytes: true,
+  pixels: true,
+  drags: true,
+  prompt: true,
+  message_bytes: true,
+  presence_rate: true,
+};
+const DOCUMENT: Keys<Document> = {
+  picture: true,
+  drags: true,
+  mask: true,
+  prompt: true,
+  settings: true,
+  run: true,
+  result: true,
+  moment: true,
+};
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, drawn: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };
 const RUN: Keys<Run> = { id: true, by: true, iterations: true, outcome: true, interrupted: true, message: true };
 const RESULT: Keys<Result> = { sha256: true, run: true };
 const MODEL: Keys<ModelInfo> = { name: true, kind: true, settings: true, presets: true, ranges: true, words: true };
 
-const messages = recorded as unknown as readonly { readonly from: "client" | "server"; readonly json: Json; readonly msgpack: string }[];
-const named = (from: string) => messages.filter((one) => one.from === from).map((one) => [String(one.json.type), one] as const);
+const messages = recorded as unknown as readonly {
+  readonly from: "client" | "server";
+  readonly json: Json;
+  readonly msgpack: string;
+}[];
+const named = (from: string) =>
+  messages.filter((one) => one.from === from).map((one) => [String(one.json.type), one] as const);
 const bytesOf = (msgpack: string) => Uint8Array.from(atob(msgpack), (letter) => letter.charCodeAt(0));
 
 function hasKeys(value: unknown, keys: Json | undefined): void {
@@ -122,14 +170,15 @@ describe("recorded messages of the server", () => {
     hasKeys(json, (SERVER as Readonly<Record<string, Json>>)[type]);
     const { data, ...rest } = json;
     expect(message).toMatchObject(rest);
-    if (data !== undefined) expect(message?.data).toEqual(bytesOf(String(data)));
+    if (data !== undefined) expect(message?.data).toEqual(bytesOf(data as string));
     if (type === "edited") hasOperation(json.op as Json);
     if (type === "welcome") {
       hasKeys(json.model, MODEL);
       hasKeys(json.limits, LIMITS);
     }
     if (type === "people") for (const person of Object.values(json.people as Json)) hasKeys(person, PERSON);
-    if (type === "presences") for (const pointing of Object.values(json.people as Json)) if (pointing !== null) hasKeys(pointing, POINTING);
+    if (type === "presences")
+      for (const pointing of Object.values(json.people as Json)) if (pointing !== null) hasKeys(pointing, POINTING);
     if (type === "moments") for (const moment of json.moments as readonly Json[]) hasKeys(moment, MOMENT);
     if (type === "started" || type === "ended") hasKeys(json.run, RUN);
     if (type === "ended" && json.result) hasKeys(json.result, RESULT);
@@ -138,7 +187,8 @@ describe("recorded messages of the server", () => {
       hasKeys(document, DOCUMENT);
       hasKeys(document.picture, PICTURE);
       for (const drag of Object.values(document.drags as Json)) hasKeys(drag, DRAG);
-      for (const layer of document.mask as readonly Json[]) hasKeys(layer, (LAYERS as Readonly<Record<string, Json>>)[String(layer.type)]);
+      for (const layer of document.mask as readonly Json[])
+        hasKeys(layer, (LAYERS as Readonly<Record<string, Json>>)[String(layer.type)]);
       if (document.run) hasKeys(document.run, RUN);
       if (document.result) hasKeys(document.result, RESULT);
     }

@@ -1,6 +1,18 @@
 import { describe, expect, it } from "vitest";
 import type { Document, Edit, Operation, ServerMessage } from "./protocol.ts";
-import { EMPTY, apply, current, isRunning, isStarting, isStopping, lastEnd, receive, rejectedRequest, request, visible } from "./room.ts";
+import {
+  EMPTY,
+  apply,
+  current,
+  isRunning,
+  isStarting,
+  isStopping,
+  lastEnd,
+  receive,
+  rejectedRequest,
+  request,
+  visible,
+} from "./room.ts";
 import type { Room } from "./room.ts";
 
 const blank: Document = {
@@ -15,7 +27,13 @@ const blank: Document = {
 };
 
 const add = (id: string): Operation => ({ type: "add_drag", id, handle: [10, 10], target: [40, 10] });
-const edited = (seq: number, op_id: string, op: Operation): ServerMessage => ({ type: "edited", seq, op_id, by: "u1", op });
+const edited = (seq: number, op_id: string, op: Operation): ServerMessage => ({
+  type: "edited",
+  seq,
+  op_id,
+  by: "u1",
+  op,
+});
 const ours = (op_id: string, op: Operation, base = 0): Edit => ({ type: "edit", op_id, base, op });
 const run = (id: string, outcome: "stopped" | "arrived" | null = null, iterations = 0) => ({
   id,
@@ -68,7 +86,11 @@ describe("our own edits", () => {
 
 describe("coming back after a lost connection", () => {
   it("keeps what was not answered, over the newer document", () => {
-    const room = after(request(opened, ours("o1", add("d1"), 3)), { type: "snapshot", seq: 9, document: { ...blank, prompt: "a cat" } });
+    const room = after(request(opened, ours("o1", add("d1"), 3)), {
+      type: "snapshot",
+      seq: 9,
+      document: { ...blank, prompt: "a cat" },
+    });
     expect(room.pending.map((one) => one.op_id)).toEqual(["o1"]);
     expect(visible(room)).toMatchObject({ prompt: "a cat", drags: { d1: { target: [40, 10] } } });
   });
@@ -95,11 +117,19 @@ describe("coming back after a lost connection", () => {
 
   it("goes on with the run it left", () => {
     const left = after(dragging, points("run1", 7, [15, 10]));
-    const document = { ...blank, drags: { d1: { handle: [10, 10], target: [40, 10], tracked: [15, 10] } }, run: run("run1") } as const;
+    const document = {
+      ...blank,
+      drags: { d1: { handle: [10, 10], target: [40, 10], tracked: [15, 10] } },
+      run: run("run1"),
+    } as const;
     const room = after(left, { type: "snapshot", seq: 5, document });
     expect(room.iteration).toBe(7);
     expect(room.trails.d1).toHaveLength(2);
-    const elsewhere = after(left, { type: "snapshot", seq: 8, document: { ...document, run: run("run1", "stopped", 12) } });
+    const elsewhere = after(left, {
+      type: "snapshot",
+      seq: 8,
+      document: { ...document, run: run("run1", "stopped", 12) },
+    });
     expect(elsewhere).toMatchObject({ iteration: 12, progress: null, trails: {} });
   });
 });
@@ -200,7 +230,12 @@ describe("operations", () => {
   });
 
   it("never change the document they are given", () => {
-    const frozen = Object.freeze({ ...blank, drags: Object.freeze({}), settings: Object.freeze({}), mask: Object.freeze([]) });
+    const frozen = Object.freeze({
+      ...blank,
+      drags: Object.freeze({}),
+      settings: Object.freeze({}),
+      mask: Object.freeze([]),
+    });
     expect(() => apply(frozen, add("d1"))).not.toThrow();
     expect(frozen.drags).toEqual({});
   });
@@ -245,7 +280,10 @@ describe("going along the timeline", () => {
 describe("undo", () => {
   const before: Document = {
     ...blank,
-    drags: { a: { handle: [1, 1], target: [9, 9], tracked: [5, 5] }, b: { handle: [2, 2], target: [8, 8], tracked: null } },
+    drags: {
+      a: { handle: [1, 1], target: [9, 9], tracked: [5, 5] },
+      b: { handle: [2, 2], target: [8, 8], tracked: null },
+    },
     settings: { latent_lr: 0.02, seed: 3 },
     prompt: "now",
   };

@@ -161,7 +161,16 @@ export function receive(room: Room, message: ServerMessage): Room {
       const next = answered(room, message.op_id);
       if (room.document === null || message.seq < room.seq) return next;
       const document = afterReset(room.document);
-      return { ...next, seq: message.seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
+      return {
+        ...next,
+        seq: message.seq,
+        document,
+        trails: {},
+        chart: [],
+        progress: null,
+        iteration: 0,
+        stopping: false,
+      };
     }
     case "sought": {
       const next = answered(room, message.op_id);
@@ -227,7 +236,8 @@ export function request(room: Room, ours: Request): Room {
 export function visible(room: Room): Document | null {
   if (room.document === null) return null;
   return room.pending.reduce<Document>(
-    (document, ours) => (ours.type === "edit" ? apply(document, ours.op) : ours.type === "reset" ? afterReset(document) : document),
+    (document, ours) =>
+      ours.type === "edit" ? apply(document, ours.op) : ours.type === "reset" ? afterReset(document) : document,
     room.document,
   );
 }
@@ -235,7 +245,9 @@ export function visible(room: Room): Document | null {
 /** The drags that edits of ours are about which wait for the connection, or were made while it was lost and are not answered yet. */
 export function waitingDrags(room: Room, connected: boolean): readonly string[] {
   return room.pending.flatMap((ours) =>
-    ours.type === "edit" && (ours.offline || !connected) && "id" in ours.op && ours.op.type !== "remove_drag" ? [ours.op.id] : [],
+    ours.type === "edit" && (ours.offline || !connected) && "id" in ours.op && ours.op.type !== "remove_drag"
+      ? [ours.op.id]
+      : [],
   );
 }
 
@@ -302,7 +314,10 @@ export function apply(document: Document, op: AppliedOperation): Document {
   }
 }
 
-function withSettings(before: Document["settings"], changes: Readonly<Record<string, Setting | null>>): Document["settings"] {
+function withSettings(
+  before: Document["settings"],
+  changes: Readonly<Record<string, Setting | null>>,
+): Document["settings"] {
   const settings = { ...before };
   for (const [name, value] of Object.entries(changes)) {
     if (value === null) delete settings[name];
@@ -323,7 +338,8 @@ function restored(document: Document, op: Restore): Document {
         tracked: back.handle ? null : before.tracked,
       };
       drags = { ...drags, [id]: drag };
-    } else if (back.handle && back.target) drags = { ...drags, [id]: { handle: back.handle, target: back.target, tracked: null } };
+    } else if (back.handle && back.target)
+      drags = { ...drags, [id]: { handle: back.handle, target: back.target, tracked: null } };
   }
   return {
     ...document,
@@ -385,7 +401,10 @@ function longer(
 }
 
 /** Longer by one measurement; what is at or after its iteration is another branch's. Every other old one goes when there are many. */
-function measured(chart: Room["chart"], { iteration, distances }: Pick<Points, "iteration" | "distances">): Room["chart"] {
+function measured(
+  chart: Room["chart"],
+  { iteration, distances }: Pick<Points, "iteration" | "distances">,
+): Room["chart"] {
   const before = (chart.at(-1)?.iteration ?? -1) < iteration ? chart : chart.filter((one) => one.iteration < iteration);
   const kept = before.length < MEASURED ? before : before.filter((_, index) => index % 2 === 0);
   return [...kept, { iteration, distances }];
@@ -394,7 +413,8 @@ function measured(chart: Room["chart"], { iteration, distances }: Pick<Points, "
 /** The drags whose trails an operation ends. */
 function startsAnew(op: AppliedOperation): readonly string[] {
   if (op.type === "remove_drag" || (op.type === "move_drag" && op.handle)) return [op.id];
-  if (op.type === "restore") return Object.entries(op.drags ?? {}).flatMap(([id, back]) => (back === null || back.handle ? [id] : []));
+  if (op.type === "restore")
+    return Object.entries(op.drags ?? {}).flatMap(([id, back]) => (back === null || back.handle ? [id] : []));
   return [];
 }
 

@@ -15,7 +15,10 @@ const blank: Document = {
   moment: null,
 };
 const snapshot = (seq: number, document: Document = blank) => ({ type: "snapshot", seq, document });
-const going = { ...blank, run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null } };
+const going = {
+  ...blank,
+  run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null },
+};
 
 /** What the browser keeps. */
 let kept: Map<string, string>;
@@ -25,7 +28,8 @@ const asked: string[] = [];
 /** What the server answers to whoever wants to come in. */
 let entrance: Response;
 const settle = () => vi.advanceTimersByTimeAsync(0);
-const refusal = (status: number, reason: string, message: string) => new Response(JSON.stringify({ error: { reason, message } }), { status });
+const refusal = (status: number, reason: string, message: string) =>
+  new Response(JSON.stringify({ error: { reason, message } }), { status });
 
 beforeEach(async () => {
   vi.useFakeTimers();
@@ -132,7 +136,12 @@ it("drops what another life of the room cannot take, with a word, and what is re
   expect(kept.size).toBe(0);
   expect(store.toasts.value.at(-1)?.kind).toBe("error");
   session.clearMask();
-  newest().says({ type: "rejected", op_id: String(edits(newest())[0]?.op_id), reason: "stale", message: "Bo has changed it since" });
+  newest().says({
+    type: "rejected",
+    op_id: String(edits(newest())[0]?.op_id),
+    reason: "stale",
+    message: "Bo has changed it since",
+  });
   expect(kept.size).toBe(0);
 });
 
@@ -150,9 +159,17 @@ it("re-sends under the same op_id what was sent and not answered", () => {
 it("quotes what the server refuses, and takes it back", () => {
   const socket = open();
   session.addDrag([10, 10], [40, 10]);
-  socket.says({ type: "rejected", op_id: String(edits(socket)[0]?.op_id), reason: "too_many", message: "64 drags are enough" });
+  socket.says({
+    type: "rejected",
+    op_id: String(edits(socket)[0]?.op_id),
+    reason: "too_many",
+    message: "64 drags are enough",
+  });
   expect(store.drags.value).toEqual([]);
-  expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "The point was not added: 64 drags are enough" });
+  expect(store.toasts.value.at(-1)).toMatchObject({
+    kind: "error",
+    text: "The point was not added: 64 drags are enough",
+  });
 });
 
 it("runs only with points and a connection, and stops only what runs", () => {
@@ -173,7 +190,13 @@ it("says nothing of a stop that came too late", () => {
   const stops = socket.sent.filter(({ type }) => type === "stop");
   expect(stops).toHaveLength(1);
   expect(store.stopping.value).toBe(true);
-  socket.says({ type: "ended", seq: 5, run: { ...going.run, outcome: "arrived", iterations: 9 }, tracked: {}, result: null });
+  socket.says({
+    type: "ended",
+    seq: 5,
+    run: { ...going.run, outcome: "arrived", iterations: 9 },
+    tracked: {},
+    result: null,
+  });
   socket.says({ type: "rejected", op_id: String(stops[0]?.op_id), reason: "invalid", message: "nothing runs" });
   expect(store.toasts.value).toEqual([]);
   expect(store.stopping.value).toBe(false);
@@ -181,7 +204,13 @@ it("says nothing of a stop that came too late", () => {
 
 it("shows what went wrong with a run", () => {
   const socket = open(going);
-  socket.says({ type: "ended", seq: 5, run: { ...going.run, outcome: "failed", message: "out of memory" }, tracked: {}, result: null });
+  socket.says({
+    type: "ended",
+    seq: 5,
+    run: { ...going.run, outcome: "failed", message: "out of memory" },
+    tracked: {},
+    result: null,
+  });
   expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "out of memory" });
 });
 
@@ -192,7 +221,10 @@ it("says what a link without its key is, where no cookie opens the room", async 
   leave = session.enter({ room: "r", secret: "" });
   await settle();
   expect(FakeWebSocket.made).toHaveLength(made);
-  expect(store.connection.value).toMatchObject({ state: "refused", message: expect.stringContaining("the part after #") });
+  expect(store.connection.value).toMatchObject({
+    state: "refused",
+    message: expect.stringContaining("the part after #"),
+  });
 });
 
 it("asks for the server's password, and comes in with it", async () => {
@@ -233,7 +265,15 @@ it("asks for what came since, and marks what was changed offline", () => {
   const [sent] = edits(socket);
   expect(sent).toMatchObject({ offline: true });
   expect(store.drags.value[0]?.waiting).toBe(true);
-  socket.says({ type: "edited", seq: 4, op_id: String(sent?.op_id), by: "me", op: sent?.op, undoes: null, redoes: null });
+  socket.says({
+    type: "edited",
+    seq: 4,
+    op_id: String(sent?.op_id),
+    by: "me",
+    op: sent?.op,
+    undoes: null,
+    redoes: null,
+  });
   expect(store.drags.value[0]?.waiting).toBe(false);
 });
 
@@ -250,7 +290,12 @@ it("tells the others where it points, now and then, and only where there are oth
     store.pointer.value = [step, 5];
     vi.advanceTimersByTime(10);
   }
-  expect(pointed().at(-1)).toMatchObject({ cursor: [expect.any(Number), 5], selected: null, tool: "points", busy: false });
+  expect(pointed().at(-1)).toMatchObject({
+    cursor: [expect.any(Number), 5],
+    selected: null,
+    tool: "points",
+    busy: false,
+  });
   expect(pointed().length).toBeGreaterThan(5);
   expect(pointed().length).toBeLessThan(16);
 });

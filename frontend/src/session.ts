@@ -48,7 +48,10 @@ export function enter(key: Key): () => void {
   store.clear();
   store.key.value = key;
   // The callbacks below are called while these two are being made.
-  const mine = { key, synced: false, picture: null, result: null, moments: new Map() } as Omit<Session, "socket" | "frames"> as Session;
+  const mine = { key, synced: false, picture: null, result: null, moments: new Map() } as Omit<
+    Session,
+    "socket" | "frames"
+  > as Session;
   session = mine;
   mine.frames = decodeFrames(
     (preview) => {
@@ -93,7 +96,11 @@ export function enter(key: Key): () => void {
     window.removeEventListener("offline", doubt);
     stopPointing();
     if (session === mine) session = null;
-    for (const bitmap of mine.moments.values()) void bitmap.then((one) => one.close(), () => undefined);
+    for (const bitmap of mine.moments.values())
+      void bitmap.then(
+        (one) => one.close(),
+        () => undefined,
+      );
     mine.socket.close();
     mine.frames.close();
     store.clear();
@@ -106,9 +113,14 @@ async function admit(key: Key): Promise<void> {
     await api.enterRoom(key);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.status === 401 && error.reason === "password") throw new Refusal({ state: "password", message: error.message });
+    if (error.status === 401 && error.reason === "password")
+      throw new Refusal({ state: "password", message: error.message });
     if (error.status < 400 || error.status >= 500 || error.status === 429) throw error;
-    throw new Refusal({ state: "refused", code: error.status, message: key.secret === "" ? texts.refused.noSecret : error.message });
+    throw new Refusal({
+      state: "refused",
+      code: error.status,
+      message: key.secret === "" ? texts.refused.noSecret : error.message,
+    });
   }
 }
 
@@ -169,10 +181,12 @@ function handle(mine: Session, message: ServerMessage): void {
     const ours = rejectedRequest(store.room.value, message);
     const kind = ours?.type === "edit" ? ours.op.type : ours?.type;
     // A stop that comes too late has what it wanted, and has been settled by the run's end.
-    if (kind !== undefined && (kind !== "stop" || store.running.value)) store.toast("error", texts.rejected(kind, message.message));
+    if (kind !== undefined && (kind !== "stop" || store.running.value))
+      store.toast("error", texts.rejected(kind, message.message));
   }
   if (message.type === "edited" || message.type === "rejected") {
-    if (store.room.value.pending.some(({ op_id }) => op_id === message.op_id)) unsent.settle(mine.key.room, message.op_id);
+    if (store.room.value.pending.some(({ op_id }) => op_id === message.op_id))
+      unsent.settle(mine.key.room, message.op_id);
   }
   if (message.type === "error") store.toast("error", message.message);
   if (message.type === "people") greet(message);
@@ -194,7 +208,8 @@ function handle(mine: Session, message: ServerMessage): void {
       void loadRasters(mine);
       break;
     case "engine":
-      if (before.engine !== message.state && message.state === "restarting") store.toast("info", message.message ?? texts.engine.restarting);
+      if (before.engine !== message.state && message.state === "restarting")
+        store.toast("info", message.message ?? texts.engine.restarting);
       if (before.engine === "restarting" && message.state === "ready") store.toast("info", texts.engine.back);
       break;
     case "sought":
@@ -256,9 +271,17 @@ export function removeDrag(id: string): void {
   store.announcement.value = texts.announce.removed;
 }
 
-export function addStroke(mode: "paint" | "erase", radius: number, points: readonly XY[], softness = store.softness.value): void {
+export function addStroke(
+  mode: "paint" | "erase",
+  radius: number,
+  points: readonly XY[],
+  softness = store.softness.value,
+): void {
   if (points.length === 0) return;
-  edit({ type: "add_stroke", stroke: { type: "stroke", id: `s${makeId()}`, mode, radius, softness, points: points.map(round) } });
+  edit({
+    type: "add_stroke",
+    stroke: { type: "stroke", id: `s${makeId()}`, mode, radius, softness, points: points.map(round) },
+  });
 }
 
 export function invertMask(): void {
@@ -297,7 +320,13 @@ export function stopRun(): void {
 
 export function canReset(): boolean {
   const now = store.document.value;
-  return store.connected.value && store.editable.value && !store.running.value && !!now && (now.run !== null || now.result !== null);
+  return (
+    store.connected.value &&
+    store.editable.value &&
+    !store.running.value &&
+    !!now &&
+    (now.run !== null || now.result !== null)
+  );
 }
 
 export function reset(): void {
@@ -407,7 +436,8 @@ function greet(message: People): void {
   const before = store.room.value.people;
   if (Object.keys(before).length === 0) return;
   for (const [person, { name: called, here }] of Object.entries(message.people)) {
-    if (here && !before[person]?.here && person !== store.room.value.person) store.toast("info", texts.people.came(called || texts.people.somebody));
+    if (here && !before[person]?.here && person !== store.room.value.person)
+      store.toast("info", texts.people.came(called || texts.people.somebody));
   }
 }
 

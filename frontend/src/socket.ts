@@ -30,9 +30,7 @@ export interface SocketOptions {
 
 /** Why trying again would meet the same answer. */
 export class Refusal extends Error {
-  constructor(
-    readonly connection: Extract<Connection, { readonly state: "refused" | "password" }>,
-  ) {
+  constructor(readonly connection: Extract<Connection, { readonly state: "refused" | "password" }>) {
     super(connection.message);
   }
 }

@@ -24,7 +24,12 @@ export type Gesture =
   | { readonly kind: "pull"; readonly handle: XY; readonly target: XY | null }
   /** Moving the picture about. */
   | { readonly kind: "pan" }
-  | { readonly kind: "stroke"; readonly mode: "paint" | "erase"; readonly radius: number; readonly points: readonly XY[] };
+  | {
+      readonly kind: "stroke";
+      readonly mode: "paint" | "erase";
+      readonly radius: number;
+      readonly points: readonly XY[];
+    };
 
 export interface Selection {
   readonly id: string;
@@ -137,7 +142,9 @@ export const view = computed<View>(() => {
   const bounds = canvasSize.value;
   const size = picture.value;
   if (size === null) return { scale: 1, x: 0, y: 0 };
-  return camera.value === null ? fit(size, bounds, bounds.width < NARROW ? 14 : 28) : keepInSight(camera.value, size, bounds);
+  return camera.value === null
+    ? fit(size, bounds, bounds.width < NARROW ? 14 : 28)
+    : keepInSight(camera.value, size, bounds);
 });
 /** The tool that a press would use. */
 export const inHand = computed<Tool>(() => (spaceHeld.value || !editable.value ? "hand" : tool.value));
@@ -198,14 +205,18 @@ export const others = computed<readonly ShownPerson[]>(() => {
     if (id === me || person === undefined || !person.here) return [];
     const doing = presence.busy ? texts.people.doing[presence.tool] : "";
     const label = [person.name || texts.people.somebody, doing].filter(Boolean).join(" · ");
-    return [{ id, label, colour: person.colour, cursor: presence.cursor, selected: presence.selected, busy: presence.busy }];
+    return [
+      { id, label, colour: person.colour, cursor: presence.cursor, selected: presence.selected, busy: presence.busy },
+    ];
   });
 });
 
 /** Every way that was gone. */
 export const branches = computed(() => branchesOf(room.value.moments));
 /** The timeline's line through where the room is. */
-export const line = computed(() => lineThrough(room.value.moments, room.value.moment ?? document.value?.moment ?? null));
+export const line = computed(() =>
+  lineThrough(room.value.moments, room.value.moment ?? document.value?.moment ?? null),
+);
 
 /**
  * What the canvas guesses until a run shows better: null while there is nothing to guess, and while somebody looks for

@@ -39,7 +39,8 @@ export const texts = {
     words: "What should it show?",
     placeholder: "A red apple, for example",
     help: "Drawn on this server. One plain thing works best.",
-    model: (name: string, builtin: boolean) => `The model here: ${name}. ${builtin ? "Good for emoji and simple drawings" : "A Stable Diffusion model: good for photographs too"}.`,
+    model: (name: string, builtin: boolean) =>
+      `The model here: ${name}. ${builtin ? "Good for emoji and simple drawings" : "A Stable Diffusion model: good for photographs too"}.`,
     draw: "Draw",
     cancel: "Cancel",
     again: "Try again",
@@ -146,8 +147,10 @@ export const texts = {
     none: "None yet. Click on the picture where something is, then where it should go; or press and drag.",
     noneYet: "None yet.",
     noneKeys: "From the keyboard: press P.",
-    handle: (n: number, x: number, y: number) => `Point ${n}, handle at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
-    target: (n: number, x: number, y: number) => `Point ${n}, target at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
+    handle: (n: number, x: number, y: number) =>
+      `Point ${n}, handle at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
+    target: (n: number, x: number, y: number) =>
+      `Point ${n}, target at ${Math.round(x)}, ${Math.round(y)}. Arrow keys move it.`,
     remove: (n: number) => `Remove point ${n}`,
     duplicate: (n: number) => `Duplicate point ${n}`,
     coordinates: { handle: "From", target: "To", x: "x", y: "y" },
@@ -187,7 +190,11 @@ export const texts = {
     } as Readonly<Record<string, readonly [name: string, help: string]>>,
     groups: { drag: "Dragging", picture: "Getting to know the picture", show: "Showing" },
     names: {
-      warp_share: ["Warp first", "", "How much of the way content is bent there, before the model pulls it on: 0 none, as published, 1 all."],
+      warp_share: [
+        "Warp first",
+        "",
+        "How much of the way content is bent there, before the model pulls it on: 0 none, as published, 1 all.",
+      ],
       latent_lr: ["Pace", "η", "How far the picture moves in one iteration. Too fast tears it."],
       max_iterations: ["Iterations at most", "", "A run ends there, even when points are still on their way."],
       mask_weight: ["Mask weight", "λ", "How firmly everything outside the painted region is held."],
@@ -198,7 +205,11 @@ export const texts = {
       lora_rank: ["Rank", "r", "How much of your picture the model can take in."],
       lora_lr: ["Learning rate", "", "How eagerly it takes your picture in."],
       lora_batch: ["Rows a step", "", "How many noisy copies it looks at in one step."],
-      lora_copies: ["Warped copies", "", "How many bent copies of your picture it looks at too. Drags may come out smoother."],
+      lora_copies: [
+        "Warped copies",
+        "",
+        "How many bent copies of your picture it looks at too. Drags may come out smoother.",
+      ],
       ddim_steps: ["Noise levels", "T", "In how many steps the picture is taken apart and put together again."],
       inversion_strength: ["Depth", "t / T", "How far it is taken apart: deeper moves more and keeps less."],
       reference_control: ["Look back while rendering", "", "Keeps colours and textures as they were."],
@@ -244,7 +255,12 @@ export const texts = {
     steps: (step: number, steps: number) => `${step}/${steps}`,
     iteration: (iteration: number, most: number) => `iteration ${iteration}/${most}`,
     ahead: (rooms: number) => (rooms === 1 ? "one picture ahead" : `${rooms} pictures ahead`),
-    left: (seconds: number) => (seconds < 1 ? "nearly done" : seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
+    left: (seconds: number) =>
+      seconds < 1
+        ? "nearly done"
+        : seconds < 90
+          ? `${Math.ceil(seconds)} s left`
+          : `${Math.ceil(seconds / 60)} min left`,
     interrupted: "Interrupted",
     interruptedHelp: "The server stopped. Drag goes on from where it was last kept",
     offline: "Not connected",
@@ -273,7 +289,8 @@ export const texts = {
     back: "Back to now",
     look: "Look through the iterations",
     branches: "Branches",
-    branch: (n: number, from: number, to: number) => `Branch ${n}: ${from === 0 ? "from the beginning" : `from iteration ${from}`} to iteration ${to}. Go to its end`,
+    branch: (n: number, from: number, to: number) =>
+      `Branch ${n}: ${from === 0 ? "from the beginning" : `from iteration ${from}`} to iteration ${to}. Go to its end`,
     branchNow: (name: string) => `${name}. You are on it`,
   },
 
@@ -320,7 +337,10 @@ export const texts = {
   share: {
     title: "Share",
     links: "Links",
-    make: { owner: "New link to own", editor: "New link to edit", viewer: "New link to view" } satisfies Record<Role, string>,
+    make: { owner: "New link to own", editor: "New link to edit", viewer: "New link to view" } satisfies Record<
+      Role,
+      string
+    >,
     copy: "Copy",
     copied: "Link copied",
     notCopied: "The browser does not let the page copy: select the link and copy it yourself",
@@ -416,7 +436,8 @@ export const texts = {
   },
 
   unsent: {
-    found: (edits: number) => (edits === 1 ? "A change from before is sent now." : `${edits} changes from before are sent now.`),
+    found: (edits: number) =>
+      edits === 1 ? "A change from before is sent now." : `${edits} changes from before are sent now.`,
     dropped: (edits: number) =>
       edits === 1
         ? "A change from before can no longer be sent: the room is another one since."

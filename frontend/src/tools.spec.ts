@@ -39,7 +39,10 @@ function pull(from: XY, to: XY): void {
 }
 
 const oneDrag: Document = { ...blank, drags: { d1: { handle: [50, 50], target: [90, 50], tracked: null } } };
-const going: Document = { ...oneDrag, run: { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null } };
+const going: Document = {
+  ...oneDrag,
+  run: { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null },
+};
 
 beforeEach(() => {
   vi.useRealTimers();
@@ -198,7 +201,9 @@ describe("the keyboard", () => {
     tools.choose("paint");
     tools.pointByKey();
     tools.place();
-    expect(asked()).toMatchObject([{ type: "add_stroke", stroke: { mode: "paint", radius: 10, points: [[99.5, 49.5]] } }]);
+    expect(asked()).toMatchObject([
+      { type: "add_stroke", stroke: { mode: "paint", radius: 10, points: [[99.5, 49.5]] } },
+    ]);
   });
 });
 
@@ -209,7 +214,17 @@ describe("the brush", () => {
     tools.choose("erase");
     click(30, 30);
     expect(asked()).toMatchObject([
-      { type: "add_stroke", stroke: { mode: "paint", radius: 10, points: [[20, 20], [60, 20]] } },
+      {
+        type: "add_stroke",
+        stroke: {
+          mode: "paint",
+          radius: 10,
+          points: [
+            [20, 20],
+            [60, 20],
+          ],
+        },
+      },
       { type: "add_stroke", stroke: { mode: "erase", points: [[30, 30]] } },
     ]);
   });

@@ -169,7 +169,8 @@ export function release(): void {
 
 /** Gives up what is half done. Returns whether there was anything. */
 export function cancel(): boolean {
-  const busy = pressing !== null || store.gesture.value !== null || store.half.value !== null || store.crosshair.value !== null;
+  const busy =
+    pressing !== null || store.gesture.value !== null || store.half.value !== null || store.crosshair.value !== null;
   pressing = null;
   clearTimeout(nudging);
   nudging = undefined;
@@ -245,7 +246,8 @@ export function pointByKey(): void {
   }
   store.selected.value = null;
   store.hovered.value = null;
-  store.crosshair.value = store.half.value ?? store.pointer.value ?? [(picture.width - 1) / 2, (picture.height - 1) / 2];
+  store.crosshair.value = store.half.value ??
+    store.pointer.value ?? [(picture.width - 1) / 2, (picture.height - 1) / 2];
   say();
 }
 
@@ -271,8 +273,12 @@ export function duplicate(id: string): void {
   const picture = store.picture.value;
   const drag = store.drags.value.find((one) => one.id === id);
   if (picture === null || drag === undefined || !store.editable.value) return;
-  const inwards = (place: number, length: number) => (place > length / 2 ? -1 : 1) * COPIED * Math.max(picture.width, picture.height);
-  const by: XY = [inwards((drag.handle[0] + drag.target[0]) / 2, picture.width), inwards((drag.handle[1] + drag.target[1]) / 2, picture.height)];
+  const inwards = (place: number, length: number) =>
+    (place > length / 2 ? -1 : 1) * COPIED * Math.max(picture.width, picture.height);
+  const by: XY = [
+    inwards((drag.handle[0] + drag.target[0]) / 2, picture.width),
+    inwards((drag.handle[1] + drag.target[1]) / 2, picture.height),
+  ];
   const moved = ([x, y]: XY): XY => [x + by[0], y + by[1]];
   session.addDrag(moved(drag.handle), moved(drag.target));
 }

@@ -60,5 +60,10 @@ function write(room: string, kept: readonly Kept[]): void {
 
 function isKept(value: unknown): value is Kept {
   const kept = value as Partial<Kept> | null;
-  return typeof kept?.instance === "string" && typeof kept.made === "number" && kept.edit?.type === "edit" && typeof kept.edit.op_id === "string";
+  return (
+    typeof kept?.instance === "string" &&
+    typeof kept.made === "number" &&
+    kept.edit?.type === "edit" &&
+    typeof kept.edit.op_id === "string"
+  );
 }

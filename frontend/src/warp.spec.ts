@@ -16,7 +16,11 @@ interface Case {
   readonly displacements: readonly (readonly [number, number])[];
 }
 
-function fieldOf({ picture: [width, height], mask, drags }: Omit<Case, "name" | "places" | "displacements">): WarpField {
+function fieldOf({
+  picture: [width, height],
+  mask,
+  drags,
+}: Omit<Case, "name" | "places" | "displacements">): WarpField {
   const size: Size = { width, height };
   const ends: Ends[] = drags.map(([handle, target]) => ({ handle, target }));
   if (mask === null) return new WarpField(ends, null, size);
@@ -25,7 +29,15 @@ function fieldOf({ picture: [width, height], mask, drags }: Omit<Case, "name" | 
     for (let y = top; y < bottom; y++) plane.fill(1, y * width + left, y * width + right);
   }
   const grid = gridSize(size);
-  return new WarpField(ends, depthsOf(openCells((index) => plane[index] === 1, size, grid), grid, size), size);
+  return new WarpField(
+    ends,
+    depthsOf(
+      openCells((index) => plane[index] === 1, size, grid),
+      grid,
+      size,
+    ),
+    size,
+  );
 }
 
 describe("the field", () => {
@@ -47,12 +59,27 @@ describe("the warped picture", () => {
   const height = 90;
   const blank = (): Pixels => ({ width, height, data: new Uint8ClampedArray(width * height * 4) });
   const ramp = blank();
-  for (let at = 0; at < width * height; at++) ramp.data.set([2 * (at % width), 2 * Math.floor(at / width), 7, 255], at * 4);
-  const pixel = (of: Pixels, x: number, y: number) => [...of.data.slice((y * width + x) * 4, (y * width + x) * 4 + 4)];
+  for (let at = 0; at < width * height; at++)
+    ramp.data.set([2 * (at % width), 2 * Math.floor(at / width), 7, 255], at * 4);
+  const pixel = (of: Pixels, x: number, y: number) =>
+    Array.from(of.data.slice((y * width + x) * 4, (y * width + x) * 4 + 4));
 
   it("shows at the target what was at the handle, near enough for a guess", () => {
     const into = blank();
-    warpPixels(ramp, fieldOf({ picture: [width, height], mask: null, drags: [[[40, 40], [60, 50]]] }), into);
+    warpPixels(
+      ramp,
+      fieldOf({
+        picture: [width, height],
+        mask: null,
+        drags: [
+          [
+            [40, 40],
+            [60, 50],
+          ],
+        ],
+      }),
+      into,
+    );
     const [red = 0, green = 0, blue, alpha] = pixel(into, 60, 50);
     expect(Math.abs(red - 80)).toBeLessThanOrEqual(2);
     expect(Math.abs(green - 80)).toBeLessThanOrEqual(2);
@@ -61,7 +88,20 @@ describe("the warped picture", () => {
 
   it("counts in pixels of the picture where it is a smaller copy", () => {
     const into = blank();
-    warpPixels(ramp, fieldOf({ picture: [4 * width, 4 * height], mask: null, drags: [[[161.5, 161.5], [241.5, 201.5]]] }), into);
+    warpPixels(
+      ramp,
+      fieldOf({
+        picture: [4 * width, 4 * height],
+        mask: null,
+        drags: [
+          [
+            [161.5, 161.5],
+            [241.5, 201.5],
+          ],
+        ],
+      }),
+      into,
+    );
     const [red = 0, green = 0] = pixel(into, 60, 50);
     expect(Math.abs(red - 80)).toBeLessThanOrEqual(2);
     expect(Math.abs(green - 80)).toBeLessThanOrEqual(2);
@@ -69,7 +109,20 @@ describe("the warped picture", () => {
 
   it("is transparent where nothing moves", () => {
     const into = blank();
-    warpPixels(ramp, fieldOf({ picture: [width, height], mask: [[0, 0, 60, 90]], drags: [[[30, 40], [40, 40]]] }), into);
+    warpPixels(
+      ramp,
+      fieldOf({
+        picture: [width, height],
+        mask: [[0, 0, 60, 90]],
+        drags: [
+          [
+            [30, 40],
+            [40, 40],
+          ],
+        ],
+      }),
+      into,
+    );
     expect(pixel(into, 40, 40)[3]).toBe(255);
     for (let y = 0; y < height; y++) expect(pixel(into, 75, y)[3]).toBe(0);
     expect(warpPixels(ramp, fieldOf({ picture: [width, height], mask: null, drags: [] }), into)).toBe(false);

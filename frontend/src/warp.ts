@@ -282,5 +282,10 @@ export function warpPixels(source: Pixels, field: WarpField, into: Pixels): bool
 }
 
 function cornersOf(values: Float64Array, corner: number, columns: number): readonly [number, number, number, number] {
-  return [values[corner] ?? 0, values[corner + 1] ?? 0, values[corner + columns] ?? 0, values[corner + columns + 1] ?? 0];
+  return [
+    values[corner] ?? 0,
+    values[corner + 1] ?? 0,
+    values[corner + columns] ?? 0,
+    values[corner + columns + 1] ?? 0,
+  ];
 }

@@ -9,7 +9,8 @@ const words = texts.activity;
 export function ActivityList() {
   const { people, person: me } = store.room.value;
   const list = [...store.activity.value].reverse();
-  const called = (by: string) => (by === "" ? words.nobody : by === me ? words.you : people[by]?.name || texts.people.somebody);
+  const called = (by: string) =>
+    by === "" ? words.nobody : by === me ? words.you : people[by]?.name || texts.people.somebody;
   return (
     <details class="activity settings">
       <summary>
@@ -22,7 +23,11 @@ export function ActivityList() {
         <ol data-testid="activity">
           {list.map((one) => (
             <li key={one.seq}>
-              <i class="dot" style={{ background: people[one.by]?.colour ?? "var(--line-strong)" }} aria-hidden="true" />
+              <i
+                class="dot"
+                style={{ background: people[one.by]?.colour ?? "var(--line-strong)" }}
+                aria-hidden="true"
+              />
               <span>
                 <strong>{called(one.by)}</strong> {deedOf(one)}
                 {words.times(one.times)}

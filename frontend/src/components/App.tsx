@@ -22,7 +22,11 @@ export function App() {
       ) : (
         <Landing intake={intake} />
       )}
-      {intake.over && <div class="drop-veil" aria-hidden="true">{intake.veil}</div>}
+      {intake.over && (
+        <div class="drop-veil" aria-hidden="true">
+          {intake.veil}
+        </div>
+      )}
       <Toasts toasts={toasts.value} />
     </>
   );

@@ -91,7 +91,8 @@ export function Canvas() {
           if (!tools.isPressed()) return;
           // Strokes stay smooth where the browser bundles moves.
           const events = event.getCoalescedEvents?.() ?? [];
-          for (const one of events.length > 0 ? events : [event]) tools.move(store.view.value, placeOf(one, event.currentTarget));
+          for (const one of events.length > 0 ? events : [event])
+            tools.move(store.view.value, placeOf(one, event.currentTarget));
         }}
         onPointerUp={(event) => {
           const pinched = pinching.current;
@@ -156,7 +157,11 @@ function hintOf(): string | null {
   if (store.crosshair.value !== null) return store.half.value === null ? hints.crosshair : hints.crosshairTarget;
   const touch = matchMedia("(hover: none)").matches;
   if (store.half.value !== null) return touch ? hints.secondTouch : hints.second;
-  return store.drags.value.length === 0 && store.gesture.value === null ? (touch ? hints.firstTouch : hints.first) : null;
+  return store.drags.value.length === 0 && store.gesture.value === null
+    ? touch
+      ? hints.firstTouch
+      : hints.first
+    : null;
 }
 
 function Badge() {
@@ -206,7 +211,8 @@ function follow(event: MouseEvent & { readonly currentTarget: Element }): void {
   const brushing = store.brushing.value !== null;
   store.pointer.value = brushing || isInside(picture, here) ? here : null;
   if (tools.isPressed() || kindOf(event) === "touch") return;
-  const found = store.inHand.value !== "points" || store.half.value !== null ? null : hit(tools.places(store.view.value), at, 14);
+  const found =
+    store.inHand.value !== "points" || store.half.value !== null ? null : hit(tools.places(store.view.value), at, 14);
   const before = store.hovered.value;
   if (found?.id !== before?.id || found?.end !== before?.end) {
     store.hovered.value = found && { id: found.id, end: found.end };
@@ -321,7 +327,12 @@ function paintOn(canvas: HTMLCanvasElement | null, theme: Signal<number>): (() =
   };
 }
 
-function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: string) => string): Omit<Scene, "mask" | "guess"> {
+function sceneOf(
+  picture: Size,
+  canvas: Size,
+  density: number,
+  colour: (name: string) => string,
+): Omit<Scene, "mask" | "guess"> {
   const showing = store.showing.value;
   const comparing = store.comparing.value;
   const doing = store.gesture.value;
@@ -338,7 +349,12 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
     view: store.view.value,
     picture,
     base: showing === "result" ? store.result.value : store.original.value,
-    preview: showing === "preview" ? (store.preview.value?.bitmap ?? null) : showing === "moment" ? (looked?.bitmap ?? null) : null,
+    preview:
+      showing === "preview"
+        ? (store.preview.value?.bitmap ?? null)
+        : showing === "moment"
+          ? (looked?.bitmap ?? null)
+          : null,
     split: split !== null && original !== null && !comparing ? { at: split, original } : null,
     shade: SHADES[shadeOf(showing)],
     // At a moment that is only looked at, the points were somewhere else.
@@ -348,7 +364,10 @@ function sceneOf(picture: Size, canvas: Size, density: number, colour: (name: st
     selected: store.selected.value,
     hovered: store.hovered.value,
     crosshair: brush === null ? store.crosshair.value : null,
-    brush: brush !== null && pointer !== null ? { at: pointer, radius: store.brush.value, softness: store.softness.value } : null,
+    brush:
+      brush !== null && pointer !== null
+        ? { at: pointer, radius: store.brush.value, softness: store.softness.value }
+        : null,
     people: comparing ? [] : store.others.value,
     accent: colour("--accent"),
     ground: colour("--board"),

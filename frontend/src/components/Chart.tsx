@@ -18,16 +18,24 @@ export function Chart() {
     drag,
     places: chart.flatMap(({ iteration, distances }) => {
       const left = distances[drag.id];
-      return left === undefined ? [] : [[((iteration - first.iteration) / span) * WIDTH, 2 + (1 - left / highest) * (HEIGHT - 4)] as const];
+      return left === undefined
+        ? []
+        : [[((iteration - first.iteration) / span) * WIDTH, 2 + (1 - left / highest) * (HEIGHT - 4)] as const];
     }),
   }));
-  const spoken = drags.map(({ id, n }) => texts.chart.spoken(n, first.distances[id] ?? 0, last.distances[id] ?? 0)).join(". ");
+  const spoken = drags
+    .map(({ id, n }) => texts.chart.spoken(n, first.distances[id] ?? 0, last.distances[id] ?? 0))
+    .join(". ");
   return (
     <div class="chart" data-testid="chart" role="img" aria-label={`${texts.chart.title}. ${spoken}`}>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true">
         <path class="chart-ground" d={`M0 ${HEIGHT - 1}H${WIDTH}`} />
         {lines.map(({ drag, places }) => (
-          <polyline key={drag.id} style={{ stroke: colourOf(drag.n) }} points={places.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ")} />
+          <polyline
+            key={drag.id}
+            style={{ stroke: colourOf(drag.n) }}
+            points={places.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ")}
+          />
         ))}
       </svg>
       <p aria-hidden="true">

@@ -8,9 +8,22 @@ const words = texts.connection;
 export function ConnectionDot() {
   const { state } = connection.value;
   const people = Object.values(room.value.people).filter(({ here }) => here).length;
-  const label = state === "open" ? (people > 1 ? words.here(people) : words.open) : state === "connecting" ? words.connecting : words.lost;
+  const label =
+    state === "open"
+      ? people > 1
+        ? words.here(people)
+        : words.open
+      : state === "connecting"
+        ? words.connecting
+        : words.lost;
   return (
-    <span class={`connection connection-${state}`} data-testid="connection" data-state={state} data-waiting={waitingEdits.value} title={label}>
+    <span
+      class={`connection connection-${state}`}
+      data-testid="connection"
+      data-state={state}
+      data-waiting={waitingEdits.value}
+      title={label}
+    >
       <i />
       <span class="wide-only">{label}</span>
     </span>

@@ -41,7 +41,14 @@ export function Dock() {
           <span>{texts.editor.splitShort}</span>
         </button>
         {store.editable.value && (
-          <button type="button" class="quiet-button" aria-label={texts.editor.reset} title={texts.editor.resetHelp} disabled={!canReset()} onClick={reset}>
+          <button
+            type="button"
+            class="quiet-button"
+            aria-label={texts.editor.reset}
+            title={texts.editor.resetHelp}
+            disabled={!canReset()}
+            onClick={reset}
+          >
             <ResetIcon />
             <span>{texts.editor.reset}</span>
           </button>
@@ -56,11 +63,18 @@ function Downloads() {
   const items: Keepsake[] = [];
   if (store.document.value?.result) items.push("result");
   if (store.room.value.moments.length > 1) items.push("trajectory.webp");
-  if (store.room.value.moments.length > 1 && store.room.value.capabilities.includes("mp4")) items.push("trajectory.mp4");
+  if (store.room.value.moments.length > 1 && store.room.value.capabilities.includes("mp4"))
+    items.push("trajectory.mp4");
   if (store.editable.value) items.push("export");
   if (items.length === 0) return null;
   return (
-    <Menu name={texts.download.title} text={texts.download.title} icon={<DownloadIcon />} class="menu-above" testId="download">
+    <Menu
+      name={texts.download.title}
+      text={texts.download.title}
+      icon={<DownloadIcon />}
+      class="menu-above"
+      testId="download"
+    >
       {items.map((which) => {
         const [name, help] = texts.download.items[which];
         return (
@@ -118,7 +132,12 @@ function StageView() {
   const stage = store.running.value ? (store.room.value.progress?.stage ?? "loading") : "idle";
   return (
     <div class="stage-view">
-      <p class="stage-words" data-testid="stage" data-stage={stage} data-outcome={store.document.value?.run?.outcome ?? ""}>
+      <p
+        class="stage-words"
+        data-testid="stage"
+        data-stage={stage}
+        data-outcome={store.document.value?.run?.outcome ?? ""}
+      >
         <strong>{title}</strong>
         {detail && <span title={detail}>{detail}</span>}
       </p>
@@ -153,7 +172,8 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
     const title = stages[progress.stage];
     const parts: string[] = [];
     if (progress.stage === "queued") parts.push(stage.ahead(progress.step));
-    else if (progress.stage === "dragging") parts.push(stage.iteration(Math.max(progress.step, store.room.value.iteration), progress.steps));
+    else if (progress.stage === "dragging")
+      parts.push(stage.iteration(Math.max(progress.step, store.room.value.iteration), progress.steps));
     else if (progress.steps > 1) parts.push(stage.steps(progress.step, progress.steps));
     // One step is no pace to reckon by.
     if (progress.seconds_left !== null && progress.step > 1) parts.push(stage.left(progress.seconds_left));
@@ -161,20 +181,26 @@ function wordsOf(): { readonly title: string; readonly detail: string } {
   }
   const end = lastEnd(now);
   if (end?.interrupted) return { title: stage.interrupted, detail: stage.interruptedHelp };
-  if (end?.outcome) return { title: outcomes[end.outcome], detail: outcomeHelp[end.outcome](end.iterations, end.message) };
+  if (end?.outcome)
+    return { title: outcomes[end.outcome], detail: outcomeHelp[end.outcome](end.iterations, end.message) };
   if (!store.editable.value) return { title: texts.people.viewing, detail: texts.people.viewingHelp };
   if (store.drags.value.length === 0) return { title: stage.needsPoints, detail: stage.needsPointsHelp };
   const prepared = store.room.value.prepared;
   if (isPreparing(prepared)) {
     const parts = [stage.steps(prepared.step, prepared.steps)];
     if (prepared.seconds_left !== null && prepared.step > 1) parts.push(stage.left(prepared.seconds_left));
-    return { title: stage.ready, detail: `${stage.readyHelp} · ${texts.prepared[prepared.stage]} ${parts.join(" · ")}` };
+    return {
+      title: stage.ready,
+      detail: `${stage.readyHelp} · ${texts.prepared[prepared.stage]} ${parts.join(" · ")}`,
+    };
   }
   return { title: stage.ready, detail: stage.readyHelp };
 }
 
 /** Whether there is something to tell of the preparation. */
-function isPreparing(prepared: Prepared | null): prepared is Prepared & { readonly stage: "drawing" | "fitting" | "inverting" } {
+function isPreparing(
+  prepared: Prepared | null,
+): prepared is Prepared & { readonly stage: "drawing" | "fitting" | "inverting" } {
   return prepared !== null && prepared.stage !== "ready" && prepared.stage !== "failed";
 }
 

@@ -85,27 +85,48 @@ export function DrawingView({ drawing, intake }: { readonly drawing: Drawing; re
         {picture === null ? (
           <DrawIcon />
         ) : (
-          <img src={picture} class={phase === "done" ? "" : "is-rough"} alt={phase === "done" ? words.picture(prompt) : words.appearing(prompt)} />
+          <img
+            src={picture}
+            class={phase === "done" ? "" : "is-rough"}
+            alt={phase === "done" ? words.picture(prompt) : words.appearing(prompt)}
+          />
         )}
       </div>
       <figcaption>
         <p class="drawing-words">
-          <strong role="status">{words.phases[phase]}</strong> <span role={phase === "failed" ? "alert" : undefined}>{detailOf(drawing)}</span>
+          <strong role="status">{words.phases[phase]}</strong>{" "}
+          <span role={phase === "failed" ? "alert" : undefined}>{detailOf(drawing)}</span>
         </p>
         {going ? (
           <Bar drawing={drawing} />
         ) : (
           <div class="row">
             {phase === "done" && id !== null && (
-              <button type="button" class="primary-button" disabled={intake.busy} onClick={() => intake.openDrawing(id)}>
+              <button
+                type="button"
+                class="primary-button"
+                disabled={intake.busy}
+                onClick={() => intake.openDrawing(id)}
+              >
                 {words.use}
               </button>
             )}
-            <button type="button" class="small-button" title={phase === "done" ? words.anotherHelp : ""} onClick={() => intake.draw(prompt)}>
+            <button
+              type="button"
+              class="small-button"
+              title={phase === "done" ? words.anotherHelp : ""}
+              onClick={() => intake.draw(prompt)}
+            >
               {phase === "done" ? words.another : words.again}
             </button>
             <span class="spring" />
-            <button type="button" class="icon-button" aria-label={words.putAway} title={words.putAway} onClick={putAway}>
+            <button
+              type="button"
+              class="icon-button"
+              aria-label={words.putAway}
+              title={words.putAway}
+              onClick={putAway}
+            >
               <CloseIcon />
             </button>
           </div>

@@ -50,7 +50,13 @@ export function Editor({ room, intake }: { readonly room: Key; readonly intake: 
           <span class="spring" />
           <Faces />
           {store.editable.value && <UndoRedo />}
-          <button type="button" class="quiet-button" aria-label={texts.share.title} title={texts.share.title} onClick={() => (share.value = true)}>
+          <button
+            type="button"
+            class="quiet-button"
+            aria-label={texts.share.title}
+            title={texts.share.title}
+            onClick={() => (share.value = true)}
+          >
             <ShareIcon />
             <span class="wide-only">{texts.share.title}</span>
           </button>
@@ -93,10 +99,24 @@ function UndoRedo() {
   const name = (verb: string, what: string | null) => words.of(verb, what === null ? undefined : words.what[what]);
   return (
     <>
-      <button type="button" class="quiet-button" aria-label={words.undo} title={`${name(words.undo, back)} (Ctrl+Z)`} disabled={!canUndo()} onClick={undo}>
+      <button
+        type="button"
+        class="quiet-button"
+        aria-label={words.undo}
+        title={`${name(words.undo, back)} (Ctrl+Z)`}
+        disabled={!canUndo()}
+        onClick={undo}
+      >
         <UndoIcon />
       </button>
-      <button type="button" class="quiet-button" aria-label={words.redo} title={`${name(words.redo, again)} (Ctrl+Shift+Z)`} disabled={!canRedo()} onClick={redo}>
+      <button
+        type="button"
+        class="quiet-button"
+        aria-label={words.redo}
+        title={`${name(words.redo, again)} (Ctrl+Shift+Z)`}
+        disabled={!canRedo()}
+        onClick={redo}
+      >
         <RedoIcon />
       </button>
     </>

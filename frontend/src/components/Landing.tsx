@@ -15,10 +15,9 @@ const { landing } = texts;
 
 /** By sample: how it was dragged, recorded from the page itself by the browser tests. */
 const animations: Readonly<Record<string, string>> = Object.fromEntries(
-  Object.entries(import.meta.glob<string>("../animations/*.webp", { eager: true, query: "?url", import: "default" })).map(([path, address]) => [
-    path.replace(/^.*\/|\.webp$/g, ""),
-    base + address,
-  ]),
+  Object.entries(
+    import.meta.glob<string>("../animations/*.webp", { eager: true, query: "?url", import: "default" }),
+  ).map(([path, address]) => [path.replace(/^.*\/|\.webp$/g, ""), base + address]),
 );
 
 export function Landing({ intake }: { readonly intake: Intake }) {
@@ -43,7 +42,11 @@ export function Landing({ intake }: { readonly intake: Intake }) {
             <h1>{landing.title}</h1>
             <p>{landing.claim}</p>
           </div>
-          {drawing.value === null ? <Show samples={samples ?? []} intake={intake} /> : <DrawingView drawing={drawing.value} intake={intake} />}
+          {drawing.value === null ? (
+            <Show samples={samples ?? []} intake={intake} />
+          ) : (
+            <DrawingView drawing={drawing.value} intake={intake} />
+          )}
           <div class="ways">
             <DropZone intake={intake} />
             <WordsForm intake={intake} />
@@ -111,12 +114,23 @@ function Show({ samples, intake }: { readonly samples: readonly Sample[]; readon
   if (sample === undefined) return <Motif />;
   return (
     <figure class="show" data-testid="show">
-      {still ? <SamplePicture sample={sample} /> : <img src={animations[sample.name]} alt={landing.showing(sample.title)} />}
+      {still ? (
+        <SamplePicture sample={sample} />
+      ) : (
+        <img src={animations[sample.name]} alt={landing.showing(sample.title)} />
+      )}
       <figcaption>
         <button type="button" class="small-button" disabled={intake.busy} onClick={() => intake.openSample(sample)}>
           {landing.tryThis}
         </button>
-        <button type="button" class="icon-button" aria-pressed={still} aria-label={landing.holdStill} title={landing.holdStill} onClick={() => setStill(!still)}>
+        <button
+          type="button"
+          class="icon-button"
+          aria-pressed={still}
+          aria-label={landing.holdStill}
+          title={landing.holdStill}
+          onClick={() => setStill(!still)}
+        >
           {still ? <PlayIcon /> : <PauseIcon />}
         </button>
       </figcaption>
@@ -141,7 +155,15 @@ function Motif() {
   );
 }
 
-function SampleCard({ sample, disabled, open }: { readonly sample: Sample; readonly disabled: boolean; readonly open: () => void }) {
+function SampleCard({
+  sample,
+  disabled,
+  open,
+}: {
+  readonly sample: Sample;
+  readonly disabled: boolean;
+  readonly open: () => void;
+}) {
   return (
     <button type="button" class="sample" disabled={disabled} aria-label={landing.sample(sample.title)} onClick={open}>
       <SamplePicture sample={sample} />
@@ -157,15 +179,27 @@ function SamplePicture({ sample }: { readonly sample: Sample }) {
       <img
         src={base + sample.picture}
         alt=""
-        onLoad={(event) => setSize({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })}
+        onLoad={(event) =>
+          setSize({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })
+        }
       />
       {size && (
         <svg viewBox={`0 0 ${size.width} ${size.height}`} aria-hidden="true">
           {sample.drags.map(({ handle, target }, index) => (
             <g key={index} style={{ color: colourOf(index + 1) }}>
               <line class="sample-way" x1={handle[0]} y1={handle[1]} x2={target[0]} y2={target[1]} />
-              <circle class="sample-handle" cx={handle[0]} cy={handle[1]} r={Math.max(size.width, size.height) * 0.026} />
-              <circle class="sample-target" cx={target[0]} cy={target[1]} r={Math.max(size.width, size.height) * 0.026} />
+              <circle
+                class="sample-handle"
+                cx={handle[0]}
+                cy={handle[1]}
+                r={Math.max(size.width, size.height) * 0.026}
+              />
+              <circle
+                class="sample-target"
+                cx={target[0]}
+                cy={target[1]}
+                r={Math.max(size.width, size.height) * 0.026}
+              />
             </g>
           ))}
         </svg>

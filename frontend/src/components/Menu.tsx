@@ -77,7 +77,13 @@ export function MoreMenu({ children }: { readonly children?: ComponentChildren }
         <legend>{texts.theme.title}</legend>
         {THEMES.map((theme) => (
           <label key={theme} class="theme">
-            <input type="radio" name="theme" value={theme} checked={chosenTheme.value === theme} onChange={() => chooseTheme(theme)} />
+            <input
+              type="radio"
+              name="theme"
+              value={theme}
+              checked={chosenTheme.value === theme}
+              onChange={() => chooseTheme(theme)}
+            />
             <span>{texts.theme.choices[theme]}</span>
           </label>
         ))}

@@ -43,7 +43,11 @@ function MaskSection() {
           </button>
           {painted && (
             <>
-              <button type="button" class="small-button" onClick={() => (store.maskShown.value = !store.maskShown.value)}>
+              <button
+                type="button"
+                class="small-button"
+                onClick={() => (store.maskShown.value = !store.maskShown.value)}
+              >
                 {store.maskShown.value ? texts.mask.hide : texts.mask.show}
               </button>
               <button type="button" class="small-button" onClick={invertMask}>

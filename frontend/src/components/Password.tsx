@@ -5,7 +5,13 @@ import { Mark } from "./icons.tsx";
 const words = texts.password;
 
 /** `say` answers what is wrong, or null. */
-export function Password({ message, say }: { readonly message: string; readonly say: (password: string) => Promise<string | null> }) {
+export function Password({
+  message,
+  say,
+}: {
+  readonly message: string;
+  readonly say: (password: string) => Promise<string | null>;
+}) {
   const [wrong, setWrong] = useState(message);
   const [busy, setBusy] = useState(false);
   const [typed, setTyped] = useState("");

@@ -18,7 +18,11 @@ export function Faces() {
   if (here.length < 2) return null;
   const others = here.filter(([id]) => id !== store.room.value.person);
   const labels = new Map(store.others.value.map(({ id, label }) => [id, label]));
-  const called = here.map(([id, person]) => (id === store.room.value.person ? words.you : (labels.get(id) ?? (person.name || words.somebody)))).join(", ");
+  const called = here
+    .map(([id, person]) =>
+      id === store.room.value.person ? words.you : (labels.get(id) ?? (person.name || words.somebody)),
+    )
+    .join(", ");
   const busy = new Set(store.others.value.filter((one) => one.busy).map(({ id }) => id));
   return (
     <span class="faces" role="img" aria-label={words.here(called)} title={words.here(called)} data-testid="faces">
@@ -41,7 +45,8 @@ export function PeopleList() {
   const { people, person: me } = store.room.value;
   const key = store.key.value;
   const owner = store.room.value.role === "owner";
-  const act = (doing: Promise<void>) => void doing.catch((error: unknown) => store.toast("error", texts.share.failed(messageOf(error))));
+  const act = (doing: Promise<void>) =>
+    void doing.catch((error: unknown) => store.toast("error", texts.share.failed(messageOf(error))));
   return (
     <section aria-labelledby="people-title">
       <h3 id="people-title">{words.title}</h3>
@@ -70,7 +75,13 @@ export function PeopleList() {
                       </option>
                     ))}
                   </select>
-                  <button type="button" class="icon-button" aria-label={words.remove(called)} title={words.remove(called)} onClick={() => act(removePerson(key, id))}>
+                  <button
+                    type="button"
+                    class="icon-button"
+                    aria-label={words.remove(called)}
+                    title={words.remove(called)}
+                    onClick={() => act(removePerson(key, id))}
+                  >
                     <CloseIcon />
                   </button>
                 </>

@@ -59,11 +59,23 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
       {editable && (
         <span class="point-buttons">
           {selected && (
-            <button type="button" class="icon-button" aria-label={texts.points.duplicate(drag.n)} title={`${texts.points.duplicate(drag.n)} (D)`} onClick={() => duplicate(drag.id)}>
+            <button
+              type="button"
+              class="icon-button"
+              aria-label={texts.points.duplicate(drag.n)}
+              title={`${texts.points.duplicate(drag.n)} (D)`}
+              onClick={() => duplicate(drag.id)}
+            >
               <CopyIcon />
             </button>
           )}
-          <button type="button" class="icon-button" aria-label={texts.points.remove(drag.n)} title={texts.points.remove(drag.n)} onClick={() => removeDrag(drag.id)}>
+          <button
+            type="button"
+            class="icon-button"
+            aria-label={texts.points.remove(drag.n)}
+            title={texts.points.remove(drag.n)}
+            onClick={() => removeDrag(drag.id)}
+          >
             <CloseIcon />
           </button>
         </span>

@@ -21,8 +21,32 @@ const LIVE: ReadonlySet<string> = new Set([
 ]);
 
 const GROUPS: readonly (readonly [group: keyof typeof words.groups, names: readonly string[]])[] = [
-  ["drag", ["warp_share", "latent_lr", "max_iterations", "mask_weight", "arrival_distance", "supervision_radius", "tracking_radius"]],
-  ["picture", ["lora_steps", "lora_rank", "lora_lr", "lora_batch", "lora_copies", "inversion_strength", "ddim_steps", "reference_control", "seed"]],
+  [
+    "drag",
+    [
+      "warp_share",
+      "latent_lr",
+      "max_iterations",
+      "mask_weight",
+      "arrival_distance",
+      "supervision_radius",
+      "tracking_radius",
+    ],
+  ],
+  [
+    "picture",
+    [
+      "lora_steps",
+      "lora_rank",
+      "lora_lr",
+      "lora_batch",
+      "lora_copies",
+      "inversion_strength",
+      "ddim_steps",
+      "reference_control",
+      "seed",
+    ],
+  ],
   ["show", ["preview_every", "preview_side"]],
 ];
 
@@ -50,14 +74,25 @@ export function SettingsSection() {
               <fieldset key={group} class="setting-group">
                 <legend>{words.groups[group]}</legend>
                 {known.map((name) => (
-                  <SettingRow key={name} name={name} model={model} chosen={chosen[name]} disabled={still && !LIVE.has(name)} />
+                  <SettingRow
+                    key={name}
+                    name={name}
+                    model={model}
+                    chosen={chosen[name]}
+                    disabled={still && !LIVE.has(name)}
+                  />
                 ))}
               </fieldset>
             )
           );
         })}
         {own.length > 0 && (
-          <button type="button" class="small-button" disabled={still} onClick={() => setSettings(Object.fromEntries(own.map((name) => [name, null])))}>
+          <button
+            type="button"
+            class="small-button"
+            disabled={still}
+            onClick={() => setSettings(Object.fromEntries(own.map((name) => [name, null])))}
+          >
             {words.defaults}
           </button>
         )}
@@ -66,12 +101,27 @@ export function SettingsSection() {
   );
 }
 
-function Presets({ model, chosen, disabled }: { readonly model: ModelInfo; readonly chosen: string; readonly disabled: boolean }) {
+function Presets({
+  model,
+  chosen,
+  disabled,
+}: {
+  readonly model: ModelInfo;
+  readonly chosen: string;
+  readonly disabled: boolean;
+}) {
   return (
     <div class="presets" role="radiogroup" aria-labelledby="settings-title">
       {["", ...model.presets].map((preset) => (
         <label key={preset} class="preset">
-          <input type="radio" name="preset" value={preset} checked={chosen === preset} disabled={disabled} onChange={() => setSettings({ preset: preset || null })} />
+          <input
+            type="radio"
+            name="preset"
+            value={preset}
+            checked={chosen === preset}
+            disabled={disabled}
+            onChange={() => setSettings({ preset: preset || null })}
+          />
           <span>
             <strong>{words.presets[preset]?.[0] ?? preset}</strong>
             <small>{words.presets[preset]?.[1]}</small>
@@ -100,7 +150,14 @@ function SettingRow(props: {
         {title} {symbol && <var title={words.symbol(symbol)}>{symbol}</var>}
       </label>
       {chosen !== undefined && (
-        <button type="button" class="icon-button" aria-label={words.reset(title)} title={words.reset(title)} disabled={disabled} onClick={() => setSettings({ [name]: null })}>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={words.reset(title)}
+          title={words.reset(title)}
+          disabled={disabled}
+          onClick={() => setSettings({ [name]: null })}
+        >
           <ResetIcon />
         </button>
       )}

@@ -104,7 +104,16 @@ function Made({ role, url }: { readonly role: Role; readonly url: string }) {
       <div class="made-link">
         <label>
           <span>{texts.people.roles[role]}</span>
-          <input ref={field} class="field" type="text" readOnly value={url} aria-label={words.link} data-testid="made-link" onFocus={(event) => event.currentTarget.select()} />
+          <input
+            ref={field}
+            class="field"
+            type="text"
+            readOnly
+            value={url}
+            aria-label={words.link}
+            data-testid="made-link"
+            onFocus={(event) => event.currentTarget.select()}
+          />
         </label>
         <button type="button" class="small-button is-strong" onClick={() => void copy()}>
           {words.copy}
@@ -119,10 +128,19 @@ function Made({ role, url }: { readonly role: Role; readonly url: string }) {
 /** Dark on white in both themes: cameras want it so. */
 function Qr({ text }: { readonly text: string }) {
   const code = qrCode(text);
-  const path = code.flatMap((row, y) => row.flatMap((dark, x) => (dark ? [`M${x + 4} ${y + 4}h1v1h-1z`] : []))).join("");
+  const path = code
+    .flatMap((row, y) => row.flatMap((dark, x) => (dark ? [`M${x + 4} ${y + 4}h1v1h-1z`] : [])))
+    .join("");
   const side = code.length + 8;
   return (
-    <svg class="qr" viewBox={`0 0 ${side} ${side}`} role="img" aria-label={words.qr} shape-rendering="crispEdges" data-testid="qr">
+    <svg
+      class="qr"
+      viewBox={`0 0 ${side} ${side}`}
+      role="img"
+      aria-label={words.qr}
+      shape-rendering="crispEdges"
+      data-testid="qr"
+    >
       <rect width={side} height={side} fill="#fff" />
       <path d={path} fill="#000" />
     </svg>
@@ -145,7 +163,9 @@ function DeleteRoom({ room }: { readonly room: Key }) {
         <button
           type="button"
           class="small-button is-bad"
-          onClick={() => void deleteRoom(room).catch((error: unknown) => store.toast("error", words.failed(messageOf(error))))}
+          onClick={() =>
+            void deleteRoom(room).catch((error: unknown) => store.toast("error", words.failed(messageOf(error))))
+          }
         >
           {words.deleteYes}
         </button>

@@ -5,7 +5,11 @@ import { texts } from "../texts.ts";
 import { CloseIcon } from "./icons.tsx";
 
 /** A dialog over the page; Esc, the cross and a press beside it close it. */
-export function Sheet(props: { readonly open: Signal<boolean>; readonly title: string; readonly children: ComponentChildren }) {
+export function Sheet(props: {
+  readonly open: Signal<boolean>;
+  readonly title: string;
+  readonly children: ComponentChildren;
+}) {
   const { open, title, children } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
@@ -25,7 +29,12 @@ export function Sheet(props: { readonly open: Signal<boolean>; readonly title: s
     >
       <div class="sheet-head">
         <h2 id={id}>{title}</h2>
-        <button type="button" class="icon-button" aria-label={texts.shortcuts.close} onClick={() => (open.value = false)}>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={texts.shortcuts.close}
+          onClick={() => (open.value = false)}
+        >
           <CloseIcon />
         </button>
       </div>

@@ -3,7 +3,20 @@ import { useEffect } from "preact/hooks";
 import { arrowKey } from "../geometry.ts";
 import { redo, removeDrag, startRun, stopRun, undo } from "../session.ts";
 import * as store from "../store.ts";
-import { cancel, choose, duplicate, isPressed, nudge, pan, place, pointByKey, resizeBrush, zoom, zoomToActualSize, zoomToFit } from "../tools.ts";
+import {
+  cancel,
+  choose,
+  duplicate,
+  isPressed,
+  nudge,
+  pan,
+  place,
+  pointByKey,
+  resizeBrush,
+  zoom,
+  zoomToActualSize,
+  zoomToFit,
+} from "../tools.ts";
 import { texts } from "../texts.ts";
 import { Sheet } from "./Sheet.tsx";
 import { toggleSplit } from "./Split.tsx";
@@ -49,7 +62,8 @@ export function useKeys(): void {
     window.addEventListener("keyup", up);
     window.addEventListener("blur", away);
     const click = (event: MouseEvent) => {
-      clicked = event.detail > 0 && event.target instanceof Element ? event.target.closest("button, a, summary, label") : null;
+      clicked =
+        event.detail > 0 && event.target instanceof Element ? event.target.closest("button, a, summary, label") : null;
     };
     window.addEventListener("click", click);
     return () => {
@@ -221,5 +235,8 @@ export function Shortcuts({ open }: { readonly open: Signal<boolean> }) {
 }
 
 function isTyping(event: KeyboardEvent): boolean {
-  return event.target instanceof Element && event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select") !== null;
+  return (
+    event.target instanceof Element &&
+    event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select") !== null
+  );
 }

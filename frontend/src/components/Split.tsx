@@ -29,7 +29,11 @@ export function Split() {
       aria-valuemax={100}
       aria-valuenow={Math.round(at * 100)}
       aria-valuetext={words.value(Math.round(at * 100))}
-      style={{ left: `${x + width * at}px`, top: `${top}px`, height: `${Math.min(bounds.height, y + picture.height * scale) - top}px` }}
+      style={{
+        left: `${x + width * at}px`,
+        top: `${top}px`,
+        height: `${Math.min(bounds.height, y + picture.height * scale) - top}px`,
+      }}
       onPointerDown={(event) => {
         event.currentTarget.setPointerCapture(event.pointerId);
         event.currentTarget.focus({ preventScroll: true });
@@ -41,7 +45,16 @@ export function Split() {
         move((event.clientX - (frame?.left ?? 0) - x) / width);
       }}
       onKeyDown={(event) => {
-        const step = { ArrowLeft: -0.02, ArrowRight: 0.02, ArrowDown: -0.02, ArrowUp: 0.02, PageDown: -0.1, PageUp: 0.1, Home: -1, End: 1 }[event.key];
+        const step = {
+          ArrowLeft: -0.02,
+          ArrowRight: 0.02,
+          ArrowDown: -0.02,
+          ArrowUp: 0.02,
+          PageDown: -0.1,
+          PageUp: 0.1,
+          Home: -1,
+          End: 1,
+        }[event.key];
         if (step === undefined) return;
         move(at + step);
         event.preventDefault();
@@ -61,6 +74,7 @@ export function Split() {
 /** What lies beside the original. */
 function after(): string {
   const showing = store.showing.value;
-  if (showing === "moment") return texts.hints.moment(store.room.value.moments.find(({ id }) => id === store.scrub.value?.id)?.iteration ?? 0);
+  if (showing === "moment")
+    return texts.hints.moment(store.room.value.moments.find(({ id }) => id === store.scrub.value?.id)?.iteration ?? 0);
   return showing === "original" ? words.guess : texts.hints[showing];
 }

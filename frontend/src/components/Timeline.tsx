@@ -60,25 +60,25 @@ export function Timeline() {
       </button>
       <div class="film-column">
         <div class="film" ref={strip}>
-        <div class="film-frames" aria-hidden="true">
-          {frames.map((moment, index) => (
-            <Thumbnail key={index} id={moment.id} />
-          ))}
-        </div>
-        <input
-          type="range"
-          class="film-scrubber"
-          aria-label={words.look}
-          aria-valuetext={words.moment(current.iteration)}
-          min={0}
-          max={moments.length - 1}
-          step={1}
-          value={at}
-          onInput={(event) => {
-            setPlaying(false);
-            look(moments[event.currentTarget.valueAsNumber]?.id);
-          }}
-        />
+          <div class="film-frames" aria-hidden="true">
+            {frames.map((moment, index) => (
+              <Thumbnail key={index} id={moment.id} />
+            ))}
+          </div>
+          <input
+            type="range"
+            class="film-scrubber"
+            aria-label={words.look}
+            aria-valuetext={words.moment(current.iteration)}
+            min={0}
+            max={moments.length - 1}
+            step={1}
+            value={at}
+            onInput={(event) => {
+              setPlaying(false);
+              look(moments[event.currentTarget.valueAsNumber]?.id);
+            }}
+          />
         </div>
         <Branches here={here ?? current.id} />
       </div>
@@ -131,8 +131,16 @@ function Branches({ here }: { readonly here: number }) {
               onClick={() => (store.editable.value && store.connected.value ? seek(tip.id) : look(tip.id))}
             >
               <span class="branch-tree" aria-hidden="true">
-                {from !== null && <i class="branch-stem" style={{ insetInlineStart: `${begins}%`, "--up": index - from.branch }} />}
-                <i class="branch-way" style={{ insetInlineStart: `${begins}%`, width: `${Math.max(0.5, percent(tip.iteration) - begins)}%` }} />
+                {from !== null && (
+                  <i class="branch-stem" style={{ insetInlineStart: `${begins}%`, "--up": index - from.branch }} />
+                )}
+                <i
+                  class="branch-way"
+                  style={{
+                    insetInlineStart: `${begins}%`,
+                    width: `${Math.max(0.5, percent(tip.iteration) - begins)}%`,
+                  }}
+                />
                 <i class="branch-tip" style={{ insetInlineStart: `${percent(tip.iteration)}%` }} />
                 {at && <i class="branch-here" style={{ insetInlineStart: `${percent(at.iteration)}%` }} />}
               </span>

@@ -7,7 +7,12 @@ export function Toasts({ toasts }: { readonly toasts: readonly Toast[] }) {
   return (
     <div class="toasts">
       {toasts.map((toast) => (
-        <div key={toast.id} class={`toast toast-${toast.kind}`} role={toast.kind === "error" ? "alert" : "status"} data-testid="toast">
+        <div
+          key={toast.id}
+          class={`toast toast-${toast.kind}`}
+          role={toast.kind === "error" ? "alert" : "status"}
+          data-testid="toast"
+        >
           <span>{toast.text}</span>
           <button type="button" class="icon-button" aria-label={texts.dismiss} onClick={() => dismiss(toast.id)}>
             <CloseIcon />

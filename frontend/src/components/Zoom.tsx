@@ -14,13 +14,26 @@ export function Zoom() {
       <button type="button" aria-label={words.out} title={`${words.out} (−)`} onClick={() => zoom(1 / STEP)}>
         <MinusIcon />
       </button>
-      <button type="button" class="zoom-now" aria-label={words.actual(percent)} title={`${words.actualHelp} (1)`} data-testid="zoom" onClick={zoomToActualSize}>
+      <button
+        type="button"
+        class="zoom-now"
+        aria-label={words.actual(percent)}
+        title={`${words.actualHelp} (1)`}
+        data-testid="zoom"
+        onClick={zoomToActualSize}
+      >
         {percent} %
       </button>
       <button type="button" aria-label={words.in} title={`${words.in} (+)`} onClick={() => zoom(STEP)}>
         <PlusIcon />
       </button>
-      <button type="button" aria-label={words.fit} title={`${words.fit} (0)`} aria-pressed={store.camera.value === null} onClick={zoomToFit}>
+      <button
+        type="button"
+        aria-label={words.fit}
+        title={`${words.fit} (0)`}
+        aria-pressed={store.camera.value === null}
+        onClick={zoomToFit}
+      >
         <FitIcon />
       </button>
     </div>

@@ -152,7 +152,11 @@ export const ChevronIcon = () => (
 );
 export const PlayIcon = () => (
   <Icon>
-    <path d="M6 4.2v11.6c0 .6.7 1 1.2.7l9-5.8a.8.8 0 0 0 0-1.4l-9-5.8A.8.8 0 0 0 6 4.2z" fill="currentColor" stroke="none" />
+    <path
+      d="M6 4.2v11.6c0 .6.7 1 1.2.7l9-5.8a.8.8 0 0 0 0-1.4l-9-5.8A.8.8 0 0 0 6 4.2z"
+      fill="currentColor"
+      stroke="none"
+    />
   </Icon>
 );
 export const StopIcon = () => (

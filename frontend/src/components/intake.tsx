@@ -70,7 +70,10 @@ export function usePictureIntake(): Intake {
   const open = (picture: Blob) => make(() => createRoom({ picture }));
   const openSample = (sample: Sample) =>
     make(async () => {
-      const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
+      const [picture, mask] = await Promise.all([
+        fetchFile(sample.picture),
+        sample.mask ? fetchFile(sample.mask) : null,
+      ]);
       return createRoom({ picture, mask, prompt: sample.prompt, drags: sample.drags });
     });
   const draw = (prompt: string) => void enterWith(() => drawings.draw(prompt));
