@@ -1,0 +1,164 @@
+import { useSignal } from "@preact/signals";
+import type { Signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { Canvas } from "../canvas/Canvas.tsx";
+import { Toolbar } from "../canvas/Toolbar.tsx";
+import { ConnectionBanner, ConnectionDot } from "../panels/Connection.tsx";
+import { Dock } from "../panels/Dock.tsx";
+import { Panel } from "../panels/Panel.tsx";
+import { Avatars } from "../panels/People.tsx";
+import { Share } from "../panels/Share.tsx";
+import { texts as panelTexts } from "../panels/texts.ts";
+import { Timeline } from "../panels/Timeline.tsx";
+import { canRedo, canUndo, redo, undo } from "../room/actions.ts";
+import type { RoomKey } from "../room/address.ts";
+import { removeRecentRoom } from "../room/recent-rooms.ts";
+import { joinRoom, submitPassword } from "../room/session.ts";
+import * as store from "../room/store.ts";
+import { clearUnsent } from "../room/unsent-edits.ts";
+import { Password } from "../start/Password.tsx";
+import { KeyboardIcon, Mark, PictureIcon, RedoIcon, ShareIcon, UndoIcon } from "../ui/icons.tsx";
+import { MenuItem } from "../ui/Menu.tsx";
+import { MoreMenu } from "../ui/MoreMenu.tsx";
+import { texts as ui } from "../ui/texts.ts";
+import { useShortcuts } from "./keyboard.ts";
+import { goToLanding } from "./routes.ts";
+import { ShortcutsDialog } from "./ShortcutsDialog.tsx";
+import { texts } from "./texts.ts";
+
+/** `busy`: another picture is being opened. */
+export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: boolean }) {
+  const shortcutsOpen = useSignal(false);
+  const shareOpen = useSignal(false);
+  useEffect(() => joinRoom(room), []);
+  useEffect(() => {
+    window.document.title = `${ui.product} · ${room.room.slice(0, 6)}`;
+  }, []);
+  useShortcuts();
+  const connection = store.connection.value;
+  if (connection.state === "password") return <Password message={connection.message} submit={submitPassword} />;
+  if (connection.state === "refused") return <Refused room={room} message={connection.message} />;
+  return (
+    <div class="editor" data-running={store.running.value}>
+      <Header busy={busy} shareOpen={shareOpen} shortcutsOpen={shortcutsOpen} />
+      <main class="work">
+        <div class="work-scroll">
+          <section class="stage">
+            <ConnectionBanner />
+            <Canvas />
+          </section>
+          <Timeline />
+          <Panel />
+        </div>
+        <Dock />
+      </main>
+      <ShortcutsDialog open={shortcutsOpen} />
+      <Share open={shareOpen} />
+      <p class="visually-hidden" role="status" data-testid="announcement">
+        {store.announcement.value}
+      </p>
+    </div>
+  );
+}
+
+function Header(props: {
+  readonly busy: boolean;
+  readonly shareOpen: Signal<boolean>;
+  readonly shortcutsOpen: Signal<boolean>;
+}) {
+  return (
+    <header>
+      <h1 class="visually-hidden">{texts.editor}</h1>
+      <div class="bar">
+        <button type="button" class="brand" onClick={goToLanding} aria-label={texts.home}>
+          <Mark />
+          <span>{ui.product}</span>
+        </button>
+        <ConnectionDot />
+        {!store.editable.value && (
+          <span class="chip" title={panelTexts.status.viewOnlyHelp} data-testid="view-only">
+            {panelTexts.status.viewOnly}
+          </span>
+        )}
+        <span class="spring" />
+        <Avatars />
+        {store.editable.value && <UndoRedo />}
+        <button
+          type="button"
+          class="quiet-button"
+          aria-label={panelTexts.share.title}
+          title={panelTexts.share.title}
+          onClick={() => (props.shareOpen.value = true)}
+        >
+          <ShareIcon />
+          <span class="wide-only">{panelTexts.share.title}</span>
+        </button>
+        <MoreMenu>
+          <MenuItem disabled={props.busy} onClick={goToLanding}>
+            <PictureIcon />
+            {texts.newPicture}
+          </MenuItem>
+          <MenuItem onClick={() => (props.shortcutsOpen.value = true)} shortcut="?">
+            <KeyboardIcon />
+            {texts.shortcuts.title}
+          </MenuItem>
+        </MoreMenu>
+      </div>
+      <Toolbar />
+    </header>
+  );
+}
+
+function UndoRedo() {
+  const history = store.room.value.history;
+  const words = texts.history;
+  const titleOf = (verb: string, kind: string | null, shortcut: string) => {
+    const what = kind === null ? undefined : words.what[kind];
+    return `${what === undefined ? verb : `${verb}: ${what}`} (${shortcut})`;
+  };
+  return (
+    <>
+      <button
+        type="button"
+        class="quiet-button"
+        aria-label={words.undo}
+        title={titleOf(words.undo, history.undo, "Ctrl+Z")}
+        disabled={!canUndo()}
+        onClick={undo}
+      >
+        <UndoIcon />
+      </button>
+      <button
+        type="button"
+        class="quiet-button"
+        aria-label={words.redo}
+        title={titleOf(words.redo, history.redo, "Ctrl+Shift+Z")}
+        disabled={!canRedo()}
+        onClick={redo}
+      >
+        <RedoIcon />
+      </button>
+    </>
+  );
+}
+
+function Refused({ room, message }: { readonly room: RoomKey; readonly message: string }) {
+  return (
+    <main class="message-page">
+      <Mark size={40} />
+      <h1>{texts.refused.title}</h1>
+      <p role="alert">{message}</p>
+      <button
+        type="button"
+        class="primary-button"
+        onClick={() => {
+          removeRecentRoom(room.room);
+          clearUnsent(room.room);
+          goToLanding();
+        }}
+      >
+        {texts.refused.home}
+      </button>
+    </main>
+  );
+}

@@ -1,0 +1,7 @@
+import { render } from "preact";
+import { App } from "./App.tsx";
+import "./page.css";
+
+const root = window.document.getElementById("app");
+if (root === null) throw new Error("index.html has no #app");
+render(<App />, root);

@@ -1,0 +1,76 @@
+/** Texts of the editor's frame: header, shortcuts, refusals. */
+
+export const texts = {
+  editor: "livedrag: edit a picture",
+  home: "livedrag home",
+  newPicture: "New picture",
+
+  history: {
+    undo: "Undo",
+    redo: "Redo",
+    what: {
+      add_drag: "add point",
+      move_drag: "move point",
+      remove_drag: "remove point",
+      add_stroke: "brush stroke",
+      remove_stroke: "remove brush stroke",
+      invert_mask: "invert mask",
+      clear_mask: "clear mask",
+      raster: "load mask",
+      set_prompt: "change prompt",
+      set_settings: "change setting",
+    } as Readonly<Record<string, string>>,
+  },
+
+  refused: {
+    title: "Can't open this picture",
+    home: "Open a new picture",
+  },
+
+  shortcuts: {
+    title: "Keyboard shortcuts",
+    groups: [
+      {
+        title: "Points",
+        shortcuts: [
+          [["P"], "Crosshair: move with the arrow keys, place handle and target with Enter"],
+          [["← ↑ ↓ →"], "Move what is selected (Shift: ten times as far)"],
+          [["D"], "Duplicate the selected point"],
+          [["Delete"], "Remove the selected point"],
+          [["Ctrl Z", "Ctrl Y"], "Undo, redo your changes"],
+          [["Esc"], "Cancel the unfinished point"],
+        ],
+      },
+      {
+        title: "Tools",
+        shortcuts: [
+          [["V"], "Points"],
+          [["B"], "Paint the editable area"],
+          [["E"], "Erase"],
+          [["H"], "Hand"],
+          [["[", "]"], "Smaller, larger brush"],
+          [["M"], "Show or hide the mask"],
+        ],
+      },
+      {
+        title: "View",
+        shortcuts: [
+          [["+", "−"], "Zoom in, out (also with the wheel)"],
+          [["0", "1"], "Zoom to fit, zoom to 100%"],
+          [["Space"], "Hold and drag to move the view"],
+          [["← ↑ ↓ →"], "Move the view while nothing is selected"],
+          [["C"], "Hold to see the original"],
+          [["X"], "Split view"],
+        ],
+      },
+      {
+        title: "Run",
+        shortcuts: [
+          [["Enter"], "Drag"],
+          [["Space", "Esc"], "Stop"],
+          [["?"], "Show this list"],
+        ],
+      },
+    ] as const,
+  },
+} as const;

@@ -1,0 +1,34 @@
+import * as store from "../room/store.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.showing;
+
+/** Says what the canvas shows, unless it is just the original. */
+export function CanvasBadge() {
+  const showing = store.showing.value;
+  if (store.quickPreview.value !== null && store.quickPreviewShown.value) {
+    return (
+      <p class="badge badge-quick-preview" data-testid="quick-preview">
+        {quickPreviewText()}
+      </p>
+    );
+  }
+  if (showing === "original" && !store.comparing.value) return null;
+  return (
+    <p class={`badge badge-${showing}`} data-testid="showing">
+      {showing === "preview" && <i />}
+      {shownName()}
+    </p>
+  );
+}
+
+/** The name of what the canvas shows. */
+export function shownName(): string {
+  const showing = store.showing.value;
+  return showing === "moment" ? words.moment(store.scrubbedIteration.value) : words[showing];
+}
+
+function quickPreviewText(): string {
+  if (store.running.value || store.starting.value) return words.quickPreviewRunning;
+  return store.editable.value ? words.quickPreviewIdle : words.quickPreviewViewer;
+}

@@ -1,0 +1,42 @@
+import * as store from "../room/store.ts";
+import { cancel } from "./pointer.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.hints;
+
+/** What to do next, if there is anything to say. */
+export function CanvasHint() {
+  const hint = hintText();
+  if (hint === null) return null;
+  const cancellable = store.pendingHandle.value !== null || store.crosshair.value !== null;
+  return (
+    <p class="hint">
+      <span data-testid="hint">{hint}</span>
+      {cancellable && (
+        <button type="button" title="Esc" onClick={() => cancel()}>
+          {words.cancel}
+        </button>
+      )}
+    </p>
+  );
+}
+
+function hintText(): string | null {
+  const tool = store.tool.value;
+  if (store.comparing.value || !store.editable.value || tool === "hand") return null;
+  return tool === "points" ? pointHint() : brushHint(tool);
+}
+
+function pointHint(): string | null {
+  const pending = store.pendingHandle.value !== null;
+  if (store.crosshair.value !== null) return pending ? words.crosshairTarget : words.crosshairHandle;
+  const touch = matchMedia("(hover: none)").matches;
+  if (pending) return touch ? words.targetTouch : words.target;
+  if (store.drags.value.length > 0 || store.gesture.value !== null) return null;
+  return touch ? words.handleTouch : words.handle;
+}
+
+function brushHint(brush: "paint" | "erase"): string | null {
+  if (store.crosshair.value !== null) return words.crosshairBrush;
+  return store.mask.value.length > 0 ? null : words[brush];
+}

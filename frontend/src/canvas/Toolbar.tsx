@@ -1,0 +1,96 @@
+import type { ComponentChildren } from "preact";
+import type { Size } from "../room/geometry.ts";
+import { brushRadius, brushSoftness, editable, picture, tool } from "../room/store.ts";
+import type { Tool } from "../room/store.ts";
+import { BrushSoftIcon, EraseIcon, HandIcon, PaintIcon, PointsIcon } from "../ui/icons.tsx";
+import { texts as uiTexts } from "../ui/texts.ts";
+import { MAX_BRUSH, MIN_BRUSH } from "./brush.ts";
+import { chooseTool } from "./pointer.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.tools;
+
+export function Toolbar() {
+  const size = picture.value;
+  if (size === null || !editable.value) return null;
+  const painting = tool.value === "paint" || tool.value === "erase";
+  return (
+    <div class="toolbar" role="group" aria-label={words.title}>
+      <ToolButton tool="points" name={words.points} shortcut="V">
+        <PointsIcon />
+      </ToolButton>
+      <ToolButton tool="paint" name={words.paint} shortcut="B">
+        <PaintIcon />
+      </ToolButton>
+      <ToolButton tool="erase" name={words.erase} shortcut="E">
+        <EraseIcon />
+      </ToolButton>
+      <ToolButton tool="hand" name={words.hand} shortcut="H" iconOnly>
+        <HandIcon />
+      </ToolButton>
+      {painting && <BrushSize picture={size} />}
+      {painting && <BrushSoftness />}
+    </div>
+  );
+}
+
+/** On a square root scale, which gives small brushes more of the way. */
+function BrushSize({ picture: { width, height } }: { readonly picture: Size }) {
+  const longest = Math.max(width, height);
+  return (
+    <label class="brush-size" title={`${words.brushSize} ([ ])`}>
+      <i class="brush-dot brush-small" />
+      <input
+        type="range"
+        aria-label={words.brushSize}
+        aria-valuetext={uiTexts.pixels(brushRadius.value * 2)}
+        min={Math.sqrt(MIN_BRUSH)}
+        max={Math.sqrt(MAX_BRUSH)}
+        step={0.005}
+        value={Math.sqrt(brushRadius.value / longest)}
+        onInput={(event) => (brushRadius.value = event.currentTarget.valueAsNumber ** 2 * longest)}
+      />
+      <i class="brush-dot brush-large" />
+    </label>
+  );
+}
+
+function BrushSoftness() {
+  return (
+    <label class="brush-size brush-soft" title={words.softness}>
+      <BrushSoftIcon />
+      <input
+        type="range"
+        aria-label={words.softness}
+        aria-valuetext={words.softnessValue(brushSoftness.value)}
+        min={0}
+        max={1}
+        step={0.05}
+        value={brushSoftness.value}
+        onInput={(event) => (brushSoftness.value = event.currentTarget.valueAsNumber)}
+      />
+    </label>
+  );
+}
+
+function ToolButton(props: {
+  readonly tool: Tool;
+  readonly name: string;
+  readonly shortcut: string;
+  readonly iconOnly?: boolean;
+  readonly children: ComponentChildren;
+}) {
+  return (
+    <button
+      type="button"
+      class="tool"
+      aria-pressed={tool.value === props.tool}
+      aria-keyshortcuts={props.shortcut}
+      title={`${props.name} (${props.shortcut})`}
+      onClick={() => chooseTool(props.tool)}
+    >
+      {props.children}
+      <span class={props.iconOnly ? "visually-hidden" : ""}>{props.name}</span>
+    </button>
+  );
+}

@@ -1,0 +1,193 @@
+/**
+ * What a pointer does on the picture: press, move, release. It knows places rather than events, so that mouse, touch,
+ * pen and the specs drive it alike.
+ */
+
+import { addDrag, addStroke, moveDrag } from "../room/actions.ts";
+import { clampToPicture, distance, extendStroke, hitTest, isInside, toCanvas, toPicture } from "../room/geometry.ts";
+import type { HitTarget, Size, View } from "../room/geometry.ts";
+import { MAX_STROKE_POINTS } from "../room/protocol.ts";
+import type { XY } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { texts } from "../room/texts.ts";
+import { pan } from "./camera.ts";
+import { cancelNudge, finishNudge } from "./nudge.ts";
+
+export type PointerKind = "mouse" | "touch";
+
+/** How close a press has to be, in CSS pixels; a fingertip is wide. */
+export const HIT_RADIUS: Readonly<Record<PointerKind, number>> = { mouse: 14, touch: 26 };
+/** A press that moves further than this, in CSS pixels, is a drag and not a click. */
+const CLICK_TOLERANCE: Readonly<Record<PointerKind, number>> = { mouse: 5, touch: 10 };
+/** Milliseconds between the moves sent while a target is dragged during a run. */
+const RE_AIM_INTERVAL = 120;
+
+interface Press {
+  readonly kind: PointerKind;
+  /** Where it began, on the canvas. */
+  readonly at: XY;
+  /** From the pointer to the end that was hit, so that it doesn't jump. */
+  readonly offset: XY;
+  /** Where the picture lay at the time. */
+  readonly view: View;
+  /** Whether this press places the target of a pending handle. */
+  readonly placesTarget: boolean;
+  moved: boolean;
+}
+
+let current: Press | null = null;
+let lastReAim = 0;
+
+/** Both ends of all drags, on the canvas, handles above targets. */
+export function hitTargets(view: View): readonly HitTarget[] {
+  const ends = (end: "target" | "handle"): HitTarget[] =>
+    store.drags.value.map((drag) => ({ id: drag.id, end, at: toCanvas(view, drag[end]) }));
+  return [...ends("target"), ...ends("handle")];
+}
+
+export function isPressed(): boolean {
+  return current !== null;
+}
+
+export function press(view: View, at: XY, kind: PointerKind, tool: store.Tool = store.activeTool.value): void {
+  const picture = store.picture.value;
+  if (picture === null) return;
+  finishNudge();
+  store.crosshair.value = null;
+  const begun = { kind, at, offset: [0, 0], view, placesTarget: false, moved: false } as const;
+  switch (tool) {
+    case "hand":
+      current = { ...begun };
+      store.gesture.value = { kind: "pan" };
+      break;
+    case "paint":
+    case "erase":
+      current = { ...begun };
+      store.gesture.value = {
+        kind: "stroke",
+        mode: tool,
+        radius: store.brushRadius.value,
+        points: [toPicture(view, at)],
+      };
+      break;
+    case "points":
+      pressPoint(begun, picture);
+      break;
+  }
+}
+
+/** Hits an end, places the target of a pending handle, or begins a new drag. */
+function pressPoint(begun: Press, picture: Size): void {
+  const { view, at, kind } = begun;
+  const pending = store.pendingHandle.value;
+  const place = toPicture(view, at);
+  if (pending !== null) {
+    const onHandle = distance(toCanvas(view, pending), at) <= HIT_RADIUS[kind];
+    current = { ...begun, placesTarget: !onHandle };
+    const target = onHandle ? null : clampToPicture(picture, place);
+    store.gesture.value = { kind: "create", handle: pending, target };
+    return;
+  }
+  const found = hitTest(hitTargets(view), at, HIT_RADIUS[kind]);
+  if (found !== null) {
+    current = { ...begun, offset: [found.at[0] - at[0], found.at[1] - at[1]] };
+    store.selected.value = { id: found.id, end: found.end };
+    return;
+  }
+  store.selected.value = null;
+  if (!isInside(picture, place)) return;
+  current = { ...begun };
+  store.gesture.value = { kind: "create", handle: clampToPicture(picture, place), target: null };
+}
+
+export function move(view: View, at: XY): void {
+  const picture = store.picture.value;
+  const pressed = current;
+  if (picture === null || pressed === null) return;
+  if (!pressed.moved && distance(pressed.at, at) <= CLICK_TOLERANCE[pressed.kind]) return;
+  pressed.moved = true;
+  const place = toPicture(view, [at[0] + pressed.offset[0], at[1] + pressed.offset[1]]);
+  const gesture = store.gesture.value;
+  switch (gesture?.kind) {
+    case "pan":
+      pan([at[0] - pressed.at[0], at[1] - pressed.at[1]], pressed.view);
+      break;
+    case "stroke":
+      continueStroke(gesture, place, view);
+      break;
+    case "create":
+      store.gesture.value = { ...gesture, target: clampToPicture(picture, place) };
+      break;
+    case "move":
+    case undefined:
+      moveSelected(clampToPicture(picture, place));
+      break;
+  }
+}
+
+function continueStroke(gesture: Extract<store.Gesture, { readonly kind: "stroke" }>, place: XY, view: View): void {
+  const points = extendStroke(gesture.points, place, Math.max(0.75 / view.scale, gesture.radius / 12));
+  if (points.length < MAX_STROKE_POINTS) {
+    store.gesture.value = { ...gesture, points };
+    return;
+  }
+  addStroke(gesture.mode, gesture.radius, points);
+  store.gesture.value = { ...gesture, points: [place] };
+}
+
+function moveSelected(at: XY): void {
+  const selection = store.selected.value;
+  if (selection === null) return;
+  store.gesture.value = { kind: "move", ...selection, at };
+  // A run follows its target while that is being dragged; a handle is sent once, on release.
+  if (selection.end === "target" && store.running.value && performance.now() - lastReAim > RE_AIM_INTERVAL) {
+    lastReAim = performance.now();
+    moveDrag(selection.id, "target", at);
+  }
+}
+
+export function release(): void {
+  const pressed = current;
+  const gesture = store.gesture.value;
+  dropGesture();
+  if (pressed === null || gesture === null) return;
+  switch (gesture.kind) {
+    case "pan":
+      break;
+    case "stroke":
+      addStroke(gesture.mode, gesture.radius, gesture.points);
+      break;
+    case "move":
+      moveDrag(gesture.id, gesture.end, gesture.at);
+      break;
+    case "create":
+      if (gesture.target !== null && (pressed.moved || pressed.placesTarget)) {
+        store.pendingHandle.value = addDrag(gesture.handle, gesture.target) ? null : gesture.handle;
+      } else {
+        store.pendingHandle.value = gesture.handle;
+        store.announcement.value = texts.announcements.handlePlaced;
+      }
+      break;
+  }
+}
+
+/** Drops what the pointer is doing, as when a second finger comes down. A pending handle stays. */
+export function dropGesture(): void {
+  current = null;
+  store.gesture.value = null;
+}
+
+/** Cancels everything unfinished. Returns whether there was anything. */
+export function cancel(): boolean {
+  const unfinished = [store.gesture.value, store.pendingHandle.value, store.crosshair.value, current];
+  dropGesture();
+  cancelNudge();
+  store.pendingHandle.value = null;
+  store.crosshair.value = null;
+  return unfinished.some((one) => one !== null);
+}
+
+export function chooseTool(tool: store.Tool): void {
+  cancel();
+  store.tool.value = tool;
+}

@@ -1,0 +1,117 @@
+/** Everything the canvas shows, as one value made from the store. */
+
+import type { Size, View } from "../room/geometry.ts";
+import type { XY } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import type { Selection, ShownDrag, ShownPerson } from "../room/store.ts";
+import type { MaskPicture } from "./mask-painter.ts";
+import type { QuickPreviewPicture } from "./quick-preview.ts";
+
+export interface Scene {
+  /** In CSS pixels. */
+  readonly canvas: Size;
+  /** Device pixels per CSS pixel. */
+  readonly density: number;
+  readonly view: View;
+  readonly picture: Size;
+  readonly base: CanvasImageSource | null;
+  /** Drawn over the base; inside the mask only, as the result will be. */
+  readonly preview: CanvasImageSource | null;
+  /** Drawn like a preview if there is none; transparent where nothing moves. */
+  readonly quickPreview: QuickPreviewPicture | null;
+  /** The original is shown on the left, up to `at`, in [0, 1] of the picture's width. */
+  readonly split: { readonly at: number; readonly original: CanvasImageSource } | null;
+  readonly mask: MaskPicture | null;
+  readonly maskStyle: MaskStyle;
+  readonly drags: readonly ShownDrag[];
+  readonly pendingHandle: XY | null;
+  /** Where the pending handle's target would be placed. */
+  readonly pendingTarget: XY | null;
+  readonly selected: Selection | null;
+  readonly hovered: Selection | null;
+  readonly crosshair: XY | null;
+  /** The brush under the pointer, in pixels of the picture. */
+  readonly brush: { readonly at: XY; readonly radius: number; readonly softness: number } | null;
+  readonly people: readonly ShownPerson[];
+  readonly accent: string;
+  readonly background: string;
+}
+
+/** Opacities, in [0, 1], of the tint inside the editable area, the veil outside it, and its outline. */
+export interface MaskStyle {
+  readonly inside: number;
+  readonly outside: number;
+  readonly outline: number;
+}
+
+/** While painting, the area stands out; while placing points, the picture in it does. */
+const MASK_STYLES = {
+  none: { inside: 0, outside: 0, outline: 0 },
+  painting: { inside: 0.42, outside: 0, outline: 0.9 },
+  points: { inside: 0, outside: 0.36, outline: 0.8 },
+  running: { inside: 0, outside: 0, outline: 0.45 },
+} as const satisfies Readonly<Record<string, MaskStyle>>;
+
+/** The scene but for its mask and quick preview, which are painted when it is drawn. `colour` reads a CSS variable. */
+export function sceneOf(
+  picture: Size,
+  canvas: Size,
+  density: number,
+  colour: (name: string) => string,
+): Omit<Scene, "mask" | "quickPreview"> {
+  const comparing = store.comparing.value;
+  const gesture = store.gesture.value;
+  const pointer = store.crosshair.value ?? store.pointer.value;
+  const painting = store.activeBrush.value !== null;
+  const handle = gesture?.kind === "create" ? gesture.handle : store.pendingHandle.value;
+  const target = gesture?.kind === "create" ? gesture.target : pointer;
+  return {
+    canvas,
+    density,
+    view: store.view.value,
+    picture,
+    base: store.showing.value === "result" ? store.result.value : store.original.value,
+    preview: previewOf(),
+    split: splitOf(),
+    maskStyle: MASK_STYLES[maskStyleName()],
+    drags: comparing || isElsewhere() ? [] : store.drags.value,
+    pendingHandle: comparing ? null : handle,
+    pendingTarget: handle === null ? null : target,
+    selected: store.selected.value,
+    hovered: store.hovered.value,
+    crosshair: painting ? null : store.crosshair.value,
+    brush:
+      painting && pointer !== null
+        ? { at: pointer, radius: store.brushRadius.value, softness: store.brushSoftness.value }
+        : null,
+    people: comparing ? [] : store.otherPeople.value,
+    accent: colour("--accent"),
+    background: colour("--board"),
+  };
+}
+
+function previewOf(): ImageBitmap | null {
+  const showing = store.showing.value;
+  if (showing === "preview") return store.preview.value?.bitmap ?? null;
+  return showing === "moment" ? (store.scrubbed.value?.bitmap ?? null) : null;
+}
+
+function splitOf(): Scene["split"] {
+  const at = store.splitShown.value;
+  const original = store.original.value;
+  return at !== null && original !== null && !store.comparing.value ? { at, original } : null;
+}
+
+/** Whether a moment is shown that the room isn't at: its points were somewhere else. */
+function isElsewhere(): boolean {
+  const scrubbed = store.scrubbed.value;
+  return scrubbed !== null && scrubbed.id !== store.document.value?.moment;
+}
+
+function maskStyleName(): keyof typeof MASK_STYLES {
+  const showing = store.showing.value;
+  if (store.comparing.value || !store.maskShown.value) return "none";
+  if (store.tool.value === "paint" || store.tool.value === "erase") return "painting";
+  if (store.running.value) return "running";
+  return showing === "result" || showing === "moment" || store.splitShown.value !== null ? "none" : "points";
+}

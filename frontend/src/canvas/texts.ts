@@ -1,0 +1,59 @@
+/** Texts on and around the canvas. */
+
+export const texts = {
+  canvas: "Picture",
+  canvasHelp:
+    "Press P for a crosshair, which the arrow keys move. Press Enter to place a handle, and Enter again to place its target. Press the question mark for all shortcuts.",
+  opening: "Opening the picture…",
+  crosshairAt: (x: number, y: number) => `Crosshair at ${Math.round(x)}, ${Math.round(y)}`,
+
+  hints: {
+    handle: "Click on something you want to move",
+    handleTouch: "Tap something you want to move",
+    target: "Now click where it should go",
+    targetTouch: "Now tap where it should go",
+    cancel: "Cancel",
+    paint: "Paint the area that may change. The rest stays as it is.",
+    erase: "Erase from the area that may change",
+    crosshairHandle: "Move the crosshair with the arrow keys, then press Enter to place the handle",
+    crosshairTarget: "Move the crosshair with the arrow keys, then press Enter to place the target",
+    crosshairBrush: "Move the brush with the arrow keys, then press Enter to paint",
+  },
+
+  showing: {
+    original: "Original",
+    preview: "Live preview",
+    result: "Result",
+    moment: (iteration: number) => `Iteration ${iteration}`,
+    quickPreview: "Quick preview",
+    quickPreviewIdle: "Quick preview. Press Drag to render.",
+    quickPreviewRunning: "Quick preview. The live preview follows.",
+    quickPreviewViewer: "Quick preview. Nothing has been rendered yet.",
+  },
+
+  tools: {
+    title: "Tools",
+    points: "Points",
+    paint: "Paint",
+    erase: "Erase",
+    hand: "Hand",
+    brushSize: "Brush size",
+    softness: "Brush softness",
+    softnessValue: (softness: number) => (softness === 0 ? "hard" : `${Math.round(softness * 100)}% soft`),
+  },
+
+  zoom: {
+    title: "Zoom",
+    in: "Zoom in",
+    out: "Zoom out",
+    fit: "Zoom to fit",
+    percent: (percent: number) => `${percent}%`,
+    actual: (percent: number) => `${percent}%. Zoom to 100%`,
+    actualHelp: "Zoom to 100%",
+  },
+
+  split: {
+    title: "Divider between original and result",
+    value: (percent: number) => `${percent}% original`,
+  },
+} as const;

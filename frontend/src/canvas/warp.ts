@@ -1,0 +1,286 @@
+/**
+ * The quick preview's warp: a smooth displacement field that moves handles to targets. It is the same function as the
+ * editor's `warp.py`, which explains the field; `tests/warp.json` checks both against the same values.
+ */
+
+import { clamp } from "../room/geometry.ts";
+import type { DragEnds, Size } from "../room/geometry.ts";
+import type { XY } from "../room/protocol.ts";
+
+/** The distance of each cell from the mask's border, in pixels of the picture; row by row. */
+export interface MaskDepths {
+  readonly grid: Size;
+  readonly values: Float64Array;
+}
+
+const GRID = 128;
+const MIN_REACH = 1 / 8;
+const FRONT = 1;
+const SIDE = 1.25;
+const BACK = 2;
+const MIN_BACK = 1.3;
+const MAX_SLOPE = 1.25;
+const BEND = 0.2;
+
+/** Blocks along the warped picture's longest side; the field is interpolated within each. */
+const BLOCKS = 64;
+
+interface Pull {
+  readonly x: number;
+  readonly y: number;
+  readonly dx: number;
+  readonly dy: number;
+  readonly ux: number;
+  readonly uy: number;
+  readonly front: number;
+  readonly side: number;
+  readonly back: number;
+  readonly depth: number;
+}
+
+export class WarpField {
+  readonly size: Size;
+  readonly #depths: MaskDepths | null;
+  readonly #cell: XY;
+  readonly #pulls: readonly Pull[];
+
+  /** If `depths` is null, everything may change. */
+  constructor(drags: readonly DragEnds[], depths: MaskDepths | null, size: Size) {
+    const grid = gridSize(size);
+    this.size = size;
+    this.#depths = depths;
+    this.#cell = [size.width / grid.width, size.height / grid.height];
+    this.#pulls = drags.map((drag) => this.#pull(drag));
+  }
+
+  /** The displacement at a place, in pixels of the picture: the place shows what was at the place plus this. */
+  at(x: number, y: number): XY {
+    const depth = this.#depths === null ? null : this.#depthAt(this.#depths, x, y);
+    if (depth !== null && depth <= 0) return ZERO;
+    let total = 0;
+    let dx = 0;
+    let dy = 0;
+    for (const pull of this.#pulls) {
+      const along = (x - pull.x) * pull.ux + (y - pull.y) * pull.uy;
+      const across = (y - pull.y) * pull.ux - (x - pull.x) * pull.uy;
+      const squared = (along / (along > 0 ? pull.back : pull.front)) ** 2 + (across / pull.side) ** 2;
+      if (squared >= 1) continue;
+      let strength = fall(Math.sqrt(squared));
+      if (depth !== null) strength *= rise(depth / pull.depth);
+      const weight = strength / Math.max(squared, 1e-12);
+      total += weight;
+      dx += weight * strength * pull.dx;
+      dy += weight * strength * pull.dy;
+    }
+    return total === 0 ? ZERO : [dx / total, dy / total];
+  }
+
+  #pull({ handle, target: [x, y] }: DragEnds): Pull {
+    const dx = handle[0] - x;
+    const dy = handle[1] - y;
+    const length = Math.hypot(dx, dy);
+    const minReach = MIN_REACH * Math.max(this.size.width, this.size.height);
+    const side = Math.max(SIDE * length, minReach);
+    // A drag that holds its place does so in every direction alike.
+    const [ux, uy] = length > 0 ? [dx / length, dy / length] : [1, 0];
+    const behind = length > 0 ? this.#distanceToBorder(x, y, ux, uy, Math.max(BACK * length, minReach)) : minReach;
+    const depth = this.#depths === null ? side : Math.min(this.#depthAt(this.#depths, x, y), side);
+    return {
+      x,
+      y,
+      dx,
+      dy,
+      ux,
+      uy,
+      front: Math.max(FRONT * length, minReach),
+      side,
+      back: Math.max(MIN_BACK * length, behind),
+      depth: Math.max(depth, Math.hypot(...this.#cell)),
+    };
+  }
+
+  /** The distance from (x, y) in the direction (ux, uy) to the border of picture or mask, at most `max`. */
+  #distanceToBorder(x: number, y: number, ux: number, uy: number, max: number): number {
+    const { width, height } = this.size;
+    let far = max;
+    for (const [at, step, last] of [
+      [x, ux, width - 1],
+      [y, uy, height - 1],
+    ] as const) {
+      if (step !== 0) far = Math.min(far, Math.max(0, ((step > 0 ? last : 0) - at) / step));
+    }
+    if (this.#depths === null) return far;
+    const stride = Math.max(width, height) / GRID;
+    let gone = 0;
+    let depth = this.#depthAt(this.#depths, x, y);
+    while (depth > 0 && gone < far) {
+      const further = Math.min(gone + stride, far);
+      const next = this.#depthAt(this.#depths, x + ux * further, y + uy * further);
+      if (next <= 0) return gone + ((further - gone) * depth) / (depth - next);
+      gone = further;
+      depth = next;
+    }
+    return gone;
+  }
+
+  /** Bilinear between the centres of the cells. */
+  #depthAt({ grid, values }: MaskDepths, x: number, y: number): number {
+    const column = clamp((x + 0.5) / this.#cell[0] - 0.5, 0, grid.width - 1);
+    const row = clamp((y + 0.5) / this.#cell[1] - 0.5, 0, grid.height - 1);
+    const left = Math.floor(column);
+    const top = Math.floor(row);
+    const right = Math.min(left + 1, grid.width - 1);
+    const bottom = Math.min(top + 1, grid.height - 1);
+    const value = (r: number, c: number) => values[r * grid.width + c] ?? 0;
+    const upper = value(top, left) + (column - left) * (value(top, right) - value(top, left));
+    const lower = value(bottom, left) + (column - left) * (value(bottom, right) - value(bottom, left));
+    return upper + (row - top) * (lower - upper);
+  }
+}
+
+const ZERO: XY = [0, 0];
+
+/** Columns and rows of the grid on which the mask's depth is computed. */
+export function gridSize(picture: Size): Size {
+  const longest = Math.max(picture.width, picture.height);
+  const side = (length: number) => Math.min(length, Math.max(1, Math.floor((length * GRID) / longest + 0.5)));
+  return { width: side(picture.width), height: side(picture.height) };
+}
+
+/** Row by row, 1 for each cell of `grid` in which every pixel of a `width` x `height` mask may change. */
+export function openCells(mayChange: (index: number) => boolean, { width, height }: Size, grid: Size): Uint8Array {
+  const open = new Uint8Array(grid.width * grid.height).fill(1);
+  for (let y = 0; y < height; y++) {
+    const top = Math.floor((y * grid.height) / height);
+    const bottom = Math.ceil(((y + 1) * grid.height) / height);
+    for (let x = 0; x < width; x++) {
+      if (mayChange(y * width + x)) continue;
+      const left = Math.floor((x * grid.width) / width);
+      const right = Math.ceil(((x + 1) * grid.width) / width);
+      for (let row = top; row < bottom; row++) open.fill(0, row * grid.width + left, row * grid.width + right);
+    }
+  }
+  return open;
+}
+
+/** From the open cells of a picture's grid; null if all are open. */
+export function depthsOf(open: Uint8Array, grid: Size, picture: Size): MaskDepths | null {
+  if (open.every((cell) => cell === 1)) return null;
+  const { width: columns, height: rows } = grid;
+  const [wide, high] = [picture.width / columns, picture.height / rows];
+  const vertical = Float64Array.from(open, (cell) => (cell === 1 ? Infinity : 0));
+  const spread = (row: number, from: number) => {
+    for (let column = 0; column < columns; column++) {
+      const near = (vertical[from * columns + column] ?? 0) + high;
+      if (near < (vertical[row * columns + column] ?? 0)) vertical[row * columns + column] = near;
+    }
+  };
+  for (let row = 1; row < rows; row++) spread(row, row - 1);
+  for (let row = rows - 2; row >= 0; row--) spread(row, row + 1);
+  const diagonal = Math.hypot(wide, high);
+  const values = new Float64Array(columns * rows);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      let nearest = Infinity;
+      // Outwards, until nothing further aside can be nearer.
+      for (let aside = 0; aside < columns && (aside * wide) ** 2 < nearest; aside++) {
+        const left = column >= aside ? (vertical[row * columns + column - aside] ?? 0) : Infinity;
+        const right = column + aside < columns ? (vertical[row * columns + column + aside] ?? 0) : Infinity;
+        nearest = Math.min(nearest, (aside * wide) ** 2 + Math.min(left, right) ** 2);
+      }
+      values[row * columns + column] = Math.sqrt(nearest) - diagonal;
+    }
+  }
+  return { grid, values };
+}
+
+/** Falls from 1 at 0 to 0 at 1, differentiable, with a slope of at most `MAX_SLOPE`. */
+function fall(away: number): number {
+  if (away < BEND) return 1 - (MAX_SLOPE / (2 * BEND)) * away ** 2;
+  if (away > 1 - BEND) return (MAX_SLOPE / (2 * BEND)) * (1 - Math.min(away, 1)) ** 2;
+  return 1 - MAX_SLOPE * (away - BEND / 2);
+}
+
+/** Rises from 0 at 0 to 1 at 1, differentiable. */
+function rise(part: number): number {
+  const within = clamp(part, 0, 1);
+  return within * within * (3 - 2 * within);
+}
+
+export interface Pixels extends Size {
+  /** RGBA, row by row. */
+  readonly data: Uint8ClampedArray;
+}
+
+/**
+ * Writes the warped picture to `into`, which has the size of `source`, possibly a smaller copy of the field's picture.
+ * Pixels that don't move stay transparent, so that the sharp picture below shows. Returns whether anything moves.
+ */
+export function warpPixels(source: Pixels, field: WarpField, into: Pixels): boolean {
+  const { width, height, data: from } = source;
+  const to = into.data;
+  let moves = false;
+  to.fill(0);
+  const scale = field.size.width / width;
+  const block = Math.ceil(Math.max(width, height) / BLOCKS);
+  const columns = Math.ceil(width / block) + 1;
+  const rows = Math.ceil(height / block) + 1;
+  const dx = new Float64Array(columns * rows);
+  const dy = new Float64Array(columns * rows);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const [x, y] = field.at((column * block + 0.5) * scale - 0.5, (row * block + 0.5) * scale - 0.5);
+      dx[row * columns + column] = x / scale;
+      dy[row * columns + column] = y / scale;
+    }
+  }
+  for (let row = 0; row + 1 < rows; row++) {
+    for (let column = 0; column + 1 < columns; column++) {
+      const corner = row * columns + column;
+      const [x0, x1, x2, x3] = cornersOf(dx, corner, columns);
+      const [y0, y1, y2, y3] = cornersOf(dy, corner, columns);
+      if (x0 === 0 && x1 === 0 && x2 === 0 && x3 === 0 && y0 === 0 && y1 === 0 && y2 === 0 && y3 === 0) continue;
+      moves = true;
+      const left = column * block;
+      const right = Math.min(left + block, width);
+      for (let y = row * block; y < Math.min((row + 1) * block, height); y++) {
+        const down = y / block - row;
+        let sx = left + x0 + (x2 - x0) * down;
+        let sy = y + y0 + (y2 - y0) * down;
+        const stepX = 1 + (x1 + (x3 - x1) * down - x0 - (x2 - x0) * down) / block;
+        const stepY = (y1 + (y3 - y1) * down - y0 - (y2 - y0) * down) / block;
+        for (let x = left, at = (y * width + left) * 4; x < right; x++, at += 4, sx += stepX, sy += stepY) {
+          const cx = sx < 0 ? 0 : sx > width - 1 ? width - 1 : sx;
+          const cy = sy < 0 ? 0 : sy > height - 1 ? height - 1 : sy;
+          const ix = cx | 0;
+          const iy = cy | 0;
+          const h = cx - ix;
+          const v = cy - iy;
+          const a = (iy * width + ix) * 4;
+          const b = ix + 1 < width ? a + 4 : a;
+          const c = iy + 1 < height ? a + width * 4 : a;
+          const d = b + c - a;
+          // Unrolled and unchecked: this runs for every pixel that moves.
+          const wd = h * v;
+          const wb = h - wd;
+          const wc = v - wd;
+          const wa = 1 - h - wc;
+          to[at] = wa * from[a]! + wb * from[b]! + wc * from[c]! + wd * from[d]!;
+          to[at + 1] = wa * from[a + 1]! + wb * from[b + 1]! + wc * from[c + 1]! + wd * from[d + 1]!;
+          to[at + 2] = wa * from[a + 2]! + wb * from[b + 2]! + wc * from[c + 2]! + wd * from[d + 2]!;
+          to[at + 3] = 255;
+        }
+      }
+    }
+  }
+  return moves;
+}
+
+function cornersOf(values: Float64Array, corner: number, columns: number): readonly [number, number, number, number] {
+  return [
+    values[corner] ?? 0,
+    values[corner + 1] ?? 0,
+    values[corner + columns] ?? 0,
+    values[corner + columns + 1] ?? 0,
+  ];
+}

@@ -1,0 +1,66 @@
+import { useEffect, useState } from "preact/hooks";
+import { reconnectNow } from "../room/session.ts";
+import { connection, pendingCount, room } from "../room/store.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.connection;
+
+export function ConnectionDot() {
+  const { state } = connection.value;
+  const label = connectionLabel();
+  return (
+    <span
+      class={`connection connection-${state}`}
+      data-testid="connection"
+      data-state={state}
+      data-waiting={pendingCount.value}
+      title={label}
+    >
+      <i />
+      <span class="wide-only">{label}</span>
+    </span>
+  );
+}
+
+function connectionLabel(): string {
+  const { state } = connection.value;
+  if (state === "connecting") return words.connecting;
+  if (state !== "open") return words.lost;
+  const people = Object.values(room.value.people).filter(({ here }) => here).length;
+  return people > 1 ? words.people(people) : words.open;
+}
+
+export function ConnectionBanner() {
+  const now = connection.value;
+  const retryAt = now.state === "lost" ? now.retryAt : null;
+  const seconds = useSecondsUntil(retryAt);
+  if (now.state !== "lost") return null;
+  const edits = pendingCount.value;
+  return (
+    <div class="banner" data-testid="connection-banner">
+      <p role="alert">
+        <strong>{words.lost}</strong> {words.keepWorking}
+      </p>
+      <p class="banner-detail">
+        {edits > 0 && <span>{words.waiting(edits)} </span>}
+        <span>{retryAt === null || seconds === 0 ? words.retrying : words.retryIn(seconds)}</span>
+      </p>
+      <button type="button" class="small-button" onClick={reconnectNow} disabled={retryAt === null}>
+        {words.retryNow}
+      </button>
+    </div>
+  );
+}
+
+/** Counts down to a time in ms (`Date.now()`). */
+function useSecondsUntil(time: number | null): number {
+  const [seconds, setSeconds] = useState(0);
+  useEffect(() => {
+    if (time === null) return undefined;
+    const count = () => setSeconds(Math.max(0, Math.ceil((time - Date.now()) / 1000)));
+    count();
+    const timer = setInterval(count, 250);
+    return () => clearInterval(timer);
+  }, [time]);
+  return seconds;
+}

@@ -1,0 +1,21 @@
+import { ActivityList } from "./Activity.tsx";
+import { MaskSection } from "./Mask.tsx";
+import { ModelCard, PhotoNote } from "./Model.tsx";
+import { PointList } from "./Points.tsx";
+import { PromptSection } from "./Prompt.tsx";
+import { SettingsSection } from "./Settings.tsx";
+import { texts } from "./texts.ts";
+
+export function Panel() {
+  return (
+    <aside class="panel" aria-label={texts.panel}>
+      <PhotoNote />
+      <PointList />
+      <MaskSection />
+      <PromptSection />
+      <SettingsSection />
+      <ActivityList />
+      <ModelCard />
+    </aside>
+  );
+}

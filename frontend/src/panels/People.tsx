@@ -1,0 +1,134 @@
+import { removePerson, setRole } from "../room/api.ts";
+import type { RoomKey } from "../room/address.ts";
+import { displayName } from "../room/display-name.ts";
+import { messageOf } from "../room/http.ts";
+import { setDisplayName } from "../room/presence.ts";
+import type { Person, Role } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { texts as roomTexts } from "../room/texts.ts";
+import { DraftInput } from "../ui/DraftInput.tsx";
+import { CloseIcon } from "../ui/icons.tsx";
+import { texts } from "./texts.ts";
+
+const words = texts.people;
+const ROLES: readonly Role[] = ["owner", "editor", "viewer"];
+const MAX_AVATARS = 4;
+const MAX_NAME = 60;
+
+/** Who else is here, as a row of discs; those who are doing something are marked. */
+export function Avatars() {
+  const me = store.room.value.person;
+  const here = Object.entries(store.room.value.people).filter(([, person]) => person.here);
+  if (here.length < 2) return null;
+  const others = here.filter(([id]) => id !== me);
+  const shown = new Map(store.otherPeople.value.map((person) => [person.id, person]));
+  const labels = here.map(([id, person]) => (id === me ? words.you : (shown.get(id)?.label ?? nameOf(person))));
+  const label = words.here(labels.join(", "));
+  return (
+    <span class="avatars" role="img" aria-label={label} title={label} data-testid="avatars">
+      {others.slice(0, MAX_AVATARS).map(([id, person]) => (
+        <i key={id} class={shown.get(id)?.busy ? "is-busy" : ""} style={{ background: person.colour }}>
+          {initialOf(person)}
+        </i>
+      ))}
+      {others.length > MAX_AVATARS && <i class="avatars-more">+{others.length - MAX_AVATARS}</i>}
+    </span>
+  );
+}
+
+/** Everyone with their role, which owners can change. */
+export function PeopleList() {
+  const people = Object.entries(store.room.value.people);
+  return (
+    <section aria-labelledby="people-title">
+      <h3 id="people-title">{words.title}</h3>
+      <ul class="people" data-testid="people">
+        {people.map(([id, person]) => (
+          <PersonItem key={id} id={id} person={person} />
+        ))}
+      </ul>
+      <NameField />
+    </section>
+  );
+}
+
+function PersonItem({ id, person }: { readonly id: string; readonly person: Person }) {
+  const { person: me, role } = store.room.value;
+  const key = store.roomKey.value;
+  return (
+    <li class={person.here ? "" : "is-away"}>
+      <i class="avatar" style={{ background: person.colour }} aria-hidden="true">
+        {initialOf(person)}
+      </i>
+      <span class="people-name">
+        {nameOf(person)} {id === me && <em>({words.you})</em>} {!person.here && <em>{words.away}</em>}
+      </span>
+      {role === "owner" && id !== me && key !== null ? (
+        <PersonControls room={key} id={id} person={person} />
+      ) : (
+        <span class="people-role">{words.roles[person.role]}</span>
+      )}
+    </li>
+  );
+}
+
+function PersonControls(props: { readonly room: RoomKey; readonly id: string; readonly person: Person }) {
+  const { room, id, person } = props;
+  const name = nameOf(person);
+  return (
+    <>
+      <select
+        class="field"
+        aria-label={words.roleOf(name)}
+        value={person.role}
+        onChange={(event) => toastFailure(setRole(room, id, event.currentTarget.value as Role))}
+      >
+        {ROLES.map((role) => (
+          <option key={role} value={role}>
+            {words.roles[role]}
+          </option>
+        ))}
+      </select>
+      <button
+        type="button"
+        class="icon-button"
+        aria-label={words.remove(name)}
+        title={words.remove(name)}
+        onClick={() => toastFailure(removePerson(room, id))}
+      >
+        <CloseIcon />
+      </button>
+    </>
+  );
+}
+
+function NameField() {
+  const { people, person: me } = store.room.value;
+  return (
+    <label class="name-field">
+      <span>{words.yourName}</span>
+      <DraftInput
+        class="field"
+        type="text"
+        autocomplete="nickname"
+        maxLength={MAX_NAME}
+        value={displayName.value || (people[me]?.name ?? "")}
+        aria-describedby="name-help"
+        onCommit={(input) => setDisplayName(input.value.trim())}
+      />
+      <small id="name-help">{words.yourNameHelp}</small>
+    </label>
+  );
+}
+
+function nameOf(person: Person): string {
+  return person.name || roomTexts.people.anonymous;
+}
+
+function initialOf(person: Person): string {
+  return [...nameOf(person)][0]?.toUpperCase() ?? "";
+}
+
+function toastFailure(change: Promise<void>): void {
+  change.catch((error: unknown) => store.toast("error", texts.share.failed(messageOf(error))));
+}

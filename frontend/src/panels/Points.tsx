@@ -1,0 +1,166 @@
+import { finishNudge } from "../canvas/nudge.ts";
+import { duplicateDrag, moveDrag, removeDrag } from "../room/actions.ts";
+import type { DragEnd } from "../room/geometry.ts";
+import * as store from "../room/store.ts";
+import type { ShownDrag } from "../room/store.ts";
+import { pointColour } from "../ui/colours.ts";
+import { DraftInput } from "../ui/DraftInput.tsx";
+import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
+import { Chart } from "./Chart.tsx";
+import { texts } from "./texts.ts";
+
+const words = texts.points;
+
+/** Pixels within which a point counts as being at its target. */
+const AT_TARGET = 0.05;
+
+export function PointList() {
+  const drags = store.drags.value;
+  return (
+    <section aria-labelledby="points-title">
+      <h2 id="points-title">
+        {words.title} {drags.length > 0 && <span class="count">{drags.length}</span>}
+      </h2>
+      {drags.length === 0 ? (
+        <NoPoints />
+      ) : (
+        <ol class="points" data-testid="points">
+          {drags.map((drag) => (
+            <PointItem key={drag.id} drag={drag} />
+          ))}
+        </ol>
+      )}
+      <Chart />
+    </section>
+  );
+}
+
+function NoPoints() {
+  if (!store.editable.value) return <p class="empty">{words.emptyForViewers}</p>;
+  return (
+    <p class="empty">
+      {words.empty} <span class="keys-only">{words.emptyKeys}</span>
+    </p>
+  );
+}
+
+function PointItem({ drag }: { readonly drag: ShownDrag }) {
+  const selected = store.selected.value?.id === drag.id;
+  return (
+    <li
+      class={`point ${selected ? "is-selected" : ""}`}
+      style={{ "--point": pointColour(drag.number) }}
+      data-testid={`point-${drag.number}`}
+      data-id={drag.id}
+      data-handle={drag.handle.join(",")}
+      data-target={drag.target.join(",")}
+      data-distance={drag.distance.toFixed(2)}
+      data-waiting={drag.waiting}
+    >
+      <span class="point-number" aria-hidden="true">
+        {drag.number}
+      </span>
+      <span class="point-ends">
+        <EndButton drag={drag} end="handle" label={words.handle(drag.number, ...drag.handle)} />
+        <ArrowIcon />
+        <EndButton drag={drag} end="target" label={words.target(drag.number, ...drag.target)} />
+      </span>
+      {store.editable.value && <PointButtons drag={drag} selected={selected} />}
+      <span class="point-progress">
+        <i style={{ transform: `scaleX(${drag.progress})` }} />
+      </span>
+      <span class="point-distance">{distanceText(drag)}</span>
+      {store.editable.value && selected && <Coordinates drag={drag} />}
+    </li>
+  );
+}
+
+function distanceText(drag: ShownDrag): string {
+  if (drag.waiting) return words.waiting;
+  return drag.distance < AT_TARGET ? words.reached : words.left(drag.distance);
+}
+
+function PointButtons({ drag, selected }: { readonly drag: ShownDrag; readonly selected: boolean }) {
+  const [duplicate, remove] = [words.duplicate(drag.number), words.remove(drag.number)];
+  return (
+    <span class="point-buttons">
+      {selected && (
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={duplicate}
+          title={`${duplicate} (D)`}
+          onClick={() => duplicateDrag(drag.id)}
+        >
+          <CopyIcon />
+        </button>
+      )}
+      <button type="button" class="icon-button" aria-label={remove} title={remove} onClick={() => removeDrag(drag.id)}>
+        <CloseIcon />
+      </button>
+    </span>
+  );
+}
+
+/** One end of a drag, to focus and to move with the arrow keys. */
+function EndButton(props: { readonly drag: ShownDrag; readonly end: DragEnd; readonly label: string }) {
+  const { drag, end, label } = props;
+  const selection = store.selected.value;
+  const select = () => (store.selected.value = { id: drag.id, end });
+  return (
+    <button
+      type="button"
+      class="end"
+      data-nudge
+      aria-label={label}
+      aria-pressed={selection?.id === drag.id && selection.end === end}
+      onFocus={select}
+      onClick={select}
+      onBlur={finishNudge}
+      onPointerEnter={() => (store.hovered.value = { id: drag.id, end })}
+      onPointerLeave={() => (store.hovered.value = null)}
+    >
+      {words.place(...drag[end])}
+    </button>
+  );
+}
+
+function Coordinates({ drag }: { readonly drag: ShownDrag }) {
+  return (
+    <span class="coordinates">
+      {(["handle", "target"] as const).map((end) => (
+        <fieldset key={end}>
+          <legend>{words.ends[end]}</legend>
+          <Coordinate drag={drag} end={end} axis="x" />
+          <Coordinate drag={drag} end={end} axis="y" />
+        </fieldset>
+      ))}
+    </span>
+  );
+}
+
+function Coordinate(props: { readonly drag: ShownDrag; readonly end: DragEnd; readonly axis: "x" | "y" }) {
+  const { drag, end, axis } = props;
+  const picture = store.picture.value;
+  const [x, y] = drag[end];
+  return (
+    <label>
+      <span aria-hidden="true">{axis}</span>
+      <DraftInput
+        class="field"
+        type="number"
+        inputMode="decimal"
+        step="1"
+        min={0}
+        max={(axis === "x" ? picture?.width : picture?.height) ?? 0}
+        aria-label={words.coordinate(drag.number, end, axis)}
+        value={Math.round((axis === "x" ? x : y) * 10) / 10}
+        onCommit={({ valueAsNumber }) => {
+          if (Number.isFinite(valueAsNumber)) {
+            moveDrag(drag.id, end, axis === "x" ? [valueAsNumber, y] : [x, valueAsNumber]);
+          }
+        }}
+      />
+    </label>
+  );
+}

@@ -1,0 +1,202 @@
+import { useId } from "preact/hooks";
+import { setSettings } from "../room/actions.ts";
+import type { ModelInfo, Setting } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { DraftInput } from "../ui/DraftInput.tsx";
+import { ChevronIcon, ResetIcon } from "../ui/icons.tsx";
+import { texts } from "./texts.ts";
+
+const words = texts.settings;
+
+/** What may change during a run. */
+const LIVE: ReadonlySet<string> = new Set([
+  "arrival_distance",
+  "latent_lr",
+  "mask_weight",
+  "max_iterations",
+  "preview_side",
+  "supervision_radius",
+  "tracking_radius",
+  "warp_share",
+]);
+
+const GROUPS: readonly (readonly [group: keyof typeof words.groups, names: readonly string[]])[] = [
+  [
+    "drag",
+    [
+      "warp_share",
+      "latent_lr",
+      "max_iterations",
+      "mask_weight",
+      "arrival_distance",
+      "supervision_radius",
+      "tracking_radius",
+    ],
+  ],
+  [
+    "picture",
+    [
+      "lora_steps",
+      "lora_rank",
+      "lora_lr",
+      "lora_batch",
+      "lora_copies",
+      "inversion_strength",
+      "ddim_steps",
+      "reference_control",
+      "seed",
+    ],
+  ],
+  ["preview", ["preview_every", "preview_side"]],
+];
+
+type Settings = Readonly<Record<string, Setting>>;
+
+export function SettingsSection() {
+  const model = store.room.value.model;
+  if (model === null || !store.editable.value) return null;
+  const changed = store.document.value?.settings ?? {};
+  return (
+    <section class="settings" aria-labelledby="settings-title">
+      <h2 id="settings-title">{words.title}</h2>
+      {model.presets.length > 0 && <Presets model={model} chosen={String(changed.preset ?? "")} />}
+      <Advanced model={model} changed={changed} />
+    </section>
+  );
+}
+
+/** Everything but the preset; `changed` are the settings that this room has changed. */
+function Advanced({ model, changed }: { readonly model: ModelInfo; readonly changed: Settings }) {
+  const running = store.running.value;
+  const names = Object.keys(changed);
+  return (
+    <details>
+      <summary>
+        <ChevronIcon />
+        {words.advanced}
+        {names.some((name) => name !== "preset") && <i class="changed" />}
+      </summary>
+      {running && <p class="empty">{words.locked}</p>}
+      {GROUPS.map(([group, all]) => {
+        const known = all.filter((name) => model.settings[name] !== undefined);
+        return (
+          known.length > 0 && (
+            <fieldset key={group} class="setting-group">
+              <legend>{words.groups[group]}</legend>
+              {known.map((name) => (
+                <SettingRow
+                  key={name}
+                  name={name}
+                  model={model}
+                  changed={changed[name]}
+                  disabled={running && !LIVE.has(name)}
+                />
+              ))}
+            </fieldset>
+          )
+        );
+      })}
+      {names.length > 0 && (
+        <button
+          type="button"
+          class="small-button"
+          disabled={running}
+          onClick={() => setSettings(Object.fromEntries(names.map((name) => [name, null])))}
+        >
+          {words.resetAll}
+        </button>
+      )}
+    </details>
+  );
+}
+
+function Presets({ model, chosen }: { readonly model: ModelInfo; readonly chosen: string }) {
+  return (
+    <div class="presets" role="radiogroup" aria-labelledby="settings-title">
+      {["", ...model.presets].map((preset) => (
+        <label key={preset} class="preset">
+          <input
+            type="radio"
+            name="preset"
+            value={preset}
+            checked={chosen === preset}
+            disabled={store.running.value}
+            onChange={() => setSettings({ preset: preset || null })}
+          />
+          <span>
+            <strong>{words.presets[preset]?.[0] ?? preset}</strong>
+            <small>{words.presets[preset]?.[1]}</small>
+          </span>
+        </label>
+      ))}
+    </div>
+  );
+}
+
+interface SettingProps {
+  readonly name: string;
+  readonly model: ModelInfo;
+  /** The room's value, if it has changed it. */
+  readonly changed: Setting | undefined;
+  readonly disabled: boolean;
+}
+
+function SettingRow(props: SettingProps) {
+  const { name, changed, disabled } = props;
+  const id = useId();
+  const [title, symbol, help] = words.names[name] ?? [name, "", ""];
+  return (
+    <div class="setting">
+      <label for={id}>
+        {title} {symbol && <var title={words.symbol(symbol)}>{symbol}</var>}
+      </label>
+      {changed !== undefined && (
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={words.reset(title)}
+          title={words.reset(title)}
+          disabled={disabled}
+          onClick={() => setSettings({ [name]: null })}
+        >
+          <ResetIcon />
+        </button>
+      )}
+      <SettingInput {...props} id={id} />
+      <small id={`${id}-help`}>{help}</small>
+    </div>
+  );
+}
+
+function SettingInput({ id, name, model, changed, disabled }: SettingProps & { readonly id: string }) {
+  const value = changed ?? model.settings[name];
+  if (typeof value === "boolean") {
+    return (
+      <input
+        id={id}
+        type="checkbox"
+        class="check"
+        aria-describedby={`${id}-help`}
+        checked={value}
+        disabled={disabled}
+        onChange={(event) => setSettings({ [name]: event.currentTarget.checked })}
+      />
+    );
+  }
+  const [min, max] = model.ranges[name] ?? [undefined, undefined];
+  return (
+    <DraftInput
+      id={id}
+      class="field"
+      type="number"
+      inputMode="decimal"
+      aria-describedby={`${id}-help`}
+      step={Number.isInteger(model.settings[name]) && Number.isInteger(min) ? "1" : "any"}
+      min={min}
+      max={max}
+      disabled={disabled}
+      value={Number(value)}
+      onCommit={({ valueAsNumber }) => setSettings({ [name]: Number.isFinite(valueAsNumber) ? valueAsNumber : null })}
+    />
+  );
+}

@@ -1,0 +1,159 @@
+import type { Signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { roomAddress } from "../room/address.ts";
+import type { RoomKey } from "../room/address.ts";
+import { createLink, deleteRoom, fetchLinks, revokeLink } from "../room/api.ts";
+import type { Link } from "../room/api.ts";
+import { messageOf } from "../room/http.ts";
+import type { Role } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { Dialog } from "../ui/Dialog.tsx";
+import { CloseIcon } from "../ui/icons.tsx";
+import { QrCode } from "../ui/QrCode.tsx";
+import { PeopleList } from "./People.tsx";
+import { texts } from "./texts.ts";
+
+const words = texts.share;
+const ROLES: readonly Role[] = ["editor", "viewer"];
+
+interface NewLink {
+  readonly role: Role;
+  readonly url: string;
+}
+
+export function Share({ open }: { readonly open: Signal<boolean> }) {
+  const key = store.roomKey.value;
+  const owner = store.room.value.role === "owner";
+  return (
+    <Dialog open={open} title={words.title}>
+      {open.value && key !== null && (
+        <div class="share">
+          {owner ? <Links room={key} /> : <p class="empty">{words.ownersOnly}</p>}
+          <PeopleList />
+          {owner && <DeleteRoom room={key} />}
+        </div>
+      )}
+    </Dialog>
+  );
+}
+
+function Links({ room }: { readonly room: RoomKey }) {
+  const [links, setLinks] = useState<readonly Link[]>([]);
+  const [created, setCreated] = useState<NewLink | null>(null);
+  const refresh = async () => setLinks(await fetchLinks(room));
+  useEffect(() => void refresh().catch(toastFailure), []);
+  const create = async (role: Role) => {
+    const { secret } = await createLink(room, role);
+    setCreated({ role, url: window.location.origin + roomAddress({ room: room.room, secret }) });
+    await refresh();
+  };
+  const revoke = async (id: string) => {
+    await revokeLink(room, id);
+    setCreated(null);
+    store.toast("info", words.revoked);
+    await refresh();
+  };
+  return (
+    <section aria-labelledby="links-title">
+      <h3 id="links-title">{words.links}</h3>
+      <div class="row">
+        {ROLES.map((role) => (
+          <button key={role} type="button" class="small-button" onClick={() => void create(role).catch(toastFailure)}>
+            {words.create[role]}
+          </button>
+        ))}
+      </div>
+      {created !== null && <CreatedLink {...created} />}
+      <ul class="links" data-testid="links">
+        {links.map((link) => (
+          <LinkItem key={link.id} link={link} revoke={() => void revoke(link.id).catch(toastFailure)} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function LinkItem({ link, revoke }: { readonly link: Link; readonly revoke: () => void }) {
+  const role = texts.people.roles[link.role];
+  return (
+    <li>
+      <span>{role}</span>
+      <small>{link.used === null ? words.unused : words.used(new Date(link.used * 1000).toLocaleString())}</small>
+      <button
+        type="button"
+        class="icon-button"
+        aria-label={words.revoke(role)}
+        title={words.revoke(role)}
+        onClick={revoke}
+      >
+        <CloseIcon />
+      </button>
+    </li>
+  );
+}
+
+/** A link just created, to copy or to scan. */
+function CreatedLink({ role, url }: NewLink) {
+  const input = useRef<HTMLInputElement>(null);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(url);
+      store.toast("info", words.copied);
+    } catch {
+      input.current?.select();
+      store.toast("error", words.copyFailed);
+    }
+  };
+  return (
+    <div class="new-link">
+      <div class="new-link-row">
+        <label>
+          <span>{texts.people.roles[role]}</span>
+          <input
+            ref={input}
+            class="field"
+            type="text"
+            readOnly
+            value={url}
+            aria-label={words.link}
+            data-testid="new-link"
+            onFocus={(event) => event.currentTarget.select()}
+          />
+        </label>
+        <button type="button" class="small-button is-strong" onClick={() => void copy()}>
+          {words.copy}
+        </button>
+      </div>
+      <QrCode text={url} />
+      <small>{words.shownOnce}</small>
+    </div>
+  );
+}
+
+function DeleteRoom({ room }: { readonly room: RoomKey }) {
+  const [confirming, setConfirming] = useState(false);
+  if (!confirming) {
+    return (
+      <button type="button" class="small-button is-bad" onClick={() => setConfirming(true)}>
+        {words.delete}
+      </button>
+    );
+  }
+  return (
+    <div class="confirm" role="alertdialog" aria-label={words.deleteQuestion}>
+      <p>{words.deleteQuestion}</p>
+      <div class="row">
+        <button type="button" class="small-button is-bad" onClick={() => void deleteRoom(room).catch(toastFailure)}>
+          {words.deleteConfirm}
+        </button>
+        <button type="button" class="small-button" onClick={() => setConfirming(false)}>
+          {words.deleteCancel}
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function toastFailure(error: unknown): void {
+  store.toast("error", words.failed(messageOf(error)));
+}

@@ -1,0 +1,156 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { canSeek, seek } from "../room/actions.ts";
+import { momentPicture } from "../room/pictures.ts";
+import type { Moment } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { PauseIcon, PlayIcon } from "../ui/icons.tsx";
+import { Branches } from "./Branches.tsx";
+import { lookAt } from "./look-at.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.timeline;
+
+/** Width of a picture in the strip, in CSS pixels. */
+const FRAME_WIDTH = 44;
+/** Milliseconds each picture is shown while playing. */
+const FRAME_TIME = 110;
+
+/** The stored iterations below the canvas: a filmstrip to scrub along and to continue from anywhere. */
+export function Timeline() {
+  const moments = store.timelinePath.value.filter(({ thumbnail }) => thumbnail);
+  const here = store.room.value.moment;
+  const scrubbed = store.scrubbed.value;
+  const found = moments.findIndex(({ id }) => id === (scrubbed?.id ?? here));
+  const at = found < 0 ? moments.length - 1 : found;
+  const [playing, setPlaying] = usePlayback(moments, at);
+  const current = moments[at];
+  if (moments.length < 2 || current === undefined) return null;
+  return (
+    <section class="timeline" aria-label={words.title} data-testid="timeline" data-moments={moments.length}>
+      <PlayButton
+        playing={playing}
+        onClick={() => {
+          if (!playing && at >= moments.length - 1) lookAt(moments[0]?.id);
+          setPlaying(!playing);
+        }}
+      />
+      <div class="filmstrip-column">
+        <div class="filmstrip">
+          <Frames moments={moments} />
+          <input
+            type="range"
+            class="filmstrip-scrubber"
+            aria-label={words.browse}
+            aria-valuetext={words.moment(current.iteration)}
+            min={0}
+            max={moments.length - 1}
+            step={1}
+            value={at}
+            onInput={(event) => {
+              setPlaying(false);
+              lookAt(moments[event.currentTarget.valueAsNumber]?.id);
+            }}
+          />
+        </div>
+        <Branches here={here ?? current.id} />
+      </div>
+      <Caption moment={current} elsewhere={scrubbed !== null && scrubbed.id !== here} stop={() => setPlaying(false)} />
+    </section>
+  );
+}
+
+/** Shows one moment after the other while playing, up to the last. */
+function usePlayback(moments: readonly Moment[], at: number): [boolean, (playing: boolean) => void] {
+  const [playing, setPlaying] = useState(false);
+  useEffect(() => {
+    if (!playing) return undefined;
+    if (at >= moments.length - 1) {
+      setPlaying(false);
+      return undefined;
+    }
+    const timer = setTimeout(() => lookAt(moments[at + 1]?.id), FRAME_TIME);
+    return () => clearTimeout(timer);
+  }, [playing, at, moments.length]);
+  return [playing, setPlaying];
+}
+
+function PlayButton({ playing, onClick }: { readonly playing: boolean; readonly onClick: () => void }) {
+  const name = playing ? words.pause : words.play;
+  return (
+    <button type="button" class="quiet-button" aria-label={name} title={name} onClick={onClick}>
+      {playing ? <PauseIcon /> : <PlayIcon />}
+    </button>
+  );
+}
+
+function Caption(props: { readonly moment: Moment; readonly elsewhere: boolean; readonly stop: () => void }) {
+  const { moment, elsewhere, stop } = props;
+  return (
+    <p class="filmstrip-caption">
+      <span>{words.moment(moment.iteration)}</span>
+      {elsewhere && canSeek() && (
+        <button type="button" class="small-button is-strong" onClick={() => seek(moment.id)}>
+          {words.seek}
+        </button>
+      )}
+      {elsewhere && (
+        <button
+          type="button"
+          class="small-button"
+          onClick={() => {
+            stop();
+            store.scrubbed.value = null;
+          }}
+        >
+          {words.back}
+        </button>
+      )}
+    </p>
+  );
+}
+
+/** As many pictures as fit, each about above its place on the scrubber; some are repeated or left out. */
+function Frames({ moments }: { readonly moments: readonly Moment[] }) {
+  const strip = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const element = strip.current;
+    if (element === null) return undefined;
+    const observer = new ResizeObserver(() => setWidth(element.clientWidth));
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
+  const count = Math.round(width / FRAME_WIDTH);
+  const step = (moments.length - 1) / Math.max(1, count - 1);
+  const frames = Array.from({ length: count }, (_, index) => moments[Math.round(index * step)]);
+  return (
+    <div class="filmstrip-frames" aria-hidden="true" ref={strip}>
+      {frames.map((moment, index) => moment && <Thumbnail key={index} id={moment.id} />)}
+    </div>
+  );
+}
+
+/** The middle square of a moment's picture. */
+function Thumbnail({ id }: { readonly id: number }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  useEffect(() => {
+    let unmounted = false;
+    momentPicture(id).then(
+      (bitmap) => {
+        if (!unmounted && canvas.current !== null) drawSquare(canvas.current, bitmap, FRAME_WIDTH * 2);
+      },
+      () => undefined,
+    );
+    return () => {
+      unmounted = true;
+    };
+  }, [id]);
+  return <canvas ref={canvas} />;
+}
+
+function drawSquare(canvas: HTMLCanvasElement, bitmap: ImageBitmap, side: number): void {
+  const scale = side / Math.min(bitmap.width, bitmap.height);
+  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  canvas.width = canvas.height = side;
+  canvas.getContext("2d")?.drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
+}

@@ -1,0 +1,138 @@
+/** The room's document and what each operation does to it; pure. */
+
+import type { AppliedOperation, Document, Drag, MaskLayer, Restore, Run, Setting, XY } from "./protocol.ts";
+
+/** The document after an operation. An operation that no longer applies changes nothing. */
+export function applyOperation(document: Document, op: AppliedOperation): Document {
+  switch (op.type) {
+    case "add_drag":
+      return withDrag(document, op.id, { handle: op.handle, target: op.target, tracked: null });
+    case "move_drag": {
+      const before = document.drags[op.id];
+      return before === undefined ? document : withDrag(document, op.id, movedDrag(before, op));
+    }
+    case "remove_drag":
+      return { ...document, drags: without(document.drags, op.id) };
+    case "add_stroke":
+      return withLayer(document, op.stroke);
+    case "remove_stroke":
+      return { ...document, mask: document.mask.filter((layer) => layer.id !== op.id) };
+    case "invert_mask":
+      return withLayer(document, { type: "invert", id: op.id });
+    case "raster":
+      return withLayer(document, op);
+    case "clear_mask":
+      return { ...document, mask: [] };
+    case "set_prompt":
+      return { ...document, prompt: op.prompt };
+    case "set_settings":
+      return { ...document, settings: withSettings(document.settings, op.settings) };
+    case "restore":
+      return restored(document, op);
+  }
+}
+
+/** Back to the uploaded picture; points stay, where they were placed. */
+export function resetDocument(document: Document): Document {
+  const drags = mapValues(document.drags, (drag) => ({ ...drag, tracked: null }));
+  return { ...document, run: null, result: null, moment: null, drags };
+}
+
+/** Drags that are not in `places` keep where they were last tracked. */
+export function withTracked(drags: Document["drags"], places: Readonly<Record<string, XY>>): Document["drags"] {
+  return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? drag.tracked }));
+}
+
+/** Only the drags in `places` have been tracked. */
+export function withTrackedOnly(drags: Document["drags"], places: Readonly<Record<string, XY>>): Document["drags"] {
+  return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? null }));
+}
+
+/** Where the content of a drag is now. */
+export function currentPlace(drag: Drag): XY {
+  return drag.tracked ?? drag.handle;
+}
+
+export function isRunning(document: Document | null): boolean {
+  const run = document?.run;
+  return run !== null && run !== undefined && run.outcome === null && !run.interrupted;
+}
+
+/** The last run, if it has ended or was interrupted. */
+export function endedRun(document: Document | null): Run | null {
+  const run = document?.run;
+  return run && (run.outcome !== null || run.interrupted) ? run : null;
+}
+
+/** The drags whose handles an operation moves or removes. */
+export function movedHandles(op: AppliedOperation): readonly string[] {
+  if (op.type === "remove_drag" || (op.type === "move_drag" && op.handle)) return [op.id];
+  if (op.type !== "restore") return [];
+  return Object.entries(op.drags ?? {}).flatMap(([id, back]) => (back === null || back.handle ? [id] : []));
+}
+
+export function without<T>(record: Readonly<Record<string, T>>, key: string): Readonly<Record<string, T>> {
+  const { [key]: _, ...rest } = record;
+  return rest;
+}
+
+interface Move {
+  readonly handle?: XY | null;
+  readonly target?: XY | null;
+}
+
+function withDrag(document: Document, id: string, drag: Drag): Document {
+  return { ...document, drags: { ...document.drags, [id]: drag } };
+}
+
+function movedDrag(before: Drag, { handle, target }: Move): Drag {
+  return {
+    handle: handle ?? before.handle,
+    target: target ?? before.target,
+    tracked: handle ? null : before.tracked,
+  };
+}
+
+function withSettings(
+  before: Document["settings"],
+  changes: Readonly<Record<string, Setting | null>>,
+): Document["settings"] {
+  const settings = { ...before };
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) delete settings[name];
+    else settings[name] = value;
+  }
+  return settings;
+}
+
+function withLayer(document: Document, layer: MaskLayer): Document {
+  if (layer.type === "raster") return { ...document, mask: [layer] };
+  if (document.mask.some((other) => other.id === layer.id)) return document;
+  return { ...document, mask: [...document.mask, layer] };
+}
+
+function restored(document: Document, op: Restore): Document {
+  const drags = Object.entries(op.drags ?? {}).reduce(
+    (before, [id, back]) => withRestoredDrag(before, id, back),
+    document.drags,
+  );
+  return {
+    ...document,
+    drags,
+    settings: withSettings(document.settings, op.settings ?? {}),
+    prompt: op.prompt ?? document.prompt,
+    mask: op.mask ?? document.mask,
+  };
+}
+
+function withRestoredDrag(drags: Document["drags"], id: string, back: Move | null): Document["drags"] {
+  if (back === null) return without(drags, id);
+  const before = drags[id];
+  if (before !== undefined) return { ...drags, [id]: movedDrag(before, back) };
+  if (!back.handle || !back.target) return drags;
+  return { ...drags, [id]: { handle: back.handle, target: back.target, tracked: null } };
+}
+
+function mapValues<T, U>(record: Readonly<Record<string, T>>, change: (value: T, key: string) => U): Record<string, U> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, change(value, key)]));
+}

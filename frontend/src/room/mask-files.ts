@@ -1,0 +1,45 @@
+/** Mask files, read by the browser. */
+
+/** Longest side of a mask on this page, in its own pixels. */
+export const MASK_SIDE = 1024;
+
+/** A mask as transparency: white becomes opaque, black transparent. */
+export async function readMask(file: Blob): Promise<CanvasImageSource> {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, MASK_SIDE / Math.max(bitmap.width, bitmap.height));
+  const width = Math.max(1, Math.round(bitmap.width * scale));
+  const height = Math.max(1, Math.round(bitmap.height * scale));
+  const [canvas, context] = newCanvas(width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  bitmap.close();
+  const pixels = context.getImageData(0, 0, width, height);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    const white = Math.max(pixels.data[at] ?? 0, pixels.data[at + 1] ?? 0, pixels.data[at + 2] ?? 0);
+    pixels.data[at + 3] = Math.min(white, pixels.data[at + 3] ?? 255);
+  }
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+/** Any picture the browser can read, as a PNG of the same size. */
+export async function toPng(file: Blob): Promise<Blob> {
+  const bitmap = await createImageBitmap(file);
+  const [canvas, context] = newCanvas(bitmap.width, bitmap.height);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => {
+      if (blob === null) reject(new Error("the browser can't encode a PNG"));
+      else resolve(blob);
+    }, "image/png");
+  });
+}
+
+function newCanvas(width: number, height: number): [HTMLCanvasElement, CanvasRenderingContext2D] {
+  const canvas = window.document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  if (context === null) throw new Error("this browser has no 2D canvas");
+  return [canvas, context];
+}

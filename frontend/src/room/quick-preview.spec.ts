@@ -1,0 +1,122 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { Document, XY } from "./protocol.ts";
+import { receive } from "./room.ts";
+import * as store from "./store.ts";
+
+const bitmap = { width: 200, height: 100, close: () => undefined } as unknown as ImageBitmap;
+const blank: Document = {
+  picture: { sha256: "0".repeat(64), width: 200, height: 100 },
+  drags: { a: { handle: [50, 50], target: [90, 50], tracked: null } },
+  mask: [],
+  prompt: "",
+  settings: {},
+  run: null,
+  result: null,
+  moment: null,
+};
+const run = { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null } as const;
+const ways = () => store.quickPreview.value?.drags.map(({ handle, target }) => [handle, target]);
+const way = (from: XY, to: XY) => [from, to];
+
+let seq = 0;
+function open(document: Document): void {
+  store.room.value = receive(store.room.value, { type: "snapshot", seq: ++seq, document });
+}
+
+beforeEach(() => {
+  store.resetStore();
+  store.original.value = bitmap;
+  open(blank);
+});
+afterEach(store.resetStore);
+
+describe("before a run", () => {
+  it("goes from handles to targets of the uploaded picture", () => {
+    expect(store.quickPreview.value?.of).toBe("original");
+    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+  });
+
+  it("follows a target that is being moved or pulled out", () => {
+    store.gesture.value = { kind: "move", id: "a", end: "target", at: [70, 60] };
+    expect(ways()).toEqual([way([50, 50], [70, 60])]);
+    store.gesture.value = { kind: "create", handle: [10, 10], target: [20, 10] };
+    expect(ways()).toEqual([way([50, 50], [90, 50]), way([10, 10], [20, 10])]);
+  });
+
+  it("makes way where the picture as it is has to be seen", () => {
+    for (const [hide, show] of [
+      [() => (store.comparing.value = true), () => (store.comparing.value = false)],
+      [() => (store.pendingHandle.value = [3, 3]), () => (store.pendingHandle.value = null)],
+      [() => (store.crosshair.value = [3, 3]), () => (store.crosshair.value = null)],
+      [() => (store.tool.value = "paint"), () => (store.tool.value = "points")],
+      [
+        () => (store.gesture.value = { kind: "create", handle: [3, 3], target: null }),
+        () => (store.gesture.value = null),
+      ],
+      [
+        () => (store.gesture.value = { kind: "move", id: "a", end: "handle", at: [3, 3] }),
+        () => (store.gesture.value = null),
+      ],
+    ] as const) {
+      hide();
+      expect(store.quickPreview.value).toBeNull();
+      show();
+      expect(store.quickPreview.value).not.toBeNull();
+    }
+  });
+
+  it("needs a drag and a picture", () => {
+    open({ ...blank, drags: {} });
+    expect(store.quickPreview.value).toBeNull();
+    open(blank);
+    store.original.value = null;
+    expect(store.quickPreview.value).toBeNull();
+  });
+});
+
+describe("during a run", () => {
+  it("stays until the run's first preview, whatever the points do", () => {
+    open({ ...blank, run });
+    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+    open({ ...blank, run, drags: { a: { handle: [50, 50], target: [90, 50], tracked: [55, 50] } } });
+    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+    store.preview.value = { frame: { run: "r1" } as never, bitmap };
+    expect(store.quickPreview.value).toBeNull();
+  });
+
+  it("does not follow a target: the run does", () => {
+    open({ ...blank, run });
+    store.gesture.value = { kind: "move", id: "a", end: "target", at: [70, 60] };
+    expect(store.quickPreview.value).toBeNull();
+  });
+});
+
+describe("after a run", () => {
+  const done: Document = {
+    ...blank,
+    drags: { a: { handle: [50, 50], target: [90, 50], tracked: [88, 50] } },
+    run: { ...run, outcome: "arrived" },
+    result: { sha256: "1".repeat(64), run: "r1" },
+  };
+
+  beforeEach(() => {
+    open(done);
+    store.result.value = bitmap;
+  });
+
+  it("has nothing to say of what was dragged", () => {
+    expect(store.quickPreview.value).toBeNull();
+  });
+
+  it("goes on from the result where something was put down or re-aimed since; the rest holds its place", () => {
+    open({ ...done, drags: { ...done.drags, b: { handle: [20, 20], target: [30, 20], tracked: null } } });
+    expect(store.quickPreview.value?.of).toBe("result");
+    expect(ways()).toEqual([way([88, 50], [88, 50]), way([20, 20], [30, 20])]);
+    open(done);
+    store.gesture.value = { kind: "move", id: "a", end: "target", at: [120, 50] };
+    expect(ways()).toEqual([way([88, 50], [120, 50])]);
+    store.gesture.value = null;
+    store.unrenderedDrags.value = new Set("a");
+    expect(ways()).toEqual([way([88, 50], [90, 50])]);
+  });
+});

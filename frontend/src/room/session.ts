@@ -1,0 +1,239 @@
+/** Being in a room: connects socket, frames, pictures and store. */
+
+import { batch } from "@preact/signals";
+import { markUnrendered } from "./actions.ts";
+import { withActivity } from "./activity.ts";
+import { socketAddress } from "./address.ts";
+import type { RoomKey } from "./address.ts";
+import * as api from "./api.ts";
+import { currentSession, setCurrentSession } from "./current-session.ts";
+import type { Session } from "./current-session.ts";
+import { displayName } from "./display-name.ts";
+import { FrameDecoder } from "./frame-decoder.ts";
+import type { Preview } from "./frame-decoder.ts";
+import { ApiError, messageOf } from "./http.ts";
+import { loadRasters, showMoment, showPicture, showResult } from "./pictures.ts";
+import { sharePresence } from "./presence.ts";
+import type { Hello, People, Rejected, ServerMessage } from "./protocol.ts";
+import { receive, rejectedRequest, withRequest } from "./room.ts";
+import type { Room } from "./room.ts";
+import { ConnectionRefused, RoomSocket } from "./socket.ts";
+import type { Connection } from "./socket.ts";
+import * as store from "./store.ts";
+import { texts } from "./texts.ts";
+import { loadUnsent, removeUnsent } from "./unsent-edits.ts";
+
+/** Joins a room, leaving the one before. Returns a function that leaves it. */
+export function joinRoom(key: RoomKey): () => void {
+  currentSession()?.socket.close();
+  store.resetStore();
+  store.roomKey.value = key;
+  const session = createSession(key);
+  const reconnect = () => session.socket.reconnectNow();
+  // A browser that reports itself offline may still reach a server on the same machine.
+  const check = () => session.socket.check();
+  window.addEventListener("online", reconnect);
+  window.addEventListener("offline", check);
+  const stopPresence = sharePresence(session);
+  return () => {
+    window.removeEventListener("online", reconnect);
+    window.removeEventListener("offline", check);
+    stopPresence();
+    closeSession(session);
+  };
+}
+
+export function reconnectNow(): void {
+  currentSession()?.socket.reconnectNow();
+}
+
+/** Sends the server's password and continues to the room. Returns the error, or null. */
+export async function submitPassword(password: string): Promise<string | null> {
+  try {
+    await api.sendPassword(password);
+  } catch (error) {
+    return messageOf(error);
+  }
+  reconnectNow();
+  return null;
+}
+
+function createSession(key: RoomKey): Session {
+  // The callbacks below may be called while socket and frames are being created.
+  const session = { key, synced: false, picture: null, result: null, thumbnails: new Map() } as unknown as Session;
+  setCurrentSession(session);
+  session.frames = new FrameDecoder(showPreview, (frame) => session.socket.send({ type: "ack_frame", frame }));
+  session.socket = new RoomSocket({
+    url: socketAddress(key.room),
+    authorize: () => authorize(key),
+    hello: helloFields,
+    onMessage: (message) => {
+      if (currentSession() === session) handle(session, message);
+    },
+    onConnection: (connection) => {
+      session.synced = false;
+      followConnection(connection);
+    },
+  });
+  return session;
+}
+
+function closeSession(session: Session): void {
+  if (currentSession() === session) setCurrentSession(null);
+  for (const thumbnail of session.thumbnails.values()) {
+    thumbnail.then(
+      (bitmap) => bitmap.close(),
+      () => undefined,
+    );
+  }
+  session.socket.close();
+  session.frames.close();
+  store.resetStore();
+}
+
+/** Gets the cookie that the WebSocket needs. Throws `ConnectionRefused` if retrying is pointless. */
+async function authorize(key: RoomKey): Promise<void> {
+  try {
+    await api.enterRoom(key);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const { status, reason, message } = error;
+    if (status === 401 && reason === "password") throw new ConnectionRefused({ state: "password", message });
+    if (status < 400 || status >= 500 || status === 429) throw error;
+    const shown = key.secret === "" ? texts.refused.noSecret : message;
+    throw new ConnectionRefused({ state: "refused", code: status, message: shown });
+  }
+}
+
+function helloFields(): Omit<Hello, "type" | "version"> {
+  const { document, seq, instance } = store.room.value;
+  const since = document === null ? {} : { since: seq, of: instance };
+  return displayName.value === "" ? since : { ...since, name: displayName.value };
+}
+
+function followConnection(connection: Connection): void {
+  const before = store.connection.value;
+  store.connection.value = connection;
+  if (connection.state === "open" && before.state === "lost") store.toast("info", texts.connection.restored);
+}
+
+/** Shows a preview, or closes it if its run is over. */
+function showPreview(preview: Preview): void {
+  if (preview.frame.run !== store.document.value?.run?.id || !store.running.value) {
+    preview.bitmap.close();
+    return;
+  }
+  store.preview.value?.bitmap.close();
+  batch(() => {
+    store.preview.value = preview;
+    store.previewCount.value += 1;
+  });
+}
+
+function handle(session: Session, message: ServerMessage): void {
+  if (message.type === "frame") {
+    session.frames.receive(message);
+    return;
+  }
+  const before = store.room.value;
+  notify(before, message);
+  if (message.type === "edited" || message.type === "rejected") {
+    if (before.pending.some(({ op_id }) => op_id === message.op_id)) removeUnsent(session.key.room, message.op_id);
+  }
+  store.activity.value = withActivity(store.activity.value, before, message);
+  store.room.value = receive(before, message);
+  react(session, before, message);
+}
+
+/** Toasts about a message, shown before the room has changed. */
+function notify(before: Room, message: ServerMessage): void {
+  if (message.type === "rejected") notifyRejected(before, message);
+  if (message.type === "error") store.toast("error", message.message);
+  if (message.type === "people") notifyJoined(before, message);
+}
+
+function notifyRejected(before: Room, message: Rejected): void {
+  const request = rejectedRequest(before, message);
+  const kind = request?.type === "edit" ? request.op.type : request?.type;
+  // A stop that comes too late has got what it wanted.
+  if (kind === undefined || (kind === "stop" && !store.running.value)) return;
+  store.toast("error", texts.rejected(kind, message.message));
+}
+
+/** Announces people who have just joined, not those who were here first. */
+function notifyJoined({ people, person: me }: Room, message: People): void {
+  if (Object.keys(people).length === 0) return;
+  for (const [person, { name, here }] of Object.entries(message.people)) {
+    if (here && !people[person]?.here && person !== me) {
+      store.toast("info", texts.people.joined(name || texts.people.anonymous));
+    }
+  }
+}
+
+/** Everything that follows from a message once the room has received it. */
+function react(session: Session, before: Room, message: ServerMessage): void {
+  const { role } = store.room.value;
+  if (message.type !== "welcome" && before.role !== role) store.toast("info", texts.people.newRole[role]);
+  switch (message.type) {
+    case "welcome":
+      if (before.document === null) restoreUnsent(session, message.instance);
+      break;
+    case "resumed":
+    case "snapshot":
+      synchronise(session);
+      break;
+    case "engine":
+      notifyEngine(before.engine, message);
+      break;
+    case "edited":
+      if (message.op.type === "raster" || message.op.type === "restore") void loadRasters(session);
+      markUnrendered(message.op);
+      break;
+    case "started":
+      // The run continues from the scrubbed moment, which would hide it.
+      store.scrubbed.value = null;
+      break;
+    case "ended":
+      store.unrenderedDrags.value = new Set();
+      if (message.run.outcome === "failed" && message.run.message) store.toast("error", message.run.message);
+      void showResult(session);
+      break;
+    case "sought":
+      store.unrenderedDrags.value = new Set();
+      store.scrubbed.value = null;
+      void showMoment(session, message.moment);
+      break;
+    case "was_reset":
+      store.unrenderedDrags.value = new Set();
+      store.scrubbed.value = null;
+      void showResult(session);
+      break;
+    default:
+      break;
+  }
+}
+
+function synchronise(session: Session): void {
+  session.synced = true;
+  for (const request of store.room.value.pending) session.socket.send(request);
+  void showPicture(session);
+  void showResult(session);
+  void loadRasters(session);
+}
+
+/** Takes over the unsent edits of an earlier page. */
+function restoreUnsent(session: Session, instance: string): void {
+  const { edits, discarded } = loadUnsent(session.key.room, instance);
+  const pending = new Set(store.room.value.pending.map(({ op_id }) => op_id));
+  const found = edits.filter(({ op_id }) => !pending.has(op_id));
+  store.room.value = found.reduce(withRequest, store.room.value);
+  if (found.length > 0) store.toast("info", texts.unsent.sending(found.length));
+  if (discarded > 0) store.toast("error", texts.unsent.discarded(discarded));
+}
+
+function notifyEngine(before: Room["engine"], message: Extract<ServerMessage, { readonly type: "engine" }>): void {
+  if (before !== message.state && message.state === "restarting") {
+    store.toast("info", message.message ?? texts.engine.restarting);
+  }
+  if (before === "restarting" && message.state === "ready") store.toast("info", texts.engine.restarted);
+}

@@ -1,0 +1,178 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { MAX_PROMPT } from "../room/protocol.ts";
+import { Bars } from "../ui/Bars.tsx";
+import { CloseIcon, DrawIcon } from "../ui/icons.tsx";
+import { texts as ui } from "../ui/texts.ts";
+import { fetchModel } from "./api.ts";
+import { discardGeneration, generation as current, isUnderWay } from "./generation.ts";
+import type { Generation } from "./generation.ts";
+import type { Intake } from "./intake.ts";
+import { texts } from "./texts.ts";
+
+const words = texts.generation;
+
+/** Milliseconds within which a second click on Generate is a double click and not Cancel. */
+const DOUBLE_CLICK = 400;
+/** The server's name for the model that comes with it. */
+const BUILTIN_MODEL = "built-in";
+
+export function GenerateForm({ intake }: { readonly intake: Intake }) {
+  const [prompt, setPrompt] = useState(current.value?.prompt ?? "");
+  const model = useModelName();
+  const busy = isUnderWay(current.value);
+  const empty = prompt.trim() === "";
+  return (
+    <form
+      class="generate-form"
+      aria-labelledby="generate-title"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!busy && !empty) intake.generate(prompt.trim());
+      }}
+    >
+      <h2 id="generate-title">{words.title}</h2>
+      <div class="generate-row">
+        <input
+          class="field"
+          type="text"
+          autocomplete="off"
+          enterkeyhint="go"
+          maxLength={MAX_PROMPT}
+          aria-label={words.prompt}
+          aria-describedby="generate-help"
+          placeholder={words.placeholder}
+          value={prompt}
+          // Disabling it would take the focus away.
+          readOnly={busy}
+          onInput={(event) => setPrompt(event.currentTarget.value)}
+        />
+        <GenerateButton busy={busy} disabled={!busy && empty} />
+      </div>
+      <small id="generate-help">
+        {words.help} {model !== null && words.model(model, model === BUILTIN_MODEL)}
+      </small>
+    </form>
+  );
+}
+
+/** Generate and Cancel in one place, so that the focus stays on the button when it changes. */
+function GenerateButton({ busy, disabled }: { readonly busy: boolean; readonly disabled: boolean }) {
+  const pressed = useRef(0);
+  return (
+    <button
+      type={busy ? "button" : "submit"}
+      class={busy ? "small-button" : "primary-button"}
+      aria-disabled={disabled}
+      onClick={(event) => {
+        if (!busy) {
+          // Enter in the input also clicks the button, without a pointer.
+          if (event.detail > 0) pressed.current = event.timeStamp;
+          return;
+        }
+        // The button may be Generate again before the browser asks whether it submits.
+        event.preventDefault();
+        if (event.timeStamp - pressed.current > DOUBLE_CLICK) discardGeneration();
+      }}
+    >
+      {!busy && <DrawIcon />}
+      {busy ? words.cancel : words.generate}
+    </button>
+  );
+}
+
+/** The picture as it appears, and what can be done with it once it is finished. */
+export function GenerationView({ generation, intake }: { readonly generation: Generation; readonly intake: Intake }) {
+  const figure = useRef<HTMLElement>(null);
+  const { phase } = generation;
+  // On a phone it is above the form and may be out of sight.
+  useEffect(() => figure.current?.scrollIntoView({ block: "nearest" }), []);
+  return (
+    <figure class="showcase generation" ref={figure} data-testid="generation" data-phase={phase}>
+      <GenerationPicture generation={generation} />
+      <figcaption>
+        <p class="generation-caption">
+          <strong role="status">{words.phases[phase]}</strong>{" "}
+          <span role={phase === "failed" ? "alert" : undefined}>{detailOf(generation)}</span>
+        </p>
+        {isUnderWay(generation) ? (
+          <GenerationProgress generation={generation} />
+        ) : (
+          <GenerationButtons generation={generation} intake={intake} />
+        )}
+      </figcaption>
+    </figure>
+  );
+}
+
+function GenerationPicture({ generation }: { readonly generation: Generation }) {
+  const { phase, picture, prompt } = generation;
+  const done = phase === "done";
+  return (
+    <div class={`generation-picture ${isUnderWay(generation) && picture === null ? "is-blank" : ""}`}>
+      {picture === null ? (
+        <DrawIcon />
+      ) : (
+        <img
+          src={picture}
+          class={done ? "" : "is-rough"}
+          alt={done ? words.picture(prompt) : words.unfinished(prompt)}
+        />
+      )}
+    </div>
+  );
+}
+
+function GenerationButtons({ generation, intake }: { readonly generation: Generation; readonly intake: Intake }) {
+  const { id, prompt } = generation;
+  const done = generation.phase === "done";
+  return (
+    <div class="row">
+      {done && id !== null && (
+        <button type="button" class="primary-button" disabled={intake.busy} onClick={() => intake.openGeneration(id)}>
+          {words.use}
+        </button>
+      )}
+      <button
+        type="button"
+        class="small-button"
+        title={done ? words.anotherHelp : ""}
+        onClick={() => intake.generate(prompt)}
+      >
+        {done ? words.another : words.retry}
+      </button>
+      <span class="spring" />
+      <button
+        type="button"
+        class="icon-button"
+        aria-label={words.discard}
+        title={words.discard}
+        onClick={discardGeneration}
+      >
+        <CloseIcon />
+      </button>
+    </div>
+  );
+}
+
+function GenerationProgress({ generation: { phase, step, steps } }: { readonly generation: Generation }) {
+  const done = phase === "generating" && steps > 0 ? Math.min(1, step / steps) : null;
+  return <Bars label={words.phases[phase]} shares={[1]} current={done === null ? null : 0} done={done} />;
+}
+
+function detailOf({ phase, ahead, secondsLeft, step, message, prompt, seed }: Generation): string {
+  if (phase === "failed") return message;
+  if (phase === "done" && seed !== null) return words.details(prompt, seed);
+  const parts: string[] = [];
+  if (phase === "waiting" && ahead > 0) parts.push(words.ahead(ahead));
+  // A single step is too little for an estimate.
+  if (secondsLeft !== null && (phase === "waiting" || step > 1)) parts.push(ui.timeLeft(secondsLeft));
+  return parts.join(" · ");
+}
+
+/** Null while it is unknown. */
+function useModelName(): string | null {
+  const [name, setName] = useState<string | null>(null);
+  // The page works without it.
+  useEffect(() => void fetchModel().then(setName, () => undefined), []);
+  return name;
+}

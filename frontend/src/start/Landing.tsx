@@ -1,0 +1,148 @@
+import { useEffect, useState } from "preact/hooks";
+import { roomAddress } from "../room/address.ts";
+import type { RoomKey } from "../room/address.ts";
+import { recentRooms, removeRecentRoom } from "../room/recent-rooms.ts";
+import type { RecentRoom } from "../room/recent-rooms.ts";
+import { CloseIcon, Mark, PictureIcon } from "../ui/icons.tsx";
+import { MoreMenu } from "../ui/MoreMenu.tsx";
+import { texts as ui } from "../ui/texts.ts";
+import { fetchSamples } from "./api.ts";
+import type { Sample } from "./api.ts";
+import { GenerateForm, GenerationView } from "./Generation.tsx";
+import { generation } from "./generation.ts";
+import type { Intake } from "./intake.ts";
+import { Gallery, Showcase } from "./Samples.tsx";
+import { texts } from "./texts.ts";
+
+const words = texts.landing;
+
+/** `enter` goes to a room. */
+export function Landing({ intake, enter }: { readonly intake: Intake; readonly enter: (key: RoomKey) => void }) {
+  const samples = useSamples();
+  useEffect(() => {
+    window.document.title = ui.product;
+  }, []);
+  return (
+    <div class="landing">
+      <header class="landing-head">
+        <span class="brand">
+          <Mark />
+          {ui.product}
+        </span>
+        <span class="spring" />
+        <MoreMenu />
+      </header>
+      <main>
+        <section class="hero">
+          <div class="hero-text">
+            <h1>{words.title}</h1>
+            <p>{words.claim}</p>
+          </div>
+          {generation.value === null ? (
+            <Showcase samples={samples} intake={intake} />
+          ) : (
+            <GenerationView generation={generation.value} intake={intake} />
+          )}
+          <div class="start-options">
+            <DropZone intake={intake} />
+            <GenerateForm intake={intake} />
+          </div>
+        </section>
+        {recentRooms.value.length > 0 && <RecentRooms enter={enter} />}
+        {samples.length > 0 && <Gallery samples={samples} intake={intake} />}
+      </main>
+    </div>
+  );
+}
+
+function DropZone({ intake }: { readonly intake: Intake }) {
+  return (
+    <label class={`drop-zone ${intake.dragOver ? "is-over" : ""} ${intake.busy ? "is-busy" : ""}`}>
+      <input
+        type="file"
+        class="visually-hidden"
+        accept="image/png,image/jpeg,image/webp"
+        data-testid="picture-file"
+        disabled={intake.busy}
+        aria-label={words.choose}
+        onChange={(event) => {
+          const file = event.currentTarget.files?.[0];
+          event.currentTarget.value = "";
+          if (file) intake.open(file);
+        }}
+      />
+      <span class="drop-art">
+        <PictureIcon />
+      </span>
+      {intake.busy ? (
+        <strong role="status">{words.opening}</strong>
+      ) : (
+        <>
+          <strong class="for-mouse">{words.drop}</strong>
+          <span class="for-mouse">
+            {words.dropOr} <span class="link">{words.choose}</span>
+          </span>
+          <strong class="for-touch">{words.open}</strong>
+          <span class="for-touch">{words.openFrom}</span>
+          <small>{words.formats}</small>
+        </>
+      )}
+    </label>
+  );
+}
+
+function RecentRooms({ enter }: { readonly enter: (key: RoomKey) => void }) {
+  return (
+    <section class="recent" aria-labelledby="recent">
+      <h2 id="recent">{words.recent}</h2>
+      <ul>
+        {recentRooms.value.map((room) => (
+          <RecentRoomItem key={room.room} room={room} enter={enter} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function RecentRoomItem(props: { readonly room: RecentRoom; readonly enter: (key: RoomKey) => void }) {
+  const { room, secret, seen, thumbnail } = props.room;
+  const when = new Date(seen).toLocaleString();
+  return (
+    <li>
+      <a
+        href={roomAddress({ room, secret })}
+        aria-label={words.reopen(when)}
+        title={when}
+        onClick={(event) => {
+          // A new tab or window is the browser's business.
+          if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+          event.preventDefault();
+          props.enter({ room, secret });
+        }}
+      >
+        {thumbnail ? <img src={thumbnail} alt="" /> : <PictureIcon />}
+      </a>
+      <button type="button" class="icon-button" aria-label={words.forget} onClick={() => removeRecentRoom(room)}>
+        <CloseIcon />
+      </button>
+    </li>
+  );
+}
+
+function useSamples(): readonly Sample[] {
+  const [samples, setSamples] = useState<readonly Sample[]>([]);
+  useEffect(() => {
+    let unmounted = false;
+    fetchSamples().then(
+      (list) => {
+        if (!unmounted) setSamples(list);
+      },
+      // The page works without them.
+      (error: unknown) => console.warn(texts.errors.samples, error),
+    );
+    return () => {
+      unmounted = true;
+    };
+  }, []);
+  return samples;
+}

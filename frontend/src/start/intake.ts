@@ -1,0 +1,127 @@
+/** Every way to open a picture: a chosen file, one dropped or pasted, a sample, a generated one. */
+
+import { useEffect, useState } from "preact/hooks";
+import type { RoomKey } from "../room/address.ts";
+import { sendPassword } from "../room/api.ts";
+import { ApiError, messageOf } from "../room/http.ts";
+import { toast } from "../room/store.ts";
+import { createRoom, createRoomFromGeneration, fetchFile } from "./api.ts";
+import type { Sample } from "./api.ts";
+import * as generation from "./generation.ts";
+import { texts } from "./texts.ts";
+
+export interface Intake {
+  readonly busy: boolean;
+  /** A file is being dragged over the page. */
+  readonly dragOver: boolean;
+  /** Set while the server requires its password. */
+  readonly passwordRequest: PasswordRequest | null;
+  open(file: Blob): void;
+  openSample(sample: Sample): void;
+  openGeneration(id: string): void;
+  generate(prompt: string): void;
+}
+
+export interface PasswordRequest {
+  readonly message: string;
+  /** Sends the password and continues with what needed it. Resolves to the error, or null. */
+  readonly submit: (password: string) => Promise<string | null>;
+}
+
+/** `enter` goes to a new room. */
+export function useIntake(enter: (key: RoomKey) => void): Intake {
+  const [busy, setBusy] = useState(false);
+  const [passwordRequest, run] = usePassword();
+  const create = (room: () => Promise<RoomKey>) =>
+    run(async () => {
+      setBusy(true);
+      try {
+        enter(await room());
+      } finally {
+        setBusy(false);
+      }
+    });
+  const open = (picture: Blob) => create(() => createRoom({ picture }));
+  const dragOver = useDroppedFiles((file) => {
+    // The server refuses broken images in better words than we could.
+    if (file.type === "" || file.type.startsWith("image/")) open(file);
+    else toast("error", texts.errors.notAnImage);
+  });
+  return {
+    busy,
+    dragOver,
+    passwordRequest,
+    open,
+    openSample: (sample) => create(() => createSampleRoom(sample)),
+    openGeneration: (id) => create(() => createRoomFromGeneration(id)),
+    generate: (prompt) => run(() => generation.generate(prompt)),
+  };
+}
+
+async function createSampleRoom(sample: Sample): Promise<RoomKey> {
+  const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
+  return createRoom({ picture, mask, prompt: sample.prompt, drags: sample.drags });
+}
+
+/** Runs actions; one that needs the server's password is repeated once that has been entered. */
+function usePassword(): [PasswordRequest | null, (action: () => Promise<void>) => void] {
+  const [request, setRequest] = useState<PasswordRequest | null>(null);
+  const run = async (action: () => Promise<void>): Promise<void> => {
+    try {
+      await action();
+    } catch (error) {
+      if (error instanceof ApiError && error.reason === "password") {
+        setRequest({ message: error.message, submit: (password) => submit(password, action) });
+      } else toast("error", texts.errors.notOpened(messageOf(error)));
+    }
+  };
+  const submit = async (password: string, action: () => Promise<void>): Promise<string | null> => {
+    try {
+      await sendPassword(password);
+    } catch (error) {
+      return messageOf(error);
+    }
+    setRequest(null);
+    void run(action);
+    return null;
+  };
+  return [request, (action) => void run(action)];
+}
+
+/** Calls `take` with files dropped on or pasted into the page. Returns whether one is being dragged over it. */
+function useDroppedFiles(take: (file: File) => void): boolean {
+  const [over, setOver] = useState(false);
+  useEffect(() => {
+    const takeFirst = (data: DataTransfer | null) => {
+      const file = data?.files[0];
+      if (file !== undefined) take(file);
+    };
+    const holdsFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const onDragOver = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const onDragLeave = (event: DragEvent) => {
+      if (event.relatedTarget === null) setOver(false);
+    };
+    const onDrop = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      setOver(false);
+      takeFirst(event.dataTransfer);
+    };
+    const onPaste = (event: ClipboardEvent) => takeFirst(event.clipboardData);
+    window.addEventListener("dragover", onDragOver);
+    window.addEventListener("dragleave", onDragLeave);
+    window.addEventListener("drop", onDrop);
+    window.addEventListener("paste", onPaste);
+    return () => {
+      window.removeEventListener("dragover", onDragOver);
+      window.removeEventListener("dragleave", onDragLeave);
+      window.removeEventListener("drop", onDrop);
+      window.removeEventListener("paste", onPaste);
+    };
+  }, []);
+  return over;
+}

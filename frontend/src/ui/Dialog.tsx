@@ -1,0 +1,38 @@
+import type { Signal } from "@preact/signals";
+import { useEffect, useId, useRef } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import { CloseIcon } from "./icons.tsx";
+import { texts } from "./texts.ts";
+
+/** A modal dialog, closed by Esc, by its cross and by a press outside. */
+export function Dialog(props: {
+  readonly open: Signal<boolean>;
+  readonly title: string;
+  readonly children: ComponentChildren;
+}) {
+  const { open, title, children } = props;
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    if (open.value) dialog.current?.showModal();
+    else dialog.current?.close();
+  }, [open.value]);
+  const close = () => (open.value = false);
+  return (
+    <dialog
+      ref={dialog}
+      class="dialog"
+      aria-labelledby={id}
+      onClose={close}
+      onClick={(event) => event.target === event.currentTarget && close()}
+    >
+      <div class="dialog-head">
+        <h2 id={id}>{title}</h2>
+        <button type="button" class="icon-button" aria-label={texts.close} onClick={close}>
+          <CloseIcon />
+        </button>
+      </div>
+      {children}
+    </dialog>
+  );
+}
