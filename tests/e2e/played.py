@@ -96,8 +96,8 @@ class PlayedRun:
 
 
 def ask_for(page: Page, words: str) -> None:
-    page.get_by_label("What should it show?").fill(words)
-    page.get_by_label("What should it show?").press("Enter")
+    page.get_by_label("Prompt").fill(words)
+    page.get_by_label("Prompt").press("Enter")
 
 
 class PlayedDrawing:

@@ -55,10 +55,10 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     drawing = PlayedDrawing(engine)
     drawing.tell("generating", 10, 12.0)
     drawing.show("maroon")
-    expect(page.get_by_test_id("generating").get_by_role("img")).to_be_visible()
-    yield "generating"
+    expect(page.get_by_test_id("generation").get_by_role("img")).to_be_visible()
+    yield "drawing"
     drawing.end(png(256, 256, "red"))
-    expect(page.get_by_role("button", name="Drag it")).to_be_visible()
+    expect(page.get_by_role("button", name="Edit this picture")).to_be_visible()
     yield "drawn"
     editor = choose(page, upload)
     yield "empty"
@@ -73,7 +73,7 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     page.get_by_text("Advanced").click()
     editor.button("Paint").click()
     editor.pull((60, 100), (120, 160))
-    expect(page.get_by_text("Only the painted region")).to_be_visible()
+    expect(page.get_by_text("Only the painted area")).to_be_visible()
     yield "mask"
     editor.button("Points").click()
     editor.button("Drag").click()
@@ -91,11 +91,11 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     editor.button("Split view").click()
     page.get_by_text("Activity").click()
     yield "result"
-    page.get_by_label("Look through the iterations").fill("2")
+    page.get_by_label("Browse iterations").fill("2")
     expect(editor.canvas).to_have_attribute("data-showing", "moment")
     yield "timeline"
     editor.button("Share").click()
-    editor.button("New link to edit").click()
+    editor.button("New edit link").click()
     expect(page.get_by_test_id("qr")).to_be_visible()
     yield "share"
     editor.button("Close").click()
@@ -105,7 +105,7 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     page.context.set_offline(False)
     with page.expect_console_message(lambda message: "404" in message.text):
         page.goto("/r/nosuchroom#nosecret")
-    expect(page.get_by_role("heading", name="cannot be opened")).to_be_visible()
+    expect(page.get_by_role("heading", name="Can't open this picture")).to_be_visible()
     yield "refused"
 
 

@@ -40,16 +40,16 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     editor.click(FAR)
     editor.expect_place("handle", HANDLE)
     editor.expect_place("target", FAR)
-    # The guess is there at once, and says that it is one.
-    expect(editor.canvas).to_have_attribute("data-guess", re.compile(r"^[0-9.]+$"))
-    expect(page.get_by_test_id("guess")).to_have_text(re.compile("^Guess"))
+    # The quick preview is there at once, and says that it is one.
+    expect(editor.canvas).to_have_attribute("data-quick-preview", re.compile(r"^[0-9.]+$"))
+    expect(page.get_by_test_id("quick-preview")).to_have_text(re.compile("^Quick preview"))
     editor.screenshot("points")
 
     friend = Editor(open_page(page.url))
     friend.expect_place("target", FAR)
     # However quick or slow the machine and the model, this run goes on until somebody stops it.
     page.get_by_text("Advanced").click()
-    for setting, value in (("Warp first", "0"), ("Iterations at most", "5000"), ("Pace", "0.005")):
+    for setting, value in (("Warp first", "0"), ("Max iterations", "5000"), ("Step size", "0.005")):
         page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).fill(value)
         page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).press("Enter")
     editor.expect_sent()
@@ -58,8 +58,8 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     editor.button("Drag").click()
     expect(friend.stage).to_have_attribute("data-stage", re.compile("loading|fitting|inverting|dragging"))
     editor.expect_preview()
-    expect(page.get_by_test_id("guess")).to_have_count(0)
-    expect(editor.canvas).not_to_have_attribute("data-guess", re.compile("."))
+    expect(page.get_by_test_id("quick-preview")).to_have_count(0)
+    expect(editor.canvas).not_to_have_attribute("data-quick-preview", re.compile("."))
     seen, places = {editor.pixels()}, {editor.place("handle")}
     while len(seen) < 3 or len(places) < 3:
         shown = editor.number("frame")
@@ -102,7 +102,7 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
 
     with page.expect_download() as downloading:
         editor.button("Download").click()
-        page.get_by_role("button", name="PNG at the size").click()
+        page.get_by_role("button", name="Picture (PNG)").click()
     with Image.open(downloading.value.path()) as result, Image.open(upload) as original:
         assert (result.format, result.size) == ("PNG", original.size)
         assert result.convert("RGB").tobytes() != original.tobytes()
@@ -113,7 +113,7 @@ def test_the_mask_is_painted_and_erased(open_page: OpenPage, upload: Path) -> No
     editor = choose(open_page(), upload)
     editor.button("Paint").click()
     editor.pull((60, 100), (120, 160))
-    expect(editor.page.get_by_text("Only the painted region")).to_be_visible()
+    expect(editor.page.get_by_text("Only the painted area")).to_be_visible()
     editor.expect_sent()
     painted = mask_of(editor.page)
     assert painted.getpixel((90, 130)) == 255

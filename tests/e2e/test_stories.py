@@ -48,7 +48,7 @@ def test_by_fingers_on_a_phone(open_page: OpenPage, upload: Path, quiet: Quiet) 
             break
     expect(paint).to_have_attribute("aria-pressed", "true")
     editor.tap((80, 120))
-    expect(page.get_by_text("Only the painted region")).to_be_attached()
+    expect(page.get_by_text("Only the painted area")).to_be_attached()
 
     editor.button("Drag").tap()
     run = PlayedRun(quiet[1], page)
@@ -62,7 +62,7 @@ def test_by_fingers_on_a_phone(open_page: OpenPage, upload: Path, quiet: Quiet) 
     expect(page.get_by_test_id("split")).to_be_visible()
     with page.expect_download() as downloading:
         editor.button("Download").tap()
-        page.get_by_role("button", name="PNG at the size").tap()
+        page.get_by_role("button", name="Picture (PNG)").tap()
     with Image.open(downloading.value.path()) as result:
         assert result.format == "PNG"
     # What is pressed with a finger is large enough for one.
@@ -88,7 +88,7 @@ def test_by_keys_alone(open_page: OpenPage, quiet: Quiet) -> None:
         raise AssertionError(f"{most} tabs have not led to {name!r}")
 
     expect(page.get_by_role("button", name=re.compile("sample")).first).to_be_visible()
-    reach("Start from the sample “T. rex")
+    reach("Open the sample “T. rex")
     keys.press("Enter")
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)
@@ -120,14 +120,14 @@ def test_by_keys_alone(open_page: OpenPage, quiet: Quiet) -> None:
     keys.press("x")
     bar = page.get_by_test_id("split")
     expect(bar).to_have_attribute("aria-valuenow", "50")
-    reach("Split between")
+    reach("Divider between")
     keys.press("ArrowRight")
     expect(bar).to_have_attribute("aria-valuenow", "52")
     keys.press("x")
-    reach("Look through")
+    reach("Browse iterations")
     keys.press("Home")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
-    reach("Back to now")
+    reach("Back to the current step")
     keys.press("Enter")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     keys.press("Shift+?")
@@ -135,7 +135,7 @@ def test_by_keys_alone(open_page: OpenPage, quiet: Quiet) -> None:
     keys.press("Escape")
     reach("Share", 80)
     keys.press("Enter")
-    reach("New link to view")
+    reach("New view link")
     keys.press("Enter")
     expect(page.get_by_test_id("qr")).to_be_visible()
     keys.press("Escape")

@@ -23,8 +23,8 @@ Quiet = tuple[str, QuietEngine]
 def new_link(page: Page, to: str) -> str:
     """The owner makes a link ``to`` "edit" or to "view", and gives it away."""
     page.get_by_role("button", name="Share", exact=True).click()
-    page.get_by_role("button", name=f"New link to {to}").click()
-    link = page.get_by_test_id("made-link")
+    page.get_by_role("button", name=f"New {to} link").click()
+    link = page.get_by_test_id("new-link")
     expect(link).to_have_value(re.compile("#."))
     expect(page.get_by_test_id("qr")).to_be_visible()
     address = link.input_value()
@@ -40,8 +40,8 @@ def toast(page: Page, text: str) -> None:
 def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     ada = choose(open_page(), upload)
     bo = Editor(open_page(new_link(ada.page, "edit")))
-    toast(ada.page, "is here")
-    expect(ada.page.get_by_test_id("faces")).to_be_visible()
+    toast(ada.page, "joined")
+    expect(ada.page.get_by_test_id("avatars")).to_be_visible()
 
     ada.click(HANDLE)
     ada.click(TARGET)
@@ -100,7 +100,7 @@ def test_a_viewer_sees_everything_and_has_no_tools(open_page: OpenPage, upload: 
     ada.click(TARGET)
     viewer = Editor(open_page(new_link(ada.page, "view"), viewport=PHONE, has_touch=True, is_mobile=True))
     page = viewer.page
-    expect(page.get_by_test_id("viewing")).to_be_visible()
+    expect(page.get_by_test_id("view-only")).to_be_visible()
     expect(page.get_by_role("group", name="Tools")).to_have_count(0)
     for name in ("Drag", "Undo", "Redo", "Reset", "Load mask…", "Remove point 1"):
         expect(viewer.button(name)).to_have_count(0)
@@ -118,19 +118,19 @@ def test_a_viewer_sees_everything_and_has_no_tools(open_page: OpenPage, upload: 
     ada.page.get_by_test_id("people").get_by_role("combobox").select_option("editor")
     toast(page, "You can edit now")
     expect(viewer.button("Stop")).to_be_visible()
-    expect(page.get_by_test_id("viewing")).to_have_count(0)
+    expect(page.get_by_test_id("view-only")).to_have_count(0)
 
 
 def test_a_revoked_link_puts_people_out(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     ada = choose(open_page(), upload)
     link = new_link(ada.page, "edit")
     bo = Editor(open_page(link))
-    expect(ada.page.get_by_test_id("faces")).to_be_visible()
+    expect(ada.page.get_by_test_id("avatars")).to_be_visible()
     ada.page.get_by_role("button", name="Share", exact=True).click()
     revoke = ada.page.get_by_role("button", name="Revoke link: Can edit")
     expect(revoke).to_have_count(1)
     revoke.click()
-    expect(bo.page.get_by_role("heading", name="cannot be opened")).to_be_visible()
+    expect(bo.page.get_by_role("heading", name="Can't open this picture")).to_be_visible()
     expect(revoke).to_have_count(0)
 
 
@@ -141,7 +141,7 @@ def test_the_others_are_seen_pointing(open_page: OpenPage, upload: Path, quiet: 
     bo.page.get_by_label("Your name").fill("Bo")
     bo.page.get_by_label("Your name").press("Enter")
     bo.page.get_by_role("button", name="Close").click()
-    expect(ada.page.get_by_test_id("faces")).to_have_attribute("aria-label", re.compile("Bo"))
+    expect(ada.page.get_by_test_id("avatars")).to_have_attribute("aria-label", re.compile("Bo"))
     before = ada.pixels()
     bo.page.mouse.move(*bo.on_screen(200, 100))
     bo.page.mouse.move(*bo.on_screen(210, 110), steps=3)
@@ -164,7 +164,7 @@ def test_one_goes_offline_works_on_and_comes_back(open_page: OpenPage, upload: P
     bo.click((200, 100))
     bo.click((230, 120))
     expect(bo.page.get_by_test_id("point-2")).to_have_attribute("data-waiting", "true")
-    expect(banner).to_contain_text("1 change waits")
+    expect(banner).to_contain_text("1 change waiting")
     bo.screenshot("offline")
     ada.pull(TARGET, ELSEWHERE)
     page.context.set_offline(False)
@@ -172,7 +172,7 @@ def test_one_goes_offline_works_on_and_comes_back(open_page: OpenPage, upload: P
     expect(bo.page.get_by_test_id("point-2")).to_have_attribute("data-waiting", "false")
     bo.expect_place("target", ELSEWHERE)
     expect(ada.points).to_have_count(2)
-    toast(page, "Connected again")
+    toast(page, "Reconnected")
 
 
 def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
@@ -192,12 +192,12 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     expect(timeline).to_have_attribute("data-moments", "6")
 
     # Looking is for oneself alone.
-    page.get_by_label("Look through the iterations").fill("2")
+    page.get_by_label("Browse iterations").fill("2")
     expect(ada.canvas).to_have_attribute("data-showing", "moment")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 10")
     expect(bo.canvas).to_have_attribute("data-showing", "result")
     ada.screenshot("timeline")
-    ada.button("Go on from here").click()
+    ada.button("Return to this step").click()
     seek: Seek = quiet[1].expect(Seek, run.room)
     assert seek.moment == 3
     point = next(iter(seek.desired.drags))
@@ -211,12 +211,12 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     assert branch == 7
     ways = page.get_by_test_id("branches").get_by_role("button")
     expect(ways).to_have_count(2)
-    expect(ways.nth(0)).to_have_accessible_name(re.compile("Branch 1: from the beginning to iteration 25"))
+    expect(ways.nth(0)).to_have_accessible_name(re.compile("Branch 1: from the start to iteration 25"))
     expect(ways.nth(1)).to_have_accessible_name(
-        re.compile("Branch 2: from iteration 10 to iteration 11.*You are on it")
+        re.compile("Branch 2: from iteration 10 to iteration 11.*Current branch")
     )
     ada.screenshot("branches")
-    page.get_by_label("Look through the iterations").fill("0")
+    page.get_by_label("Browse iterations").fill("0")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
     ada.button("Play").click()
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 11")
@@ -233,12 +233,12 @@ def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: 
     ada.click(HANDLE)
     ada.click(TARGET)
     engine.tell(PreparationProgress(room=room, stage="fitting", step=20, steps=80, seconds_left=12.0))
-    expect(ada.stage).to_contain_text("Getting to know the picture meanwhile 20/80")
+    expect(ada.stage).to_contain_text("Learning your picture 20/80")
     engine.tell(PreparationProgress(room=room, stage="ready", step=1, steps=1))
-    expect(ada.stage).not_to_contain_text("meanwhile")
+    expect(ada.stage).not_to_contain_text("Learning")
     engine.tell(WorkerRestarting(message="The device has stopped answering.", rooms=(room,)))
     toast(page, "The device has stopped answering.")
-    expect(ada.stage).to_contain_text("Engine is starting again")
+    expect(ada.stage).to_contain_text("The engine is restarting")
     engine.tell(WorkerRestarted(rooms=(room,)))
-    toast(page, "The engine is back")
+    toast(page, "The engine is running again")
     expect(ada.stage).to_contain_text("Press Drag")

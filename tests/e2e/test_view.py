@@ -42,7 +42,7 @@ def test_wheel_keys_and_buttons_zoom_and_the_hand_moves(open_page: OpenPage, upl
 
     page.keyboard.press("1")
     expect_scale(editor, "Math.abs(scale - 1) < 1e-6")
-    expect(page.get_by_test_id("zoom")).to_have_text("100 %")
+    expect(page.get_by_test_id("zoom")).to_have_text("100%")
     editor.button("Zoom in").click()
     expect_scale(editor, "Math.abs(scale - 1.25) < 1e-6")
 
@@ -67,7 +67,7 @@ def test_wheel_keys_and_buttons_zoom_and_the_hand_moves(open_page: OpenPage, upl
     editor.click(HANDLE)
     editor.click(TARGET)
     editor.expect_place("handle", HANDLE)
-    editor.button("Fit the picture").click()
+    editor.button("Zoom to fit").click()
     expect_scale(editor, f"Math.abs(scale - {fitting[0]}) < 1e-6")
     editor.expect_place("target", TARGET)
 
@@ -126,7 +126,7 @@ def test_what_is_typed_stays_whatever_the_others_do(open_page: OpenPage, upload:
     editor.click(TARGET)
     friend = Editor(open_page(page.url))
     friend.expect_place("target", TARGET)
-    field, prompt = page.get_by_label("Point 1, target, x in pixels"), page.get_by_label("What it shows")
+    field, prompt = page.get_by_label("Point 1, target, x in pixels"), page.get_by_label("Prompt")
     field.fill("50")
     friend.page.get_by_label("Point 1, handle at").click()
     friend.page.get_by_label("Point 1, handle, x in pixels").fill("120")
@@ -136,14 +136,14 @@ def test_what_is_typed_stays_whatever_the_others_do(open_page: OpenPage, upload:
     field.press("Enter")
     friend.expect_place("target", (50, 110))
     prompt.fill("a bear")
-    friend.page.get_by_label("What it shows").fill("somebody else's words")
-    friend.page.get_by_label("What it shows").press("Enter")
+    friend.page.get_by_label("Prompt").fill("somebody else's words")
+    friend.page.get_by_label("Prompt").press("Enter")
     friend.expect_sent()
     prompt.press("End")
     prompt.press_sequentially(" in a wood")
     expect(prompt).to_have_value("a bear in a wood")
     prompt.press("Enter")
-    expect(friend.page.get_by_label("What it shows")).to_have_value("a bear in a wood")
+    expect(friend.page.get_by_label("Prompt")).to_have_value("a bear in a wood")
 
 
 def test_original_and_result_side_by_side(open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]) -> None:
@@ -157,7 +157,7 @@ def test_original_and_result_side_by_side(open_page: OpenPage, upload: Path, qui
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     result = editor.pixels()
     editor.button("Split view").click()
-    bar = page.get_by_role("slider", name="Split between original and result")
+    bar = page.get_by_role("slider", name="Divider between original and result")
     expect(bar).to_have_attribute("aria-valuenow", "50")
     bar.press("End")
     expect(bar).to_have_attribute("aria-valuenow", "100")
@@ -187,8 +187,8 @@ def test_a_setting_is_explained_changed_and_reset(open_page: OpenPage, upload: P
     page = editor.page
     page.get_by_role("radio", name=re.compile("^Paper")).check()
     page.get_by_text("Advanced").click()
-    pace = page.get_by_role("spinbutton", name=re.compile("^Pace"))
-    expect(pace).to_have_accessible_description(re.compile("one iteration"))
+    pace = page.get_by_role("spinbutton", name=re.compile("^Step size"))
+    expect(pace).to_have_accessible_description(re.compile("per iteration"))
     pace.fill("0.02")
     pace.press("Enter")
     editor.expect_sent()
@@ -197,7 +197,7 @@ def test_a_setting_is_explained_changed_and_reset(open_page: OpenPage, upload: P
     expect(page.get_by_role("radio", name=re.compile("^Paper"))).to_be_checked()
     page.get_by_text("Advanced").click()
     expect(pace).to_have_value("0.02")
-    editor.button("Reset Pace to its default").click()
+    editor.button("Reset Step size to its default").click()
     expect(pace).to_have_value("0.01")
 
 
@@ -221,10 +221,10 @@ def test_a_server_with_a_password_asks_for_it_once(browser: Browser, upload: Pat
         page.get_by_test_id("picture-file").set_input_files(upload)
         password = page.get_by_label("Password")
         password.fill("wrong")
-        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Continue").click()
         expect(page.get_by_role("alert")).not_to_have_text("")
         password.fill("sesame")
-        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Continue").click()
         page.wait_for_url(re.compile("/r/"))
         Editor(page)
         with browser.new_context() as elsewhere:
@@ -243,7 +243,7 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{address.removesuffix('/drag')}/drag/")
-        expect(page.get_by_test_id("show").locator("img")).to_have_js_property("naturalWidth", 448)
+        expect(page.get_by_test_id("showcase").locator("img")).to_have_js_property("naturalWidth", 448)
         editor = open_sample(page, "koala")
         assert "/drag/r/" in page.url
         expect(editor.points).to_have_count(1)

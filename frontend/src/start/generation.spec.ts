@@ -38,8 +38,8 @@ const lines = (...news: GenerationEvent[]) => news.map((one) => `${JSON.stringif
 const after = (...news: GenerationEvent[]) =>
   news.reduce<Generation | null>((now, one) => now && afterEvent(now, one), requested("a red apple", null));
 
-it("waits, draws and is done", () => {
-  expect(after({ type: "waiting", ahead: 2, seconds_left: 30 })).toMatchObject({
+it("waits, generates and is done", () => {
+  expect(after({ type: "waiting", before: 2, seconds_left: 30 })).toMatchObject({
     phase: "waiting",
     ahead: 2,
     secondsLeft: 30,
@@ -64,7 +64,7 @@ it("passes over what a newer server tells", () => {
   expect(parseEvent('{"type":"done"}')).toEqual({ type: "done" });
 });
 
-it("follows a drawing to its end and keeps the picture", async () => {
+it("follows a generation to its end and keeps the picture", async () => {
   streams = [lines({ type: "progress", step: 1, steps: 2, seconds_left: null }, { type: "done" })];
   await generate("a red apple");
   expect(generation.value).toMatchObject({ phase: "done", id: "d1", seed: 7, picture: "blob:picture" });
