@@ -111,9 +111,9 @@ function Header(props: {
 
 function UndoRedo() {
   const history = store.room.value.history;
-  const words = texts.history;
+  const labels = texts.history;
   const titleOf = (verb: string, kind: string | null, shortcut: string) => {
-    const what = kind === null ? undefined : words.what[kind];
+    const what = kind === null ? undefined : labels.what[kind];
     return `${what === undefined ? verb : `${verb}: ${what}`} (${shortcut})`;
   };
   return (
@@ -121,8 +121,8 @@ function UndoRedo() {
       <button
         type="button"
         class="quiet-button"
-        aria-label={words.undo}
-        title={titleOf(words.undo, history.undo, "Ctrl+Z")}
+        aria-label={labels.undo}
+        title={titleOf(labels.undo, history.undo, "Ctrl+Z")}
         disabled={!canUndo()}
         onClick={undo}
       >
@@ -131,8 +131,8 @@ function UndoRedo() {
       <button
         type="button"
         class="quiet-button"
-        aria-label={words.redo}
-        title={titleOf(words.redo, history.redo, "Ctrl+Shift+Z")}
+        aria-label={labels.redo}
+        title={titleOf(labels.redo, history.redo, "Ctrl+Shift+Z")}
         disabled={!canRedo()}
         onClick={redo}
       >

@@ -4,7 +4,7 @@ import { Dialog } from "../ui/Dialog.tsx";
 import { isTyping } from "./keyboard.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.shortcuts;
+const labels = texts.shortcuts;
 
 /** The list of shortcuts, which the question mark opens. */
 export function ShortcutsDialog({ open }: { readonly open: Signal<boolean> }) {
@@ -18,9 +18,9 @@ export function ShortcutsDialog({ open }: { readonly open: Signal<boolean> }) {
     return () => window.removeEventListener("keydown", onKeyDown);
   }, []);
   return (
-    <Dialog open={open} title={words.title}>
+    <Dialog open={open} title={labels.title}>
       <div class="shortcut-groups">
-        {words.groups.map(({ title, shortcuts }) => (
+        {labels.groups.map(({ title, shortcuts }) => (
           <section key={title}>
             <h3>{title}</h3>
             <dl>

@@ -1,7 +1,7 @@
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.showing;
+const labels = texts.showing;
 
 /** Says what the canvas shows, unless it is just the original. */
 export function CanvasBadge() {
@@ -25,10 +25,10 @@ export function CanvasBadge() {
 /** The name of what the canvas shows. */
 export function shownName(): string {
   const showing = store.showing.value;
-  return showing === "moment" ? words.moment(store.scrubbedIteration.value) : words[showing];
+  return showing === "moment" ? labels.moment(store.scrubbedIteration.value) : labels[showing];
 }
 
 function quickPreviewText(): string {
-  if (store.running.value || store.starting.value) return words.quickPreviewRunning;
-  return store.editable.value ? words.quickPreviewIdle : words.quickPreviewViewer;
+  if (store.running.value || store.starting.value) return labels.quickPreviewRunning;
+  return store.editable.value ? labels.quickPreviewIdle : labels.quickPreviewViewer;
 }

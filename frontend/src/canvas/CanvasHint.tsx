@@ -2,7 +2,7 @@ import * as store from "../room/store.ts";
 import { cancel } from "./pointer.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.hints;
+const labels = texts.hints;
 
 /** What to do next, if there is anything to say. */
 export function CanvasHint() {
@@ -14,7 +14,7 @@ export function CanvasHint() {
       <span data-testid="hint">{hint}</span>
       {cancellable && (
         <button type="button" title="Esc" onClick={() => cancel()}>
-          {words.cancel}
+          {labels.cancel}
         </button>
       )}
     </p>
@@ -29,14 +29,14 @@ function hintText(): string | null {
 
 function pointHint(): string | null {
   const pending = store.pendingHandle.value !== null;
-  if (store.crosshair.value !== null) return pending ? words.crosshairTarget : words.crosshairHandle;
+  if (store.crosshair.value !== null) return pending ? labels.crosshairTarget : labels.crosshairHandle;
   const touch = matchMedia("(hover: none)").matches;
-  if (pending) return touch ? words.targetTouch : words.target;
+  if (pending) return touch ? labels.targetTouch : labels.target;
   if (store.drags.value.length > 0 || store.gesture.value !== null) return null;
-  return touch ? words.handleTouch : words.handle;
+  return touch ? labels.handleTouch : labels.handle;
 }
 
 function brushHint(brush: "paint" | "erase"): string | null {
-  if (store.crosshair.value !== null) return words.crosshairBrush;
-  return store.mask.value.length > 0 ? null : words[brush];
+  if (store.crosshair.value !== null) return labels.crosshairBrush;
+  return store.mask.value.length > 0 ? null : labels[brush];
 }

@@ -3,7 +3,7 @@ import * as store from "../room/store.ts";
 import { shownName } from "./CanvasBadge.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.split;
+const labels = texts.split;
 
 const STEPS: Readonly<Record<string, number>> = {
   ArrowLeft: -0.02,
@@ -37,11 +37,11 @@ export function Split() {
       role="slider"
       tabIndex={0}
       data-testid="split"
-      aria-label={words.title}
+      aria-label={labels.title}
       aria-valuemin={0}
       aria-valuemax={100}
       aria-valuenow={percent}
-      aria-valuetext={words.value(percent)}
+      aria-valuetext={labels.value(percent)}
       style={{ left: `${x + width * at}px`, top: `${top}px`, height: `${bottom - top}px` }}
       onPointerDown={(event) => {
         event.currentTarget.setPointerCapture(event.pointerId);

@@ -8,24 +8,24 @@ import { MAX_BRUSH, MIN_BRUSH } from "./brush.ts";
 import { chooseTool } from "./pointer.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.tools;
+const labels = texts.tools;
 
 export function Toolbar() {
   const size = picture.value;
   if (size === null || !editable.value) return null;
   const painting = tool.value === "paint" || tool.value === "erase";
   return (
-    <div class="toolbar" role="group" aria-label={words.title}>
-      <ToolButton tool="points" name={words.points} shortcut="V">
+    <div class="toolbar" role="group" aria-label={labels.title}>
+      <ToolButton tool="points" name={labels.points} shortcut="V">
         <PointsIcon />
       </ToolButton>
-      <ToolButton tool="paint" name={words.paint} shortcut="B">
+      <ToolButton tool="paint" name={labels.paint} shortcut="B">
         <PaintIcon />
       </ToolButton>
-      <ToolButton tool="erase" name={words.erase} shortcut="E">
+      <ToolButton tool="erase" name={labels.erase} shortcut="E">
         <EraseIcon />
       </ToolButton>
-      <ToolButton tool="hand" name={words.hand} shortcut="H" iconOnly>
+      <ToolButton tool="hand" name={labels.hand} shortcut="H" iconOnly>
         <HandIcon />
       </ToolButton>
       {painting && <BrushSize picture={size} />}
@@ -38,11 +38,11 @@ export function Toolbar() {
 function BrushSize({ picture: { width, height } }: { readonly picture: Size }) {
   const longest = Math.max(width, height);
   return (
-    <label class="brush-size" title={`${words.brushSize} ([ ])`}>
+    <label class="brush-size" title={`${labels.brushSize} ([ ])`}>
       <i class="brush-dot brush-small" />
       <input
         type="range"
-        aria-label={words.brushSize}
+        aria-label={labels.brushSize}
         aria-valuetext={uiTexts.pixels(brushRadius.value * 2)}
         min={Math.sqrt(MIN_BRUSH)}
         max={Math.sqrt(MAX_BRUSH)}
@@ -57,12 +57,12 @@ function BrushSize({ picture: { width, height } }: { readonly picture: Size }) {
 
 function BrushSoftness() {
   return (
-    <label class="brush-size brush-soft" title={words.softness}>
+    <label class="brush-size brush-soft" title={labels.softness}>
       <BrushSoftIcon />
       <input
         type="range"
-        aria-label={words.softness}
-        aria-valuetext={words.softnessValue(brushSoftness.value)}
+        aria-label={labels.softness}
+        aria-valuetext={labels.softnessValue(brushSoftness.value)}
         min={0}
         max={1}
         step={0.05}

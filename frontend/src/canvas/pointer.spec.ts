@@ -22,7 +22,7 @@ const blank: Document = {
 const view = { scale: 2, x: 10, y: 20 };
 const at = (x: number, y: number): XY => toCanvas(view, [x, y]);
 
-/** What would have gone to the server; nobody is connected here, so it all waits. */
+/** The edits for the server, all pending as there is no connection. */
 const sent = (): readonly Operation[] =>
   store.room.value.pending.flatMap((request) => (request.type === "edit" ? [request.op] : []));
 
@@ -84,7 +84,7 @@ describe("putting points", () => {
     expect(store.pendingHandle.value).toBeNull();
   });
 
-  it("forgets the half-made point on cancel", () => {
+  it("drops the pending handle on cancel", () => {
     click(30, 40);
     expect(cancel()).toBe(true);
     expect(store.pendingHandle.value).toBeNull();
@@ -268,7 +268,7 @@ describe("the view", () => {
     expect(store.pendingHandle.value).toBeNull();
   });
 
-  it("fits until somebody moves it, and again when sent", () => {
+  it("fits until it is moved, and again on request", () => {
     expect(store.camera.value).toBeNull();
     zoom(2);
     expect(store.camera.value?.scale).toBeGreaterThan(2);

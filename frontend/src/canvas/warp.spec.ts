@@ -64,7 +64,7 @@ describe("the warped picture", () => {
   const pixel = (of: Pixels, x: number, y: number) =>
     Array.from(of.data.slice((y * width + x) * 4, (y * width + x) * 4 + 4));
 
-  it("shows at the target what was at the handle, near enough for a guess", () => {
+  it("shows at the target what was at the handle, near enough for a preview", () => {
     const into = blank();
     warpPixels(
       ramp,

@@ -4,7 +4,7 @@ import { texts as roomTexts } from "../room/texts.ts";
 import { ChevronIcon } from "../ui/icons.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.activity;
+const labels = texts.activity;
 
 /** Who did what, newest first. */
 export function ActivityList() {
@@ -14,10 +14,10 @@ export function ActivityList() {
     <details class="activity settings">
       <summary>
         <ChevronIcon />
-        {words.title}
+        {labels.title}
       </summary>
       {list.length === 0 ? (
-        <p class="empty">{words.empty}</p>
+        <p class="empty">{labels.empty}</p>
       ) : (
         <ol data-testid="activity">
           {list.map((one) => (
@@ -40,11 +40,11 @@ export function ActivityList() {
 
 function nameOf(person: string): string {
   const { people, person: me } = store.room.value;
-  if (person === "") return words.run;
-  return person === me ? words.you : people[person]?.name || roomTexts.people.anonymous;
+  if (person === "") return labels.run;
+  return person === me ? labels.you : people[person]?.name || roomTexts.people.anonymous;
 }
 
 function descriptionOf({ kind, point, times }: Activity): string {
-  const what = words.kinds[kind];
-  return (point === null ? what : words.point(what, point)) + words.times(times);
+  const what = labels.kinds[kind];
+  return (point === null ? what : labels.point(what, point)) + labels.times(times);
 }

@@ -5,7 +5,7 @@ import type { Branch } from "../room/timeline.ts";
 import { lookAt } from "./look-at.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.timeline;
+const labels = texts.timeline;
 
 /** Share of the row, in percent, that even a single moment takes. */
 const MIN_LINE = 0.5;
@@ -18,7 +18,7 @@ export function Branches({ here }: { readonly here: number }) {
   const percent = (iteration: number) => (iteration / longest) * 100;
   const current = branches.findIndex(({ moments }) => moments.some(({ id }) => id === here));
   return (
-    <ol class="branches" aria-label={words.branches} data-testid="branches">
+    <ol class="branches" aria-label={labels.branches} data-testid="branches">
       {branches.map((branch, index) => (
         <li key={branch.moments[0].id}>
           <BranchButton
@@ -48,12 +48,12 @@ function BranchButton(props: {
   const tip = moments.at(-1) ?? moments[0];
   const start = percent(from?.iteration ?? 0);
   const end = percent(tip.iteration);
-  const name = words.branch(index + 1, from?.iteration ?? 0, tip.iteration);
+  const name = labels.branch(index + 1, from?.iteration ?? 0, tip.iteration);
   return (
     <button
       type="button"
       class={`branch ${isCurrent ? "is-now" : ""}`}
-      aria-label={isCurrent ? words.currentBranch(name) : name}
+      aria-label={isCurrent ? labels.currentBranch(name) : name}
       aria-current={isCurrent}
       title={name}
       onClick={() => (canSeek() ? seek(tip.id) : lookAt(tip.id))}
@@ -69,7 +69,7 @@ function BranchButton(props: {
         <i class="branch-tip" style={{ insetInlineStart: `${end}%` }} />
         {here && <i class="branch-here" style={{ insetInlineStart: `${percent(here.iteration)}%` }} />}
       </span>
-      <span class="branch-caption">{words.branchEnd(tip.iteration)}</span>
+      <span class="branch-caption">{labels.branchEnd(tip.iteration)}</span>
     </button>
   );
 }

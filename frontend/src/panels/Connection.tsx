@@ -3,7 +3,7 @@ import { reconnectNow } from "../room/session.ts";
 import { connection, pendingCount, room } from "../room/store.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.connection;
+const labels = texts.connection;
 
 export function ConnectionDot() {
   const { state } = connection.value;
@@ -24,10 +24,10 @@ export function ConnectionDot() {
 
 function connectionLabel(): string {
   const { state } = connection.value;
-  if (state === "connecting") return words.connecting;
-  if (state !== "open") return words.lost;
+  if (state === "connecting") return labels.connecting;
+  if (state !== "open") return labels.lost;
   const people = Object.values(room.value.people).filter(({ here }) => here).length;
-  return people > 1 ? words.people(people) : words.open;
+  return people > 1 ? labels.people(people) : labels.open;
 }
 
 export function ConnectionBanner() {
@@ -39,14 +39,14 @@ export function ConnectionBanner() {
   return (
     <div class="banner" data-testid="connection-banner">
       <p role="alert">
-        <strong>{words.lost}</strong> {words.keepWorking}
+        <strong>{labels.lost}</strong> {labels.keepWorking}
       </p>
       <p class="banner-detail">
-        {edits > 0 && <span>{words.waiting(edits)} </span>}
-        <span>{retryAt === null || seconds === 0 ? words.retrying : words.retryIn(seconds)}</span>
+        {edits > 0 && <span>{labels.waiting(edits)} </span>}
+        <span>{retryAt === null || seconds === 0 ? labels.retrying : labels.retryIn(seconds)}</span>
       </p>
       <button type="button" class="small-button" onClick={reconnectNow} disabled={retryAt === null}>
-        {words.retryNow}
+        {labels.retryNow}
       </button>
     </div>
   );

@@ -11,7 +11,7 @@ import { Menu, MenuItem } from "../ui/Menu.tsx";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.dock;
+const labels = texts.dock;
 
 /** The parts of a run that people wait for, and about how long each takes relative to the others. */
 const PARTS: readonly (readonly [stage: Stage, share: number])[] = [
@@ -27,7 +27,7 @@ const DOUBLE_CLICK = 400;
 export function Dock() {
   const comparable = store.showing.value !== "original" || store.quickPreviewShown.value || store.comparing.value;
   return (
-    <section class="dock" aria-label={words.title}>
+    <section class="dock" aria-label={labels.title}>
       <RunButton />
       <StageView />
       <div class="dock-actions">
@@ -35,26 +35,26 @@ export function Dock() {
         <button
           type="button"
           class="quiet-button"
-          aria-label={words.split}
+          aria-label={labels.split}
           aria-pressed={store.splitShown.value !== null}
-          title={words.splitHelp}
+          title={labels.splitHelp}
           disabled={!comparable}
           onClick={toggleSplit}
         >
           <SplitIcon />
-          <span>{words.splitShort}</span>
+          <span>{labels.splitShort}</span>
         </button>
         {store.editable.value && (
           <button
             type="button"
             class="quiet-button"
-            aria-label={words.reset}
-            title={words.resetHelp}
+            aria-label={labels.reset}
+            title={labels.resetHelp}
             disabled={!canReset()}
             onClick={reset}
           >
             <ResetIcon />
-            <span>{words.reset}</span>
+            <span>{labels.reset}</span>
           </button>
         )}
         <Downloads />
@@ -67,9 +67,9 @@ function Downloads() {
   const items = availableDownloads();
   if (items.length === 0) return null;
   return (
-    <Menu name={words.download} text={words.download} icon={<DownloadIcon />} class="menu-above" testId="download">
+    <Menu name={labels.download} text={labels.download} icon={<DownloadIcon />} class="menu-above" testId="download">
       {items.map((which) => {
-        const [name, help] = words.downloads[which];
+        const [name, help] = labels.downloads[which];
         return (
           <MenuItem key={which} onClick={() => void download(which)}>
             <span>
@@ -106,7 +106,7 @@ function RunButton() {
         onClick={() => performance.now() - pressed.current > DOUBLE_CLICK && stopRun()}
       >
         <StopIcon />
-        {words.stop}
+        {labels.stop}
       </button>
     );
   }
@@ -122,7 +122,7 @@ function RunButton() {
       }}
     >
       <PlayIcon />
-      {words.drag}
+      {labels.drag}
     </button>
   );
 }
@@ -175,9 +175,9 @@ function CompareButton({ disabled }: { readonly disabled: boolean }) {
       type="button"
       class="quiet-button"
       disabled={disabled}
-      aria-label={words.compare}
+      aria-label={labels.compare}
       aria-pressed={store.comparing.value}
-      title={words.compareHelp}
+      title={labels.compareHelp}
       onPointerDown={(event) => {
         event.currentTarget.setPointerCapture(event.pointerId);
         compare();
@@ -194,7 +194,7 @@ function CompareButton({ disabled }: { readonly disabled: boolean }) {
       onBlur={stop}
     >
       <CompareIcon />
-      <span>{words.compareShort}</span>
+      <span>{labels.compareShort}</span>
     </button>
   );
 }

@@ -5,19 +5,19 @@ import { loadMask } from "../room/files.ts";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.mask;
+const labels = texts.mask;
 
 export function MaskSection() {
   const painted = store.mask.value.length > 0;
   return (
     <section aria-labelledby="mask-title">
-      <h2 id="mask-title">{words.title}</h2>
-      <p class="empty">{painted ? words.painted : words.empty}</p>
+      <h2 id="mask-title">{labels.title}</h2>
+      <p class="empty">{painted ? labels.painted : labels.empty}</p>
       {store.editable.value && (
         <div class="row">
           {!painted && (
             <button type="button" class="small-button" onClick={() => chooseTool("paint")}>
-              {words.paint}
+              {labels.paint}
             </button>
           )}
           <LoadButton />
@@ -28,13 +28,13 @@ export function MaskSection() {
                 class="small-button"
                 onClick={() => (store.maskShown.value = !store.maskShown.value)}
               >
-                {store.maskShown.value ? words.hide : words.show}
+                {store.maskShown.value ? labels.hide : labels.show}
               </button>
               <button type="button" class="small-button" onClick={invertMask}>
-                {words.invert}
+                {labels.invert}
               </button>
               <button type="button" class="small-button" onClick={clearMask}>
-                {words.clear}
+                {labels.clear}
               </button>
             </>
           )}
@@ -49,7 +49,7 @@ function LoadButton() {
   return (
     <>
       <button type="button" class="small-button" onClick={() => input.current?.click()}>
-        {words.load}
+        {labels.load}
       </button>
       <input
         ref={input}
@@ -57,7 +57,7 @@ function LoadButton() {
         class="visually-hidden"
         tabIndex={-1}
         accept="image/*"
-        aria-label={words.load}
+        aria-label={labels.load}
         data-testid="mask-file"
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.model;
+const labels = texts.model;
 
 /** The model in use and what it is good for. */
 export function ModelCard() {
@@ -10,7 +10,7 @@ export function ModelCard() {
   if (model === null) return null;
   return (
     <p class="model" data-testid="model">
-      <strong>{model.name}</strong> <span>{model.kind === "builtin" ? words.builtin : words.stableDiffusion}</span>
+      <strong>{model.name}</strong> <span>{model.kind === "builtin" ? labels.builtin : labels.stableDiffusion}</span>
     </p>
   );
 }
@@ -22,12 +22,12 @@ export function PhotoNote() {
   if (!store.originalIsPhoto.value || !builtin || !store.editable.value || dismissed.value) return null;
   return (
     <section class="note" data-testid="photo-note" aria-labelledby="photo-title">
-      <h2 id="photo-title">{words.photoTitle}</h2>
+      <h2 id="photo-title">{labels.photoTitle}</h2>
       <p>
-        {words.photo} <code>{words.photoCommand}</code>
+        {labels.photo} <code>{labels.photoCommand}</code>
       </p>
       <button type="button" class="small-button" onClick={() => (dismissed.value = true)}>
-        {words.dismiss}
+        {labels.dismiss}
       </button>
     </section>
   );

@@ -10,7 +10,7 @@ import { DraftInput } from "../ui/DraftInput.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.people;
+const labels = texts.people;
 const ROLES: readonly Role[] = ["owner", "editor", "viewer"];
 const MAX_AVATARS = 4;
 const MAX_NAME = 60;
@@ -22,8 +22,8 @@ export function Avatars() {
   if (here.length < 2) return null;
   const others = here.filter(([id]) => id !== me);
   const shown = new Map(store.otherPeople.value.map((person) => [person.id, person]));
-  const labels = here.map(([id, person]) => (id === me ? words.you : (shown.get(id)?.label ?? nameOf(person))));
-  const label = words.here(labels.join(", "));
+  const names = here.map(([id, person]) => (id === me ? labels.you : (shown.get(id)?.label ?? nameOf(person))));
+  const label = labels.here(names.join(", "));
   return (
     <span class="avatars" role="img" aria-label={label} title={label} data-testid="avatars">
       {others.slice(0, MAX_AVATARS).map(([id, person]) => (
@@ -41,7 +41,7 @@ export function PeopleList() {
   const people = Object.entries(store.room.value.people);
   return (
     <section aria-labelledby="people-title">
-      <h3 id="people-title">{words.title}</h3>
+      <h3 id="people-title">{labels.title}</h3>
       <ul class="people" data-testid="people">
         {people.map(([id, person]) => (
           <PersonItem key={id} id={id} person={person} />
@@ -61,12 +61,12 @@ function PersonItem({ id, person }: { readonly id: string; readonly person: Pers
         {initialOf(person)}
       </i>
       <span class="people-name">
-        {nameOf(person)} {id === me && <em>({words.you})</em>} {!person.here && <em>{words.away}</em>}
+        {nameOf(person)} {id === me && <em>({labels.you})</em>} {!person.here && <em>{labels.away}</em>}
       </span>
       {role === "owner" && id !== me && key !== null ? (
         <PersonControls room={key} id={id} person={person} />
       ) : (
-        <span class="people-role">{words.roles[person.role]}</span>
+        <span class="people-role">{labels.roles[person.role]}</span>
       )}
     </li>
   );
@@ -79,21 +79,21 @@ function PersonControls(props: { readonly room: RoomKey; readonly id: string; re
     <>
       <select
         class="field"
-        aria-label={words.roleOf(name)}
+        aria-label={labels.roleOf(name)}
         value={person.role}
         onChange={(event) => toastFailure(setRole(room, id, event.currentTarget.value as Role))}
       >
         {ROLES.map((role) => (
           <option key={role} value={role}>
-            {words.roles[role]}
+            {labels.roles[role]}
           </option>
         ))}
       </select>
       <button
         type="button"
         class="icon-button"
-        aria-label={words.remove(name)}
-        title={words.remove(name)}
+        aria-label={labels.remove(name)}
+        title={labels.remove(name)}
         onClick={() => toastFailure(removePerson(room, id))}
       >
         <CloseIcon />
@@ -106,7 +106,7 @@ function NameField() {
   const { people, person: me } = store.room.value;
   return (
     <label class="name-field">
-      <span>{words.yourName}</span>
+      <span>{labels.yourName}</span>
       <DraftInput
         class="field"
         type="text"
@@ -116,7 +116,7 @@ function NameField() {
         aria-describedby="name-help"
         onCommit={(input) => setDisplayName(input.value.trim())}
       />
-      <small id="name-help">{words.yourNameHelp}</small>
+      <small id="name-help">{labels.yourNameHelp}</small>
     </label>
   );
 }

@@ -9,7 +9,7 @@ import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
 import { Chart } from "./Chart.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.points;
+const labels = texts.points;
 
 /** Pixels within which a point counts as being at its target. */
 const AT_TARGET = 0.05;
@@ -19,7 +19,7 @@ export function PointList() {
   return (
     <section aria-labelledby="points-title">
       <h2 id="points-title">
-        {words.title} {drags.length > 0 && <span class="count">{drags.length}</span>}
+        {labels.title} {drags.length > 0 && <span class="count">{drags.length}</span>}
       </h2>
       {drags.length === 0 ? (
         <NoPoints />
@@ -36,10 +36,10 @@ export function PointList() {
 }
 
 function NoPoints() {
-  if (!store.editable.value) return <p class="empty">{words.emptyForViewers}</p>;
+  if (!store.editable.value) return <p class="empty">{labels.emptyForViewers}</p>;
   return (
     <p class="empty">
-      {words.empty} <span class="keys-only">{words.emptyKeys}</span>
+      {labels.empty} <span class="keys-only">{labels.emptyKeys}</span>
     </p>
   );
 }
@@ -61,9 +61,9 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
         {drag.number}
       </span>
       <span class="point-ends">
-        <EndButton drag={drag} end="handle" label={words.handle(drag.number, ...drag.handle)} />
+        <EndButton drag={drag} end="handle" label={labels.handle(drag.number, ...drag.handle)} />
         <ArrowIcon />
-        <EndButton drag={drag} end="target" label={words.target(drag.number, ...drag.target)} />
+        <EndButton drag={drag} end="target" label={labels.target(drag.number, ...drag.target)} />
       </span>
       {store.editable.value && <PointButtons drag={drag} selected={selected} />}
       <span class="point-progress">
@@ -76,12 +76,12 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
 }
 
 function distanceText(drag: ShownDrag): string {
-  if (drag.waiting) return words.waiting;
-  return drag.distance < AT_TARGET ? words.reached : words.left(drag.distance);
+  if (drag.waiting) return labels.waiting;
+  return drag.distance < AT_TARGET ? labels.reached : labels.left(drag.distance);
 }
 
 function PointButtons({ drag, selected }: { readonly drag: ShownDrag; readonly selected: boolean }) {
-  const [duplicate, remove] = [words.duplicate(drag.number), words.remove(drag.number)];
+  const [duplicate, remove] = [labels.duplicate(drag.number), labels.remove(drag.number)];
   return (
     <span class="point-buttons">
       {selected && (
@@ -120,7 +120,7 @@ function EndButton(props: { readonly drag: ShownDrag; readonly end: DragEnd; rea
       onPointerEnter={() => (store.hovered.value = { id: drag.id, end })}
       onPointerLeave={() => (store.hovered.value = null)}
     >
-      {words.place(...drag[end])}
+      {labels.place(...drag[end])}
     </button>
   );
 }
@@ -130,7 +130,7 @@ function Coordinates({ drag }: { readonly drag: ShownDrag }) {
     <span class="coordinates">
       {(["handle", "target"] as const).map((end) => (
         <fieldset key={end}>
-          <legend>{words.ends[end]}</legend>
+          <legend>{labels.ends[end]}</legend>
           <Coordinate drag={drag} end={end} axis="x" />
           <Coordinate drag={drag} end={end} axis="y" />
         </fieldset>
@@ -153,7 +153,7 @@ function Coordinate(props: { readonly drag: ShownDrag; readonly end: DragEnd; re
         step="1"
         min={0}
         max={(axis === "x" ? picture?.width : picture?.height) ?? 0}
-        aria-label={words.coordinate(drag.number, end, axis)}
+        aria-label={labels.coordinate(drag.number, end, axis)}
         value={Math.round((axis === "x" ? x : y) * 10) / 10}
         onCommit={({ valueAsNumber }) => {
           if (Number.isFinite(valueAsNumber)) {

@@ -5,7 +5,7 @@ import * as store from "../room/store.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.prompt;
+const labels = texts.prompt;
 
 /** Milliseconds after the last key until a draft is sent. */
 const SEND_DELAY = 600;
@@ -16,7 +16,7 @@ export function PromptSection() {
   if (prompt === "") return null;
   return (
     <section>
-      <h2>{words.title}</h2>
+      <h2>{labels.title}</h2>
       <p class="empty">{prompt}</p>
     </section>
   );
@@ -36,7 +36,7 @@ function PromptEditor({ prompt }: { readonly prompt: string }) {
   return (
     <section>
       <h2>
-        <label for="prompt">{words.title}</label>
+        <label for="prompt">{labels.title}</label>
       </h2>
       <DraftInput
         id="prompt"
@@ -44,10 +44,10 @@ function PromptEditor({ prompt }: { readonly prompt: string }) {
         class="field"
         autocomplete="off"
         maxLength={MAX_PROMPT}
-        placeholder={words.placeholder}
+        placeholder={labels.placeholder}
         value={prompt}
         disabled={locked}
-        title={locked ? words.locked : ""}
+        title={locked ? labels.locked : ""}
         onFocus={() => (lastSent.current = null)}
         onCommit={(input) => send(input.value)}
         onDraft={(text) => {

@@ -6,7 +6,7 @@ import { DraftInput } from "../ui/DraftInput.tsx";
 import { ChevronIcon, ResetIcon } from "../ui/icons.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.settings;
+const labels = texts.settings;
 
 /** What may change during a run. */
 const LIVE: ReadonlySet<string> = new Set([
@@ -20,7 +20,7 @@ const LIVE: ReadonlySet<string> = new Set([
   "warp_share",
 ]);
 
-const GROUPS: readonly (readonly [group: keyof typeof words.groups, names: readonly string[]])[] = [
+const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: readonly string[]])[] = [
   [
     "drag",
     [
@@ -58,7 +58,7 @@ export function SettingsSection() {
   const changed = store.document.value?.settings ?? {};
   return (
     <section class="settings" aria-labelledby="settings-title">
-      <h2 id="settings-title">{words.title}</h2>
+      <h2 id="settings-title">{labels.title}</h2>
       {model.presets.length > 0 && <Presets model={model} chosen={String(changed.preset ?? "")} />}
       <Advanced model={model} changed={changed} />
     </section>
@@ -73,16 +73,16 @@ function Advanced({ model, changed }: { readonly model: ModelInfo; readonly chan
     <details>
       <summary>
         <ChevronIcon />
-        {words.advanced}
+        {labels.advanced}
         {names.some((name) => name !== "preset") && <i class="changed" />}
       </summary>
-      {running && <p class="empty">{words.locked}</p>}
+      {running && <p class="empty">{labels.locked}</p>}
       {GROUPS.map(([group, all]) => {
         const known = all.filter((name) => model.settings[name] !== undefined);
         return (
           known.length > 0 && (
             <fieldset key={group} class="setting-group">
-              <legend>{words.groups[group]}</legend>
+              <legend>{labels.groups[group]}</legend>
               {known.map((name) => (
                 <SettingRow
                   key={name}
@@ -103,7 +103,7 @@ function Advanced({ model, changed }: { readonly model: ModelInfo; readonly chan
           disabled={running}
           onClick={() => setSettings(Object.fromEntries(names.map((name) => [name, null])))}
         >
-          {words.resetAll}
+          {labels.resetAll}
         </button>
       )}
     </details>
@@ -124,8 +124,8 @@ function Presets({ model, chosen }: { readonly model: ModelInfo; readonly chosen
             onChange={() => setSettings({ preset: preset || null })}
           />
           <span>
-            <strong>{words.presets[preset]?.[0] ?? preset}</strong>
-            <small>{words.presets[preset]?.[1]}</small>
+            <strong>{labels.presets[preset]?.[0] ?? preset}</strong>
+            <small>{labels.presets[preset]?.[1]}</small>
           </span>
         </label>
       ))}
@@ -144,18 +144,18 @@ interface SettingProps {
 function SettingRow(props: SettingProps) {
   const { name, changed, disabled } = props;
   const id = useId();
-  const [title, symbol, help] = words.names[name] ?? [name, "", ""];
+  const [title, symbol, help] = labels.names[name] ?? [name, "", ""];
   return (
     <div class="setting">
       <label for={id}>
-        {title} {symbol && <var title={words.symbol(symbol)}>{symbol}</var>}
+        {title} {symbol && <var title={labels.symbol(symbol)}>{symbol}</var>}
       </label>
       {changed !== undefined && (
         <button
           type="button"
           class="icon-button"
-          aria-label={words.reset(title)}
-          title={words.reset(title)}
+          aria-label={labels.reset(title)}
+          title={labels.reset(title)}
           disabled={disabled}
           onClick={() => setSettings({ [name]: null })}
         >

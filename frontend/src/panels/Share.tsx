@@ -13,7 +13,7 @@ import { QrCode } from "../ui/QrCode.tsx";
 import { PeopleList } from "./People.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.share;
+const labels = texts.share;
 const ROLES: readonly Role[] = ["editor", "viewer"];
 
 interface NewLink {
@@ -25,10 +25,10 @@ export function Share({ open }: { readonly open: Signal<boolean> }) {
   const key = store.roomKey.value;
   const owner = store.room.value.role === "owner";
   return (
-    <Dialog open={open} title={words.title}>
+    <Dialog open={open} title={labels.title}>
       {open.value && key !== null && (
         <div class="share">
-          {owner ? <Links room={key} /> : <p class="empty">{words.ownersOnly}</p>}
+          {owner ? <Links room={key} /> : <p class="empty">{labels.ownersOnly}</p>}
           <PeopleList />
           {owner && <DeleteRoom room={key} />}
         </div>
@@ -50,16 +50,16 @@ function Links({ room }: { readonly room: RoomKey }) {
   const revoke = async (id: string) => {
     await revokeLink(room, id);
     setCreated(null);
-    store.toast("info", words.revoked);
+    store.toast("info", labels.revoked);
     await refresh();
   };
   return (
     <section aria-labelledby="links-title">
-      <h3 id="links-title">{words.links}</h3>
+      <h3 id="links-title">{labels.links}</h3>
       <div class="row">
         {ROLES.map((role) => (
           <button key={role} type="button" class="small-button" onClick={() => void create(role).catch(toastFailure)}>
-            {words.create[role]}
+            {labels.create[role]}
           </button>
         ))}
       </div>
@@ -78,12 +78,12 @@ function LinkItem({ link, revoke }: { readonly link: Link; readonly revoke: () =
   return (
     <li>
       <span>{role}</span>
-      <small>{link.used === null ? words.unused : words.used(new Date(link.used * 1000).toLocaleString())}</small>
+      <small>{link.used === null ? labels.unused : labels.used(new Date(link.used * 1000).toLocaleString())}</small>
       <button
         type="button"
         class="icon-button"
-        aria-label={words.revoke(role)}
-        title={words.revoke(role)}
+        aria-label={labels.revoke(role)}
+        title={labels.revoke(role)}
         onClick={revoke}
       >
         <CloseIcon />
@@ -98,10 +98,10 @@ function CreatedLink({ role, url }: NewLink) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(url);
-      store.toast("info", words.copied);
+      store.toast("info", labels.copied);
     } catch {
       input.current?.select();
-      store.toast("error", words.copyFailed);
+      store.toast("error", labels.copyFailed);
     }
   };
   return (
@@ -115,17 +115,17 @@ function CreatedLink({ role, url }: NewLink) {
             type="text"
             readOnly
             value={url}
-            aria-label={words.link}
+            aria-label={labels.link}
             data-testid="new-link"
             onFocus={(event) => event.currentTarget.select()}
           />
         </label>
         <button type="button" class="small-button is-strong" onClick={() => void copy()}>
-          {words.copy}
+          {labels.copy}
         </button>
       </div>
       <QrCode text={url} />
-      <small>{words.shownOnce}</small>
+      <small>{labels.shownOnce}</small>
     </div>
   );
 }
@@ -135,19 +135,19 @@ function DeleteRoom({ room }: { readonly room: RoomKey }) {
   if (!confirming) {
     return (
       <button type="button" class="small-button is-bad" onClick={() => setConfirming(true)}>
-        {words.delete}
+        {labels.delete}
       </button>
     );
   }
   return (
-    <div class="confirm" role="alertdialog" aria-label={words.deleteQuestion}>
-      <p>{words.deleteQuestion}</p>
+    <div class="confirm" role="alertdialog" aria-label={labels.deleteQuestion}>
+      <p>{labels.deleteQuestion}</p>
       <div class="row">
         <button type="button" class="small-button is-bad" onClick={() => void deleteRoom(room).catch(toastFailure)}>
-          {words.deleteConfirm}
+          {labels.deleteConfirm}
         </button>
         <button type="button" class="small-button" onClick={() => setConfirming(false)}>
-          {words.deleteCancel}
+          {labels.deleteCancel}
         </button>
       </div>
     </div>
@@ -155,5 +155,5 @@ function DeleteRoom({ room }: { readonly room: RoomKey }) {
 }
 
 function toastFailure(error: unknown): void {
-  store.toast("error", words.failed(messageOf(error)));
+  store.toast("error", labels.failed(messageOf(error)));
 }

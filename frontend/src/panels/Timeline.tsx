@@ -8,7 +8,7 @@ import { Branches } from "./Branches.tsx";
 import { lookAt } from "./look-at.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.timeline;
+const labels = texts.timeline;
 
 /** Width of a picture in the strip, in CSS pixels. */
 const FRAME_WIDTH = 44;
@@ -26,7 +26,7 @@ export function Timeline() {
   const current = moments[at];
   if (moments.length < 2 || current === undefined) return null;
   return (
-    <section class="timeline" aria-label={words.title} data-testid="timeline" data-moments={moments.length}>
+    <section class="timeline" aria-label={labels.title} data-testid="timeline" data-moments={moments.length}>
       <PlayButton
         playing={playing}
         onClick={() => {
@@ -40,8 +40,8 @@ export function Timeline() {
           <input
             type="range"
             class="filmstrip-scrubber"
-            aria-label={words.browse}
-            aria-valuetext={words.moment(current.iteration)}
+            aria-label={labels.browse}
+            aria-valuetext={labels.moment(current.iteration)}
             min={0}
             max={moments.length - 1}
             step={1}
@@ -75,7 +75,7 @@ function usePlayback(moments: readonly Moment[], at: number): [boolean, (playing
 }
 
 function PlayButton({ playing, onClick }: { readonly playing: boolean; readonly onClick: () => void }) {
-  const name = playing ? words.pause : words.play;
+  const name = playing ? labels.pause : labels.play;
   return (
     <button type="button" class="quiet-button" aria-label={name} title={name} onClick={onClick}>
       {playing ? <PauseIcon /> : <PlayIcon />}
@@ -87,10 +87,10 @@ function Caption(props: { readonly moment: Moment; readonly elsewhere: boolean; 
   const { moment, elsewhere, stop } = props;
   return (
     <p class="filmstrip-caption">
-      <span>{words.moment(moment.iteration)}</span>
+      <span>{labels.moment(moment.iteration)}</span>
       {elsewhere && canSeek() && (
         <button type="button" class="small-button is-strong" onClick={() => seek(moment.id)}>
-          {words.seek}
+          {labels.seek}
         </button>
       )}
       {elsewhere && (
@@ -102,7 +102,7 @@ function Caption(props: { readonly moment: Moment; readonly elsewhere: boolean; 
             store.scrubbed.value = null;
           }}
         >
-          {words.back}
+          {labels.back}
         </button>
       )}
     </p>

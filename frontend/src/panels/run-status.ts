@@ -13,16 +13,16 @@ export interface RunStatus {
 
 type Preparing = Prepared & { readonly stage: keyof typeof texts.prepared };
 
-const words = texts.status;
+const labels = texts.status;
 
 export function runStatus(): RunStatus {
   if (store.connection.value.state === "lost") {
-    return { title: words.offline, detail: store.running.value ? words.offlineRunning : "" };
+    return { title: labels.offline, detail: store.running.value ? labels.offlineRunning : "" };
   }
   if (store.room.value.engine !== "ready") {
-    return { title: words.engineRestarting, detail: words.engineRestartingHelp };
+    return { title: labels.engineRestarting, detail: labels.engineRestartingHelp };
   }
-  if (store.starting.value) return { title: words.starting, detail: "" };
+  if (store.starting.value) return { title: labels.starting, detail: "" };
   return store.running.value ? runningStatus(store.room.value.progress) : idleStatus();
 }
 
@@ -31,33 +31,33 @@ export function isPreparing(prepared: Prepared | null): prepared is Preparing {
 }
 
 function runningStatus(progress: Progress | null): RunStatus {
-  if (store.stopping.value && progress?.stage !== "rendering") return { title: words.stopping, detail: "" };
+  if (store.stopping.value && progress?.stage !== "rendering") return { title: labels.stopping, detail: "" };
   if (progress === null) return { title: texts.stages.loading, detail: "" };
   return { title: texts.stages[progress.stage], detail: joined([stepOf(progress), timeLeftOf(progress)]) };
 }
 
 function idleStatus(): RunStatus {
   const run = endedRun(store.document.value);
-  if (run?.interrupted) return { title: words.interrupted, detail: words.interruptedHelp };
+  if (run?.interrupted) return { title: labels.interrupted, detail: labels.interruptedHelp };
   if (run?.outcome) {
     const [title, detail] = texts.outcomes[run.outcome];
     return { title, detail: detail(run.iterations, run.message) };
   }
-  if (!store.editable.value) return { title: words.viewOnly, detail: words.viewOnlyHelp };
-  if (store.drags.value.length === 0) return { title: words.noPoints, detail: words.noPointsHelp };
-  return { title: words.ready, detail: joined([words.readyHelp, preparationOf(store.room.value.prepared)]) };
+  if (!store.editable.value) return { title: labels.viewOnly, detail: labels.viewOnlyHelp };
+  if (store.drags.value.length === 0) return { title: labels.noPoints, detail: labels.noPointsHelp };
+  return { title: labels.ready, detail: joined([labels.readyHelp, preparationOf(store.room.value.prepared)]) };
 }
 
 function preparationOf(prepared: Prepared | null): string {
   if (!isPreparing(prepared)) return "";
-  const step = `${texts.prepared[prepared.stage]} ${words.steps(prepared.step, prepared.steps)}`;
+  const step = `${texts.prepared[prepared.stage]} ${labels.steps(prepared.step, prepared.steps)}`;
   return joined([step, timeLeftOf(prepared)]);
 }
 
 function stepOf({ stage, step, steps }: Progress): string {
-  if (stage === "queued") return words.ahead(step);
-  if (stage === "dragging") return words.iteration(Math.max(step, store.room.value.iteration), steps);
-  return steps > 1 ? words.steps(step, steps) : "";
+  if (stage === "queued") return labels.ahead(step);
+  if (stage === "dragging") return labels.iteration(Math.max(step, store.room.value.iteration), steps);
+  return steps > 1 ? labels.steps(step, steps) : "";
 }
 
 /** A single step is too little for an estimate. */

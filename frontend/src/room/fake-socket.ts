@@ -1,4 +1,4 @@
-/** For the specs: a WebSocket without a network, driven by hand. */
+/** A WebSocket without a network, for the specs to drive by hand. */
 
 import { decode, encode } from "@msgpack/msgpack";
 

@@ -53,7 +53,7 @@ describe("previews", () => {
     expect(acknowledged.toSorted((a, b) => a - b)).toEqual([1, 2, 3, 4]);
   });
 
-  it("acknowledge what cannot be decoded, and go on", async () => {
+  it("acknowledge a frame that cannot be decoded, and continue", async () => {
     const quiet = vi.spyOn(console, "error").mockImplementation(() => undefined);
     const { frames, shown, acknowledged, finish } = bench();
     frames.receive(frame(1));

@@ -18,7 +18,7 @@ describe("photographs", () => {
     expect(looksLikePhoto(picture((x, y) => 100 + x + ((x * x * 31 + y * 17) % 7)))).toBe(true);
   });
 
-  it("are told from drawings, which have plain ground around a shaded thing", () => {
+  it("are distinguished from drawings with a plain background", () => {
     expect(looksLikePhoto(picture((x, y) => (Math.hypot(x - 32, y - 24) < 18 ? 40 + 3 * x : 230)))).toBe(false);
   });
 

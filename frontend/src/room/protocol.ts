@@ -1,7 +1,8 @@
 /**
- * Every message of `livedrag.v1`, both ways: the mirror of `server/protocol.py`, which says who sends what, and when.
+ * The messages of `livedrag.v1`, in both directions. They mirror the server's protocol module, which says who sends what,
+ * and when; recorded messages check that the two agree.
  *
- * Points are `[x, y]` in pixels of the uploaded picture, the origin at the centre of its top left pixel.
+ * Points are `[x, y]` in pixels of the uploaded picture, with the origin at the centre of its top left pixel.
  */
 
 import { decode, encode } from "@msgpack/msgpack";
@@ -19,7 +20,7 @@ export type Setting = boolean | number | string;
 export interface Drag {
   readonly handle: XY;
   readonly target: XY;
-  /** Where the last run left the content; null before a run and after a re-grab. */
+  /** Where the last run left the content; null before a run and after the handle was moved. */
   readonly tracked: XY | null;
 }
 
@@ -29,12 +30,12 @@ export interface Stroke {
   readonly mode: "paint" | "erase";
   /** In pixels of the picture. */
   readonly radius: number;
-  /** From 0, a hard edge, to 1, at which the brush fades over its whole radius. */
+  /** From 0, a hard edge, to 1, where the brush fades over its whole radius. */
   readonly softness?: number;
   readonly points: readonly XY[];
 }
 
-/** Turns what may change and what may not around. */
+/** Swaps what may change and what may not. */
 export interface Invert {
   readonly type: "invert";
   readonly id: string;
@@ -52,7 +53,7 @@ export interface Picture {
   readonly sha256: string;
   readonly width: number;
   readonly height: number;
-  /** How the server has made it from words; null or absent where it was uploaded. */
+  /** How the server generated it; null or absent if it was uploaded. */
   readonly drawn?: Drawn | null;
 }
 
@@ -89,7 +90,7 @@ export interface Document {
   readonly settings: Readonly<Record<string, Setting>>;
   readonly run: Run | null;
   readonly result: Result | null;
-  /** Where the room is on its timeline. */
+  /** The moment of the timeline that the room is at. */
   readonly moment: number | null;
 }
 
@@ -106,10 +107,10 @@ export type Operation =
   | { readonly type: "set_prompt"; readonly prompt: string }
   | { readonly type: "set_settings"; readonly settings: Readonly<Record<string, Setting | null>> };
 
-/** Made by the server alone: puts properties back, for somebody's undo or redo. */
+/** Made by the server alone, for an undo or redo: puts properties back. */
 export interface Restore {
   readonly type: "restore";
-  /** Null: the drag goes. */
+  /** Null removes the drag. */
   readonly drags?: Readonly<Record<string, { readonly handle?: XY | null; readonly target?: XY | null } | null>>;
   readonly settings?: Readonly<Record<string, Setting | null>>;
   readonly prompt?: string | null;
@@ -138,11 +139,11 @@ export interface Edit {
   /** The `seq` seen when the edit was made. */
   readonly base: number;
   readonly op: Operation;
-  /** Made while the connection was lost: refused as stale where others have changed the same since. */
+  /** Made offline: refused as stale if others have changed the same property since. */
   readonly offline?: boolean;
 }
 
-/** What changes the room and is answered under its `op_id`. */
+/** Changes the room, and is answered under its `op_id`. */
 export type Request =
   | Edit
   | { readonly type: "run"; readonly op_id: string }
@@ -177,9 +178,9 @@ export interface ModelInfo {
   readonly kind: string;
   readonly settings: Readonly<Record<string, Setting>>;
   readonly presets: readonly string[];
-  /** The least and the largest value of each setting that is a number, both included. */
+  /** The smallest and largest value of each numeric setting, inclusive. */
   readonly ranges: Readonly<Record<string, readonly [low: number, high: number]>>;
-  /** Those that a setting may consist of which is a list of words, separated by blanks. */
+  /** The allowed words of each setting that is a list of words, separated by spaces. */
   readonly words: Readonly<Record<string, readonly string[]>>;
 }
 
@@ -201,7 +202,7 @@ export interface Welcome {
   readonly you: string;
   readonly role: Role;
   readonly instance: string;
-  /** Who you are, over reconnects and tabs; `you` is this connection. */
+  /** This person, over reconnects and tabs; `you` is this connection. */
   readonly person: string;
   readonly capabilities: readonly string[];
   readonly limits: Limits;
@@ -276,7 +277,7 @@ export interface Person {
   readonly here: boolean;
 }
 
-/** Everybody who is here or ever changed something, by person. */
+/** Everyone who is here or ever changed something, by person. */
 export interface People {
   readonly type: "people";
   readonly people: Readonly<Record<string, Person>>;
@@ -284,13 +285,13 @@ export interface People {
 
 export type Presence = Omit<MyPresence, "type">;
 
-/** What people point at; only who has changed, null for who is gone. */
+/** Only the people whose presence has changed; null for those who have left. */
 export interface Presences {
   readonly type: "presences";
   readonly people: Readonly<Record<string, Presence | null>>;
 }
 
-/** What your undo and redo would take back and bring back; null for nothing. */
+/** What your undo and redo would change; null for nothing. */
 export interface History {
   readonly type: "history";
   readonly undo: string | null;
@@ -302,7 +303,7 @@ export interface Resumed {
   readonly seq: number;
 }
 
-/** The room went to a kept iteration. */
+/** The room went to a stored iteration. */
 export interface Sought {
   readonly type: "sought";
   readonly seq: number;
@@ -333,7 +334,7 @@ export interface EngineState {
   readonly message: string | null;
 }
 
-/** How far the picture is prepared while nobody has pressed Drag yet. */
+/** The progress of preparing the picture before a run. */
 export interface Prepared {
   readonly type: "prepared";
   readonly stage: "drawing" | "fitting" | "inverting" | "ready" | "failed";
@@ -404,7 +405,7 @@ export type ServerMessage =
   | { readonly type: "pong"; readonly time: number }
   | Fault;
 
-/** Close codes after which trying again would meet the same answer. */
+/** The codes that the server closes a WebSocket with. */
 export const Close = {
   BAD_MESSAGE: 4400,
   PASSWORD: 4401,
@@ -420,7 +421,7 @@ export const Close = {
 
 export class ProtocolError extends Error {}
 
-/** Pack a message as one MessagePack map; fields that are undefined are left out. */
+/** Encodes a message as one MessagePack map, without its undefined fields. */
 export function encodeMessage(message: ClientMessage): Uint8Array<ArrayBuffer> {
   return encode(message, { ignoreUndefined: true });
 }
@@ -450,8 +451,8 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
 ]);
 
 /**
- * Read what the server sent. The server is trusted with the shape of its own records; what is asked here is that it is
- * a record at all. Null for a type of a newer server, which older pages pass over. Throws `ProtocolError`.
+ * Decodes a message. The server is trusted with the fields of its messages, so only the type is checked. Null for types
+ * of a newer server, which this page ignores. Throws `ProtocolError` if it is not a message.
  */
 export function decodeMessage(data: ArrayBuffer | Uint8Array): ServerMessage | null {
   let value: unknown;
@@ -461,12 +462,12 @@ export function decodeMessage(data: ArrayBuffer | Uint8Array): ServerMessage | n
     throw new ProtocolError(`not a MessagePack message: ${error instanceof Error ? error.message : String(error)}`);
   }
   if (typeof value !== "object" || value === null || !("type" in value) || typeof value.type !== "string") {
-    throw new ProtocolError(`a message has to be a map with a type, not ${JSON.stringify(value)?.slice(0, 80)}`);
+    throw new ProtocolError(`a message must be a map with a type, got ${JSON.stringify(value)?.slice(0, 80)}`);
   }
   return SERVER_TYPES.has(value.type) ? (value as ServerMessage) : null;
 }
 
-/** An id nobody else makes up; also where the page is not a secure context and `crypto.randomUUID` is missing. */
+/** A unique id. `crypto.randomUUID` exists in secure contexts only. */
 export function makeId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -15,8 +15,8 @@ const blank: Document = {
   moment: null,
 };
 const run = { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null } as const;
-const ways = () => store.quickPreview.value?.drags.map(({ handle, target }) => [handle, target]);
-const way = (from: XY, to: XY) => [from, to];
+const drags = () => store.quickPreview.value?.drags.map(({ handle, target }) => [handle, target]);
+const drag = (from: XY, to: XY) => [from, to];
 
 let seq = 0;
 function open(document: Document): void {
@@ -31,19 +31,19 @@ beforeEach(() => {
 afterEach(store.resetStore);
 
 describe("before a run", () => {
-  it("goes from handles to targets of the uploaded picture", () => {
+  it("warps the original from handles to targets", () => {
     expect(store.quickPreview.value?.of).toBe("original");
-    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+    expect(drags()).toEqual([drag([50, 50], [90, 50])]);
   });
 
-  it("follows a target that is being moved or pulled out", () => {
+  it("follows a target that is being moved or created", () => {
     store.gesture.value = { kind: "move", id: "a", end: "target", at: [70, 60] };
-    expect(ways()).toEqual([way([50, 50], [70, 60])]);
+    expect(drags()).toEqual([drag([50, 50], [70, 60])]);
     store.gesture.value = { kind: "create", handle: [10, 10], target: [20, 10] };
-    expect(ways()).toEqual([way([50, 50], [90, 50]), way([10, 10], [20, 10])]);
+    expect(drags()).toEqual([drag([50, 50], [90, 50]), drag([10, 10], [20, 10])]);
   });
 
-  it("makes way where the picture as it is has to be seen", () => {
+  it("is hidden while the picture has to be seen as it is", () => {
     for (const [hide, show] of [
       [() => (store.comparing.value = true), () => (store.comparing.value = false)],
       [() => (store.pendingHandle.value = [3, 3]), () => (store.pendingHandle.value = null)],
@@ -77,9 +77,9 @@ describe("before a run", () => {
 describe("during a run", () => {
   it("stays until the run's first preview, whatever the points do", () => {
     open({ ...blank, run });
-    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+    expect(drags()).toEqual([drag([50, 50], [90, 50])]);
     open({ ...blank, run, drags: { a: { handle: [50, 50], target: [90, 50], tracked: [55, 50] } } });
-    expect(ways()).toEqual([way([50, 50], [90, 50])]);
+    expect(drags()).toEqual([drag([50, 50], [90, 50])]);
     store.preview.value = { frame: { run: "r1" } as never, bitmap };
     expect(store.quickPreview.value).toBeNull();
   });
@@ -108,15 +108,15 @@ describe("after a run", () => {
     expect(store.quickPreview.value).toBeNull();
   });
 
-  it("goes on from the result where something was put down or re-aimed since; the rest holds its place", () => {
+  it("continues from the result with what was added or re-aimed since; the rest holds its place", () => {
     open({ ...done, drags: { ...done.drags, b: { handle: [20, 20], target: [30, 20], tracked: null } } });
     expect(store.quickPreview.value?.of).toBe("result");
-    expect(ways()).toEqual([way([88, 50], [88, 50]), way([20, 20], [30, 20])]);
+    expect(drags()).toEqual([drag([88, 50], [88, 50]), drag([20, 20], [30, 20])]);
     open(done);
     store.gesture.value = { kind: "move", id: "a", end: "target", at: [120, 50] };
-    expect(ways()).toEqual([way([88, 50], [120, 50])]);
+    expect(drags()).toEqual([drag([88, 50], [120, 50])]);
     store.gesture.value = null;
     store.unrenderedDrags.value = new Set("a");
-    expect(ways()).toEqual([way([88, 50], [90, 50])]);
+    expect(drags()).toEqual([drag([88, 50], [90, 50])]);
   });
 });

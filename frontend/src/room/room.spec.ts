@@ -52,10 +52,10 @@ describe("our own edits", () => {
   });
 
   it("go away again when rejected", () => {
-    const asked = withRequest(opened, ours("o1", add("d1")));
+    const pending = withRequest(opened, ours("o1", add("d1")));
     const no = { type: "rejected", op_id: "o1", reason: "too_many", message: "64 drags" } as const;
-    expect(rejectedRequest(asked, no)).toMatchObject({ op: { type: "add_drag" } });
-    expect(visibleDocument(after(asked, no))).toEqual(blank);
+    expect(rejectedRequest(pending, no)).toMatchObject({ op: { type: "add_drag" } });
+    expect(visibleDocument(after(pending, no))).toEqual(blank);
   });
 
   it("lie over what others do meanwhile, in the order made", () => {
@@ -104,7 +104,7 @@ describe("coming back after a lost connection", () => {
     expect(visibleDocument(again)?.mask).toHaveLength(1);
   });
 
-  it("goes on with the run it left", () => {
+  it("resumes the run it left", () => {
     const left = after(dragging, points("run1", 7, [15, 10]));
     const document = {
       ...blank,
@@ -253,7 +253,7 @@ describe("going along the timeline", () => {
     expect(room.iteration).toBe(4);
   });
 
-  it("draws the chart of the branch that goes on", () => {
+  it("draws the chart of the current branch", () => {
     let room = receive(EMPTY_ROOM, { type: "snapshot", seq: 1, document: { ...moved, run: run("r1") } });
     for (const message of [points(2, 8), points(4, 6), points(6, 4), points(3, 7)]) room = receive(room, message);
     expect(room.chart.map(({ iteration }) => iteration)).toEqual([2, 3]);

@@ -21,12 +21,12 @@ const going = {
   run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null },
 };
 
-/** What the browser keeps. */
-let kept: Map<string, string>;
+/** The browser's storage. */
+let stored: Map<string, string>;
 let leave: () => void;
 let online: () => void;
-const asked: string[] = [];
-/** What the server answers to whoever wants to come in. */
+const requested: string[] = [];
+/** The server's answer to a request to enter. */
 let entrance: Response;
 const settle = () => vi.advanceTimersByTimeAsync(0);
 const refusal = (status: number, reason: string, message: string) =>
@@ -41,18 +41,18 @@ beforeEach(async () => {
     removeEventListener: () => undefined,
   });
   vi.stubGlobal("fetch", (path: string) => {
-    asked.push(path);
+    requested.push(path);
     return path.endsWith("/enter") ? Promise.resolve(entrance) : new Promise(() => undefined);
   });
   vi.stubGlobal("createImageBitmap", () => new Promise(() => undefined));
-  kept = new Map();
+  stored = new Map();
   vi.stubGlobal("localStorage", {
-    getItem: (name: string) => kept.get(name) ?? null,
-    setItem: (name: string, value: string) => kept.set(name, value),
-    removeItem: (name: string) => kept.delete(name),
+    getItem: (name: string) => stored.get(name) ?? null,
+    setItem: (name: string, value: string) => stored.set(name, value),
+    removeItem: (name: string) => stored.delete(name),
   });
   FakeWebSocket.made = [];
-  asked.length = 0;
+  requested.length = 0;
   store.toasts.value = [];
   entrance = new Response("{}");
   leave = joinRoom({ room: "r", secret: "s3cret" });
@@ -75,11 +75,11 @@ function open(document: Document = blank, seq = 3): FakeWebSocket {
 
 const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type === "edit");
 
-it("is let in by HTTP, then says hello without the secret and fetches the picture", () => {
+it("enters by HTTP, then says hello without the secret and fetches the picture", () => {
   const socket = open();
   expect(socket.url).toBe("wss://here/ws/r");
   expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1" });
-  expect(asked).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]);
+  expect(requested).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]);
   expect(store.picture.value).toMatchObject({ width: 200 });
 });
 
@@ -90,7 +90,7 @@ it("sends an edit at once, with what it had seen, and shows it before the answer
   expect(store.drags.value).toHaveLength(1);
 });
 
-it("keeps edits made without a connection and sends them, in order, after the snapshot", () => {
+it("stores edits made without a connection and sends them, in order, after the snapshot", () => {
   open().closes(1006);
   expect(store.connection.value.state).toBe("lost");
   actions.addDrag([10, 10], [40, 10]);
@@ -120,11 +120,11 @@ it("sends, after a reload, what it had not been able to send, marked as made off
   expect(store.drags.value).toMatchObject([{ target: [40, 10], waiting: true }]);
   const { op_id, op } = edits(second)[0] as { op_id: string; op: object };
   second.says({ type: "edited", seq: 9, op_id, by: "me", op: { ...op } });
-  expect(kept.size).toBe(0);
+  expect(stored.size).toBe(0);
   expect(store.drags.value).toMatchObject([{ waiting: false }]);
 });
 
-it("drops what another life of the room cannot take, with a word, and what is refused as stale", async () => {
+it("discards and reports edits of another instance, and drops what is refused as stale", async () => {
   open().closes(1006);
   actions.clearMask();
   leave();
@@ -134,7 +134,7 @@ it("drops what another life of the room cannot take, with a word, and what is re
   newest().says({ ...welcome, instance: "another" });
   newest().says(snapshot(3));
   expect(edits(newest())).toEqual([]);
-  expect(kept.size).toBe(0);
+  expect(stored.size).toBe(0);
   expect(store.toasts.value.at(-1)?.kind).toBe("error");
   actions.clearMask();
   newest().says({
@@ -143,7 +143,7 @@ it("drops what another life of the room cannot take, with a word, and what is re
     reason: "stale",
     message: "Bo has changed it since",
   });
-  expect(kept.size).toBe(0);
+  expect(stored.size).toBe(0);
 });
 
 it("re-sends under the same op_id what was sent and not answered", () => {
@@ -184,7 +184,7 @@ it("runs only with points and a connection, and stops only what runs", () => {
   expect(socket.sent.filter(({ type }) => type === "run")).toHaveLength(1);
 });
 
-it("says nothing of a stop that came too late", () => {
+it("does not complain about a stop that came too late", () => {
   const socket = open(going);
   actions.stopRun();
   actions.stopRun();
@@ -203,7 +203,7 @@ it("says nothing of a stop that came too late", () => {
   expect(store.stopping.value).toBe(false);
 });
 
-it("shows what went wrong with a run", () => {
+it("shows why a run failed", () => {
   const socket = open(going);
   socket.says({
     type: "ended",
@@ -215,7 +215,7 @@ it("shows what went wrong with a run", () => {
   expect(store.toasts.value.at(-1)).toMatchObject({ kind: "error", text: "out of memory" });
 });
 
-it("says what a link without its key is, where no cookie opens the room", async () => {
+it("says that a link is incomplete, if no cookie opens the room", async () => {
   leave();
   const made = FakeWebSocket.made.length;
   entrance = refusal(403, "wrong_secret", "the secret is wrong");
@@ -228,7 +228,7 @@ it("says what a link without its key is, where no cookie opens the room", async 
   });
 });
 
-it("asks for the server's password, and comes in with it", async () => {
+it("requires the server's password, and enters with it", async () => {
   leave();
   entrance = refusal(401, "password", "this server has a password");
   leave = joinRoom({ room: "r", secret: "s3cret" });
@@ -241,9 +241,9 @@ it("asks for the server's password, and comes in with it", async () => {
   expect(FakeWebSocket.made).toHaveLength(made + 1);
 });
 
-it("tries again where the server could not be reached", async () => {
+it("retries if the server could not be reached", async () => {
   leave();
-  entrance = refusal(502, "bad_gateway", "nobody there");
+  entrance = refusal(502, "bad_gateway", "no upstream");
   leave = joinRoom({ room: "r", secret: "s3cret" });
   await settle();
   expect(store.connection.value.state).toBe("lost");
@@ -253,7 +253,7 @@ it("tries again where the server could not be reached", async () => {
   expect(FakeWebSocket.made).toHaveLength(made + 1);
 });
 
-it("asks for what came since, and marks what was changed offline", () => {
+it("asks for what it missed, and marks what was changed offline", () => {
   open().closes(1006);
   actions.addDrag([10, 10], [40, 10]);
   expect(store.drags.value[0]?.waiting).toBe(true);
@@ -278,7 +278,7 @@ it("asks for what came since, and marks what was changed offline", () => {
   expect(store.drags.value[0]?.waiting).toBe(false);
 });
 
-it("tells the others where it points, now and then, and only where there are others", () => {
+it("sends its presence at intervals, and only if others are here", () => {
   const socket = open();
   const pointed = () => socket.sent.filter(({ type }) => type === "presence");
   store.pointer.value = [5, 5];
@@ -301,7 +301,7 @@ it("tells the others where it points, now and then, and only where there are oth
   expect(pointed().length).toBeLessThan(16);
 });
 
-it("says who comes, and what one may do from now on", () => {
+it("announces who joins, and a new role", () => {
   const socket = open();
   const person = { colour: "#123456", role: "editor", here: true };
   const me = { ...person, name: "", role: "owner" };

@@ -50,11 +50,11 @@ describe("the branches", () => {
       along.map(({ id }) => id),
     ]);
 
-  it("are one while nobody has gone back", () => {
+  it("are one until the room goes back", () => {
     expect(shape(tree.slice(0, 4))).toEqual([[null, null, [1, 2, 3, 4]]]);
   });
 
-  it("leave where somebody went on from before the end, also from a branch", () => {
+  it("begin where the room continued from before an end, of a branch too", () => {
     expect(shape(tree)).toEqual([
       [null, null, [1, 2, 3, 4]],
       [0, 5, [5, 6]],

@@ -9,7 +9,7 @@ import type { Generation } from "./generation.ts";
 import type { Intake } from "./intake.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.generation;
+const labels = texts.generation;
 
 /** Milliseconds within which a second click on Generate is a double click and not Cancel. */
 const DOUBLE_CLICK = 400;
@@ -30,7 +30,7 @@ export function GenerateForm({ intake }: { readonly intake: Intake }) {
         if (!busy && !empty) intake.generate(prompt.trim());
       }}
     >
-      <h2 id="generate-title">{words.title}</h2>
+      <h2 id="generate-title">{labels.title}</h2>
       <div class="generate-row">
         <input
           class="field"
@@ -38,9 +38,9 @@ export function GenerateForm({ intake }: { readonly intake: Intake }) {
           autocomplete="off"
           enterkeyhint="go"
           maxLength={MAX_PROMPT}
-          aria-label={words.prompt}
+          aria-label={labels.prompt}
           aria-describedby="generate-help"
-          placeholder={words.placeholder}
+          placeholder={labels.placeholder}
           value={prompt}
           // Disabling it would take the focus away.
           readOnly={busy}
@@ -49,7 +49,7 @@ export function GenerateForm({ intake }: { readonly intake: Intake }) {
         <GenerateButton busy={busy} disabled={!busy && empty} />
       </div>
       <small id="generate-help">
-        {words.help} {model !== null && words.model(model, model === BUILTIN_MODEL)}
+        {labels.help} {model !== null && labels.model(model, model === BUILTIN_MODEL)}
       </small>
     </form>
   );
@@ -75,7 +75,7 @@ function GenerateButton({ busy, disabled }: { readonly busy: boolean; readonly d
       }}
     >
       {!busy && <DrawIcon />}
-      {busy ? words.cancel : words.generate}
+      {busy ? labels.cancel : labels.generate}
     </button>
   );
 }
@@ -91,7 +91,7 @@ export function GenerationView({ generation, intake }: { readonly generation: Ge
       <GenerationPicture generation={generation} />
       <figcaption>
         <p class="generation-caption">
-          <strong role="status">{words.phases[phase]}</strong>{" "}
+          <strong role="status">{labels.phases[phase]}</strong>{" "}
           <span role={phase === "failed" ? "alert" : undefined}>{detailOf(generation)}</span>
         </p>
         {isUnderWay(generation) ? (
@@ -115,7 +115,7 @@ function GenerationPicture({ generation }: { readonly generation: Generation }) 
         <img
           src={picture}
           class={done ? "" : "is-rough"}
-          alt={done ? words.picture(prompt) : words.unfinished(prompt)}
+          alt={done ? labels.picture(prompt) : labels.unfinished(prompt)}
         />
       )}
     </div>
@@ -129,23 +129,23 @@ function GenerationButtons({ generation, intake }: { readonly generation: Genera
     <div class="row">
       {done && id !== null && (
         <button type="button" class="primary-button" disabled={intake.busy} onClick={() => intake.openGeneration(id)}>
-          {words.use}
+          {labels.use}
         </button>
       )}
       <button
         type="button"
         class="small-button"
-        title={done ? words.anotherHelp : ""}
+        title={done ? labels.anotherHelp : ""}
         onClick={() => intake.generate(prompt)}
       >
-        {done ? words.another : words.retry}
+        {done ? labels.another : labels.retry}
       </button>
       <span class="spring" />
       <button
         type="button"
         class="icon-button"
-        aria-label={words.discard}
-        title={words.discard}
+        aria-label={labels.discard}
+        title={labels.discard}
         onClick={discardGeneration}
       >
         <CloseIcon />
@@ -156,14 +156,14 @@ function GenerationButtons({ generation, intake }: { readonly generation: Genera
 
 function GenerationProgress({ generation: { phase, step, steps } }: { readonly generation: Generation }) {
   const done = phase === "generating" && steps > 0 ? Math.min(1, step / steps) : null;
-  return <Bars label={words.phases[phase]} shares={[1]} current={done === null ? null : 0} done={done} />;
+  return <Bars label={labels.phases[phase]} shares={[1]} current={done === null ? null : 0} done={done} />;
 }
 
 function detailOf({ phase, ahead, secondsLeft, step, message, prompt, seed }: Generation): string {
   if (phase === "failed") return message;
-  if (phase === "done" && seed !== null) return words.details(prompt, seed);
+  if (phase === "done" && seed !== null) return labels.details(prompt, seed);
   const parts: string[] = [];
-  if (phase === "waiting" && ahead > 0) parts.push(words.ahead(ahead));
+  if (phase === "waiting" && ahead > 0) parts.push(labels.ahead(ahead));
   // A single step is too little for an estimate.
   if (secondsLeft !== null && (phase === "waiting" || step > 1)) parts.push(ui.timeLeft(secondsLeft));
   return parts.join(" · ");

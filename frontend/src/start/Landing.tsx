@@ -14,7 +14,7 @@ import type { Intake } from "./intake.ts";
 import { Gallery, Showcase } from "./Samples.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.landing;
+const labels = texts.landing;
 
 /** `enter` goes to a room. */
 export function Landing({ intake, enter }: { readonly intake: Intake; readonly enter: (key: RoomKey) => void }) {
@@ -35,8 +35,8 @@ export function Landing({ intake, enter }: { readonly intake: Intake; readonly e
       <main>
         <section class="hero">
           <div class="hero-text">
-            <h1>{words.title}</h1>
-            <p>{words.claim}</p>
+            <h1>{labels.title}</h1>
+            <p>{labels.claim}</p>
           </div>
           {generation.value === null ? (
             <Showcase samples={samples} intake={intake} />
@@ -64,7 +64,7 @@ function DropZone({ intake }: { readonly intake: Intake }) {
         accept="image/png,image/jpeg,image/webp"
         data-testid="picture-file"
         disabled={intake.busy}
-        aria-label={words.choose}
+        aria-label={labels.choose}
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];
           event.currentTarget.value = "";
@@ -75,16 +75,16 @@ function DropZone({ intake }: { readonly intake: Intake }) {
         <PictureIcon />
       </span>
       {intake.busy ? (
-        <strong role="status">{words.opening}</strong>
+        <strong role="status">{labels.opening}</strong>
       ) : (
         <>
-          <strong class="for-mouse">{words.drop}</strong>
+          <strong class="for-mouse">{labels.drop}</strong>
           <span class="for-mouse">
-            {words.dropOr} <span class="link">{words.choose}</span>
+            {labels.dropOr} <span class="link">{labels.choose}</span>
           </span>
-          <strong class="for-touch">{words.open}</strong>
-          <span class="for-touch">{words.openFrom}</span>
-          <small>{words.formats}</small>
+          <strong class="for-touch">{labels.open}</strong>
+          <span class="for-touch">{labels.openFrom}</span>
+          <small>{labels.formats}</small>
         </>
       )}
     </label>
@@ -94,7 +94,7 @@ function DropZone({ intake }: { readonly intake: Intake }) {
 function RecentRooms({ enter }: { readonly enter: (key: RoomKey) => void }) {
   return (
     <section class="recent" aria-labelledby="recent">
-      <h2 id="recent">{words.recent}</h2>
+      <h2 id="recent">{labels.recent}</h2>
       <ul>
         {recentRooms.value.map((room) => (
           <RecentRoomItem key={room.room} room={room} enter={enter} />
@@ -111,7 +111,7 @@ function RecentRoomItem(props: { readonly room: RecentRoom; readonly enter: (key
     <li>
       <a
         href={roomAddress({ room, secret })}
-        aria-label={words.reopen(when)}
+        aria-label={labels.reopen(when)}
         title={when}
         onClick={(event) => {
           // A new tab or window is the browser's business.
@@ -122,7 +122,7 @@ function RecentRoomItem(props: { readonly room: RecentRoom; readonly enter: (key
       >
         {thumbnail ? <img src={thumbnail} alt="" /> : <PictureIcon />}
       </a>
-      <button type="button" class="icon-button" aria-label={words.forget} onClick={() => removeRecentRoom(room)}>
+      <button type="button" class="icon-button" aria-label={labels.forget} onClick={() => removeRecentRoom(room)}>
         <CloseIcon />
       </button>
     </li>

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { Mark } from "../ui/icons.tsx";
 import { texts } from "./texts.ts";
 
-const words = texts.password;
+const labels = texts.password;
 
 /** `submit` resolves to the error, or null. */
 export function Password(props: {
@@ -21,7 +21,7 @@ export function Password(props: {
   return (
     <main class="message-page">
       <Mark size={40} />
-      <h1>{words.title}</h1>
+      <h1>{labels.title}</h1>
       <form
         class="password"
         onSubmit={(event) => {
@@ -30,7 +30,7 @@ export function Password(props: {
         }}
       >
         <label>
-          <span>{words.label}</span>
+          <span>{labels.label}</span>
           <input
             class="field"
             type="password"
@@ -42,7 +42,7 @@ export function Password(props: {
           />
         </label>
         <button type="submit" class="primary-button" disabled={busy || password === ""}>
-          {words.submit}
+          {labels.submit}
         </button>
         <p id="password-error" role="alert">
           {error}

@@ -7,7 +7,7 @@ import type { Sample } from "./api.ts";
 import type { Intake } from "./intake.ts";
 import { texts } from "./texts.ts";
 
-const words = texts.landing;
+const labels = texts.landing;
 
 /** Radius of a point on a sample's picture, in shares of its longest side. */
 const POINT_RADIUS = 0.026;
@@ -29,18 +29,18 @@ export function Showcase({ samples, intake }: { readonly samples: readonly Sampl
       {paused ? (
         <SamplePicture sample={sample} />
       ) : (
-        <img src={ANIMATIONS[sample.name]} alt={words.animation(sample.title)} />
+        <img src={ANIMATIONS[sample.name]} alt={labels.animation(sample.title)} />
       )}
       <figcaption>
         <button type="button" class="small-button" disabled={intake.busy} onClick={() => intake.openSample(sample)}>
-          {words.tryThis}
+          {labels.tryThis}
         </button>
         <button
           type="button"
           class="icon-button"
           aria-pressed={paused}
-          aria-label={words.pause}
-          title={words.pause}
+          aria-label={labels.pause}
+          title={labels.pause}
           onClick={() => setPaused(!paused)}
         >
           {paused ? <PlayIcon /> : <PauseIcon />}
@@ -71,7 +71,7 @@ export function Gallery({ samples, intake }: { readonly samples: readonly Sample
   const credits = [...new Set(samples.map(({ credit }) => credit).filter(Boolean))].join("; ");
   return (
     <section class="gallery" aria-labelledby="samples">
-      <h2 id="samples">{words.samples}</h2>
+      <h2 id="samples">{labels.samples}</h2>
       <ul>
         {samples.map((sample) => (
           <li key={sample.name}>
@@ -79,7 +79,7 @@ export function Gallery({ samples, intake }: { readonly samples: readonly Sample
               type="button"
               class="sample"
               disabled={intake.busy}
-              aria-label={words.openSample(sample.title)}
+              aria-label={labels.openSample(sample.title)}
               onClick={() => intake.openSample(sample)}
             >
               <SamplePicture sample={sample} />
@@ -88,7 +88,7 @@ export function Gallery({ samples, intake }: { readonly samples: readonly Sample
           </li>
         ))}
       </ul>
-      {credits && <p class="credit">{words.sampleCredit(credits)}</p>}
+      {credits && <p class="credit">{labels.sampleCredit(credits)}</p>}
     </section>
   );
 }

@@ -12,7 +12,7 @@ import type { Generation, GenerationEvent } from "./generation.ts";
 
 const PREVIEW = "data:image/webp;base64,AAAA";
 let requests: string[];
-/** What the stream tells at each time it is asked for; "" breaks it off at once. */
+/** The events of each stream in turn; "" breaks it off at once. */
 let streams: string[];
 
 beforeEach(() => {
@@ -59,7 +59,7 @@ it("waits, generates and is done", () => {
   expect(after(...going, { type: "cancelled" })).toBeNull();
 });
 
-it("passes over what a newer server tells", () => {
+it("ignores events of a newer server", () => {
   expect(parseEvent('{"type":"music"}')).toBeNull();
   expect(parseEvent('{"type":"done"}')).toEqual({ type: "done" });
 });
@@ -71,7 +71,7 @@ it("follows a generation to its end and keeps the picture", async () => {
   expect(requests).toEqual(["POST /api/drawings", "GET /api/drawings/d1", "GET /api/drawings/d1/picture"]);
 });
 
-it("takes a line up again that broke off, and gives up in words", async () => {
+it("reconnects when the stream breaks off, and says when it gives up", async () => {
   streams = ["", lines({ type: "preview", picture: PREVIEW }), lines({ type: "done" })];
   const done = generate("a red apple");
   await vi.advanceTimersByTimeAsync(5_000);
@@ -85,7 +85,7 @@ it("takes a line up again that broke off, and gives up in words", async () => {
   expect(generation.value?.message).not.toBe("");
 });
 
-it("says what the server refuses", async () => {
+it("shows what the server refuses", async () => {
   vi.stubGlobal("fetch", () =>
     Promise.resolve(new Response('{"error":{"message":"no words","reason":"invalid"}}', { status: 400 })),
   );
@@ -98,7 +98,7 @@ it("says what the server refuses", async () => {
   expect(generation.value).toBeNull();
 });
 
-it("is cancelled, and tells the server", async () => {
+it("is cancelled, on the server too", async () => {
   streams = [lines({ type: "waiting", before: 1, seconds_left: null })];
   const going = generate("a red apple");
   await vi.advanceTimersByTimeAsync(0);

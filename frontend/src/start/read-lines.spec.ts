@@ -23,7 +23,7 @@ it("finds the same lines wherever the stream was cut, within a letter too", asyn
   }
 });
 
-it("gives each line as soon as it is whole, and stops the stream when nobody listens any more", async () => {
+it("gives each line as soon as it is whole, and stops the stream when the caller stops", async () => {
   let cancelled = false;
   const stream = new ReadableStream<Uint8Array>({
     start: (controller) => controller.enqueue(new TextEncoder().encode("one\ntw")),

@@ -1,7 +1,5 @@
 /** Texts of the start page and of the password form. */
 
-import type { GenerationPhase } from "./generation.ts";
-
 export const texts = {
   landing: {
     title: "Drag things in a picture.",
@@ -48,7 +46,7 @@ export const texts = {
       generating: "Generating",
       done: "Done",
       failed: "Couldn't generate the picture",
-    } satisfies Record<GenerationPhase, string>,
+    },
     ahead: (count: number) => (count === 1 ? "1 picture ahead" : `${count} pictures ahead`),
     disconnected: "The connection was lost, and retrying didn't help.",
   },

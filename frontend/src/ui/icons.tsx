@@ -1,4 +1,4 @@
-/** Icons, drawn on a 20 x 20 grid with the text's colour. All are decoration: the control beside them has the name. */
+/** Icons on a 20 x 20 grid, in the text's colour. They are decoration: the control they are in has the name. */
 
 import type { ComponentChildren } from "preact";
 
