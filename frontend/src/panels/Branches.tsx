@@ -56,7 +56,7 @@ function BranchButton(props: {
       aria-label={isCurrent ? labels.currentBranch(name) : name}
       aria-current={isCurrent}
       title={name}
-      onClick={() => (canSeek() ? seek(tip.id) : lookAt(tip.id))}
+      onClick={() => (canSeek() ? seek(tip.id) : void lookAt(tip.id))}
     >
       <span class="branch-tree" aria-hidden="true">
         {from !== null && (

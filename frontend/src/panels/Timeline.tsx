@@ -30,8 +30,8 @@ export function Timeline() {
       <PlayButton
         playing={playing}
         onClick={() => {
-          if (!playing && at >= moments.length - 1) lookAt(moments[0]?.id);
-          setPlaying(!playing);
+          if (playing || at < moments.length - 1) setPlaying(!playing);
+          else void lookAt(moments[0]?.id).then(() => setPlaying(true));
         }}
       />
       <div class="filmstrip-column">
@@ -48,7 +48,7 @@ export function Timeline() {
             value={at}
             onInput={(event) => {
               setPlaying(false);
-              lookAt(moments[event.currentTarget.valueAsNumber]?.id);
+              void lookAt(moments[event.currentTarget.valueAsNumber]?.id);
             }}
           />
         </div>
@@ -68,7 +68,7 @@ function usePlayback(moments: readonly Moment[], at: number): [boolean, (playing
       setPlaying(false);
       return undefined;
     }
-    const timer = setTimeout(() => lookAt(moments[at + 1]?.id), FRAME_TIME);
+    const timer = setTimeout(() => void lookAt(moments[at + 1]?.id), FRAME_TIME);
     return () => clearTimeout(timer);
   }, [playing, at, moments.length]);
   return [playing, setPlaying];
