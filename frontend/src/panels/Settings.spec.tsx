@@ -12,6 +12,7 @@ const model: ModelInfo = {
   settings: { latent_lr: 0.01, lora_rank: 16, reference_control: true, warp_share: 1 },
   presets: ["official", "house"],
   ranges: { latent_lr: [0.0001, 1], lora_rank: [1, 128], warp_share: [0, 1] },
+  live: ["latent_lr", "warp_share"],
   words: {},
 };
 

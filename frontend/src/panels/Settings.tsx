@@ -8,18 +8,6 @@ import { texts } from "./texts.ts";
 
 const labels = texts.settings;
 
-/** What may change during a run. */
-const LIVE: ReadonlySet<string> = new Set([
-  "arrival_distance",
-  "latent_lr",
-  "mask_weight",
-  "max_iterations",
-  "preview_side",
-  "supervision_radius",
-  "tracking_radius",
-  "warp_share",
-]);
-
 const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: readonly string[]])[] = [
   [
     "drag",
@@ -89,7 +77,7 @@ function Advanced({ model, changed }: { readonly model: ModelInfo; readonly chan
                   name={name}
                   model={model}
                   changed={changed[name]}
-                  disabled={running && !LIVE.has(name)}
+                  disabled={running && !model.live.includes(name)}
                 />
               ))}
             </fieldset>

@@ -8,7 +8,7 @@ import { texts as ui } from "../ui/texts.ts";
 const PRESS_DRAG = "Press Drag to continue.";
 const FITTING = "Learning your picture";
 const INVERTING = "Analysing your picture";
-const DRAWING = "Generating the picture again";
+const GENERATING = "Generating the picture again";
 
 export const texts = {
   panel: "Picture settings",
@@ -57,7 +57,7 @@ export const texts = {
   stages: {
     queued: "Waiting in the queue",
     loading: "Loading the model",
-    drawing: DRAWING,
+    generating: GENERATING,
     fitting: FITTING,
     inverting: INVERTING,
     dragging: "Dragging",
@@ -66,7 +66,7 @@ export const texts = {
   } satisfies Record<Stage, string>,
 
   prepared: {
-    drawing: DRAWING,
+    generating: GENERATING,
     fitting: FITTING,
     inverting: INVERTING,
   } satisfies Partial<Record<Prepared["stage"], string>>,
@@ -270,7 +270,7 @@ export const texts = {
       started: "pressed Drag",
       stopping: "pressed Stop",
       was_reset: "reset the picture",
-      sought: "jumped to a step",
+      seeked: "jumped to a step",
       arrived: "reached the target",
       stopped: "stopped",
       exhausted: "stopped at the limit",

@@ -15,7 +15,7 @@ export type ActivityKind =
   | "exhausted"
   | "failed"
   | "was_reset"
-  | "sought";
+  | "seeked";
 
 export interface Activity {
   readonly seq: number;
@@ -51,7 +51,7 @@ function activityOf(room: Room, message: ServerMessage): Activity | null {
       return { ...common, seq: message.seq, by: message.run.by, kind: "started" };
     case "stopping":
     case "was_reset":
-    case "sought":
+    case "seeked":
       return { ...common, seq: message.seq, by: message.by, kind: message.type };
     case "ended":
       return message.run.outcome === null ? null : { ...common, seq: message.seq, by: "", kind: message.run.outcome };

@@ -21,7 +21,15 @@ export const oneDrag: Document = {
   drags: { d1: { handle: [50, 50], target: [90, 50], tracked: null } },
 };
 
-export const model: ModelInfo = { name: "m", kind: "builtin", settings: {}, presets: [], ranges: {}, words: {} };
+export const model: ModelInfo = {
+  name: "m",
+  kind: "builtin",
+  settings: {},
+  presets: [],
+  ranges: {},
+  live: [],
+  words: {},
+};
 
 export const bitmap = { width: 200, height: 100, close: () => undefined } as unknown as ImageBitmap;
 

@@ -54,10 +54,10 @@ export interface Picture {
   readonly width: number;
   readonly height: number;
   /** How the server generated it; null or absent if it was uploaded. */
-  readonly drawn?: Drawn | null;
+  readonly generation?: Generation | null;
 }
 
-export interface Drawn {
+export interface Generation {
   readonly prompt: string;
   readonly seed: number;
   readonly guidance: number;
@@ -65,7 +65,7 @@ export interface Drawn {
   readonly model: string;
 }
 
-export type Stage = "idle" | "queued" | "loading" | "drawing" | "fitting" | "inverting" | "dragging" | "rendering";
+export type Stage = "idle" | "queued" | "loading" | "generating" | "fitting" | "inverting" | "dragging" | "rendering";
 export type Outcome = "arrived" | "stopped" | "exhausted" | "failed";
 
 export interface Run {
@@ -180,13 +180,15 @@ export interface ModelInfo {
   readonly presets: readonly string[];
   /** The smallest and largest value of each numeric setting, inclusive. */
   readonly ranges: Readonly<Record<string, readonly [low: number, high: number]>>;
+  /** The settings that may change during a run. */
+  readonly live: readonly string[];
   /** The allowed words of each setting that is a list of words, separated by spaces. */
   readonly words: Readonly<Record<string, readonly string[]>>;
 }
 
 export type Role = "owner" | "editor" | "viewer";
 
-export interface Limits {
+export interface RoomLimits {
   readonly upload_bytes: number;
   readonly pixels: number;
   readonly drags: number;
@@ -205,7 +207,7 @@ export interface Welcome {
   /** This person, over reconnects and tabs; `you` is this connection. */
   readonly person: string;
   readonly capabilities: readonly string[];
-  readonly limits: Limits;
+  readonly limits: RoomLimits;
   readonly base: string;
   readonly model: ModelInfo;
   /** Seconds between pings. */
@@ -304,8 +306,8 @@ export interface Resumed {
 }
 
 /** The room went to a stored iteration. */
-export interface Sought {
-  readonly type: "sought";
+export interface Seeked {
+  readonly type: "seeked";
   readonly seq: number;
   readonly op_id: string;
   readonly by: string;
@@ -337,7 +339,7 @@ export interface EngineState {
 /** The progress of preparing the picture before a run. */
 export interface Prepared {
   readonly type: "prepared";
-  readonly stage: "drawing" | "fitting" | "inverting" | "ready" | "failed";
+  readonly stage: "generating" | "fitting" | "inverting" | "ready" | "failed";
   readonly step: number;
   readonly steps: number;
   readonly seconds_left: number | null;
@@ -395,7 +397,7 @@ export type ServerMessage =
   | Presences
   | History
   | Resumed
-  | Sought
+  | Seeked
   | Moments
   | EngineState
   | Prepared
@@ -439,7 +441,7 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
   "presences",
   "history",
   "resumed",
-  "sought",
+  "seeked",
   "moments",
   "engine",
   "prepared",

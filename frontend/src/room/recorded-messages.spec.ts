@@ -8,7 +8,6 @@ import type {
   ClientMessage,
   Document,
   Drag,
-  Limits,
   MaskLayer,
   ModelInfo,
   Moment,
@@ -18,6 +17,7 @@ import type {
   Presence,
   Restore,
   Result,
+  RoomLimits,
   Run,
   ServerMessage,
 } from "./protocol.ts";
@@ -60,7 +60,7 @@ const SERVER: KeysByType<ServerMessage> = {
   presences: { type: true, people: true },
   history: { type: true, undo: true, redo: true },
   resumed: { type: true, seq: true },
-  sought: { type: true, seq: true, op_id: true, by: true, moment: true, tracked: true },
+  seeked: { type: true, seq: true, op_id: true, by: true, moment: true, tracked: true },
   moments: { type: true, run: true, moments: true, current: true },
   engine: { type: true, state: true, message: true },
   prepared: { type: true, stage: true, step: true, steps: true, seconds_left: true },
@@ -118,7 +118,7 @@ const RESTORE: Keys<Restore> = { type: true, drags: true, settings: true, prompt
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
 const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true };
 const MOMENT: Keys<Moment> = { id: true, parent: true, iteration: true, time: true, thumbnail: true };
-const LIMITS: Keys<Limits> = {
+const LIMITS: Keys<RoomLimits> = {
   upload_bytes: true,
   pixels: true,
   drags: true,
@@ -136,11 +136,19 @@ const DOCUMENT: Keys<Document> = {
   result: true,
   moment: true,
 };
-const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, drawn: true };
+const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };
 const RUN: Keys<Run> = { id: true, by: true, iterations: true, outcome: true, interrupted: true, message: true };
 const RESULT: Keys<Result> = { sha256: true, run: true };
-const MODEL: Keys<ModelInfo> = { name: true, kind: true, settings: true, presets: true, ranges: true, words: true };
+const MODEL: Keys<ModelInfo> = {
+  name: true,
+  kind: true,
+  settings: true,
+  presets: true,
+  ranges: true,
+  live: true,
+  words: true,
+};
 
 const messages = recorded as unknown as readonly {
   readonly from: "client" | "server";

@@ -246,7 +246,7 @@ describe("going along the timeline", () => {
     room = receive(room, { type: "moments", run: "r1", moments, current: 2 });
     for (const message of [points(2, 8), points(4, 6), points(6, 4)]) room = receive(room, message);
     expect(room.chart).toHaveLength(3);
-    room = receive(room, { type: "sought", seq: 2, op_id: "o", by: "p", moment: 2, tracked: { d: [3, 3] } });
+    room = receive(room, { type: "seeked", seq: 2, op_id: "o", by: "p", moment: 2, tracked: { d: [3, 3] } });
     expect(room.document?.moment).toBe(2);
     expect(room.document?.drags.d?.tracked).toEqual([3, 3]);
     expect(room.chart.map(({ iteration }) => iteration)).toEqual([2, 4]);

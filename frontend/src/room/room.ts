@@ -130,7 +130,7 @@ const REDUCERS: Reducers = {
   },
   ended: afterEnd,
   was_reset: afterReset,
-  sought: afterSeek,
+  seeked: afterSeek,
   people: (room, { people }) => ({ ...room, people, role: people[room.person]?.role ?? room.role }),
   presences: (room, { people }) => ({ ...room, presences: withPresences(room.presences, people) }),
   history: (room, { undo, redo }) => ({ ...room, history: { undo, redo } }),
@@ -248,7 +248,7 @@ function afterReset(room: Room, { seq, op_id }: Message<"was_reset">): Room {
   return { ...next, seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
 }
 
-function afterSeek(room: Room, { seq, op_id, moment, tracked }: Message<"sought">): Room {
+function afterSeek(room: Room, { seq, op_id, moment, tracked }: Message<"seeked">): Room {
   const next = withoutRequest(room, op_id);
   if (room.document === null || seq < room.seq) return next;
   const iteration = room.moments.find(({ id }) => id === moment)?.iteration ?? room.iteration;

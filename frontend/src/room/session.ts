@@ -198,7 +198,7 @@ function react(session: Session, before: Room, message: ServerMessage): void {
       if (message.run.outcome === "failed" && message.run.message) store.toast("error", message.run.message);
       void showResult(session);
       break;
-    case "sought":
+    case "seeked":
       store.unrenderedDrags.value = new Set();
       store.scrubbed.value = null;
       void showMoment(session, message.moment);

@@ -45,7 +45,7 @@ export async function createRoom({ picture, mask, prompt, drags }: NewRoom): Pro
 }
 
 export async function createRoomFromGeneration(generation: string): Promise<RoomKey> {
-  return postRoom(json("POST", { drawing: generation }));
+  return postRoom(json("POST", { generation }));
 }
 
 /** Starts to generate a picture; a null seed is random. */
@@ -53,23 +53,23 @@ export async function startGeneration(
   prompt: string,
   seed: number | null,
 ): Promise<{ readonly id: string; readonly prompt: string; readonly seed: number }> {
-  return requestJson("/api/drawings", json("POST", { prompt, seed }));
+  return requestJson("/api/generations", json("POST", { prompt, seed }));
 }
 
 /** The events of a generation, one JSON object per line, from the newest to its end. */
 export async function followGeneration(id: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
-  const { body } = await request(`/api/drawings/${id}`, { signal });
+  const { body } = await request(`/api/generations/${id}`, { signal });
   if (body === null) throw new ApiError(0, roomTexts.errors.unreachable);
   return body;
 }
 
 export async function fetchGeneration(id: string): Promise<Blob> {
-  return requestBlob(`/api/drawings/${id}/picture`);
+  return requestBlob(`/api/generations/${id}/picture`);
 }
 
 /** Cancels a generation, or deletes its picture. */
 export async function deleteGeneration(id: string): Promise<void> {
-  await request(`/api/drawings/${id}`, { method: "DELETE" });
+  await request(`/api/generations/${id}`, { method: "DELETE" });
 }
 
 export async function fetchSamples(): Promise<readonly Sample[]> {

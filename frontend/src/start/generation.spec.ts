@@ -68,7 +68,7 @@ it("follows a generation to its end and keeps the picture", async () => {
   streams = [lines({ type: "progress", step: 1, steps: 2, seconds_left: null }, { type: "done" })];
   await generate("a red apple");
   expect(generation.value).toMatchObject({ phase: "done", id: "d1", seed: 7, picture: "blob:picture" });
-  expect(requests).toEqual(["POST /api/drawings", "GET /api/drawings/d1", "GET /api/drawings/d1/picture"]);
+  expect(requests).toEqual(["POST /api/generations", "GET /api/generations/d1", "GET /api/generations/d1/picture"]);
 });
 
 it("reconnects when the stream breaks off, and says when it gives up", async () => {
@@ -107,5 +107,5 @@ it("is cancelled, on the server too", async () => {
   await vi.advanceTimersByTimeAsync(10_000);
   await going;
   expect(generation.value).toBeNull();
-  expect(requests.at(-1)).toBe("DELETE /api/drawings/d1");
+  expect(requests.at(-1)).toBe("DELETE /api/generations/d1");
 });
