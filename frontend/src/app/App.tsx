@@ -1,7 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { dismissToast, toasts } from "../room/store.ts";
-import { useIntake } from "../start/intake.ts";
-import type { Intake } from "../start/intake.ts";
+import { usePictureOpener } from "../start/picture-opener.ts";
+import type { PictureOpener } from "../start/picture-opener.ts";
 import { Landing } from "../start/Landing.tsx";
 import { Password } from "../start/Password.tsx";
 import { texts as startTexts } from "../start/texts.ts";
@@ -13,11 +13,11 @@ import { followHistory, goToRoom, route } from "./routes.ts";
 export function App() {
   useEffect(followHistory, []);
   useEffect(followTheme, []);
-  const intake = useIntake(goToRoom);
+  const opener = usePictureOpener(goToRoom);
   return (
     <>
-      <Page intake={intake} />
-      {intake.dragOver && (
+      <Page opener={opener} />
+      {opener.dragOver && (
         <div class="drop-veil" aria-hidden="true">
           {startTexts.landing.release}
         </div>
@@ -27,12 +27,12 @@ export function App() {
   );
 }
 
-function Page({ intake }: { readonly intake: Intake }) {
+function Page({ opener }: { readonly opener: PictureOpener }) {
   const now = route.value;
-  if (now.page === "room") return <Editor key={now.key.room + now.key.secret} room={now.key} busy={intake.busy} />;
-  const password = intake.passwordRequest;
+  if (now.page === "room") return <Editor key={now.key.room + now.key.secret} room={now.key} busy={opener.busy} />;
+  const password = opener.passwordRequest;
   return password === null ? (
-    <Landing intake={intake} enter={goToRoom} />
+    <Landing opener={opener} enter={goToRoom} />
   ) : (
     <Password message={password.message} submit={password.submit} />
   );

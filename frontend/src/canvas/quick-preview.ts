@@ -2,7 +2,8 @@
 
 import type { DragEnds, Size } from "../room/geometry.ts";
 import type { MaskPicture } from "./mask-painter.ts";
-import { WarpField, depthsOf, gridSize, openCells, warpPixels } from "./warp.ts";
+import { warpPixels } from "./warp-pixels.ts";
+import { WarpField, depthsOf, gridSize, openCells } from "./warp.ts";
 import type { MaskDepths } from "./warp.ts";
 
 /** Longest side in its own pixels: sharp enough for a first look, and quick on slow processors. */

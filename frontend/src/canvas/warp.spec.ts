@@ -2,8 +2,9 @@
 
 import { describe, expect, it } from "vitest";
 import recorded from "../../../tests/warp.json";
-import { WarpField, depthsOf, gridSize, openCells, warpPixels } from "./warp.ts";
-import type { Pixels } from "./warp.ts";
+import { warpPixels } from "./warp-pixels.ts";
+import type { Pixels } from "./warp-pixels.ts";
+import { WarpField, depthsOf, gridSize, openCells } from "./warp.ts";
 import type { DragEnds, Size } from "../room/geometry.ts";
 
 interface Case {

@@ -22,9 +22,6 @@ const MIN_BACK = 1.3;
 const MAX_SLOPE = 1.25;
 const BEND = 0.2;
 
-/** Blocks along the warped picture's longest side; the field is interpolated within each. */
-const BLOCKS = 64;
-
 interface Pull {
   readonly x: number;
   readonly y: number;
@@ -205,82 +202,4 @@ function fall(away: number): number {
 function rise(part: number): number {
   const within = clamp(part, 0, 1);
   return within * within * (3 - 2 * within);
-}
-
-export interface Pixels extends Size {
-  /** RGBA, row by row. */
-  readonly data: Uint8ClampedArray;
-}
-
-/**
- * Writes the warped picture to `into`, which has the size of `source`, possibly a smaller copy of the field's picture.
- * Pixels that don't move stay transparent, so that the sharp picture below shows. Returns whether anything moves.
- */
-export function warpPixels(source: Pixels, field: WarpField, into: Pixels): boolean {
-  const { width, height, data: from } = source;
-  const to = into.data;
-  let moves = false;
-  to.fill(0);
-  const scale = field.size.width / width;
-  const block = Math.ceil(Math.max(width, height) / BLOCKS);
-  const columns = Math.ceil(width / block) + 1;
-  const rows = Math.ceil(height / block) + 1;
-  const dx = new Float64Array(columns * rows);
-  const dy = new Float64Array(columns * rows);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const [x, y] = field.at((column * block + 0.5) * scale - 0.5, (row * block + 0.5) * scale - 0.5);
-      dx[row * columns + column] = x / scale;
-      dy[row * columns + column] = y / scale;
-    }
-  }
-  for (let row = 0; row + 1 < rows; row++) {
-    for (let column = 0; column + 1 < columns; column++) {
-      const corner = row * columns + column;
-      const [x0, x1, x2, x3] = cornersOf(dx, corner, columns);
-      const [y0, y1, y2, y3] = cornersOf(dy, corner, columns);
-      if (x0 === 0 && x1 === 0 && x2 === 0 && x3 === 0 && y0 === 0 && y1 === 0 && y2 === 0 && y3 === 0) continue;
-      moves = true;
-      const left = column * block;
-      const right = Math.min(left + block, width);
-      for (let y = row * block; y < Math.min((row + 1) * block, height); y++) {
-        const down = y / block - row;
-        let sx = left + x0 + (x2 - x0) * down;
-        let sy = y + y0 + (y2 - y0) * down;
-        const stepX = 1 + (x1 + (x3 - x1) * down - x0 - (x2 - x0) * down) / block;
-        const stepY = (y1 + (y3 - y1) * down - y0 - (y2 - y0) * down) / block;
-        for (let x = left, at = (y * width + left) * 4; x < right; x++, at += 4, sx += stepX, sy += stepY) {
-          const cx = sx < 0 ? 0 : sx > width - 1 ? width - 1 : sx;
-          const cy = sy < 0 ? 0 : sy > height - 1 ? height - 1 : sy;
-          const ix = cx | 0;
-          const iy = cy | 0;
-          const h = cx - ix;
-          const v = cy - iy;
-          const a = (iy * width + ix) * 4;
-          const b = ix + 1 < width ? a + 4 : a;
-          const c = iy + 1 < height ? a + width * 4 : a;
-          const d = b + c - a;
-          // Unrolled and unchecked: this runs for every pixel that moves.
-          const wd = h * v;
-          const wb = h - wd;
-          const wc = v - wd;
-          const wa = 1 - h - wc;
-          to[at] = wa * from[a]! + wb * from[b]! + wc * from[c]! + wd * from[d]!;
-          to[at + 1] = wa * from[a + 1]! + wb * from[b + 1]! + wc * from[c + 1]! + wd * from[d + 1]!;
-          to[at + 2] = wa * from[a + 2]! + wb * from[b + 2]! + wc * from[c + 2]! + wd * from[d + 2]!;
-          to[at + 3] = 255;
-        }
-      }
-    }
-  }
-  return moves;
-}
-
-function cornersOf(values: Float64Array, corner: number, columns: number): readonly [number, number, number, number] {
-  return [
-    values[corner] ?? 0,
-    values[corner + 1] ?? 0,
-    values[corner + columns] ?? 0,
-    values[corner + columns + 1] ?? 0,
-  ];
 }

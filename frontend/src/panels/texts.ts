@@ -200,7 +200,7 @@ export const texts = {
     moment: (iteration: number) => (iteration === 0 ? "Start" : `Iteration ${iteration}`),
     browse: "Browse iterations",
     seek: "Return to this step",
-    back: "Back to the current step",
+    back: "Back to current",
     branches: "Branches",
     branchEnd: (iteration: number) => (iteration === 0 ? "start" : `to ${iteration}`),
     branch: (number: number, from: number, to: number) =>

@@ -3,7 +3,7 @@
 import { sendEdit, sendRequest } from "./current-session.ts";
 import { clampToPicture, distance, roundPlace } from "./geometry.ts";
 import type { DragEnd } from "./geometry.ts";
-import { makeId } from "./protocol.ts";
+import { makeId } from "./make-id.ts";
 import type { AppliedOperation, Operation, Setting, XY } from "./protocol.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";

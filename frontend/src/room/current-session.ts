@@ -2,7 +2,7 @@
 
 import type { RoomKey } from "./address.ts";
 import type { FrameDecoder } from "./frame-decoder.ts";
-import { makeId } from "./protocol.ts";
+import { makeId } from "./make-id.ts";
 import type { Operation, Request } from "./protocol.ts";
 import { withRequest } from "./room.ts";
 import type { RoomSocket } from "./socket.ts";

@@ -3,7 +3,7 @@
 import { decode } from "@msgpack/msgpack";
 import { describe, expect, it } from "vitest";
 import recorded from "../../../tests/messages.json";
-import { decodeMessage, encodeMessage } from "./protocol.ts";
+import { decodeMessage, encodeMessage } from "./codec.ts";
 import type {
   ClientMessage,
   Document,

@@ -3,7 +3,8 @@
  * messages on without knowing what they mean.
  */
 
-import { Close, VERSION, decodeMessage, encodeMessage } from "./protocol.ts";
+import { decodeMessage, encodeMessage } from "./codec.ts";
+import { Close, VERSION } from "./protocol.ts";
 import type { ClientMessage, Hello, ServerMessage } from "./protocol.ts";
 
 export type Connection =

@@ -6,7 +6,7 @@ import { texts as ui } from "../ui/texts.ts";
 import { fetchModel } from "./api.ts";
 import { discardGeneration, generation as current, isUnderWay } from "./generation.ts";
 import type { Generation } from "./generation.ts";
-import type { Intake } from "./intake.ts";
+import type { PictureOpener } from "./picture-opener.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.generation;
@@ -16,7 +16,7 @@ const DOUBLE_CLICK = 400;
 /** The server's name for the model that comes with it. */
 const BUILTIN_MODEL = "built-in";
 
-export function GenerateForm({ intake }: { readonly intake: Intake }) {
+export function GenerateForm({ opener }: { readonly opener: PictureOpener }) {
   const [prompt, setPrompt] = useState(current.value?.prompt ?? "");
   const model = useModelName();
   const busy = isUnderWay(current.value);
@@ -27,7 +27,7 @@ export function GenerateForm({ intake }: { readonly intake: Intake }) {
       aria-labelledby="generate-title"
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy && !empty) intake.generate(prompt.trim());
+        if (!busy && !empty) opener.generate(prompt.trim());
       }}
     >
       <h2 id="generate-title">{labels.title}</h2>
@@ -81,7 +81,13 @@ function GenerateButton({ busy, disabled }: { readonly busy: boolean; readonly d
 }
 
 /** The picture as it appears, and what can be done with it once it is finished. */
-export function GenerationView({ generation, intake }: { readonly generation: Generation; readonly intake: Intake }) {
+export function GenerationView({
+  generation,
+  opener,
+}: {
+  readonly generation: Generation;
+  readonly opener: PictureOpener;
+}) {
   const figure = useRef<HTMLElement>(null);
   const { phase } = generation;
   // On a phone it is above the form and may be out of sight.
@@ -97,7 +103,7 @@ export function GenerationView({ generation, intake }: { readonly generation: Ge
         {isUnderWay(generation) ? (
           <GenerationProgress generation={generation} />
         ) : (
-          <GenerationButtons generation={generation} intake={intake} />
+          <GenerationButtons generation={generation} opener={opener} />
         )}
       </figcaption>
     </figure>
@@ -122,13 +128,19 @@ function GenerationPicture({ generation }: { readonly generation: Generation }) 
   );
 }
 
-function GenerationButtons({ generation, intake }: { readonly generation: Generation; readonly intake: Intake }) {
+function GenerationButtons({
+  generation,
+  opener,
+}: {
+  readonly generation: Generation;
+  readonly opener: PictureOpener;
+}) {
   const { id, prompt } = generation;
   const done = generation.phase === "done";
   return (
     <div class="row">
       {done && id !== null && (
-        <button type="button" class="primary-button" disabled={intake.busy} onClick={() => intake.openGeneration(id)}>
+        <button type="button" class="primary-button" disabled={opener.busy} onClick={() => opener.openGeneration(id)}>
           {labels.use}
         </button>
       )}
@@ -136,7 +148,7 @@ function GenerationButtons({ generation, intake }: { readonly generation: Genera
         type="button"
         class="small-button"
         title={done ? labels.anotherHelp : ""}
-        onClick={() => intake.generate(prompt)}
+        onClick={() => opener.generate(prompt)}
       >
         {done ? labels.another : labels.retry}
       </button>

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { addRecentRoom, recentRooms } from "../room/recent-rooms.ts";
 import type { Sample } from "./api.ts";
 import { generation, requested } from "./generation.ts";
-import type { Intake } from "./intake.ts";
+import type { PictureOpener } from "./picture-opener.ts";
 import { Landing } from "./Landing.tsx";
 
 const samples: readonly Sample[] = [
@@ -22,10 +22,10 @@ const samples: readonly Sample[] = [
 
 const enter = vi.fn();
 const calls = { open: vi.fn(), openSample: vi.fn(), openGeneration: vi.fn(), generate: vi.fn() };
-const intake: Intake = { busy: false, dragOver: false, passwordRequest: null, ...calls };
+const opener: PictureOpener = { busy: false, dragOver: false, passwordRequest: null, ...calls };
 
-function show(changes: Partial<Intake> = {}): void {
-  render(<Landing intake={{ ...intake, ...changes }} enter={enter} />);
+function show(changes: Partial<PictureOpener> = {}): void {
+  render(<Landing opener={{ ...opener, ...changes }} enter={enter} />);
 }
 
 beforeEach(() => {

@@ -10,14 +10,14 @@ import { fetchSamples } from "./api.ts";
 import type { Sample } from "./api.ts";
 import { GenerateForm, GenerationView } from "./Generation.tsx";
 import { generation } from "./generation.ts";
-import type { Intake } from "./intake.ts";
+import type { PictureOpener } from "./picture-opener.ts";
 import { Gallery, Showcase } from "./Samples.tsx";
 import { texts } from "./texts.ts";
 
 const labels = texts.landing;
 
 /** `enter` goes to a room. */
-export function Landing({ intake, enter }: { readonly intake: Intake; readonly enter: (key: RoomKey) => void }) {
+export function Landing({ opener, enter }: { readonly opener: PictureOpener; readonly enter: (key: RoomKey) => void }) {
   const samples = useSamples();
   useEffect(() => {
     window.document.title = ui.product;
@@ -39,42 +39,42 @@ export function Landing({ intake, enter }: { readonly intake: Intake; readonly e
             <p>{labels.claim}</p>
           </div>
           {generation.value === null ? (
-            <Showcase samples={samples} intake={intake} />
+            <Showcase samples={samples} opener={opener} />
           ) : (
-            <GenerationView generation={generation.value} intake={intake} />
+            <GenerationView generation={generation.value} opener={opener} />
           )}
           <div class="start-options">
-            <DropZone intake={intake} />
-            <GenerateForm intake={intake} />
+            <DropZone opener={opener} />
+            <GenerateForm opener={opener} />
           </div>
         </section>
         {recentRooms.value.length > 0 && <RecentRooms enter={enter} />}
-        {samples.length > 0 && <Gallery samples={samples} intake={intake} />}
+        {samples.length > 0 && <Gallery samples={samples} opener={opener} />}
       </main>
     </div>
   );
 }
 
-function DropZone({ intake }: { readonly intake: Intake }) {
+function DropZone({ opener }: { readonly opener: PictureOpener }) {
   return (
-    <label class={`drop-zone ${intake.dragOver ? "is-over" : ""} ${intake.busy ? "is-busy" : ""}`}>
+    <label class={`drop-zone ${opener.dragOver ? "is-over" : ""} ${opener.busy ? "is-busy" : ""}`}>
       <input
         type="file"
         class="visually-hidden"
         accept="image/png,image/jpeg,image/webp"
         data-testid="picture-file"
-        disabled={intake.busy}
+        disabled={opener.busy}
         aria-label={labels.choose}
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];
           event.currentTarget.value = "";
-          if (file) intake.open(file);
+          if (file) opener.open(file);
         }}
       />
       <span class="drop-art">
         <PictureIcon />
       </span>
-      {intake.busy ? (
+      {opener.busy ? (
         <strong role="status">{labels.opening}</strong>
       ) : (
         <>

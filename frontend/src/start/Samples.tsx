@@ -4,7 +4,7 @@ import type { Size } from "../room/geometry.ts";
 import { pointColour } from "../ui/colours.ts";
 import { PauseIcon, PlayIcon } from "../ui/icons.tsx";
 import type { Sample } from "./api.ts";
-import type { Intake } from "./intake.ts";
+import type { PictureOpener } from "./picture-opener.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.landing;
@@ -20,7 +20,7 @@ const ANIMATIONS: Readonly<Record<string, string>> = Object.fromEntries(
 );
 
 /** A recording of a sample being dragged. It can be paused, and starts paused where motion is not wanted. */
-export function Showcase({ samples, intake }: { readonly samples: readonly Sample[]; readonly intake: Intake }) {
+export function Showcase({ samples, opener }: { readonly samples: readonly Sample[]; readonly opener: PictureOpener }) {
   const [paused, setPaused] = useState(() => matchMedia("(prefers-reduced-motion: reduce)").matches);
   const sample = samples.find(({ name }) => ANIMATIONS[name] !== undefined);
   if (sample === undefined) return <Motif />;
@@ -32,7 +32,7 @@ export function Showcase({ samples, intake }: { readonly samples: readonly Sampl
         <img src={ANIMATIONS[sample.name]} alt={labels.animation(sample.title)} />
       )}
       <figcaption>
-        <button type="button" class="small-button" disabled={intake.busy} onClick={() => intake.openSample(sample)}>
+        <button type="button" class="small-button" disabled={opener.busy} onClick={() => opener.openSample(sample)}>
           {labels.tryThis}
         </button>
         <button
@@ -67,7 +67,7 @@ function Motif() {
   );
 }
 
-export function Gallery({ samples, intake }: { readonly samples: readonly Sample[]; readonly intake: Intake }) {
+export function Gallery({ samples, opener }: { readonly samples: readonly Sample[]; readonly opener: PictureOpener }) {
   const credits = [...new Set(samples.map(({ credit }) => credit).filter(Boolean))].join("; ");
   return (
     <section class="gallery" aria-labelledby="samples">
@@ -78,9 +78,9 @@ export function Gallery({ samples, intake }: { readonly samples: readonly Sample
             <button
               type="button"
               class="sample"
-              disabled={intake.busy}
+              disabled={opener.busy}
               aria-label={labels.openSample(sample.title)}
-              onClick={() => intake.openSample(sample)}
+              onClick={() => opener.openSample(sample)}
             >
               <SamplePicture sample={sample} />
               <span class="sample-title">{sample.title}</span>

@@ -10,7 +10,7 @@ import type { Sample } from "./api.ts";
 import * as generation from "./generation.ts";
 import { texts } from "./texts.ts";
 
-export interface Intake {
+export interface PictureOpener {
   readonly busy: boolean;
   /** A file is being dragged over the page. */
   readonly dragOver: boolean;
@@ -29,7 +29,7 @@ export interface PasswordRequest {
 }
 
 /** `enter` goes to a new room. */
-export function useIntake(enter: (key: RoomKey) => void): Intake {
+export function usePictureOpener(enter: (key: RoomKey) => void): PictureOpener {
   const [busy, setBusy] = useState(false);
   const [passwordRequest, run] = usePassword();
   const create = (room: () => Promise<RoomKey>) =>

@@ -1,6 +1,7 @@
 import { decode, encode } from "@msgpack/msgpack";
 import { describe, expect, it } from "vitest";
-import { ProtocolError, decodeMessage, encodeMessage, makeId } from "./protocol.ts";
+import { ProtocolError, decodeMessage, encodeMessage } from "./codec.ts";
+import { makeId } from "./make-id.ts";
 
 describe("what clients send", () => {
   it("is one MessagePack map named by its type", () => {
