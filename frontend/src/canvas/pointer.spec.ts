@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
+import { blankDocument, oneDrag, runOf } from "../room/fixtures.ts";
 import { toCanvas } from "../room/geometry.ts";
 import type { Document, Operation, XY } from "../room/protocol.ts";
 import { receive } from "../room/room.ts";
@@ -9,16 +10,6 @@ import { zoom, zoomToActualSize, zoomToFit } from "./camera.ts";
 import { moveByKey, placeAtCrosshair, showCrosshairOrPlace } from "./crosshair.ts";
 import { cancel, chooseTool, dropGesture, move, press, release } from "./pointer.ts";
 
-const blank: Document = {
-  picture: { sha256: "0".repeat(64), width: 200, height: 100 },
-  drags: {},
-  mask: [],
-  prompt: "",
-  settings: {},
-  run: null,
-  result: null,
-  moment: null,
-};
 const view = { scale: 2, x: 10, y: 20 };
 const at = (x: number, y: number): XY => toCanvas(view, [x, y]);
 
@@ -42,17 +33,13 @@ function pull(from: XY, to: XY): void {
   release();
 }
 
-const oneDrag: Document = { ...blank, drags: { d1: { handle: [50, 50], target: [90, 50], tracked: null } } };
-const going: Document = {
-  ...oneDrag,
-  run: { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null },
-};
+const going: Document = { ...oneDrag, run: runOf() };
 
 beforeEach(() => {
   vi.useRealTimers();
   cancel();
   store.resetStore();
-  open(blank);
+  open(blankDocument);
 });
 
 describe("putting points", () => {

@@ -1,20 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { bitmap, oneDrag, runOf } from "./fixtures.ts";
 import type { Document, XY } from "./protocol.ts";
 import { receive } from "./room.ts";
 import * as store from "./store.ts";
 
-const bitmap = { width: 200, height: 100, close: () => undefined } as unknown as ImageBitmap;
-const blank: Document = {
-  picture: { sha256: "0".repeat(64), width: 200, height: 100 },
-  drags: { a: { handle: [50, 50], target: [90, 50], tracked: null } },
-  mask: [],
-  prompt: "",
-  settings: {},
-  run: null,
-  result: null,
-  moment: null,
-};
-const run = { id: "r1", by: "u", iterations: 0, outcome: null, interrupted: false, message: null } as const;
+const run = runOf();
 const drags = () => store.quickPreview.value?.drags.map(({ handle, target }) => [handle, target]);
 const drag = (from: XY, to: XY) => [from, to];
 
@@ -26,7 +16,7 @@ function open(document: Document): void {
 beforeEach(() => {
   store.resetStore();
   store.original.value = bitmap;
-  open(blank);
+  open(oneDrag);
 });
 afterEach(store.resetStore);
 
@@ -37,7 +27,7 @@ describe("before a run", () => {
   });
 
   it("follows a target that is being moved or created", () => {
-    store.gesture.value = { kind: "move", id: "a", end: "target", at: [70, 60] };
+    store.gesture.value = { kind: "move", id: "d1", end: "target", at: [70, 60] };
     expect(drags()).toEqual([drag([50, 50], [70, 60])]);
     store.gesture.value = { kind: "create", handle: [10, 10], target: [20, 10] };
     expect(drags()).toEqual([drag([50, 50], [90, 50]), drag([10, 10], [20, 10])]);
@@ -54,7 +44,7 @@ describe("before a run", () => {
         () => (store.gesture.value = null),
       ],
       [
-        () => (store.gesture.value = { kind: "move", id: "a", end: "handle", at: [3, 3] }),
+        () => (store.gesture.value = { kind: "move", id: "d1", end: "handle", at: [3, 3] }),
         () => (store.gesture.value = null),
       ],
     ] as const) {
@@ -66,9 +56,9 @@ describe("before a run", () => {
   });
 
   it("needs a drag and a picture", () => {
-    open({ ...blank, drags: {} });
+    open({ ...oneDrag, drags: {} });
     expect(store.quickPreview.value).toBeNull();
-    open(blank);
+    open(oneDrag);
     store.original.value = null;
     expect(store.quickPreview.value).toBeNull();
   });
@@ -76,25 +66,25 @@ describe("before a run", () => {
 
 describe("during a run", () => {
   it("stays until the run's first preview, whatever the points do", () => {
-    open({ ...blank, run });
+    open({ ...oneDrag, run });
     expect(drags()).toEqual([drag([50, 50], [90, 50])]);
-    open({ ...blank, run, drags: { a: { handle: [50, 50], target: [90, 50], tracked: [55, 50] } } });
+    open({ ...oneDrag, run, drags: { d1: { handle: [50, 50], target: [90, 50], tracked: [55, 50] } } });
     expect(drags()).toEqual([drag([50, 50], [90, 50])]);
     store.preview.value = { frame: { run: "r1" } as never, bitmap };
     expect(store.quickPreview.value).toBeNull();
   });
 
   it("does not follow a target: the run does", () => {
-    open({ ...blank, run });
-    store.gesture.value = { kind: "move", id: "a", end: "target", at: [70, 60] };
+    open({ ...oneDrag, run });
+    store.gesture.value = { kind: "move", id: "d1", end: "target", at: [70, 60] };
     expect(store.quickPreview.value).toBeNull();
   });
 });
 
 describe("after a run", () => {
   const done: Document = {
-    ...blank,
-    drags: { a: { handle: [50, 50], target: [90, 50], tracked: [88, 50] } },
+    ...oneDrag,
+    drags: { d1: { handle: [50, 50], target: [90, 50], tracked: [88, 50] } },
     run: { ...run, outcome: "arrived" },
     result: { sha256: "1".repeat(64), run: "r1" },
   };
@@ -113,10 +103,10 @@ describe("after a run", () => {
     expect(store.quickPreview.value?.of).toBe("result");
     expect(drags()).toEqual([drag([88, 50], [88, 50]), drag([20, 20], [30, 20])]);
     open(done);
-    store.gesture.value = { kind: "move", id: "a", end: "target", at: [120, 50] };
+    store.gesture.value = { kind: "move", id: "d1", end: "target", at: [120, 50] };
     expect(drags()).toEqual([drag([88, 50], [120, 50])]);
     store.gesture.value = null;
-    store.unrenderedDrags.value = new Set("a");
+    store.unrenderedDrags.value = new Set(["d1"]);
     expect(drags()).toEqual([drag([88, 50], [90, 50])]);
   });
 });

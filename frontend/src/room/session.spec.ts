@@ -1,25 +1,13 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { blankDocument, runOf } from "./fixtures.ts";
 import { FakeWebSocket, newest, welcome } from "./fake-socket.ts";
 import type { Document } from "./protocol.ts";
 import * as actions from "./actions.ts";
 import { joinRoom, submitPassword } from "./session.ts";
 import * as store from "./store.ts";
 
-const blank: Document = {
-  picture: { sha256: "0".repeat(64), width: 200, height: 100 },
-  drags: {},
-  mask: [],
-  prompt: "",
-  settings: {},
-  run: null,
-  result: null,
-  moment: null,
-};
-const snapshot = (seq: number, document: Document = blank) => ({ type: "snapshot", seq, document });
-const going = {
-  ...blank,
-  run: { id: "r1", by: "u1", iterations: 0, outcome: null, interrupted: false, message: null },
-};
+const snapshot = (seq: number, document: Document = blankDocument) => ({ type: "snapshot", seq, document });
+const going = { ...blankDocument, run: runOf() };
 
 /** The browser's storage. */
 let stored: Map<string, string>;
@@ -65,7 +53,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-function open(document: Document = blank, seq = 3): FakeWebSocket {
+function open(document: Document = blankDocument, seq = 3): FakeWebSocket {
   const socket = newest();
   socket.opens();
   socket.says(welcome);
@@ -115,7 +103,7 @@ it("sends, after a reload, what it had not been able to send, marked as made off
   leave();
   leave = joinRoom({ room: "r", secret: "s3cret" });
   await settle();
-  const second = open(blank, 8);
+  const second = open(blankDocument, 8);
   expect(edits(second)).toMatchObject([{ base: 3, offline: true, op: { type: "add_drag", handle: [10, 10] } }]);
   expect(store.drags.value).toMatchObject([{ target: [40, 10], waiting: true }]);
   const { op_id, op } = edits(second)[0] as { op_id: string; op: object };
