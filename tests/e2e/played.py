@@ -100,7 +100,7 @@ def ask_for(page: Page, words: str) -> None:
     page.get_by_label("Prompt").press("Enter")
 
 
-class PlayedDrawing:
+class PlayedGeneration:
     """The drawing that somebody has just asked for."""
 
     def __init__(self, engine: QuietEngine) -> None:

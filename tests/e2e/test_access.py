@@ -12,7 +12,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.conftest import ROOT
 from tests.e2e.editor import PHONE, TABLET, WIDE, OpenPage, choose, take_picture
-from tests.e2e.played import PlayedDrawing, PlayedRun, ask_for
+from tests.e2e.played import PlayedGeneration, PlayedRun, ask_for
 from tests.quiet import QuietEngine, png
 
 AXE = ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
@@ -52,11 +52,11 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     yield "menu"
     page.keyboard.press("Escape")
     ask_for(page, "a red apple")
-    drawing = PlayedDrawing(engine)
+    drawing = PlayedGeneration(engine)
     drawing.tell("generating", 10, 12.0)
     drawing.show("maroon")
     expect(page.get_by_test_id("generation").get_by_role("img")).to_be_visible()
-    yield "drawing"
+    yield "generating"
     drawing.end(png(256, 256, "red"))
     expect(page.get_by_role("button", name="Edit this picture")).to_be_visible()
     yield "drawn"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from livedrag.server.device.engine import ReleaseSession
 from tests.e2e.editor import A_RUN, PHONE, Editor, OpenPage
-from tests.e2e.played import PlayedDrawing, ask_for
+from tests.e2e.played import PlayedGeneration, ask_for
 from tests.quiet import QuietEngine, png
 
 Quiet = tuple[str, QuietEngine]
@@ -18,11 +18,11 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
     page, engine = open_page(), quiet[1]
     sheet = page.get_by_test_id("generation")
     ask_for(page, "a red apple")
-    first = PlayedDrawing(engine)
+    first = PlayedGeneration(engine)
     expect(page.get_by_label("Prompt")).to_be_focused()
     first.tell("queued", 2, 40.0)
     expect(sheet).to_contain_text("Waiting in the queue 2 pictures ahead · 40 s left")
-    first.tell("drawing", 10, 12.0)
+    first.tell("generating", 10, 12.0)
     expect(sheet).to_contain_text("Generating 12 s left")
     expect(sheet.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "20")
     first.show("maroon")
@@ -34,7 +34,7 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
     # Other words for the next; what is drawn can be seen until it is asked for.
     expect(page.get_by_label("Prompt")).to_be_editable()
     sheet.get_by_role("button", name="Another").click()
-    second = PlayedDrawing(engine)
+    second = PlayedGeneration(engine)
     assert second.id != first.id
     second.end(png(256, 256, "green"))
     sheet.get_by_role("button", name="Edit this picture").click()
@@ -49,7 +49,7 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
 def test_it_is_cancelled_and_failures_are_said(open_page: OpenPage, quiet: Quiet) -> None:
     page, engine = open_page(viewport=PHONE, has_touch=True, is_mobile=True), quiet[1]
     ask_for(page, "a green frog")
-    given_up = PlayedDrawing(engine)
+    given_up = PlayedGeneration(engine)
     given_up.tell("generating", 5, None)
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "10")
     page.get_by_role("button", name="Cancel").tap()
@@ -59,10 +59,10 @@ def test_it_is_cancelled_and_failures_are_said(open_page: OpenPage, quiet: Quiet
     expect(page.get_by_label("Prompt")).to_have_value("a green frog")
 
     page.get_by_label("Prompt").press("Enter")
-    PlayedDrawing(engine).end(None, "The device ran out of memory.")
+    PlayedGeneration(engine).end(None, "The device ran out of memory.")
     expect(page.get_by_test_id("generation").get_by_role("alert")).to_have_text("The device ran out of memory.")
     page.get_by_role("button", name="Try again").tap()
-    PlayedDrawing(engine).end(png(256, 256, "green"))
+    PlayedGeneration(engine).end(png(256, 256, "green"))
     expect(page.get_by_role("button", name="Edit this picture")).to_be_visible()
 
 
