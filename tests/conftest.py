@@ -90,7 +90,7 @@ def small(tiny: Diffusion) -> Diffusion:
 
 @pytest.fixture
 def events() -> Events:
-    """What a worker tells."""
+    """The events of a worker."""
     from tests.server.device.test_worker import Events
 
     return Events()
@@ -106,7 +106,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
-    """A server whose sessions do nothing, and which soon notices who is gone; its address and its engine."""
+    """The address and the engine of a server whose sessions do nothing, and which soon notices a lost connection."""
     from tests.quiet import quiet_server
 
     with quiet_server(tmp_path_factory.mktemp("rooms"), heartbeat=0.2, deadline=1.0) as served:
@@ -115,19 +115,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Quie
 
 @pytest.fixture
 def address(served: tuple[str, QuietEngine]) -> str:
-    """Of that server."""
+    """The address of that server."""
     return served[0]
 
 
 @pytest.fixture
 def engine(served: tuple[str, QuietEngine]) -> QuietEngine:
-    """Of that server."""
+    """The engine of that server."""
     return served[1]
 
 
 @pytest.fixture
 def room(address: str) -> NewRoom:
-    """On that server, with a small picture."""
+    """A room on that server, with a small picture."""
     from livedrag.server.client import create_room
     from tests.quiet import png
 
@@ -136,7 +136,7 @@ def room(address: str) -> NewRoom:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
+    """A free TCP port."""
     return find_free_port()
 
 
@@ -149,7 +149,7 @@ def find_free_port() -> int:
 
 @contextmanager
 def serving(data: Path, *arguments: str) -> Iterator[str]:
-    """Run ``livedrag serve`` with the data directory ``data``; gives its address once it answers."""
+    """Run ``livedrag serve`` with the data directory ``data``; yields its address once it answers."""
     port = find_free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
@@ -178,7 +178,7 @@ def serving(data: Path, *arguments: str) -> Iterator[str]:
 
 
 def wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for ``/healthz`` to answer ok. Raises AssertionError with the server's log where it does not."""
+    """Wait until ``/healthz`` answers ok. Raises AssertionError with the server's log if it does not."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -193,7 +193,7 @@ def wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path)
 
 @pytest.fixture(scope="session")
 def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server with the built-in model and a data directory of its own."""
+    """The address of a real server with the built-in model and its own data directory."""
     with serving(tmp_path_factory.mktemp("server") / "data") as address:
         yield address
 
@@ -210,7 +210,7 @@ def chromium() -> Path:
 
 @pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Browser]:
-    """A headless Chromium, driven by Playwright, whose event loop must be gone before other tests run theirs."""
+    """A headless Chromium, driven by Playwright; its event loop must end before other tests start theirs."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""The benchmark runs to its end on a tiny model and reports all that it should. Speeds are not judged here."""
+"""The benchmark runs on a tiny model and reports everything it should. Speed is not judged here."""
 
 from __future__ import annotations
 

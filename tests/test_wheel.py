@@ -1,4 +1,4 @@
-"""The wheel holds everything that a person who types `pip install` needs."""
+"""The wheel contains everything that `pip install` has to provide."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    # Not isolated: the virtual environment has hatchling, and a test should not fetch anything.
+    # Not isolated: the virtual environment has hatchling, and a test should not download anything.
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
     subprocess.run([*command, str(ROOT)], check=True)
     (built,) = folder.glob("livedrag-*.whl")
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment with the wheel in it, and beside it the dependencies that this one has."""
+    """The Python of a fresh environment with the wheel and this environment's dependencies."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
     executable = folder / "bin" / "python"
@@ -66,7 +66,7 @@ def test_it_contains_nothing_else(wheel: Path) -> None:
 
 def test_it_gives_the_command(python: Path, tmp_path: Path) -> None:
     command = [str(python.parent / "livedrag"), "--version"]
-    # Elsewhere than in the repository, and without its environment: only what is installed counts.
+    # Outside the repository and without its environment: only what is installed counts.
     environment = {"PATH": os.defpath, "HOME": str(tmp_path)}
     answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert version("livedrag") in answer.stdout
