@@ -1,4 +1,4 @@
-"""Runs and drawings that a test plays through a `QuietEngine`: what people would see, the same each time."""
+"""Runs and generations that a test plays through a `QuietEngine`: what people would see, the same each time."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def ask_for(page: Page, words: str) -> None:
 
 
 class PlayedGeneration:
-    """The drawing that somebody has just asked for."""
+    """The generation that was just requested."""
 
     def __init__(self, engine: QuietEngine) -> None:
         self.engine = engine

@@ -52,14 +52,14 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     yield "menu"
     page.keyboard.press("Escape")
     ask_for(page, "a red apple")
-    drawing = PlayedGeneration(engine)
-    drawing.tell("generating", 10, 12.0)
-    drawing.show("maroon")
+    generation = PlayedGeneration(engine)
+    generation.tell("generating", 10, 12.0)
+    generation.show("maroon")
     expect(page.get_by_test_id("generation").get_by_role("img")).to_be_visible()
     yield "generating"
-    drawing.end(png(256, 256, "red"))
+    generation.end(png(256, 256, "red"))
     expect(page.get_by_role("button", name="Edit this picture")).to_be_visible()
-    yield "drawn"
+    yield "generated"
     editor = choose(page, upload)
     yield "empty"
     page.keyboard.press("?")

@@ -127,7 +127,7 @@ def test_by_keys_alone(open_page: OpenPage, quiet: Quiet) -> None:
     reach("Browse iterations")
     keys.press("Home")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
-    reach("Back to current")
+    reach("Back to the current step")
     keys.press("Enter")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     keys.press("Shift+?")

@@ -1,4 +1,4 @@
-"""A new picture from words: asked for, seen to appear, given up, drawn anew, and dragged."""
+"""A picture generated from a prompt: requested, previewed, cancelled, generated again, and dragged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.quiet import QuietEngine, png
 Quiet = tuple[str, QuietEngine]
 
 
-def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: Quiet) -> None:
+def test_a_picture_appears_is_generated_again_and_opened(open_page: OpenPage, quiet: Quiet) -> None:
     page, engine = open_page(), quiet[1]
     sheet = page.get_by_test_id("generation")
     ask_for(page, "a red apple")
@@ -31,7 +31,7 @@ def test_a_picture_appears_is_drawn_anew_and_opened(open_page: OpenPage, quiet: 
     expect(sheet.get_by_role("status")).to_have_text("Done")
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 256)
 
-    # Other words for the next; what is drawn can be seen until it is asked for.
+    # The prompt can be edited for the next one; the picture stays until that is requested.
     expect(page.get_by_label("Prompt")).to_be_editable()
     sheet.get_by_role("button", name="Another").click()
     second = PlayedGeneration(engine)

@@ -66,14 +66,14 @@ it("returns to the scrubbed step for everyone, or back to the current one", asyn
   scrubTo(0);
   fireEvent.click(await screen.findByRole("button", { name: "Return to this step" }));
   expect(pendingRequests()).toMatchObject([{ type: "seek", moment: 1 }]);
-  fireEvent.click(screen.getByRole("button", { name: "Back to current" }));
+  fireEvent.click(screen.getByRole("button", { name: "Back to the current step" }));
   expect(store.scrubbed.value).toBeNull();
 });
 
 it("lets viewers look, but not return", async () => {
   show(tree.slice(0, 3), 3, "viewer");
   scrubTo(0);
-  expect(await screen.findByRole("button", { name: "Back to current" })).toBeTruthy();
+  expect(await screen.findByRole("button", { name: "Back to the current step" })).toBeTruthy();
   expect(screen.queryByRole("button", { name: "Return to this step" })).toBeNull();
 });
 

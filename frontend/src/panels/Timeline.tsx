@@ -97,6 +97,8 @@ function Caption(props: { readonly moment: Moment; readonly elsewhere: boolean; 
         <button
           type="button"
           class="small-button"
+          aria-label={labels.backHelp}
+          title={labels.backHelp}
           onClick={() => {
             stop();
             store.scrubbed.value = null;

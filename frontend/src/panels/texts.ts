@@ -200,7 +200,8 @@ export const texts = {
     moment: (iteration: number) => (iteration === 0 ? "Start" : `Iteration ${iteration}`),
     browse: "Browse iterations",
     seek: "Return to this step",
-    back: "Back to current",
+    back: "Back",
+    backHelp: "Back to the current step",
     branches: "Branches",
     branchEnd: (iteration: number) => (iteration === 0 ? "start" : `to ${iteration}`),
     branch: (number: number, from: number, to: number) =>
