@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
+
 from livedrag.server.errors import Busy
 
 T = TypeVar("T")
@@ -23,18 +25,29 @@ class Decoders:
         patience: seconds that work may wait for its turn.
     """
 
-    def __init__(self, count: int = 2, patience: float = 60.0) -> None:
+    def __init__(self, count: int = 2, patience: float = 30.0) -> None:
         self._patience = patience
         self._free = asyncio.Semaphore(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``work`` once it is its turn. Raises `Busy` if that takes too long."""
+    async def run(self, request: Request, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``work`` for a request once it is its turn.
+
+        Raises:
+            Busy: that takes too long.
+            ClientDisconnect: the client has gone meanwhile.
+        """
         try:
             async with asyncio.timeout(self._patience):
                 await self._free.acquire()
         except TimeoutError:
             raise Busy("too many pictures are being uploaded", 10) from None
+        try:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        except BaseException:
+            self._free.release()
+            raise
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
         running.add_done_callback(lambda _: self._free.release())

@@ -70,7 +70,7 @@ async def load_mask(request: Request) -> Response:
         raise
     picture = live.draft.document.picture
     with file:
-        sha256 = await context.decoders.run(_store_mask, context, file, (picture.width, picture.height))
+        sha256 = await context.decoders.run(request, _store_mask, context, file, (picture.width, picture.height))
     live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
     record = await live.requests.load_mask(by, op_id, Raster(id=op_id, sha256=sha256))
     if not isinstance(record, Edited) or not isinstance(record.op, Raster):

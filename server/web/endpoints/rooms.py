@@ -108,7 +108,7 @@ async def _uploaded_document(request: Request) -> Document:
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
     try:
         async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
-            return await context.decoders.run(_document, context, form)
+            return await context.decoders.run(request, _document, context, form)
     except (ServiceError, HTTPException):
         await body.drain()
         raise
