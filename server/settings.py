@@ -110,6 +110,8 @@ class Settings:
     max_pixels: int = number(MAX_PIXELS, 1)
     max_drags: int = number(64, 1)  # of a room
     max_prompt: int = number(1000, 1, MAX_PROMPT_LENGTH)  # characters
+    max_connections: int = number(4000, 1)  # bounded by the process's file descriptors, too
+    max_connections_per_address: int = number(1000, 1)
     max_message_bytes: int = number(64 * 1024, MIN_MESSAGE_BYTES)  # of one WebSocket message from a client
     max_unsent_bytes: int = number(8 * MIB, 4 * MIB)  # that may wait for one client; then its connection is closed
     room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never

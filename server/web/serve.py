@@ -1,4 +1,4 @@
-"""Serving: the listening socket, uvicorn's configuration and an orderly end."""
+"""Serving: listening sockets, uvicorn, and an orderly end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from livedrag.server.device.engine import Engine
 from livedrag.server.errors import LivedragError
@@ -16,7 +15,7 @@ from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Settings
 from livedrag.server.storage.store import Store
 from livedrag.server.web.app import create_app
-from livedrag.server.web.websocket_protocol import WebSocketProtocol
+from livedrag.server.web.connections import Config
 
 UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """Errors for an address of a family that this machine does not have."""
@@ -43,7 +42,7 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
         async with RoomRegistry(settings, store, engine) as registry:
             host, port = listeners[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            server = Server(configuration(create_app(registry), settings), registry)
+            server = Server(Config(create_app(registry), settings), registry)
             started(f"http://{shown}:{port}", server)
             await server.serve(sockets=listeners)
 
@@ -71,25 +70,6 @@ def listen(host: str, port: int) -> list[socket.socket]:
             listener.close()
         text = f"cannot listen at {host}, port {port}: {error.strerror or error}. Choose others with --host and --port"
         raise ListenError(text) from error
-
-
-def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """uvicorn's configuration: no compression of frames, which are compressed pictures, and pings by the server."""
-    return uvicorn.Config(
-        app,
-        ws=WebSocketProtocol,
-        ws_per_message_deflate=False,
-        ws_max_size=16 * settings.max_message_bytes,  # beyond our own limit, whose error says more
-        ws_ping_interval=settings.heartbeat,
-        ws_ping_timeout=settings.deadline - settings.heartbeat,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        lifespan="off",
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
 
 
 class Server(uvicorn.Server):

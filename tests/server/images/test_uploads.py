@@ -105,10 +105,11 @@ def with_sums(data: bytes) -> bytes:
 
 def attempt(data: bytes) -> None:
     """Upload a file as a picture and as a mask; anything but a refusal by name is a failure."""
-    for encode in (
+    attempts: tuple[Callable[[], bytes], ...] = (
         lambda: encode_picture(io.BytesIO(data), "x", 10**6)[0],
         lambda: encode_mask(io.BytesIO(data), "x", SIZE, 10**6),
-    ):
+    )
+    for encode in attempts:
         try:
             png = encode()
         except ServiceError as error:
