@@ -98,15 +98,25 @@ class Buckets:
         """Spend one token. Returns 0.0 if there was one, else the seconds until there will be, and spends none."""
         if self.rate.unlimited:
             return 0.0
+        seconds = self.wait(key, now)
+        if not seconds:
+            self.spend(key, 1, now)
+        return seconds
+
+    def wait(self, key: str, now: float) -> float:
+        """Seconds until there is a token, 0.0 if there is one."""
+        bucket = self._buckets.get(key)
+        if self.rate.unlimited or bucket is None:
+            return 0.0
+        return max(0.0, 1.0 - self._tokens(bucket, now)) / self.rate.per_second
+
+    def spend(self, key: str, tokens: float, now: float) -> None:
+        """Spend tokens, even if there are fewer: it then takes longer until there is one."""
         bucket = self._buckets.get(key)
         if bucket is None:
             self._forget_full(now)
             bucket = self._buckets[key] = Bucket(self.rate.burst, now)
-        bucket.tokens, bucket.at = self._tokens(bucket, now), now
-        if bucket.tokens < 1.0:
-            return (1.0 - bucket.tokens) / self.rate.per_second
-        bucket.tokens -= 1.0
-        return 0.0
+        bucket.tokens, bucket.at = self._tokens(bucket, now) - tokens, now
 
     def _tokens(self, bucket: Bucket, now: float) -> float:
         return min(self.rate.burst, bucket.tokens + max(0.0, now - bucket.at) * self.rate.per_second)

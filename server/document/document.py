@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from livedrag.server.document.checks import Refused, check_operation, check_restore
 from livedrag.server.document.fold import fold
 from livedrag.server.document.history import Change, History, Property, shortest
-from livedrag.server.document.memory import MAX_HELD_POINTS, MAX_KNOWN, TARGET_POINTS, horizon, strokes_of
+from livedrag.server.document.memory import MAX_HELD_POINTS, MAX_KNOWN, POINT_BYTES, TARGET_POINTS, horizon, strokes_of
 from livedrag.server.document.protocol import (
     XY,
     AddDrag,
@@ -94,6 +94,11 @@ class RoomDocument:
         """Whether a run is under way."""
         run = self.document.run
         return run is not None and run.outcome is None and not run.interrupted
+
+    @property
+    def held_bytes(self) -> int:
+        """Roughly the memory of the strokes that the document and its past hold."""
+        return self._held_points * POINT_BYTES
 
     def runs(self, run: str) -> bool:
         """Whether this run is under way."""

@@ -9,7 +9,9 @@ from livedrag.server.document.protocol import AddStroke, DocRecord, Edited, Mask
 MAX_KNOWN = 2000
 """Accepted operations of a room that are recognised when they are sent again."""
 MAX_HELD_POINTS = 300_000
-"""Points of all strokes that a room holds, three times those that a mask may have; a point takes some 112 bytes."""
+"""Points of all strokes that a room holds, three times those that a mask may have."""
+POINT_BYTES = 112
+"""Memory of a point."""
 TARGET_POINTS = 250_000
 """Points that are left after the oldest part of the past was forgotten, so that this is rare."""
 

@@ -26,13 +26,15 @@ from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.room import LiveRoom, RoomEvent
 from livedrag.server.rooms.services import Services
 from livedrag.server.rooms.session import RoomSession
-from livedrag.server.settings import Settings
+from livedrag.server.settings import MIB, Settings
 from livedrag.server.storage import Store, StoreError
 
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 60.0
 """How long a room stays open that no one joins, and the session of a closed room on its device."""
+MAX_UNUSED_BYTES = 64 * MIB
+"""Memory of the strokes of all open rooms that no one has joined."""
 GOODBYE_SECONDS = 1.0
 """How long connections have to close when the server stops."""
 HOUSEKEEPING_SECONDS = 3600.0
@@ -111,6 +113,7 @@ class RoomRegistry:
                 if room_id not in self.rooms:
                     self.rooms[room_id] = await self._load(room_id)
                     self._start_timer(room_id, self._close_if_unused)
+                    self._close_old_unused(room_id)
         return self.rooms[room_id]
 
     async def _load(self, room_id: str) -> LiveRoom:
@@ -160,6 +163,15 @@ class RoomRegistry:
         if room is not None and not room.in_use:
             self._close(room)
             self._start_timer(room_id, self._release)
+
+    def _close_old_unused(self, but: str) -> None:
+        """Close the rooms that no one has joined, the oldest first, if together they take too much memory."""
+        unused = [room for room in self.rooms.values() if not room.in_use]
+        total = sum(room.draft.held_bytes for room in unused)
+        for room in unused:
+            if total > MAX_UNUSED_BYTES and room.id != but:
+                total -= room.draft.held_bytes
+                self._close_if_unused(room.id)
 
     def _release(self, room_id: str) -> None:
         """No one has come back: the session may leave the device."""

@@ -24,6 +24,7 @@ from livedrag.server.document.protocol import (
     tag_of,
 )
 from livedrag.server.rooms.session import RoomSession
+from livedrag.server.rooms.stroke_budget import StrokeBudget
 from livedrag.server.storage import StoreError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RequestHandler:
     def __init__(self, room: LiveRoom) -> None:
         self._room = room
         self._services = room.services
+        self._strokes = StrokeBudget(room.services.clock)
 
     def handle(self, session: RoomSession, request: Request) -> None:
         """Check whether the person may do this now, then do it."""
@@ -43,6 +45,7 @@ class RequestHandler:
             self._services.rate_limits.check_person(session.person, tag_of(request))
             if session.role == "viewer":
                 raise Refused("forbidden", "your link is view only: ask for one to edit")
+            self._strokes.check(request)
         except RateLimited as error:
             self._services.metrics.rejects.labels(error.setting).inc()
             session.outbox.put(Rejected(op_id=request.op_id, reason="slow_down", message=str(error)))
@@ -80,6 +83,7 @@ class RequestHandler:
         except Refused as refusal:
             self.reject(session, op_id, refusal)
         else:
+            self._strokes.spend(record)
             self._room.commit(record, session)
 
     def reject(self, session: RoomSession, op_id: str, refusal: Refused) -> None:

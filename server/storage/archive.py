@@ -54,7 +54,9 @@ def _write(room: str, saved: SavedRoom, path: Callable[[str], Path], file: IO[by
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(ROOM, msgspec.json.format(msgspec.json.encode(_manifest(room, saved))))
         archive.writestr(BASE, msgspec.json.encode(saved.base))
-        archive.writestr(RECORDS, b"".join(msgspec.json.encode(record) + b"\n" for record in log))
+        with archive.open(RECORDS, "w", force_zip64=True) as lines:
+            for record in log:
+                lines.write(msgspec.json.encode(record) + b"\n")
         for sha256 in sorted(needed_files(saved)):
             _write_file(archive, sha256, path(sha256))
 

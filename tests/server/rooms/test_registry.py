@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
 from livedrag.server.access.password import Caller
 from livedrag.server.device.engine import ReleaseSession, RunFinished, Start, WorkerRestarted, WorkerRestarting
-from livedrag.server.document.protocol import VERSION, Close, Edit, EngineReport, Hello, MoveDrag, StartRun
+from livedrag.server.document.memory import POINT_BYTES
+from livedrag.server.document.protocol import (
+    VERSION,
+    AddStroke,
+    Close,
+    Edit,
+    EngineReport,
+    Hello,
+    MoveDrag,
+    StartRun,
+    Stroke,
+)
 from livedrag.server.errors import UnknownRoom
+from livedrag.server.rooms.admission import MAX_MEMBERS
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.registry import DAY, HOUSEKEEPING_SECONDS, LINGER_SECONDS
+from livedrag.server.rooms.room import LiveRoom
 from tests.open_room import disk_full, new_room, open_registry, open_room, received, send, settle
 
 
@@ -75,6 +90,62 @@ def test_a_room_that_no_one_joins_closes_after_a_while(tmp_path: Path) -> None:
             await opened.advance(LINGER_SECONDS)
             assert room.closed
             assert not opened.registry.rooms
+
+    asyncio.run(scenario())
+
+
+def test_a_room_that_is_joined_and_left_again_and_again_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            await opened.leave_all()
+            rooms: weakref.WeakSet[LiveRoom] = weakref.WeakSet()
+            for number in range(600):
+                session = await opened.join(name=f"Guest {number}")
+                rooms.add(session.room)
+                session.room.leave(session)
+                opened.sessions.clear()
+                del session
+            await opened.settle()
+            gc.collect()
+            assert len(rooms) <= 1
+            assert len(opened.registry.tasks.running()) <= 2
+            assert not opened.registry.rooms
+
+    asyncio.run(scenario())
+
+
+def test_one_open_room_that_many_join_and_leave_stays_small(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            room = await opened.room()
+            for number in range(600):
+                session = await opened.join(name=f"Guest {number}")
+                room.leave(session)
+            assert len(room.members.members) <= MAX_MEMBERS + 1
+            assert len(room._histories) <= 2
+            assert len(room.sessions) == 1
+            assert len(opened.registry.tasks.running()) <= 3
+
+    asyncio.run(scenario())
+
+
+def test_unused_rooms_close_early_if_they_take_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stroke = Stroke(id="s", mode="paint", radius=4.0, points=[(5.0, 5.0)] * 1000)
+    monkeypatch.setattr("livedrag.server.rooms.registry.MAX_UNUSED_BYTES", 3 * 1000 * POINT_BYTES)
+
+    async def scenario() -> None:
+        async with open_registry(tmp_path) as (registry, _, clock):
+            ids = []
+            for _ in range(5):
+                room_id, hello = await new_room(registry)
+                session = await registry.join(room_id, hello, Outbox(), Caller())
+                send(session, Edit(op_id="o1", base=0, op=AddStroke(stroke=stroke)))
+                await settle(registry, clock)
+                session.room.leave(session)
+                ids.append(room_id)
+            for room_id in ids:
+                await registry.open(room_id)
+            assert list(registry.rooms) == ids[2:]
 
     asyncio.run(scenario())
 

@@ -13,6 +13,7 @@ import livedrag.server.storage.writer
 from livedrag.server.device.engine import Start, Stop, UpdateRun
 from livedrag.server.document.protocol import (
     AddStroke,
+    ClearMask,
     Document,
     Edit,
     Edited,
@@ -24,6 +25,7 @@ from livedrag.server.document.protocol import (
     Started,
     StartRun,
     Stroke,
+    Undo,
 )
 from livedrag.server.rooms import mask_cache
 from livedrag.server.rooms.mask_cache import MaskCache, RasterisedMask, rasterise_mask
@@ -121,6 +123,35 @@ def test_a_saved_run_continues_though_the_edit_after_it_was_refused(
             await opened.settle()
             update = opened.engine.submitted(UpdateRun)[-1]
             assert update.desired.drags["d1"].target == (40.0, 40.0), "the engine still gets edits"
+
+    asyncio.run(scenario())
+
+
+def test_strokes_have_a_budget_that_refuses_only_strokes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await opened.join()
+            for number in range(50):
+                stroke = Stroke(id=f"s{number}", mode="paint", radius=4.0, points=[(5.0, 5.0)] * 2000)
+                send(session, Edit(op_id=f"s{number}", base=1, op=AddStroke(stroke=stroke)))
+            await opened.settle()
+            refused: list[Rejected] = []
+            for number in range(12):
+                send(session, Edit(op_id=f"clear{number}", base=1, op=ClearMask()))
+                send(session, Undo(op_id=f"undo{number}"))
+                await opened.settle()
+                refused += [message for message in received(session) if isinstance(message, Rejected)]
+            send(session, Edit(op_id="prompt", base=1, op=SetPrompt(prompt="a bear")))
+            await opened.settle()
+            assert not [message for message in received(session) if isinstance(message, Rejected)]
+            assert {message.reason for message in refused} == {"slow_down"}
+            assert refused[0].message.startswith("too many strokes in this room: try again in ")
+            assert [message.op_id for message in refused] == [f"undo{number}" for number in range(9, 12)]
+            assert session.room.document.prompt == "a bear"
+            await opened.advance(60)
+            send(session, Undo(op_id="later"))
+            await opened.settle()
+            assert not [message for message in received(session) if isinstance(message, Rejected)]
 
     asyncio.run(scenario())
 
