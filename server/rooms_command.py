@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from livedrag.server.document.protocol import RoomLimits
 from livedrag.server.errors import LivedragError
 from livedrag.server.settings import Settings
 from livedrag.server.storage import RoomSummary, Store
@@ -102,7 +103,7 @@ def _export(store: Store, chosen: argparse.Namespace, settings: Settings) -> Non
 def _import(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
     try:
         with chosen.file.open("rb") as file:
-            room, secret = import_room(store, file, max_pixels=settings.max_pixels, as_new=chosen.as_new)
+            room, secret = import_room(store, file, RoomLimits.of(settings), as_new=chosen.as_new)
     except OSError as error:
         raise CommandError(f"cannot read {str(chosen.file)!r}: {error.strerror or error}") from error
     except ArchiveError as error:

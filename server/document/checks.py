@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from livedrag.limits import MAX_ASPECT, MIN_SIDE
 from livedrag.server.document.protocol import (
     MAX_SEED,
     XY,
@@ -24,6 +27,7 @@ from livedrag.server.document.protocol import (
     RemoveStroke,
     Restore,
     RoomLimits,
+    Run,
     SetPrompt,
     SetSettings,
     Setting,
@@ -35,6 +39,9 @@ MAX_MASK_POINTS = 100_000
 """Points of all strokes of a mask together."""
 MAX_LAYERS = 2000
 """Layers of a mask."""
+MAX_RUN_MESSAGE = 10_000
+"""Characters of what a run that failed says."""
+ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MIN_DISTANCE = 1.0
 """Between a handle and its target, in pixels."""
 DEFAULT_RANGE = (0, MAX_SEED)
@@ -96,7 +103,39 @@ def check_restore(document: Document, restore: Restore, model: ModelInfo, limits
     restored = {id for id, ends in restore.drags.items() if ends is not None}
     if restored - document.drags.keys():
         check_drag_count(len(document.drags.keys() | restored), limits)
-    _check_mask_points(_points_in(restore.mask or ()))
+    if restore.mask is not None:
+        _check_mask(restore.mask)
+
+
+def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> None:
+    """Raise `Refused` unless a room could have this document: for what does not come from a room of this server."""
+    check_picture_size(document.picture, limits)
+    check_drag_count(len(document.drags), limits)
+    for id, drag in document.drags.items():
+        _check_id("drag", id)
+        check_point(document.picture, "handle", drag.handle)
+        check_point(document.picture, "target", drag.target)
+    _check_mask(document.mask)
+    check_prompt(document.prompt, limits)
+    for name, value in document.settings.items():
+        check_setting(model, name, value)
+    if document.run is not None:
+        _check_run(document.run)
+    if document.result is not None:
+        _check_id("run of a result", document.result.run)
+    _check_not_negative("moment", document.moment or 0)
+
+
+def check_picture_size(picture: Picture, limits: RoomLimits) -> None:
+    """Raise `Refused` for a picture that cannot be edited."""
+    short, long = sorted((picture.width, picture.height))
+    size = f"the picture has {picture.width} x {picture.height} pixels"
+    if short < MIN_SIDE:
+        raise Refused("invalid", f"{size}: each side must have at least {MIN_SIDE}")
+    if long > MAX_ASPECT * short:
+        raise Refused("invalid", f"{size}, too long and narrow to edit: at most {MAX_ASPECT} to 1")
+    if short * long > limits.pixels:
+        raise Refused("invalid", f"{size}: this server accepts up to {limits.pixels / 1e6:g} megapixels")
 
 
 def check_drag_count(drags: int, limits: RoomLimits) -> None:
@@ -180,6 +219,33 @@ def _check_apart(handle: XY, target: XY) -> None:
             f"the handle ({handle[0]:g}, {handle[1]:g}) lies on its target ({target[0]:g}, {target[1]:g}): "
             "put the target where the content should go",
         )
+
+
+def _check_mask(mask: Sequence[MaskLayer]) -> None:
+    _check_mask_points(_points_in(mask))
+    if len(mask) > MAX_LAYERS:
+        raise Refused("too_many", f"the mask would have {len(mask)} layers, the limit is {MAX_LAYERS}")
+    ids = Counter(layer.id for layer in mask)
+    if len(ids) < len(mask):
+        raise Refused("invalid", f"the mask would have two layers {ids.most_common(1)[0][0]!r}")
+
+
+def _check_run(run: Run) -> None:
+    _check_id("run", run.id)
+    _check_id("person", run.by)
+    _check_not_negative("iterations", run.iterations)
+    if run.message is not None and len(run.message) > MAX_RUN_MESSAGE:
+        raise Refused("invalid", f"a run's message has {len(run.message)} characters, the limit is {MAX_RUN_MESSAGE}")
+
+
+def _check_id(what: str, id: str) -> None:
+    if ID.fullmatch(id) is None:
+        raise Refused("invalid", f"{id[:100]!r} is not the id of a {what}: use 1 to 64 letters, digits or _.:-")
+
+
+def _check_not_negative(name: str, number: int) -> None:
+    if number < 0:
+        raise Refused("invalid", f"{name} is {number}, but must be 0 or more")
 
 
 def _points_in(mask: Iterable[MaskLayer]) -> int:

@@ -53,13 +53,7 @@ class RoomRegistry:
         self.admission = Admission(store, Credentials(store, settings.password), self.limits, self.open)
         self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
         self.generations = Generations(settings, engine, self.metrics)
-        self.room_limits = RoomLimits(
-            upload_bytes=settings.max_upload_bytes,
-            pixels=settings.max_pixels,
-            drags=settings.max_drags,
-            prompt=settings.max_prompt,
-            message_bytes=settings.max_message_bytes,
-        )
+        self.room_limits = RoomLimits.of(settings)
         self.model: ModelInfo | None = None
         self.encoder: str | None = None
         self.tasks = BackgroundTasks()

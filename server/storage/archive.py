@@ -17,6 +17,7 @@ from typing import IO
 import msgspec
 
 from livedrag.server.document.members import Link, digest
+from livedrag.server.document.protocol import RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.storage.archive_reader import (
     BASE,
@@ -82,11 +83,11 @@ def _write_file(archive: zipfile.ZipFile, sha256: str, path: Path) -> None:
         raise StoreError(f"the picture {sha256} of the room is missing: {error}") from error
 
 
-def import_room(store: Store, file: IO[bytes], *, max_pixels: int, as_new: bool = False) -> tuple[str, str]:
+def import_room(store: Store, file: IO[bytes], limits: RoomLimits, *, as_new: bool = False) -> tuple[str, str]:
     """Add an exported room to the store.
 
     Args:
-        max_pixels: of a picture.
+        limits: of this server.
         as_new: give it a new id and none of its links and members, so that it can exist beside the original.
 
     Returns:
@@ -97,12 +98,12 @@ def import_room(store: Store, file: IO[bytes], *, max_pixels: int, as_new: bool 
         StoreError: it cannot be saved.
     """
     with open_archive(file) as archive:
-        archived = read_room(archive)
+        archived = read_room(archive, limits)
         room = secrets.token_urlsafe(9) if as_new else archived.room
         if store.load(room).result() is not None:
             raise ArchiveError(f"there is a room {room!r} already: delete that one, or import this one with --as-new")
         for sha256 in archived.files:  # one at a time: together they may be larger than the memory
-            store.put_picture(read_picture(archive, sha256, archived.saved, max_pixels))
+            store.put_picture(read_picture(archive, sha256, archived))
     secret = secrets.token_urlsafe(24)
     owner = Link(secrets.token_urlsafe(6), digest(secret), "owner", time.time())
     saved = archived.saved

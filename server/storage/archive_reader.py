@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Annotated, Any, Literal, TypeVar
@@ -17,10 +18,11 @@ import msgspec
 from msgspec import Meta, Struct
 from PIL import Image
 
-from livedrag.server.document.checks import Refused, check_point
+from livedrag.server.document.checks import ID, Refused, check_document
 from livedrag.server.document.fold import fold
+from livedrag.server.document.known_settings import KNOWN_SETTINGS
 from livedrag.server.document.members import Link, Member
-from livedrag.server.document.protocol import DocRecord, Document, Id, Role
+from livedrag.server.document.protocol import DocRecord, Document, Id, Role, RoomLimits
 from livedrag.server.settings import MIB
 from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.storage.pictures import SHA256
@@ -31,6 +33,18 @@ VERSION = 2
 """Version 1 says ``picture.drawn`` for ``picture.generation``, and ``sought`` for ``seeked``."""
 ROOM, BASE, RECORDS = "room.json", "base.json", "records.jsonl"
 FILE = re.compile(r"files/([0-9a-f]{64})\.png")
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+"""What `zipfile` raises for files that are not as they should be."""
 MAX_ENTRIES = 10_000
 MAX_ENTRY_BYTES = 256 * MIB
 MAX_ARCHIVE_BYTES = 4096 * MIB
@@ -80,11 +94,11 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class ArchivedRoom:
-    """A checked room; ``files`` are the SHA-256 of its pictures, which are still in the archive."""
+    """A checked room; ``files`` are its pictures, still in the archive: their modes by SHA-256."""
 
     room: str
     saved: SavedRoom
-    files: tuple[str, ...]
+    files: Mapping[str, str]
 
 
 @contextmanager
@@ -93,11 +107,11 @@ def open_archive(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise ArchiveError(f"not a zip file, or a damaged one: {error}") from error
 
 
-def read_room(archive: zipfile.ZipFile) -> ArchivedRoom:
+def read_room(archive: zipfile.ZipFile, limits: RoomLimits) -> ArchivedRoom:
     """The room in an archive, checked except for its pictures. Raises `ArchiveError`."""
     entries = _entries(archive)
     for name in (ROOM, BASE, RECORDS):
@@ -115,7 +129,7 @@ def read_room(archive: zipfile.ZipFile) -> ArchivedRoom:
     saved = SavedRoom(
         instance=new_instance(),
         created=manifest.created,
-        document=_last_document(base, records, manifest),
+        document=_last_document(base, records, manifest, limits),
         seq=manifest.seq,
         base=base,
         base_seq=manifest.base_seq,
@@ -123,37 +137,33 @@ def read_room(archive: zipfile.ZipFile) -> ArchivedRoom:
         links=_links(manifest),
         members=_members(manifest),
     )
-    files = tuple(match[1] for name in entries if (match := FILE.fullmatch(name)))
-    _check_files(needed_files(saved), set(files))
+    files = needed_files(saved)
+    _check_files(files.keys(), {match[1] for name in entries if (match := FILE.fullmatch(name))})
     return ArchivedRoom(manifest.room, saved, files)
 
 
-def read_picture(archive: zipfile.ZipFile, sha256: str, saved: SavedRoom, max_pixels: int) -> bytes:
+def read_picture(archive: zipfile.ZipFile, sha256: str, archived: ArchivedRoom) -> bytes:
     """A PNG of the room. Raises `ArchiveError` unless it is the one that the room refers to."""
     data = _read(archive, f"files/{sha256}.png")
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ArchiveError(f"the content of {sha256}.png does not match its name: it is damaged or was changed")
-    picture = saved.base.picture
-    if picture.width * picture.height > max_pixels:
-        raise ArchiveError(
-            f"its picture has {picture.width} x {picture.height} pixels: "
-            f"this server accepts up to {max_pixels / 1e6:g} megapixels"
-        )
+    picture = archived.saved.base.picture
     try:
-        _check_png(data, sha256, (picture.width, picture.height))
+        _check_png(data, sha256, (picture.width, picture.height), archived.files[sha256])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ArchiveError(f"{sha256}.png is not a PNG, or a damaged one: {error}") from error
     return data
 
 
-def needed_files(saved: SavedRoom) -> set[str]:
-    """The pictures that a room needs: of results only the latest."""
-    masks = {sha256 for _, document in folded(saved) for kind, sha256 in references(document) if kind == "mask"}
-    base = {sha256 for kind, sha256 in references(saved.base) if kind != "result"}
-    return masks | base | {sha256 for _, sha256 in references(saved.document)}
+def needed_files(saved: SavedRoom) -> Mapping[str, str]:
+    """The pictures that a room needs, of results only the latest; their modes by SHA-256."""
+    documents = [saved.base, *(document for _, document in folded(saved))]
+    earlier = {file for document in documents for file in references(document) if file[0] != "result"}
+    files = earlier | references(saved.document)
+    return {sha256: "L" if kind == "mask" else "RGB" for kind, sha256 in files}
 
 
-def _check_png(data: bytes, sha256: str, size: tuple[int, int]) -> None:
+def _check_png(data: bytes, sha256: str, size: tuple[int, int], mode: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
         image = Image.open(io.BytesIO(data), formats=("PNG",))
@@ -161,8 +171,8 @@ def _check_png(data: bytes, sha256: str, size: tuple[int, int]) -> None:
         found = f"{image.size[0]} x {image.size[1]}"
         raise ArchiveError(f"{sha256}.png has {found} pixels, its room {size[0]} x {size[1]}")
     image.load()
-    if image.mode not in ("RGB", "L"):
-        raise ArchiveError(f"{sha256}.png has mode {image.mode!r}: it must be RGB or L")
+    if image.mode != mode:
+        raise ArchiveError(f"{sha256}.png has mode {image.mode!r}: it must be {mode}")
 
 
 def _entries(archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipInfo]:
@@ -207,10 +217,10 @@ def _decoded(kind: Any, data: bytes, where: str, rename: Callable[[dict[str, Any
         raise ArchiveError(f"{where} cannot be read: {error}") from error
 
 
-def _last_document(base: Document, records: Iterable[DocRecord], manifest: Manifest) -> Document:
+def _last_document(base: Document, records: Iterable[DocRecord], manifest: Manifest, limits: RoomLimits) -> Document:
     """The document after the log; each record must fit the document before it."""
     document, seq = base, manifest.base_seq
-    _check_document(document, BASE)
+    _check_document(document, BASE, limits)
     for record in records:
         seq += 1
         where = f"record {record.seq}"
@@ -220,29 +230,27 @@ def _last_document(base: Document, records: Iterable[DocRecord], manifest: Manif
             document = fold(document, record)
         except (KeyError, ValueError, TypeError) as error:
             raise ArchiveError(f"{where} does not fit the document before it: {error!r}") from error
-        _check_document(document, where)
+        for name in ("by", "undoes", "redoes"):
+            if ID.fullmatch(getattr(record, name, None) or "-") is None:
+                raise ArchiveError(f"{where}: {getattr(record, name)[:100]!r} cannot be the value of {name!r}")
+        _check_document(document, where, limits)
     if seq != manifest.seq:
         raise ArchiveError(f"the log ends at record {seq}, not at {manifest.seq} as {ROOM} says")
     return document
 
 
-def _check_document(document: Document, where: str) -> None:
+def _check_document(document: Document, where: str, limits: RoomLimits) -> None:
     """Raise `ArchiveError` unless a room could have this document."""
-    picture = document.picture
-    if not (picture.width > 0 and picture.height > 0):
-        raise ArchiveError(f"{where}: a picture cannot have {picture.width} x {picture.height} pixels")
     for kind, sha256 in references(document):
         if SHA256.fullmatch(sha256) is None:
             raise ArchiveError(f"{where}: {sha256[:100]!r} is not the SHA-256 of a {kind}")
     try:
-        for drag in document.drags.values():
-            check_point(picture, "handle", drag.handle)
-            check_point(picture, "target", drag.target)
+        check_document(document, KNOWN_SETTINGS, limits)
     except Refused as refusal:
         raise ArchiveError(f"{where}: {refusal}") from refusal
 
 
-def _check_files(needed: set[str], found: set[str]) -> None:
+def _check_files(needed: Set[str], found: Set[str]) -> None:
     if missing := needed - found:
         raise ArchiveError(f"{min(missing)}.png is missing, which the room needs")
     if unneeded := found - needed:

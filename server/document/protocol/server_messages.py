@@ -48,6 +48,17 @@ class RoomLimits(Struct, frozen=True, kw_only=True):
     message_bytes: int = Settings.max_message_bytes
     presence_rate: int = PRESENCE_RATE
 
+    @classmethod
+    def of(cls, settings: Settings) -> RoomLimits:
+        """The limits that a server's settings give."""
+        return cls(
+            upload_bytes=settings.max_upload_bytes,
+            pixels=settings.max_pixels,
+            drags=settings.max_drags,
+            prompt=settings.max_prompt,
+            message_bytes=settings.max_message_bytes,
+        )
+
 
 class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
     """First answer to ``hello``. Clients ping every ``heartbeat`` seconds and give up after ``deadline`` seconds.

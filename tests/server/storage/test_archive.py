@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,6 +26,7 @@ from livedrag.server.document.protocol import (
     MoveDrag,
     Picture,
     Raster,
+    RoomLimits,
     StartRun,
 )
 from livedrag.server.errors import UnknownRoom
@@ -34,7 +38,7 @@ from livedrag.server.storage.store import MIN_RECORDS
 from tests.quiet import MODEL, png
 from tests.server.storage.test_store import OLD, OLD_2, assert_is_as_expected, load, roles, say, settle
 
-PIXELS = 1_000_000
+LIMITS = RoomLimits(pixels=1_000_000)
 LINKS = (Link("l1", digest("owner"), "owner", 1.0, used=2.0), Link("l2", digest("viewer"), "viewer", 3.0))
 ADA = Member("p1", "Ada", "#aa0000", "owner", "l1", 4.0)
 
@@ -77,7 +81,7 @@ def exported(store: Store, room: str = "r") -> io.BytesIO:
 def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> None:
     with Store(tmp_path / "here") as here, Store(tmp_path / "there") as there:
         was = make(here)
-        room, secret = import_room(there, exported(here), max_pixels=PIXELS)
+        room, secret = import_room(there, exported(here), LIMITS)
         assert room == "r"
         saved = load(there)
         assert (saved.document, saved.seq, saved.records) == (was.document, was.seq, was.records)
@@ -101,7 +105,7 @@ def test_a_room_of_a_drawing_goes_with_how_it_was_drawn(tmp_path: Path) -> None:
     with Store(tmp_path / "here") as here, Store(tmp_path / "there") as there:
         picture = Picture(sha256=here.put_picture(png()), width=64, height=48, generation=drawn)
         here.create("r", Document(picture=picture), LINKS)
-        import_room(there, exported(here), max_pixels=PIXELS)
+        import_room(there, exported(here), LIMITS)
         assert load(there).document.picture == picture
 
 
@@ -109,7 +113,7 @@ def test_a_room_with_a_shortened_log_goes_too(tmp_path: Path) -> None:
     with Store(tmp_path / "here") as here, Store(tmp_path / "there") as there:
         was = make(here, edits=2 * MIN_RECORDS + 5)
         assert was.base_seq > 0
-        import_room(there, exported(here), max_pixels=PIXELS)
+        import_room(there, exported(here), LIMITS)
         assert (load(there).document, load(there).base_seq) == (was.document, was.base_seq)
 
 
@@ -117,19 +121,19 @@ def test_a_room_from_schema_1_goes_too(tmp_path: Path) -> None:
     shutil.copytree(OLD, tmp_path / "old")
     with Store(tmp_path / "old") as old, Store(tmp_path / "there") as there:
         for room in ("everything", "long", "reset", "empty"):
-            import_room(there, exported(old, room), max_pixels=PIXELS)
+            import_room(there, exported(old, room), LIMITS)
             assert load(there, room).document == load(old, room).document
 
 
 def test_an_export_of_version_1_is_imported_with_its_generation_and_its_seeks(tmp_path: Path) -> None:
     expected = json.loads((OLD_2 / "expected.json").read_text())["generated"]
     with Store(tmp_path) as store, (OLD_2 / "generated.livedrag.zip").open("rb") as file:
-        room, secret = import_room(store, file, max_pixels=PIXELS)
+        room, secret = import_room(store, file, LIMITS)
         assert room == "generated"
         saved = load(store, room)
         expected["links"] |= {digest(secret): "owner"}
         assert_is_as_expected(saved, expected)
-        again = import_room(store, exported(store, room), max_pixels=PIXELS, as_new=True)[0]
+        again = import_room(store, exported(store, room), LIMITS, as_new=True)[0]
         assert load(store, again).document == saved.document
         assert saved.document.picture.generation is not None
 
@@ -138,8 +142,8 @@ def test_a_room_that_is_there_already_can_be_taken_in_as_a_new_one(tmp_path: Pat
     with Store(tmp_path) as store:
         was = make(store)
         with pytest.raises(ArchiveError, match=r"there is a room 'r' already: .* --as-new"):
-            import_room(store, exported(store), max_pixels=PIXELS)
-        room, secret = import_room(store, exported(store), max_pixels=PIXELS, as_new=True)
+            import_room(store, exported(store), LIMITS)
+        room, secret = import_room(store, exported(store), LIMITS, as_new=True)
         copy = load(store, room)
         assert room != "r"
         assert copy.document == was.document
@@ -176,6 +180,21 @@ def edit_record(number: int, **values: object) -> Change:
     return edit
 
 
+DRAG = {"handle": [1, 1], "target": [9, 9]}
+
+
+def stroke(id: str, points: int) -> dict[str, object]:
+    return {"type": "stroke", "id": id, "mode": "paint", "radius": 3, "points": [[1, 1]] * points}
+
+
+def edit_base(**values: object) -> Change:
+    return edit_json("base.json", lambda base: base.update(values))
+
+
+def edit_picture(**values: object) -> Change:
+    return edit_json("base.json", lambda base: base["picture"].update(values))  # type: ignore[attr-defined]
+
+
 def picture_name(entries: dict[str, bytes]) -> str:
     return f"files/{json.loads(entries['base.json'])['picture']['sha256']}.png"
 
@@ -207,6 +226,7 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
     "half a picture": (replace_picture(png(color="blue")[:60]), "is not a PNG, or a damaged one"),
     "a picture of another size": (replace_picture(png(32, 32)), "has 32 x 32 pixels, its room 64 x 48"),
     "a picture of a strange mode": (replace_picture(png(mode="LA", color="white")), "mode 'LA'"),
+    "a grey picture": (replace_picture(png(mode="L", color="gray")), "mode 'L': it must be RGB"),
     "a huge picture": (
         edit_json("base.json", lambda b: b["picture"].update(width=10**5, height=10**5)),  # type: ignore[attr-defined]
         "100000 x 100000 pixels: this server accepts up to 1 megapixels",
@@ -251,6 +271,39 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
         edit_record(1, op={"type": "add_drag", "id": "x", "handle": [1, 1], "target": [500, 1]}),
         r"record 2: the target \(500, 1\) lies outside",
     ),
+    "a tiny picture": (edit_picture(width=1, height=1), "base.json: the picture has 1 x 1 pixels: each side must have"),
+    "a narrow picture": (edit_picture(width=900, height=20), "900 x 20 pixels, too long and narrow to edit"),
+    "a negative size": (edit_picture(width=-64), "base.json: the picture has -64 x 48 pixels"),
+    "an unknown setting": (edit_base(settings={"rm": 1}), "base.json: unknown setting 'rm': choose one of"),
+    "an ill-typed setting": (edit_base(settings={"max_iterations": "many"}), "max_iterations must be a whole number"),
+    "a setting out of its range": (edit_base(settings={"lora_rank": 10**6}), "lora_rank is 1000000, but must be"),
+    "a nested setting": (edit_base(settings={"max_iterations": {"$": []}}), "base.json cannot be read"),
+    "too many drags": (edit_base(drags=dict.fromkeys(map(str, range(1000)), DRAG)), "1000 drags, the limit is 64"),
+    "a drag with markup for an id": (edit_base(drags={"<img src=x>": DRAG}), "'<img src=x>' is not the id of a drag"),
+    "a drag at infinity": (edit_base(drags={"d": {**DRAG, "handle": [1e400, 1]}}), "base.json cannot be read"),
+    "a long prompt": (edit_base(prompt="x" * 10**6), "the prompt has 1000000 characters, the limit is 1000"),
+    "a long prompt in the log": (
+        edit_record(1, op={"type": "set_prompt", "prompt": "x" * 2000}),
+        "record 2: the prompt has 2000 characters",
+    ),
+    "too many points": (
+        edit_base(mask=[stroke(str(number), 2000) for number in range(51)]),
+        "the strokes of the mask would have 102000 points, the limit is 100000",
+    ),
+    "too many points in a stroke": (edit_base(mask=[stroke("s", 2001)]), "base.json cannot be read"),
+    "too many layers": (
+        edit_base(mask=[{"type": "invert", "id": str(number)} for number in range(2001)]),
+        "the mask would have 2001 layers",
+    ),
+    "two layers with one id": (edit_base(mask=[stroke("s", 1), stroke("s", 1)]), "the mask would have two layers 's'"),
+    "a layer with markup for an id": (edit_base(mask=[stroke("<b>", 1)]), "base.json cannot be read"),
+    "a run with markup for an id": (edit_base(run={"id": "<b>", "by": "p"}), "'<b>' is not the id of a run"),
+    "a run with a long message": (
+        edit_base(run={"id": "r", "by": "p", "outcome": "failed", "message": "x" * 10**5}),
+        "a run's message has 100000 characters",
+    ),
+    "a run before its beginning": (edit_base(run={"id": "r", "by": "p", "iterations": -1}), "iterations is -1"),
+    "a person with markup for an id": (edit_record(0, by="<b>"), "record 1: '<b>' cannot be the value of 'by'"),
     "too many entries": (
         lambda e: e.update({f"files/{number:064x}.png": b"" for number in range(MAX_ENTRIES)}),
         "entries: 10000 are allowed",
@@ -277,7 +330,7 @@ def refused(folder: Path, file: io.BytesIO, message: str) -> None:
     with Store(folder) as store:
         file.seek(0)
         with pytest.raises(ArchiveError, match=message):
-            import_room(store, file, max_pixels=PIXELS)
+            import_room(store, file, LIMITS)
         assert store.rooms().result(5) == []
     Store(folder).close()
     assert not list((folder / "pictures").glob("*/*"))
@@ -293,6 +346,36 @@ def test_a_zip_that_breaks_off_is_refused(tmp_path: Path) -> None:
         make(here)
         whole = exported(here).getvalue()
     refused(tmp_path / "there", io.BytesIO(whole[: len(whole) // 2]), "not a zip file, or a damaged one")
+
+
+def test_damaged_zips_are_refused_whatever_was_changed_in_them(tmp_path: Path) -> None:
+    with Store(tmp_path / "here") as here:
+        make(here)
+        whole = exported(here).getvalue()
+    with Store(tmp_path / "there") as there:
+        fuzz_imports(there, whole, 300)
+
+
+def fuzz_imports(store: Store, whole: bytes, times: int) -> None:
+    """Import files with a few bytes changed, cut out or put in; each is refused by name, or still the room."""
+    random = Random(0)
+    for _ in range(times):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 3)):
+            place = random.randrange(len(data))
+            match random.randrange(4):
+                case 0:
+                    data[place] = random.randrange(256)
+                case 1:
+                    data[place : place + 4] = random.randbytes(4)
+                case 2:
+                    del data[place : place + random.randint(1, 40)]
+                case _:
+                    data[place:place] = random.randbytes(random.randint(1, 40))
+        with contextlib.suppress(ArchiveError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of zipfile
+            room, _ = import_room(store, io.BytesIO(bytes(data)), LIMITS, as_new=True)
+            assert load(store, room).seq == 9
 
 
 def test_an_entry_twice_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from livedrag.server.document.protocol import (
     People,
     Presences,
     Raster,
+    RoomLimits,
     SetPrompt,
     Started,
     Stroke,
@@ -864,7 +865,7 @@ def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path
     asyncio.run(story())
     data = get(address, room, "export")
     with Store(tmp_path / "other") as store:
-        imported, _ = import_room(store, io.BytesIO(data), max_pixels=10**6)
+        imported, _ = import_room(store, io.BytesIO(data), RoomLimits())
         kept = store.load(imported).result()
         assert kept is not None
         assert kept.document.prompt == "a bear"
