@@ -1,9 +1,10 @@
-"""The editor: DragDiffusion on one picture, without a service. Knows torch and diffusers; knows no web, no rooms.
+"""The editor: DragDiffusion on one picture, without the service.
 
-Opening it costs nothing; torch and the model come when a name is used.
+Importing it imports torch; nothing is loaded before `Diffusion.load`.
 """
 
-from livedrag.editor.drag.session import DragSession, DragStep, InversionStep, RenderStep
+from livedrag.editor.drag.session import DragSession
+from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.errors import (
     EditorError,
     MaskError,

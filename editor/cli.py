@@ -21,9 +21,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from livedrag.editor.drag.preview import Quality
-from livedrag.editor.drag.session import DragSession, DragStep
+from livedrag.editor.drag.session import DragSession
+from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
-from livedrag.editor.generate import GUIDANCE, generate
+from livedrag.editor.generate import DEFAULT_GUIDANCE, generate
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import to_picture
 from livedrag.editor.points import Drag, Point
@@ -31,16 +32,22 @@ from livedrag.editor.settings import PRESETS, DragSettings, parse_setting
 
 Step = TypeVar("Step")
 
-EXAMPLE = "such as --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pixels of the picture)"
+EXAMPLE = "for example --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pixels of the picture)"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a subcommand, the first argument; returns the exit status: 0 done, 2 for input that cannot work (said on
-    standard error)."""
+    """Run the subcommand named by the first argument.
+
+    Args:
+        arguments: of the command line, without the program's name.
+
+    Returns:
+        Exit status: 0 for success, 2 for bad input, explained on standard error.
+    """
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     options = _parser().parse_args(arguments)
     try:
-        report = {"edit": edit, "generate": draw}[options.command](options)
+        report = {"edit": edit, "generate": generate_picture}[options.command](options)
     except (EditorError, OSError) as error:
         sys.stderr.write(f"livedrag {options.command}: {error}\n")
         return 2
@@ -50,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def edit(options: argparse.Namespace) -> dict[str, Any]:
-    """Edit one picture as the command line says; returns what ``--json`` prints."""
+    """``livedrag edit``; returns what ``--json`` prints. Raises `EditorError` and `OSError`."""
     clock = _Clock()
     drags = [_parse_drag(text) for text in options.drag]
     picture = _open_picture(options.picture, PictureError)
@@ -70,21 +77,21 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
 
     preparation = session.prepare()
     fitting = itertools.islice(preparation, settings.lora_steps)
-    for _ in _shown(fitting, "fitting", settings.lora_steps):
+    for _ in _with_progress(fitting, "fitting", settings.lora_steps):
         pass
     clock.lap("lora")
-    for _ in _shown(preparation, "inverting", settings.levels_inverted):
+    for _ in _with_progress(preparation, "inverting", settings.inversion_steps):
         pass
     clock.lap("inversion")
 
     preview_every = options.preview_every if frames else 0
     numbers = itertools.count()
     step: DragStep | None = None
-    for step in _shown(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
+    for step in _with_progress(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
         _save_frame(session.preview(step, quality=options.preview) if frames else None, frames, numbers)
     assert step is not None
     clock.lap("drag")
-    for rendering in _shown(session.render(preview_every), "rendering", session.render_steps):
+    for rendering in _with_progress(session.render(preview_every), "rendering", session.render_steps):
         _save_frame(session.preview(rendering, quality=options.preview) if frames else None, frames, numbers)
     session.result().save(output, format="PNG")
     clock.lap("render")
@@ -104,18 +111,18 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def draw(options: argparse.Namespace) -> dict[str, Any]:
-    """Make a picture from words as the command line says; returns what ``--json`` prints."""
+def generate_picture(options: argparse.Namespace) -> dict[str, Any]:
+    """``livedrag generate``; returns what ``--json`` prints. Raises `EditorError` and `OSError`."""
     clock = _Clock()
     output = _writable(options.output)
     if not options.prompt.strip():
-        raise SettingsError(f"the prompt is {options.prompt!r}: say what the picture should show")
+        raise SettingsError(f"the prompt is {options.prompt!r}: describe what the picture should show")
     model = Diffusion.load(options.model, device=options.device)
     clock.lap("load")
     steps = generate(model, options.prompt, seed=options.seed, guidance=options.guidance, ddim_steps=options.steps)
-    *_, last = _shown(steps, "generating", options.steps)
+    *_, last = _with_progress(steps, "generating", options.steps)
     to_picture(model.decode(last.latent)).save(output, format="PNG")
-    clock.lap("draw")
+    clock.lap("generate")
     return {
         "model": model.name,
         "prompt": options.prompt,
@@ -140,17 +147,24 @@ class _Clock:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="livedrag")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_edit(commands.add_parser("edit", description="Move what is at a handle point of a picture to its target."))
-    _add_generate(commands.add_parser("generate", description="Make a picture from words."))
+    _add_edit(
+        commands.add_parser("edit", description="Drag the content of a picture from handle points to target points.")
+    )
+    _add_generate(commands.add_parser("generate", description="Generate a picture from a prompt."))
     return parser
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("prompt", help="what the picture should show; the built-in model knows emoji-like things")
-    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the picture goes")
-    add("--guidance", type=float, default=GUIDANCE, help="how closely it follows the words (default: %(default)s)")
-    add("--steps", type=int, default=50, help="of DDIM (default: %(default)s)")
+    add("prompt", help="what the picture should show; the built-in model knows emoji-like pictures")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="file to write")
+    add(
+        "--guidance",
+        type=float,
+        default=DEFAULT_GUIDANCE,
+        help="how closely to follow the prompt (default: %(default)s)",
+    )
+    add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
     _add_model(parser)
 
 
@@ -160,11 +174,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="builtin",
         metavar="REF",
-        help="built-in, folder or owner/name@<commit> (default: %(default)s)",
+        help="'builtin', a diffusers folder, or owner/name@<commit> (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="same seed, same machine: same picture (default: %(default)s)")
-    add("--device", help="torch device such as cuda:1 (default: the best there is)")
-    add("--json", action="store_true", help="print one JSON object about what was done")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="the same seed gives the same picture on the same machine (default: %(default)s)",
+    )
+    add("--device", help="torch device such as cuda:1 (default: the best available)")
+    add("--json", action="store_true", help="print the outcome as a JSON object")
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
@@ -178,57 +197,59 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
         metavar="X0,Y0:X1,Y1",
         help=f"handle and target, {EXAMPLE}; repeatable",
     )
-    add("--mask", type=Path, help="picture of the same size: white may change; without it everything may")
+    add("--mask", type=Path, help="picture of the same size, white where the picture may change (default: everywhere)")
     add("--prompt", default="", help="what the picture shows")
-    add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: what suits the model)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the method; repeatable")
-    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="where the result goes")
+    add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: the model's own)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="file to write")
     add("--tiny", metavar="REF", help="an AutoencoderTiny, folder or owner/name@<commit>, for quicker previews")
     add(
         "--preview",
         choices=get_args(Quality),
-        help="quality of previews (default: a decoder, if quick enough)",
+        help="quality of previews (default: the best that does not slow down the run)",
     )
-    add("--frames", type=Path, metavar="DIR", help="save previews there")
-    add("--preview-every", type=int, default=4, metavar="N", help="a frame every N iterations (default: %(default)s)")
+    add("--frames", type=Path, metavar="DIR", help="folder to save previews in")
+    add("--preview-every", type=int, default=4, metavar="N", help="save one every N iterations (default: %(default)s)")
 
 
 def _parse_drag(text: str) -> Drag:
     try:
         (x0, y0), (x1, y1) = (tuple(float(number) for number in end.split(",")) for end in text.split(":"))
     except ValueError:
-        raise PointError(f"--drag {text!r} is not X0,Y0:X1,Y1: write it {EXAMPLE}") from None
+        raise PointError(f"--drag {text!r} is not X0,Y0:X1,Y1: write {EXAMPLE}") from None
     return Drag(Point(x0, y0), Point(x1, y1))
 
 
-def _open_picture(path: Path, fault: type[EditorError]) -> Image.Image:
+def _open_picture(path: Path, error_type: type[EditorError]) -> Image.Image:
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
             opened.load()
             return ImageOps.exif_transpose(opened)
     except FileNotFoundError:
-        raise fault(f"there is no file {str(path)!r}") from None
+        raise error_type(f"there is no file {str(path)!r}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        problem = f"{str(path)!r} cannot be read as a picture ({error})"
-        raise fault(f"{problem}: a whole PNG, JPEG or WebP file works") from None
+        problem = f"{str(path)!r} can't be read as a picture ({error})"
+        raise error_type(f"{problem}: it must be a complete PNG, JPEG or WebP file") from None
 
 
 def _open_mask(path: Path) -> NDArray[np.bool_]:
     mask = np.asarray(_open_picture(path, MaskError).convert("L")) >= 128
     if not mask.any():
-        fault = f"the mask {str(path)!r} has no white, so nothing may change"
-        raise MaskError(f"{fault}: paint white what may, or leave --mask away")
+        raise MaskError(
+            f"the mask {str(path)!r} has no white, so nothing may change: "
+            "paint the area that may change white, or leave out --mask"
+        )
     return mask
 
 
 def _writable(path: Path) -> Path:
     if path.suffix.lower() != ".png":
-        raise PictureError(f"the result {str(path)!r} would not be a .png: a name that ends in .png works")
+        raise PictureError(f"the output {str(path)!r} must end in .png")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise PictureError(f"the folder of {str(path)!r} does not exist: make it first")
+        raise PictureError(f"the folder of {str(path)!r} does not exist: create it first")
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise PictureError(f"the result cannot be written to {str(path)!r}: name a file that can be")
+        raise PictureError(f"{str(path)!r} can't be written: choose another output file")
     return path
 
 
@@ -236,9 +257,7 @@ def _frames_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PictureError(
-            f"frames cannot be saved in {str(path)!r} ({error}): name a folder that can be written"
-        ) from None
+        raise PictureError(f"frames can't be saved in {str(path)!r} ({error}): choose another folder") from None
     return path
 
 
@@ -248,10 +267,10 @@ def _save_frame(preview: Image.Image | None, folder: Path | None, numbers: Itera
 
 
 def _describe(step: Any) -> str:
-    return ", ".join(f"{distance:.0f} px" for distance in step.distances.values()) + " to go"
+    return ", ".join(f"{distance:.0f} px" for distance in step.distances.values()) + " left"
 
 
-def _shown(
+def _with_progress(
     steps: Iterable[Step], stage: str, total: int | None, describe: Callable[[Step], str] | None = None
 ) -> Iterator[Step]:
     """The steps, with a progress bar where standard error is a terminal."""

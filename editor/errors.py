@@ -1,29 +1,29 @@
-"""What can go wrong in the editor. Every message quotes the offending value and says what would work."""
+"""The editor's errors. Every message quotes the value and says what to do."""
 
 
 class EditorError(Exception):
-    """Anything that the caller can understand and mend."""
+    """Base class of all errors that a caller can understand and fix."""
 
 
 class ModelError(EditorError):
-    """A model reference that cannot be found, opened or used."""
+    """A model can't be found, opened or used."""
 
 
 class PictureError(EditorError):
-    """A picture that cannot be edited."""
+    """A picture can't be edited."""
 
 
 class PointError(EditorError):
-    """A handle or target that lies where it cannot."""
+    """A handle or target point is missing or misplaced."""
 
 
 class MaskError(EditorError):
-    """A mask that does not fit its picture."""
+    """A mask does not fit its picture."""
 
 
 class SettingsError(EditorError):
-    """A setting that does not exist, is out of range, or cannot change now."""
+    """A setting does not exist, is out of range, or can't change now."""
 
 
 class NumericalError(EditorError):
-    """A step whose numbers were not finite; the state before that step is kept."""
+    """A step gave numbers that are not finite; the state before that step is unchanged."""

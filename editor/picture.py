@@ -1,4 +1,4 @@
-"""Pictures and masks: between the uploaded size and the working picture that the model sees."""
+"""Pictures and masks: conversions between the uploaded picture and the working picture that the model sees."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ FEATHER = 2.0
 """Standard deviation, in pixels of the working picture, of the mask's soft inner edge."""
 
 GHOST_CHANGE = 0.25
-"""A change of the working picture this large, of the 2 between black and white, replaces the upload's own detail."""
+"""A change of the working picture this large (black to white is 2) replaces the uploaded picture's own detail."""
 GHOST_REACH = 5
-"""Side in pixels of the working picture's neighbourhood in which a large change counts."""
+"""Side in pixels of the working picture's neighbourhood in which a large change counts.
+
+Without it, fine edges of the uploaded picture would stay as ghosts beside the content that moved.
+"""
 
 
 def working_size(picture: Size, native_side: int, stride: int) -> Size:
@@ -27,11 +30,11 @@ def working_size(picture: Size, native_side: int, stride: int) -> Size:
     ``stride``.
 
     Raises:
-        PictureError: the picture is longer than eight times its width, or has no pixels.
+        PictureError: the sides differ by more than 8 to 1, or the picture has no pixels.
     """
     short, long = sorted((picture.width, picture.height))
     if short < 1 or long > 8 * short:
-        raise PictureError(f"a picture of {picture} pixels is too long and narrow to edit: at most 8 to 1 works")
+        raise PictureError(f"a picture of {picture} pixels is too narrow to edit: its sides must be at most 8 to 1")
     scale = native_side / math.sqrt(picture.width * picture.height)
 
     def side(length: int) -> int:
@@ -41,7 +44,7 @@ def working_size(picture: Size, native_side: int, stride: int) -> Size:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any picture as RGB: what is transparent lies on white, 16 bits become 8."""
+    """Any picture as RGB: transparency becomes white, 16 bits become 8."""
     if picture.mode.startswith("I"):
         levels = np.asarray(picture, dtype=np.float64)
         return Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -53,13 +56,13 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_tensor(picture: Image.Image, size: Size) -> Tensor:
-    """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1] at ``size``."""
+    """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1], resized to ``size``."""
     resized = picture.convert("RGB").resize((size.width, size.height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def to_picture(tensor: Tensor) -> Image.Image:
-    """Float ``(1, 3, H, W)`` in [-1, 1] to an RGB picture."""
+    """Float ``(1, 3, H, W)`` in [-1, 1] to an RGB picture; values outside are clipped."""
     levels = ((tensor[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
@@ -69,15 +72,18 @@ def check_mask(mask: NDArray[np.generic], picture: Size) -> NDArray[np.bool_]:
 
     Args:
         mask: ``(H, W)``, any type; nonzero may change.
+        picture: size of the picture.
 
     Raises:
         MaskError: its size is not the picture's, or nothing may change.
     """
     if mask.ndim != 2 or mask.shape != (picture.height, picture.width):
         shape = " x ".join(str(side) for side in mask.shape[1::-1])
-        raise MaskError(f"the mask is {shape} pixels but the picture is {picture}: they must be the same size")
+        raise MaskError(f"the mask is {shape} pixels but the picture is {picture}: they must have the same size")
     if not mask.any():
-        raise MaskError("the mask lets nothing change: paint what may, or go without a mask to let everything change")
+        raise MaskError(
+            "the mask lets nothing change: paint the area that may change, or use no mask to let everything change"
+        )
     return mask.astype(bool)
 
 
@@ -93,17 +99,21 @@ def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
 
 
 def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArray[np.bool_] | None) -> Image.Image:
-    """Bring an edit of the working picture back onto the uploaded picture.
+    """Apply an edit of the working picture to the uploaded picture.
 
-    Where the edit changed little, its *difference* is scaled up and added to the upload, which so keeps the sharpness
-    and the very pixels of what did not move. Where it changed much, the edited working picture itself shows, or else
-    the upload's fine edges would stay behind as ghosts. Outside the mask every pixel is the uploaded one.
+    Where the edit changed little, its *difference* is upsampled and added to the uploaded picture, which keeps its
+    sharpness, and its exact pixels where nothing moved. Where it changed much, the edited working picture itself shows,
+    or else fine edges of the uploaded picture would stay behind as ghosts. Outside the mask every pixel is the uploaded
+    one.
 
     Args:
         uploaded: RGB picture, of any size.
         edited: the working picture with the edit, ``(1, 3, h, w)`` in [-1, 1].
-        unedited: the working picture as the model gives it back without the edit, same shape.
+        unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
+
+    Returns:
+        RGB picture of the size of ``uploaded``.
     """
     size = (uploaded.height, uploaded.width)
     change = (edited - unedited).float().cpu()

@@ -1,8 +1,8 @@
-"""Points, drags and the one place where picture pixels become feature cells and back.
+"""Points, drags, and the only conversions between picture pixels and feature cells.
 
-Three rasters lie over each other, each with its origin at the centre of its top left sample:
+Three rasters cover the same picture, each with its origin at the centre of its top left sample:
 
-* the *picture* as uploaded, ``(x, y)`` in pixels, which is what everybody outside the editor speaks;
+* the *picture* as uploaded, ``(x, y)`` in pixels, which all code outside the editor uses;
 * the *working picture*, which the model sees;
 * the *cells*, ``(row, column)`` at half the working resolution, on which DragDiffusion supervises and tracks.
 """
@@ -17,7 +17,7 @@ from livedrag.editor.errors import PointError
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the picture: ``x`` to the right, ``y`` down, in pixels."""
+    """A point of the picture in pixels: ``x`` to the right, ``y`` down."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Drag:
-    """What is at ``handle`` is to move to ``target``."""
+    """Move the content at ``handle`` to ``target``."""
 
     handle: Point
     target: Point
@@ -44,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Cell:
-    """A place on the half-resolution raster; fractions allowed."""
+    """A position on the half-resolution raster; fractions allowed."""
 
     row: float
     column: float
@@ -102,7 +102,7 @@ class Rasters:
         )
 
     def to_working(self, point: Point) -> Point:
-        """The place of the working picture under a point of the picture."""
+        """The point of the working picture under a point of the picture."""
         return Point(
             (point.x + 0.5) * self.working.width / self.picture.width - 0.5,
             (point.y + 0.5) * self.working.height / self.picture.height - 0.5,
@@ -114,25 +114,25 @@ class Rasters:
         return Cell(min(max(cell.row, 0.0), self.rows - 1.0), min(max(cell.column, 0.0), self.columns - 1.0))
 
     def check_point(self, point: Point, what: str) -> None:
-        """Raise `PointError` unless the point lies in the picture."""
+        """Raise `PointError` unless the point is inside the picture; ``what`` names it in the message."""
         width, height = self.picture.width, self.picture.height
         if not (0 <= point.x <= width - 1 and 0 <= point.y <= height - 1):
             raise PointError(
-                f"{what} ({point.x:g}, {point.y:g}) lies outside the picture of {self.picture} pixels: "
-                f"x goes from 0 to {width - 1}, y from 0 to {height - 1}"
+                f"{what} ({point.x:g}, {point.y:g}) is outside the picture of {self.picture} pixels: "
+                f"x must be 0 to {width - 1}, y 0 to {height - 1}"
             )
 
     def check_drag(self, drag: Drag) -> None:
-        """Raise `PointError` unless both ends lie in the picture, apart from each other."""
+        """Raise `PointError` unless handle and target are two different points inside the picture."""
         self.check_point(drag.handle, "handle")
         self.check_point(drag.target, "target")
         if drag.handle == drag.target:
-            place = f"({drag.handle.x:g}, {drag.handle.y:g})"
-            raise PointError(f"handle and target are both at {place}: put the target where the content should go")
+            point = f"({drag.handle.x:g}, {drag.handle.y:g})"
+            raise PointError(f"handle and target are both at {point}: put the target where the content should go")
 
 
 def moved_inside(point: Point, size: Size) -> Point:
-    """The nearest place between the outermost pixels' centres of a picture."""
+    """The nearest point within the centres of a picture's outermost pixels."""
     return Point(min(max(point.x, 0.0), size.width - 1.0), min(max(point.y, 0.0), size.height - 1.0))
 
 

@@ -1,4 +1,4 @@
-"""Read feature maps at cells of the half-resolution raster, without ever upsampling the whole map."""
+"""Read feature maps at cells of the half-resolution raster, without upsampling the whole map."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def patch_offsets(radius: int, like: Tensor) -> Tensor:
 
 
 def _within_centres(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of cells, those beyond the outermost features' centres moved to the first whole cell there.
+    """Rows and columns of cells; those beyond the centres of the outermost features move to the first whole cell there.
 
-    The upsampled map is constant from there on. Reading it at one place makes its differences exactly nought: rounding
-    then neither chooses the nearest of equal cells nor gives an L1 between them a slope.
+    The upsampled map is constant from there on. Reading it at one cell makes differences exactly zero, so that rounding
+    errors neither choose the nearest of equal cells nor give an L1 between them a gradient.
     """
     rows, columns = raster
     first_row, first_column = ((size // features.shape[axis] - 1) // 2 for axis, size in ((2, rows), (3, columns)))
@@ -28,12 +28,12 @@ def _within_centres(features: Tensor, cells: Tensor, raster: tuple[int, int]) ->
 
 
 def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:
-    """The values that the features, bilinearly upsampled to the raster, have at whole cells.
+    """The values of the features, bilinearly upsampled to the raster, at whole cells.
 
     Args:
         features: ``(1, C, h, w)``.
-        cells: whole cells ``(n, k, 2)``, (row, column), in the features' dtype; beyond the border they take the
-            border's value.
+        cells: whole cells ``(n, k, 2)``, (row, column), in the features' dtype; outside the raster they have
+            the border's value.
         raster: rows and columns of cells.
 
     Returns:
@@ -47,8 +47,8 @@ def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Te
 
 
 def sample_between_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:
-    """As `sample_cells`, at fractional cells: the upsampled map is interpolated bilinearly once more between the four
-    whole cells around, as the authors' code does."""
+    """As `sample_cells`, at fractional cells ``(n, k, 2)``: bilinear between the four whole cells around, as in the
+    authors' code."""
     cells = torch.stack(_within_centres(features, cells, raster), dim=-1)
     whole = cells.floor()
     row, column = (cells - whole).unbind(-1)

@@ -1,4 +1,8 @@
-"""DragSettings: every number of the method, with the paper's symbol, its range, and the presets."""
+"""DragSettings: every number of the method, with the paper's symbol, its range, and the presets.
+
+The fields' metadata is the only source of ranges (``low``, ``high``), choices (``words``), and which settings
+may change during a run (``live``).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,14 @@ from typing import Any
 from livedrag.editor.errors import SettingsError
 
 Setting = bool | int | float | str
-"""What a setting may be."""
+"""A setting's value."""
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
-"""Of each attention, that a LoRA may be put on."""
+"""The projections of an attention layer that a LoRA may be fitted to."""
+
+
+MAX_DDIM_STEPS = 999
+"""Most steps of a DDIM schedule."""
 
 
 def _setting(default: Setting, low: float, high: float, *, live: bool = False) -> Any:
@@ -25,25 +33,28 @@ def _setting(default: Setting, low: float, high: float, *, live: bool = False) -
 
 @dataclass(frozen=True)
 class DragSettings:
-    """The numbers of DragDiffusion (arXiv 2306.14435). Those marked * may change during a run.
+    """The numbers of DragDiffusion (arXiv 2306.14435). Those in `LIVE_SETTINGS` may change during a run.
 
     Args:
         lora_rank: rank of the picture's LoRA.
         lora_lr: learning rate of its AdamW.
-        lora_steps: steps of fitting it.
-        lora_batch: rows a step.
-        lora_targets: attention projections it is put on, names separated by blanks.
-        lora_copies: smoothly warped copies of the picture that it is fitted to besides; none in the published method.
+        lora_steps: training steps of the LoRA.
+        lora_batch: rows per training step.
+        lora_targets: attention projections that it is fitted to, names separated by spaces.
+        lora_copies: randomly warped copies of the picture that it is fitted to as well; 0 in the paper.
         ddim_steps: T, steps of the DDIM schedule.
-        inversion_strength: t / T, how far up the schedule the latent is dragged.
-        warp_share*: share of its way that content is warped before motion supervision takes over; 0 in the paper.
-        latent_lr*: eta, learning rate of Adam on the latent.
-        supervision_radius*: r1, of motion supervision's patch, in half-resolution cells of the working picture.
-        tracking_radius*: r2, of point tracking's window, in the same cells.
-        mask_weight*: lambda.
-        max_iterations*: motion supervision steps a run.
-        arrival_distance*: a handle closer to its target than this has arrived, in the same cells.
+        inversion_strength: t / T, the noise level at which the latent is dragged, as a share of the schedule.
+        warp_share: share of the way that content is warped before motion supervision takes over; 0 in the paper.
+        latent_lr: eta, learning rate of Adam on the latent.
+        supervision_radius: r1, of motion supervision's patch, in half-resolution cells of the working picture.
+        tracking_radius: r2, of point tracking's window, in the same cells.
+        mask_weight: lambda, weight of the mask loss.
+        max_iterations: iterations per run.
+        arrival_distance: a handle closer to its target than this has arrived, in the same cells.
         reference_control: whether denoising attends to the unedited picture (the authors' later code; MasaCtrl).
+
+    Raises:
+        SettingsError: a value is out of range.
     """
 
     lora_rank: int = _setting(16, 1, 256)
@@ -52,7 +63,7 @@ class DragSettings:
     lora_batch: int = _setting(4, 1, 64)
     lora_targets: str = field(default=" ".join(PROJECTIONS), metadata={"live": False, "words": PROJECTIONS})
     lora_copies: int = _setting(0, 0, 64)
-    ddim_steps: int = _setting(50, 2, 999)
+    ddim_steps: int = _setting(50, 2, MAX_DDIM_STEPS)
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
     warp_share: float = _setting(0.0, 0.0, 1.0, live=True)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
@@ -75,12 +86,17 @@ class DragSettings:
         model_defaults: Mapping[str, Setting] = types.MappingProxyType({}),
         overrides: Mapping[str, Setting] = types.MappingProxyType({}),
     ) -> DragSettings:
-        """Put settings together: ``overrides`` over the preset, over the model's defaults, over the table.
+        """Combine settings: ``overrides`` over the preset, over the model's defaults, over the fields' defaults.
 
-        A preset sets every field, so that it means the same on every model; without one, the model's defaults count.
+        A preset sets every field, so that it means the same on every model; without one, the model's defaults apply.
+
+        Args:
+            preset: one of `PRESETS`, or None.
+            model_defaults: settings that suit the model, by name.
+            overrides: settings that the user chose, by name.
 
         Raises:
-            SettingsError: an unknown preset or name, a value of the wrong type or out of range.
+            SettingsError: an unknown preset or name, or a value of the wrong type or out of range.
         """
         base = DragSettings().changed(model_defaults) if preset is None else _preset(preset)
         return base.changed(overrides)
@@ -90,17 +106,27 @@ class DragSettings:
         entries = {entry.name: entry for entry in dataclasses.fields(self)}
         for name in overrides:
             if name not in entries:
-                raise SettingsError(f"unknown setting {name!r}: {', '.join(entries)} work")
+                raise SettingsError(f"unknown setting {name!r}: choose from {', '.join(entries)}")
         typed: dict[str, Any] = {name: _typed(entries[name], value) for name, value in overrides.items()}
         return dataclasses.replace(self, **typed)
+
+    def changed_live(self, overrides: Mapping[str, Setting]) -> DragSettings:
+        """As `changed`, during a run. Raises `SettingsError` also for a setting that is not live."""
+        for name in overrides:
+            if name in self.as_dict() and name not in LIVE_SETTINGS:
+                raise SettingsError(
+                    f"{name} can't change once a picture is prepared: start a new session, "
+                    f"or change {', '.join(sorted(LIVE_SETTINGS))}"
+                )
+        return self.changed(overrides)
 
     def as_dict(self) -> dict[str, Setting]:
         """All fields by name."""
         return dataclasses.asdict(self)
 
     @property
-    def levels_inverted(self) -> int:
-        """How many steps of the schedule the inversion climbs."""
+    def inversion_steps(self) -> int:
+        """How many steps of the schedule the inversion takes."""
         return max(1, round(self.inversion_strength * self.ddim_steps))
 
 
@@ -112,18 +138,19 @@ _PRESETS: dict[str, dict[str, Setting]] = {
     "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
 }
 PRESETS = tuple(_PRESETS)
+"""Names of the presets."""
 MAX_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
-    """Raise `SettingsError` unless random generators take this seed."""
+    """Raise `SettingsError` unless the seed is 0 to `MAX_SEED`."""
     if not 0 <= seed <= MAX_SEED:
-        raise SettingsError(f"the seed is {seed}: 0 to {MAX_SEED} works")
+        raise SettingsError(f"the seed is {seed}: it must be 0 to {MAX_SEED}")
 
 
 def _preset(name: str) -> DragSettings:
     if name not in _PRESETS:
-        raise SettingsError(f"unknown preset {name!r}: {', '.join(PRESETS)} work")
+        raise SettingsError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")
     return DragSettings().changed(_PRESETS[name])
 
 
@@ -132,26 +159,28 @@ def _typed(entry: dataclasses.Field[Any], value: object) -> Setting:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not wanted:
-        raise SettingsError(f"{entry.name} is {value!r}: it takes a {wanted.__name__} such as {entry.default!r}")
+        raise SettingsError(f"{entry.name} is {value!r}: it must be a {wanted.__name__} such as {entry.default!r}")
     return value  # type: ignore[return-value]
 
 
 def _check_range(entry: dataclasses.Field[Any], value: float) -> None:
     if "low" in entry.metadata and not entry.metadata["low"] <= value <= entry.metadata["high"]:
-        raise SettingsError(f"{entry.name} is {value!r}: {entry.metadata['low']:g} to {entry.metadata['high']:g} works")
+        raise SettingsError(
+            f"{entry.name} is {value!r}: it must be {entry.metadata['low']:g} to {entry.metadata['high']:g}"
+        )
 
 
 def _check_words(entry: dataclasses.Field[Any], value: str) -> None:
     if "words" in entry.metadata and not (value.split() and {*value.split()} <= {*entry.metadata["words"]}):
-        choice = f"one or more of {', '.join(entry.metadata['words'])}, separated by blanks, work"
-        raise SettingsError(f"{entry.name} is {value!r}: {choice}")
+        choices = ", ".join(entry.metadata["words"])
+        raise SettingsError(f"{entry.name} is {value!r}: it must be one or more of {choices}, separated by spaces")
 
 
 def parse_setting(text: str) -> tuple[str, Setting]:
-    """``NAME=VALUE`` as a setting. Raises `SettingsError`."""
+    """Parse ``NAME=VALUE``. Raises `SettingsError`."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"--set {text!r} is not NAME=VALUE: write it such as --set max_iterations=40")
+        raise SettingsError(f"--set {text!r} is not NAME=VALUE: write for example --set max_iterations=40")
     try:
         parsed = json.loads(value)
     except ValueError:

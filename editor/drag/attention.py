@@ -1,9 +1,9 @@
-"""Reference-latent control: while denoising, self-attention looks at the unedited picture (MasaCtrl, arXiv 2304.08465).
+"""Reference-latent control: self-attention attends to the unedited picture while denoising (MasaCtrl, 2304.08465).
 
-DragDiffusion's later code denoises the inverted latent beside the dragged one, and lets the self-attentions of the last
-two up blocks take their keys and values from it. The inverted latent's pass is the same for every edit of a picture, so
-what those layers saw is kept, step by step, and shown to them again. Kept is their input, which is half as large as
-keys and values; projecting it costs what projecting the layer's own input would have cost.
+DragDiffusion's later code denoises the inverted latent next to the dragged one, and the self-attentions of the last two
+up blocks take their keys and values from it. The inverted latent's pass is the same for every edit of a picture, so the
+inputs of those layers are stored at each step and used again. Inputs are half as large as keys and values, and
+projecting them costs as much as projecting the layer's own input.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 Processor = Callable[..., Tensor]
 Seen = dict[str, Tensor]
-"""By layer, what went into it: ``(1, tokens, channels)``."""
+"""By layer, its input: ``(1, tokens, channels)``."""
 
 
 @contextlib.contextmanager
 def recording(unet: UNet2DConditionModel) -> Iterator[Seen]:
-    """Within this block, one pass of the reference latent fills the record of what the controlled layers saw."""
+    """Within this block, a pass of the reference latent records the inputs of the controlled layers."""
     seen: Seen = {}
     with _processors(unet, lambda name, inner: _Recorder(inner, name, seen)):
         yield seen
@@ -31,7 +31,7 @@ def recording(unet: UNet2DConditionModel) -> Iterator[Seen]:
 
 @contextlib.contextmanager
 def controlled(unet: UNet2DConditionModel, seen: Seen) -> Iterator[None]:
-    """Within this block, the controlled layers take keys and values from what the reference showed them."""
+    """Within this block, the controlled layers take keys and values from the recorded inputs."""
     with _processors(unet, lambda name, inner: _Controller(inner, seen[name])):
         yield
 

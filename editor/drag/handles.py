@@ -1,4 +1,4 @@
-"""A handle point under way: where its content is, where it should go, and what it looks like."""
+"""A handle point on its way: where its content is now, where it should go, and what it looks like."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from livedrag.editor.points import Cell, Drag, Point, Rasters
 
 @dataclass(frozen=True)
 class Handle:
-    """A drag under way.
+    """A drag on its way.
 
     Args:
-        start: as it was put down; what a reset goes back to.
-        target: where the content should go.
+        start: the drag as it was placed; a reset goes back to it.
+        target: where the content should go, in pixels of the picture.
         cell: the whole cell where the content is now.
-        offset: from there to the exact place, kept while the cell moves.
-        warp: where in the unedited picture the content came from, and where the warp has put it; see `latent_warp`.
-        template: the feature it was put down on, ``(C,)``; None until the next features are read.
+        offset: from that cell to the exact place, constant while the cell moves.
+        warp: where in the unedited picture the content came from, and where the latent warp has moved it; see
+            `livedrag.editor.drag.latent_warp`.
+        template: the feature the handle was placed on, ``(C,)``; None until the next features are computed.
     """
 
     start: Drag
@@ -37,8 +38,15 @@ Handles = Mapping[str, Handle]
 """Handles by the name of their drag."""
 
 
-def put_down(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None) -> Handle:
-    """A handle at a drag's handle point, without a template yet; ``origin`` is where its content came from."""
+def new_handle(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None) -> Handle:
+    """A handle placed at a drag's handle point, without a template yet.
+
+    Args:
+        drag: handle and target point, in pixels of the picture.
+        rasters: of the picture.
+        start: what a reset goes back to; by default the drag.
+        origin: where in the unedited picture its content came from; by default the handle point.
+    """
     cell, offset = cell_and_offset(drag.handle, rasters)
     return Handle(
         start=start or drag,
@@ -50,45 +58,50 @@ def put_down(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Po
 
 
 def cell_and_offset(point: Point, rasters: Rasters) -> tuple[Cell, Cell]:
-    """The whole cell nearest to a point of the picture, and what leads from there to the point."""
+    """The whole cell nearest to a point of the picture, and the offset from there to the point."""
     cell = rasters.nearest_cell(point)
     return cell, rasters.to_cell(point) - cell
 
 
-def place(handle: Handle, rasters: Rasters) -> Point:
+def current_position(handle: Handle, rasters: Rasters) -> Point:
     """Where the content is now, in pixels of the picture."""
     return rasters.to_point(handle.cell + handle.offset)
 
 
 def cells_and_targets(handles: Handles, rasters: Rasters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Handles, on whole cells, and targets, shifted by the same fraction; ``(n, 2)`` each, on the CPU."""
+    """Handles as whole cells, and their targets shifted by the same offset; ``(n, 2)`` each, on the CPU."""
     targets = [rasters.to_cell(handle.target) - handle.offset for handle in handles.values()]
     return _tensor([handle.cell for handle in handles.values()], dtype), _tensor(targets, dtype)
 
 
-def follow(handles: Handles, features: Tensor, radius: int, rasters: Rasters, *, moved: bool) -> dict[str, Handle]:
-    """The handles where these features show their templates; handles without a template take it from here.
+def track_handles(
+    handles: Handles, features: Tensor, radius: int, rasters: Rasters, *, moved: bool
+) -> dict[str, Handle]:
+    """Point tracking for all handles; new ones take their template from these features instead.
 
     Args:
-        handles: as they were found last.
+        handles: as they were tracked last.
         features: ``(1, C, h, w)``.
-        radius: r2, of the tracking window.
+        radius: r2, of the tracking window, in cells.
         rasters: of the picture.
-        moved: whether the latent has changed since the handles were found.
+        moved: whether the latent has changed since then.
+
+    Returns:
+        The handles at the cells that match their templates best.
     """
-    followed = dict(handles)
+    tracked = dict(handles)
     known = {name: handle.template for name, handle in handles.items() if handle.template is not None}
     if known and moved:
         cells = _tensor([handles[name].cell for name in known], features.dtype).to(features.device)
         found = track_points(features, torch.stack(list(known.values())), cells, radius, rasters.cells)
         for name, (row, column) in zip(known, found.tolist(), strict=True):
-            followed[name] = replace(handles[name], cell=Cell(row, column))
+            tracked[name] = replace(handles[name], cell=Cell(row, column))
     new = [name for name in handles if name not in known]
     if new:
         cells = _tensor([handles[name].cell for name in new], features.dtype).to(features.device)
         for name, template in zip(new, take_templates(features, cells, rasters.cells), strict=True):
-            followed[name] = replace(handles[name], template=template)
-    return followed
+            tracked[name] = replace(handles[name], template=template)
+    return tracked
 
 
 def _tensor(cells: list[Cell], dtype: torch.dtype) -> Tensor:

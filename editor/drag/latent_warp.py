@@ -1,46 +1,52 @@
-"""The glide: content is warped a share of its way, a cell an iteration, before motion supervision takes over.
+"""The latent warp: content is warped a share of its way, one cell per iteration, before motion supervision takes over.
 
-What a latent shows is warped, its noise stays: FastDrag (arXiv 2405.15769) does so in one step. DragDiffusion does not;
+The clean latent is warped, its noise stays. FastDrag (arXiv 2405.15769) does this in one step; DragDiffusion does not:
 there, `DragSettings.warp_share` is 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from livedrag.editor.drag.handles import Handle, Handles, cell_and_offset, place
+from livedrag.editor.drag.handles import Handle, Handles, cell_and_offset, current_position
 from livedrag.editor.drag.warp import WarpField, warp
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.picture import to_picture, to_tensor
 from livedrag.editor.points import Drag, Point, Rasters, distance, moved_inside
 
-SHORTEST = 0.01
-"""Pixels of the picture that are no way to go."""
+MIN_DISTANCE = 0.01
+"""A remaining distance below this, in pixels of the picture, counts as none."""
 
 
-def has_way(handle: Handle, share: float) -> bool:
+def needs_warp(handle: Handle, share: float) -> bool:
     """Whether content has not been warped yet as far as it should be."""
-    return _way(handle, share) > SHORTEST
+    return _distance_left(handle, share) > MIN_DISTANCE
 
 
-def glide(handles: Handles, share: float, rasters: Rasters) -> dict[str, Handle]:
-    """The handles one step further: by one cell, the step of motion supervision, or by what is left of their way.
+def advance(handles: Handles, share: float, rasters: Rasters) -> dict[str, Handle]:
+    """The handles one warp step further: by one cell, as with motion supervision, or by the distance left.
 
     Args:
         handles: where the content is.
         share: of the way from where content came from to its target, 0 to 1.
         rasters: of the picture.
     """
-    pace = rasters.picture.width / rasters.columns
+    cell = rasters.picture.width / rasters.columns
     return {
-        name: _moved(handle, min(pace, _way(handle, share)), rasters) if has_way(handle, share) else handle
+        name: _moved(handle, min(cell, _distance_left(handle, share)), rasters) if needs_warp(handle, share) else handle
         for name, handle in handles.items()
     }
 
 
-def warped(working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Image.Image:
+def warp_picture(
+    working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters
+) -> Image.Image:
     """The picture with its content where the handles have been warped to.
 
     Args:
@@ -49,7 +55,7 @@ def warped(working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | Non
         mask: at the working size, True may change; None: everything may.
         rasters: of the picture.
     """
-    if mask is not None and not mask.any():  # what may change is smaller than a pixel here
+    if mask is not None and not mask.any():  # the editable area is smaller than a pixel here
         return working
 
     def at(point: Point) -> Point:
@@ -58,11 +64,14 @@ def warped(working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | Non
     return warp(working, [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()], mask)
 
 
-def came_from(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Point:
-    """Where in the unedited picture the content was that the warp has put at a point; both in pixels of the picture.
+def find_origin(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Point:
+    """Where in the unedited picture the content was that the warp has moved to a point; both in pixels of the picture.
 
     Args:
-        mask: ``(H, W)`` at the picture's size.
+        point: in the warped picture.
+        handles: that were warped.
+        mask: ``(H, W)`` of the picture's size, True may change; None: everything may.
+        rasters: of the picture.
     """
     if all(handle.warp.handle == handle.warp.target for handle in handles.values()):
         return point
@@ -71,16 +80,49 @@ def came_from(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, ra
     return moved_inside(Point(point.x + float(dx), point.y + float(dy)), rasters.picture)
 
 
-def _way(handle: Handle, share: float) -> float:
+class LatentWarp:
+    """Warps the unedited picture and encodes the outcome, for one session.
+
+    Args:
+        model: encodes.
+        picture: that is edited, RGB.
+        rasters: of the picture.
+    """
+
+    def __init__(self, model: Diffusion, picture: Image.Image, rasters: Rasters) -> None:
+        self._model, self._picture, self._rasters = model, picture, rasters
+        self._encoded: tuple[Image.Image, Tensor] | None = None
+
+    @cached_property
+    def working(self) -> Image.Image:
+        """The unedited picture at the working size."""
+        return to_picture(to_tensor(self._picture, self._rasters.working))
+
+    def change(self, before: Handles, after: Handles, mask: NDArray[np.bool_] | None) -> Tensor:
+        """How the clean latent changes from one warp to the next, ``(1, 4, H/8, W/8)``; mask as in `warp_picture`."""
+        old, new = (
+            self._encode(warp_picture(self.working, handles, mask, self._rasters)) for handles in (before, after)
+        )
+        return new - old
+
+    def _encode(self, working: Image.Image) -> Tensor:
+        """The clean latent of a picture; the last one is cached, since the next step begins with it."""
+        if self._encoded is None or self._encoded[0] != working:
+            self._encoded = working, self._model.encode(to_tensor(working, self._rasters.working))
+        return self._encoded[1]
+
+
+def _distance_left(handle: Handle, share: float) -> float:
     """Pixels that content is still to be warped."""
     whole = distance(handle.warp.handle, handle.target)
     return distance(handle.warp.target, handle.target) - (1 - share) * whole if share > 0 else 0.0
 
 
 def _moved(handle: Handle, step: float, rasters: Rasters) -> Handle:
-    now, content = handle.warp.target, place(handle, rasters)
-    part = step / distance(now, handle.target)
-    dx, dy = part * (handle.target.x - now.x), part * (handle.target.y - now.y)
+    warped, content = handle.warp.target, current_position(handle, rasters)
+    part = step / distance(warped, handle.target)
+    dx, dy = part * (handle.target.x - warped.x), part * (handle.target.y - warped.y)
     content = Point(content.x + dx, content.y + dy)
     cell, offset = cell_and_offset(content, rasters)
-    return replace(handle, cell=cell, offset=offset, warp=Drag(handle.warp.handle, Point(now.x + dx, now.y + dy)))
+    end = Point(warped.x + dx, warped.y + dy)
+    return replace(handle, cell=cell, offset=offset, warp=Drag(handle.warp.handle, end))

@@ -13,8 +13,8 @@ def motion_supervision_loss(
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
 
-    The step is the unit vector from handle to target. Mean over channels, sum over the patch's cells, which is the
-    scale of the authors' code; cells outside the raster do not count.
+    The step is the unit vector from handle to target. Mean over channels and sum over the patch's cells, as in the
+    authors' code; cells outside the raster do not count.
 
     Args:
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.
@@ -35,11 +35,15 @@ def motion_supervision_loss(
 
 
 def mask_loss(below: Tensor, below_unedited: Tensor, mask: Tensor, weight: float) -> Tensor:
-    """Keep what may not change: ``weight * sum |(z_{t-1} - z_{t-1}^0) * (1 - M)|``.
+    """Keep what must not change: ``weight * sum |(z_{t-1} - z_{t-1}^0) * (1 - M)|``.
 
     Args:
-        below, below_unedited: the dragged and the unedited latent one DDIM step further down, ``(1, 4, H/8, W/8)``.
+        below: the dragged latent one DDIM step further down, ``(1, 4, H/8, W/8)``.
+        below_unedited: the unedited latent one DDIM step further down, same shape.
         mask: M, ``(1, 1, H/8, W/8)``, 1 where the picture may change.
         weight: lambda.
+
+    Returns:
+        Scalar loss.
     """
     return weight * ((below - below_unedited) * (1 - mask)).abs().sum()

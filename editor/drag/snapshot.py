@@ -1,157 +1,172 @@
-"""Snapshots: a session's tensors and facts as safetensors, whose metadata is JSON. Never a pickle.
-
-One file holds all, or several parts do, of which most stay the same from one snapshot to the next.
-"""
+"""Snapshots of sessions: take one, and restore a session from it, bit for bit."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from PIL import Image
 from torch import Tensor
 
-from livedrag.editor.drag.handles import Handle, Handles
+from livedrag.editor.drag.edit import Edit
+from livedrag.editor.drag.preparation import Preparation
+from livedrag.editor.drag.snapshot_format import Part, Snapshot, part_of
+from livedrag.editor.drag.state import SessionState
+from livedrag.editor.drag.timeline import Moment
 from livedrag.editor.errors import EditorError
-from livedrag.editor.points import Cell, Drag, Point
-
-VERSION = 4
-MOMENTS_A_PART = 32
-"""Moments of the timeline that share a part."""
-STATE = "state"
-"""The part that changes with every step; it has the facts too."""
+from livedrag.editor.models.ddim import Guidance
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.settings import DragSettings
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of a snapshot.
+def take(state: SessionState) -> Snapshot:
+    """The whole session but for thumbnails and what can be recomputed."""
+    snapshot, preparation = _tensors(state), state.preparation
+    snapshot.facts = {
+        "model": state.model.name,
+        "picture": state.picture_hash,
+        "taken": state.iterations_done,
+        "settings": state.settings.as_dict(),
+        "iteration": state.iteration,
+        "fitted": preparation.fitted,
+        "climbed": preparation.inverted_levels,
+        "guidance": None if preparation.guidance is None else preparation.guidance.scale,
+        "latent_moved": state.prepared and state.latent.moved,
+        "handles": snapshot.put_handles(state.edit.handles),
+        "current": state.timeline.current,
+        "timeline": [
+            [moment.index, moment.parent, moment.iteration, snapshot.put_handles(moment.handles)]
+            for moment in state.timeline
+        ],
+    }
+    return snapshot
+
+
+def take_parts(state: SessionState) -> list[Part]:
+    """The same in parts; a part whose stamp is unchanged need not be written again."""
+    moments: dict[str, list[str]] = {}
+    for moment in state.timeline:
+        moments.setdefault(part_of(f"moment.{moment.index}"), []).append(str(moment.index))
+    preparation = state.preparation
+    has_noise = preparation.unedited_noise is not None
+    stamps = {
+        "lora": f"{preparation.fitted} steps",
+        "picture": f"{preparation.inverted_levels} steps, {len(preparation.augmented)} copies, noise {has_noise}",
+        "unedited": f"{0 if state.denoising is None else len(state.denoising.unedited)} steps",
+        **{name: " ".join(indices) for name, indices in moments.items()},
+    }
+    return take(state).split(stamps)
+
+
+def count_bytes(state: SessionState) -> int:
+    """Bytes of the session's tensors, without the model."""
+    seen = 0 if state.denoising is None else state.denoising.nbytes
+    return seen + sum(tensor.nbytes for tensor in _tensors(state).tensors.values())
+
+
+def restore(model: Diffusion, picture: Image.Image, data: bytes | Mapping[str, bytes]) -> SessionState:
+    """The session that a snapshot was taken of.
 
     Args:
-        name: of the part; each snapshot of a session has the same ones, and those that came with its timeline.
-        stamp: two parts of one session that have the same name and the same stamp hold the same; empty: not known.
-        snapshot: its tensors and facts.
+        model: the same model, on the same kind of device.
+        picture: the same picture, RGB.
+        data: one file, or all parts by name.
+
+    Raises:
+        EditorError: it is no snapshot, or of another picture, or of a model of another name.
     """
-
-    name: str
-    stamp: str
-    snapshot: Snapshot
-
-
-@dataclass
-class Snapshot:
-    """What a session is at one moment.
-
-    Args:
-        facts: all that is no tensor, fit for JSON; floats survive it exactly.
-        tensors: by name; on any device.
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    _templates: dict[int, int] = field(default_factory=dict, repr=False)  # number of each that was put, by identity
-    _placed: dict[int, Tensor] = field(default_factory=dict, repr=False)  # each that was got, by number
-
-    def to_bytes(self) -> bytes:
-        """As one file."""
-        facts = json.dumps({"version": VERSION, **self.facts})
-        alone = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.tensors.items()
-        }
-        data: bytes = save(alone, {"facts": facts})
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Snapshot:
-        """Read what `to_bytes` wrote. Raises `EditorError`."""
-        try:
-            tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors' own layout
-            facts = json.loads(header["__metadata__"]["facts"])
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise EditorError(f"these {len(data)} bytes are no snapshot of a session ({error}): start anew") from error
-        if facts.pop("version") != VERSION:
-            raise EditorError(f"this snapshot is not of version {VERSION}, the one that works here: start anew")
-        return cls(facts, tensors)
-
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, bytes]) -> Snapshot:
-        """Put together what `to_bytes` wrote of every part, by name. Raises `EditorError`."""
-        if STATE not in parts:
-            raise EditorError(
-                f"the parts {', '.join(parts) or 'none'} are no snapshot, {STATE!r} is missing: start anew"
-            )
-        read = {name: cls.from_bytes(data) for name, data in parts.items()}
-        return cls(read[STATE].facts, {key: tensor for part in read.values() for key, tensor in part.tensors.items()})
-
-    def split(self, stamps: Mapping[str, str]) -> list[Part]:
-        """The same in parts; ``stamps`` by the name of those of which something is known."""
-        parts = {STATE: Snapshot(self.facts)}
-        for name, tensor in self.tensors.items():
-            parts.setdefault(part_of(name), Snapshot()).tensors[name] = tensor
-        return [Part(name, stamps.get(name, ""), part) for name, part in parts.items()]
-
-    def put(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
-        """Add tensors under names that begin with ``prefix``."""
-        self.tensors.update({f"{prefix}.{name}": tensor for name, tensor in tensors.items()})
-
-    def get(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors that were `put` under ``prefix``, in the order of their numbers where the names are numbers."""
-        found = {
-            name.removeprefix(f"{prefix}."): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(f"{prefix}.")
-        }
-        return dict(sorted(found.items(), key=lambda item: (int(item[0]) if item[0].isdigit() else 0, item[0])))
-
-    def put_handles(self, handles: Handles) -> dict[str, list[float | None]]:
-        """Add the handles' templates, each only once, and give back the rest as numbers."""
-        return {
-            name: [
-                *(handle.start.handle.x, handle.start.handle.y, handle.start.target.x, handle.start.target.y),
-                *(handle.target.x, handle.target.y),
-                *(handle.cell.row, handle.cell.column, handle.offset.row, handle.offset.column),
-                *(handle.warp.handle.x, handle.warp.handle.y, handle.warp.target.x, handle.warp.target.y),
-                self._put_template(handle.template),
-            ]
-            for name, handle in handles.items()
-        }
-
-    def get_handles(self, numbers: Mapping[str, list[Any]], like: Tensor) -> dict[str, Handle]:
-        """The inverse of `put_handles`; templates with the dtype and device of ``like``."""
-        return {
-            name: Handle(
-                start=Drag(Point(*parts[0:2]), Point(*parts[2:4])),
-                target=Point(*parts[4:6]),
-                cell=Cell(*parts[6:8]),
-                offset=Cell(*parts[8:10]),
-                warp=Drag(Point(*parts[10:12]), Point(*parts[12:14])),
-                template=None if parts[14] is None else self._get_template(parts[14], like),
-            )
-            for name, parts in numbers.items()
-        }
-
-    def _put_template(self, template: Tensor | None) -> int | None:
-        if template is None:
-            return None
-        if id(template) not in self._templates:
-            self._templates[id(template)] = len(self._templates)
-            self.put("template", {str(self._templates[id(template)]): template})
-        return self._templates[id(template)]
-
-    def _get_template(self, number: int, like: Tensor) -> Tensor:
-        if number not in self._placed:  # shared by handles as it was, or the next snapshot would hold it many times
-            self._placed[number] = self.tensors[f"template.{number}"].to(like)
-        return self._placed[number]
+    snapshot = Snapshot.from_bytes(data) if isinstance(data, bytes) else Snapshot.from_parts(data)
+    facts, tensors = snapshot.facts, snapshot.get("picture")
+    if facts["model"] != model.name:
+        raise EditorError(
+            f"the snapshot is of the model {facts['model']!r}, not of {model.name!r}: start a new session"
+        )
+    state = SessionState(
+        model,
+        picture,
+        DragSettings().changed(facts["settings"]),
+        prompt=tensors["prompt"].to(model.device),
+        clean=tensors["clean"].to(model.device),
+        generator=torch.Generator(),
+    )
+    if facts["picture"] != state.picture_hash:
+        raise EditorError(f"the snapshot is of another picture than this one of {state.rasters.picture} pixels")
+    _restore_preparation(state.preparation, model, snapshot)
+    _restore_edit(state.edit, snapshot, state.preparation.clean)
+    _restore_latent(state, snapshot)
+    _restore_timeline(state, snapshot)
+    state.iterations_done = facts["taken"]
+    return state
 
 
-def part_of(name: str) -> str:
-    """The part in which a tensor of this name goes."""
-    prefix, _, rest = name.partition(".")
-    if prefix == "moment":
-        return f"moments-{int(rest) // MOMENTS_A_PART}"
-    return prefix if prefix in ("lora", "picture", "unedited") else STATE
+def _tensors(state: SessionState) -> Snapshot:
+    snapshot, preparation, denoising = Snapshot(), state.preparation, state.denoising
+    latent, mask = state.latent if state.prepared else None, state.edit.mask
+    named = {
+        "picture.clean": preparation.clean,
+        "picture.prompt": preparation.prompt,
+        "picture.copies": preparation.augmented if len(preparation.augmented) else None,
+        "picture.inverted": preparation.inverted,
+        "picture.unedited_noise": preparation.unedited_noise,
+        "session.generator": preparation.generator.get_state(),
+        "session.latent": None if latent is None else latent.value,
+        "session.rendered": None if denoising is None else denoising.rendered,
+        "session.mask": None if mask is None else torch.from_numpy(np.packbits(mask)),
+    }
+    snapshot.tensors.update({name: tensor for name, tensor in named.items() if tensor is not None})
+    if denoising is not None:
+        snapshot.put("unedited", {str(index): latent for index, latent in enumerate(denoising.unedited)})
+    snapshot.put("moment", {str(moment.index): moment.latent for moment in state.timeline})
+    if preparation.has_lora:
+        snapshot.put("lora", preparation.lora.state())
+    if latent is not None:
+        snapshot.put("adam", latent.optimizer.state.get(latent.value, {}))
+    return snapshot
+
+
+def _restore_preparation(preparation: Preparation, model: Diffusion, snapshot: Snapshot) -> None:
+    facts, tensors, like = snapshot.facts, snapshot.get("picture"), preparation.clean
+    preparation.generator.set_state(snapshot.get("session")["generator"])
+    preparation.fitted, preparation.inverted_levels = facts["fitted"], facts["climbed"]
+    if "copies" in tensors:
+        preparation.augmented = tensors["copies"].to(like)
+    preparation.inverted = tensors["inverted"].to(like)
+    if "unedited_noise" in tensors:
+        preparation.unedited_noise = tensors["unedited_noise"].to(like)
+    if facts["guidance"] is not None:
+        preparation.guidance = Guidance(model.embed_prompt(""), facts["guidance"])
+    if lora := snapshot.get("lora"):
+        preparation.restore_lora(lora)
+
+
+def _restore_edit(edit: Edit, snapshot: Snapshot, like: Tensor) -> None:
+    edit.handles = snapshot.get_handles(snapshot.facts["handles"], like)
+    size = edit.rasters.picture
+    if (packed := snapshot.get("session").get("mask")) is not None:
+        bits = np.unpackbits(packed.numpy(), count=size.width * size.height)
+        edit.set_mask(bits.reshape(size.height, size.width))
+
+
+def _restore_latent(state: SessionState, snapshot: Snapshot) -> None:
+    tensors, like = snapshot.get("session"), state.preparation.clean
+    if "latent" not in tensors:
+        return
+    state.go_on_from(tensors["latent"].to(like), snapshot.facts["iteration"])
+    state.latent.moved = snapshot.facts["latent_moved"]
+    if adam := snapshot.get("adam"):
+        state.latent.load_adam(adam)
+    assert state.denoising is not None
+    state.denoising.unedited = [latent.to(like) for latent in snapshot.get("unedited").values()]
+    if "rendered" in tensors:
+        state.denoising.rendered = tensors["rendered"].to(like)
+
+
+def _restore_timeline(state: SessionState, snapshot: Snapshot) -> None:
+    latents: dict[str, Any] = snapshot.get("moment")
+    like = state.preparation.clean
+    for index, parent, iteration, handles in snapshot.facts["timeline"]:
+        latent = latents[str(index)].to(like.device)
+        state.timeline.insert(Moment(index, parent, iteration, snapshot.get_handles(handles, like), latent))
+    state.timeline.current = snapshot.facts["current"]

@@ -1,4 +1,4 @@
-"""The timeline: every iteration of a session, thinned by age within a memory budget."""
+"""The timeline: the iterations of a session that one can jump back to, thinned by age within a memory budget."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from livedrag.editor.errors import EditorError
 
 THUMBNAIL_SIDE = 96
 """Longest side of a moment's thumbnail, in pixels."""
-MOST_MOMENTS = 500
-"""On one timeline, however small their latents are: more than people can tell apart, and few enough to list at once."""
+MAX_MOMENTS = 500
+"""On one timeline, however small their latents: more than people can tell apart, and few enough to list at once."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A kept iteration.
+    """A stored iteration.
 
     Args:
-        index: its name on the timeline; never used again.
-        parent: the index of the kept moment it came from; None for the first.
-        iteration: motion supervision steps taken from the unedited latent to here.
-        handles: where the content was found.
-        latent: in half precision, ``(1, 4, H/8, W/8)``: going on from here is not bit for bit the run of then.
-        thumbnail: a small picture, where one was made.
+        index: identifies it on the timeline; never reused.
+        parent: index of the stored moment it came from; None for the first.
+        iteration: iterations from the unedited latent to here.
+        handles: where the content was, by the name of the drag.
+        latent: in half precision, ``(1, 4, H/8, W/8)``: a run from here does not repeat the old one bit for bit.
+        thumbnail: a small picture, if one was made.
     """
 
     index: int
@@ -40,7 +40,7 @@ class Moment:
 
     @property
     def size(self) -> int:
-        """Bytes it holds."""
+        """Bytes of latent and thumbnail."""
         pixels = 0 if self.thumbnail is None else 3 * self.thumbnail.width * self.thumbnail.height
         return self.latent.nbytes + pixels
 
@@ -48,8 +48,8 @@ class Moment:
 class Timeline:
     """The moments of a session, oldest first.
 
-    Over its budget, or over `MOST_MOMENTS`, it forgets the moment whose absence leaves the smallest gap for its age,
-    but never the first, the current one, the last of a branch, or one that branches go out from.
+    Over its budget, or over `MAX_MOMENTS`, it drops the moment that leaves the smallest gap relative to its age, but
+    never the first, the current one, the end of a branch, or one where branches start.
 
     Args:
         budget: bytes.
@@ -61,7 +61,7 @@ class Timeline:
         self._next = 0
         self._bytes = 0
         self.current: int | None = None
-        """The moment that the session has just reached or gone back to."""
+        """Index of the moment that the session has just reached or jumped to."""
 
     def __iter__(self) -> Iterator[Moment]:
         return iter(self._moments.values())
@@ -70,62 +70,68 @@ class Timeline:
         return len(self._moments)
 
     def __getitem__(self, index: int) -> Moment:
-        """The moment of this index. Raises `EditorError` where it is not kept."""
+        """The moment of this index. Raises `EditorError` if there is none."""
         if index not in self._moments:
-            kept = ", ".join(map(str, list(self._moments)[-20:])) or "none"
-            raise EditorError(f"moment {index} is not on the timeline: of the last ones, {kept} are")
+            latest = ", ".join(map(str, list(self._moments)[-20:])) or "none"
+            raise EditorError(f"moment {index} is not on the timeline; the latest ones are: {latest}")
         return self._moments[index]
 
     def add(self, iteration: int, handles: Handles, latent: Tensor) -> Moment:
-        """Keep what an iteration reached, as going on from the current moment; it becomes the current one."""
+        """Store what an iteration reached, as a child of the current moment; it becomes the current one.
+
+        Args:
+            iteration: iterations from the unedited latent to here.
+            handles: where the content is.
+            latent: ``(1, 4, H/8, W/8)``; stored in half precision.
+        """
         half = latent.detach().to(torch.float16)
         moment = Moment(self._next, self.current, iteration, dict(handles), half)
-        self.put(moment)
+        self.insert(moment)
         self.current = moment.index
         self._thin()
         return moment
 
-    def put(self, moment: Moment) -> None:
-        """Take a moment that already has its index and parent."""
+    def insert(self, moment: Moment) -> None:
+        """Add or replace a moment that already has its index and parent."""
         self._moments[moment.index] = moment
         self._bytes += moment.size
         self._next = max(self._next, moment.index + 1)
 
     def begin_at(self, index: int) -> None:
-        """Give no moment from now on a lower index than this."""
+        """Number new moments from this index on, or higher."""
         self._next = max(self._next, index)
 
-    def show(self, thumbnail: Image.Image) -> None:
+    def set_thumbnail(self, thumbnail: Image.Image) -> None:
         """Give the current moment a thumbnail."""
         if self.current is not None and self.current in self._moments:
             small = thumbnail.copy()
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             before = self._moments[self.current]
             self._bytes -= before.size
-            self.put(replace(before, thumbnail=small))
+            self.insert(replace(before, thumbnail=small))
 
     def _thin(self) -> None:
-        while self._bytes > self._budget or len(self) > MOST_MOMENTS:
-            spare = self._spare()
-            if not spare:
+        while self._bytes > self._budget or len(self) > MAX_MOMENTS:
+            droppable = self._droppable()
+            if not droppable:
                 return
-            _, index = min(spare)
-            gone = self._moments.pop(index)
-            self._bytes -= gone.size
+            _, index = min(droppable)
+            dropped = self._moments.pop(index)
+            self._bytes -= dropped.size
             for moment in [moment for moment in self if moment.parent == index]:
-                self._moments[moment.index] = replace(moment, parent=gone.parent)
+                self._moments[moment.index] = replace(moment, parent=dropped.parent)
 
-    def _spare(self) -> list[tuple[float, int]]:
-        """The moments that may go, each with how much it would be missed: the gap it leaves over its age."""
-        onward: dict[int, list[Moment]] = {}
+    def _droppable(self) -> list[tuple[float, int]]:
+        """The moments that may be dropped, each after the gap it would leave divided by its age."""
+        children: dict[int, list[Moment]] = {}
         for moment in self:
             if moment.parent is not None:
-                onward.setdefault(moment.parent, []).append(moment)
+                children.setdefault(moment.parent, []).append(moment)
         return [
             (
-                (onward[moment.index][0].iteration - self[moment.parent].iteration) / (self._next - moment.index),
+                (children[moment.index][0].iteration - self[moment.parent].iteration) / (self._next - moment.index),
                 moment.index,
             )
             for moment in self
-            if moment.parent is not None and len(onward.get(moment.index, ())) == 1 and moment.index != self.current
+            if moment.parent is not None and len(children.get(moment.index, ())) == 1 and moment.index != self.current
         ]

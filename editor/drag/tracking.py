@@ -9,12 +9,15 @@ from livedrag.editor.sampling import patch_offsets, sample_cells
 
 
 def take_templates(features: Tensor, handles: Tensor, raster: tuple[int, int]) -> Tensor:
-    """The feature under each handle, ``(n, C)``; what `track_points` looks for later.
+    """The feature under each handle, which `track_points` looks for later.
 
     Args:
         features: ``(1, C, h, w)``.
         handles: whole cells ``(n, 2)``, (row, column).
         raster: rows and columns of cells.
+
+    Returns:
+        Templates ``(n, C)``.
     """
     return sample_cells(features, handles[:, None], raster)[..., 0]
 
@@ -30,7 +33,7 @@ def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: i
         raster: rows and columns of cells.
 
     Returns:
-        Whole cells ``(n, 2)``; of equally near ones the first in row-major order.
+        Whole cells ``(n, 2)``; among equally near ones the first in row-major order.
     """
     window = handles[:, None] + patch_offsets(radius, handles)
     distances = (sample_cells(features, window, raster) - templates[..., None]).abs().sum(1)
@@ -40,6 +43,15 @@ def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: i
 
 
 def have_arrived(handles: Tensor, targets: Tensor, arrival_distance: float) -> Tensor:
-    """For each handle, whether it is closer than ``arrival_distance`` cells to its target; ``(n,)`` booleans."""
+    """Whether each handle is closer to its target than the arrival distance.
+
+    Args:
+        handles: cells ``(n, 2)``, (row, column).
+        targets: cells ``(n, 2)``, (row, column).
+        arrival_distance: in cells.
+
+    Returns:
+        ``(n,)`` booleans.
+    """
     distances: Tensor = (handles - targets).norm(dim=-1)
     return distances < arrival_distance

@@ -1,11 +1,11 @@
-"""The instant guess: a picture warped from handles to targets by a smooth displacement field, without a model.
+"""The instant preview: a picture warped from handles to targets by a smooth displacement field, without a model.
 
-The front end's ``warp.ts`` is the same function; ``tests/warp.json`` holds both to it.
+The front end's ``warp.ts`` is the same function; ``tests/warp.json`` has test cases for both.
 
-The field maps backwards: the warped picture shows at a place ``p`` what the picture has at ``p + d(p)``. At a target,
+The field maps backwards: the warped picture shows at a point ``p`` what the picture has at ``p + d(p)``. At a target,
 ``d`` leads exactly to its handle; around it, ``d`` fades out over half an ellipse on either side. The half on the
-handle's side is never so short that the picture folds over itself; within that, it ends before the mask does. Where
-several drags meet, the nearest counts most (modified Shepard weights: compact, and exact at every target).
+handle's side is never so short that the picture folds over itself; within that limit, it ends before the mask does.
+Where several drags meet, the nearest weighs most (modified Shepard weights: compact, and exact at every target).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from livedrag.editor.points import Drag, Rasters, Size
 Floats = NDArray[np.float64]
 
 GRID = 128
-"""Cells along the picture's longest side, at most, in which the mask's depth is reckoned."""
-LEAST_REACH = 1 / 8
-"""A drag moves what is this near to its target, in parts of the picture's longest side, however short it is."""
+"""Most cells along the picture's longest side in which the mask's depth is computed."""
+MIN_REACH = 1 / 8
+"""Smallest reach of a drag around its target, however short it is, as a share of the picture's longest side."""
 FRONT, SIDE, BACK = 1.0, 1.25, 2.0
 """Reach in lengths of the drag: beyond the target, across, and towards the handle."""
-LEAST_BACK = 1.3
-"""The same towards the handle where the mask or the picture ends early; above `STEEPEST`, or the picture folds."""
+MIN_BACK = 1.3
+"""The same towards the handle if the mask or the picture ends early; below `STEEPEST` the picture would fold."""
 STEEPEST, BEND = 1.25, 0.2
-"""How steeply the strength falls from 1 to 0, and which part of the way, at either end, it bends on."""
+"""How steeply the strength falls from 1 to 0, and the share of the way, at either end, on which it bends."""
 ROWS = 256
-"""Rows of the picture that are warped at once, which bounds the memory of a large one."""
+"""Rows of the picture that are warped at once, to limit memory."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class _Pull:
 
 
 class WarpField:
-    """Where the warped picture takes its pixels from.
+    """The displacement field of a warp.
 
     Args:
-        drags: what is at each handle shows at its target. A drag that goes nowhere holds its place.
+        drags: the content at each handle shows at its target. A drag of no length keeps its content in place.
         mask: ``(H, W)`` at the size of the picture, nonzero may change; None means everything may. The field is zero
-            outside and falls to zero towards its edge. A target must lie about two cells (of `GRID`) inside to be
-            reached, and three times as far inside as its drag is long for the picture surely not to fold.
-        size: the picture's.
+            outside and falls to zero towards its edge. Content reaches its target only if that is about two cells (of
+            `GRID`) inside; the picture surely doesn't fold if it is three times as far inside as its drag is long.
+        size: of the picture.
 
     Raises:
         MaskError: the mask is not of the picture's size.
@@ -79,7 +79,7 @@ class WarpField:
         self._pulls = [self._pull(drag) for drag in drags]
 
     def at(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """The displacement ``(dx, dy)``, in pixels, at places ``(x, y)`` in pixels of the picture; arrays of one shape.
+        """The displacement ``(dx, dy)`` at points ``(x, y)``, all in pixels of the picture; arrays of one shape.
 
         It follows the backward mapping of Inpaint4Drag (arXiv 2509.04582) and the one-step warp of FastDrag
         (arXiv 2405.15769) in idea; the weights are our own.
@@ -116,9 +116,9 @@ class WarpField:
         x, y = drag.target.x, drag.target.y
         dx, dy = drag.handle.x - x, drag.handle.y - y
         length = math.hypot(dx, dy)
-        least = LEAST_REACH * max(self._size.width, self._size.height)
+        least = MIN_REACH * max(self._size.width, self._size.height)
         side = max(SIDE * length, least)
-        # What holds its place, but for rounding, does so alike in every direction.
+        # Content that stays in place, up to rounding, does so alike in every direction.
         moves = length > 1e-6
         ux, uy = (dx / length, dy / length) if moves else (1.0, 0.0)
         room = self._room(x, y, ux, uy, max(BACK * length, least)) if moves else least
@@ -132,7 +132,7 @@ class WarpField:
             uy=uy,
             front=max(FRONT * length, least),
             side=side,
-            back=max(LEAST_BACK * length, room),
+            back=max(MIN_BACK * length, room),
             depth=max(depth, math.hypot(*self._cell)),
         )
 
@@ -171,21 +171,21 @@ class WarpField:
 
 
 def warp(picture: Image.Image, drags: Iterable[Drag], mask: NDArray[np.generic] | None = None) -> Image.Image:
-    """Guess what an edit will give: the picture, smoothly warped from handles to targets within the mask.
+    """An estimate of an edit's result: the picture, smoothly warped from handles to targets within the mask.
 
     Args:
-        picture: of any size, ``(W, H)``; seen as RGB.
+        picture: of any size; converted to RGB.
         drags: handles and targets, in pixels of the picture.
-        mask: ``(H, W)``, nonzero may change; None means everything may. Outside, every pixel is the picture's own.
+        mask: ``(H, W)``, nonzero may change; None means everything may. Outside, every pixel stays the same.
 
     Returns:
-        A new RGB picture of the same size. Content that would come from outside the picture repeats its border.
+        A new RGB picture of the same size. Content from outside the picture repeats its border.
 
     Raises:
-        PointError: a handle or target lies outside the picture.
+        PointError: a handle or target is outside the picture.
         MaskError: the mask is not of the picture's size.
 
-    The idea of warping pixels backwards instead of asking a model is Inpaint4Drag's (arXiv 2509.04582) and FastDrag's
+    The idea of warping pixels backwards instead of using a model is Inpaint4Drag's (arXiv 2509.04582) and FastDrag's
     (arXiv 2405.15769); the field is our own, see `WarpField`.
     """
     size = Size(picture.width, picture.height)
@@ -206,7 +206,7 @@ def warp(picture: Image.Image, drags: Iterable[Drag], mask: NDArray[np.generic] 
 
 
 def grid_size(picture: Size) -> Size:
-    """Columns and rows of the cells in which the mask's depth is reckoned."""
+    """Columns and rows of the cells in which the mask's depth is computed."""
     longest = max(picture.width, picture.height)
 
     def side(length: int) -> int:
@@ -235,9 +235,9 @@ def open_cells(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _depths(opened: NDArray[np.bool_], cell: tuple[float, float]) -> Floats | None:
-    """How deep in the mask each cell lies, in pixels: to the nearest closed cell's centre, less a cell's diagonal.
+    """Depth of each cell in the mask, in pixels: distance to the nearest closed cell's centre, minus a cell's diagonal.
 
-    The diagonal makes the interpolated depth nowhere positive in a closed cell. None where no cell is closed.
+    Because of the diagonal, the interpolated depth is never positive in a closed cell. None if no cell is closed.
     """
     if opened.all():
         return None

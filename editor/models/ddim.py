@@ -18,7 +18,7 @@ class Guidance:
 
     Args:
         empty: embedding of no words, ``(1, L, D)``.
-        scale: how far a prediction goes from the one without words to the one with them, and beyond; 1 is none.
+        scale: how far a prediction goes from the one for no words towards the one for the prompt; 1 is no guidance.
     """
 
     empty: Tensor
@@ -26,7 +26,7 @@ class Guidance:
 
 
 def predict_x0(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """The clean latent that a noise prediction implies (formula 9 of the paper).
+    """The clean latent that a noise prediction implies (equation 9 of the DDIM paper).
 
     Args:
         latent: ``z_t``, ``(B, 4, H/8, W/8)``.
@@ -37,7 +37,7 @@ def predict_x0(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
 
 
 def ddim_step(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) -> Tensor:
-    """Carry a latent from one noise level to another along its predicted noise (formula 12 with sigma = 0).
+    """Carry a latent from one noise level to another along its predicted noise (equation 12, sigma = 0).
 
     Denoising goes to a larger ``alpha_next``, inversion to a smaller one; the formula is the same.
 
@@ -51,12 +51,17 @@ def ddim_step(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) ->
 
 @torch.no_grad()
 def inversion_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Level) -> Tensor:
-    """Climb one level: the network is asked at the level's timestep for the latent just below it, as diffusers'
-    ``DDIMInverseScheduler`` and DragDiffusion do.
+    """One level up (noisier). The network gets the latent just below the level with the level's own timestep, as in
+    diffusers' ``DDIMInverseScheduler`` and DragDiffusion.
 
     Args:
+        model: predicts the noise.
         latent: ``(1, 4, H/8, W/8)`` just below ``level``.
         prompt: text embedding, ``(1, L, D)``.
+        level: to reach.
+
+    Returns:
+        The latent at ``level``, same shape.
     """
     noise = model.predict(latent, level.timestep, prompt, alpha=level.alpha_below).noise
     return ddim_step(latent, noise, level.alpha_below, level.alpha)
@@ -66,11 +71,22 @@ def inversion_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Leve
 def denoising_step(
     model: Diffusion, latent: Tensor, prompt: Tensor, level: Level, guidance: Guidance | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Descend one level; returns the latent just below it and the predicted clean latent, both ``(1, 4, H/8, W/8)``."""
+    """One level down (cleaner).
+
+    Args:
+        model: predicts the noise.
+        latent: ``(1, 4, H/8, W/8)`` at ``level``.
+        prompt: text embedding, ``(1, L, D)``.
+        level: to leave.
+        guidance: classifier-free guidance, if any.
+
+    Returns:
+        The latent just below ``level`` and the predicted clean latent, same shape.
+    """
     if guidance is None:
         noise = model.predict(latent, level.timestep, prompt).noise
     else:
-        both = model.predict(latent.expand(2, -1, -1, -1), level.timestep, torch.cat([guidance.empty, prompt])).noise
-        without, with_words = both.chunk(2)
-        noise = torch.lerp(without, with_words, guidance.scale)
+        noises = model.predict(latent.expand(2, -1, -1, -1), level.timestep, torch.cat([guidance.empty, prompt])).noise
+        unconditional, conditional = noises.chunk(2)
+        noise = torch.lerp(unconditional, conditional, guidance.scale)
     return ddim_step(latent, noise, level.alpha, level.alpha_below), predict_x0(latent, noise, level.alpha)

@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from livedrag.editor.generate import generate
 from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.loading import Parts
 from livedrag.editor.training.autoencoder import STRIDE
 from livedrag.editor.training.pictures import SIDE, Collection
 from livedrag.editor.training.scenes import COLOURS, Scenes
@@ -300,13 +301,9 @@ def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPToke
     vae, unet, text_encoder = (copy.deepcopy(part) for part in (vae, modules["unet"], modules["text_encoder"]))
     vae.register_to_config(scaling_factor=scale, _name_or_path="")  # not where it lay
     return Diffusion(
+        Parts(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=new_scheduler()),
         name="livedrag's built-in model",
         kind="builtin",
-        unet=unet,
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        scheduler=new_scheduler(),
         defaults={},
         device=next(unet.parameters()).device,
         dtype=torch.float32,

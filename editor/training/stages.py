@@ -15,7 +15,8 @@ from diffusers import AutoencoderDC
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from livedrag.editor.models.diffusion import Diffusion, pick_device
+from livedrag.editor.models.devices import pick_device
+from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.references import DEFAULTS_FILE, find_model
 from livedrag.editor.settings import Setting, parse_setting
 from livedrag.editor.training import report

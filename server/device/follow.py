@@ -46,9 +46,9 @@ def _drag_changes(
         yield partial(session.remove_drag, id)
         yield partial(session.add_drag, id, drag)
     elif placed:
-        yield partial(session.grab, id, drag.handle)
+        yield partial(session.set_handle, id, drag.handle)
     elif aimed:
-        yield partial(session.aim, id, drag.target)
+        yield partial(session.set_target, id, drag.target)
 
 
 def placed_drags(session: DragSession, desired: DesiredState) -> dict[str, PlacedDrag]:

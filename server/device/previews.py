@@ -43,7 +43,7 @@ class Previews:
         if current is None or session.timeline[current].parent is not None or current in room.timeline.thumbnails:
             return
         small = shrink(session.picture, min(service_setting(room.desired, "preview_side"), MAX_STORED_SIDE))
-        session.timeline.show(small)
+        session.timeline.set_thumbnail(small)
         store(room, session, encode_preview(small, "webp"))
 
     def send(self, room: DeviceRoom, stage: Stage, picture: Image.Image, data: bytes) -> None:

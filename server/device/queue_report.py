@@ -73,9 +73,9 @@ class QueueReport:
         return {
             "generating": settings.ddim_steps if generated else 0,
             "fitting": settings.lora_steps,
-            "inverting": 0 if generated else settings.levels_inverted,
+            "inverting": 0 if generated else settings.inversion_steps,
             "dragging": settings.max_iterations,
-            "rendering": 2 * settings.levels_inverted,
+            "rendering": 2 * settings.inversion_steps,
         }
 
 

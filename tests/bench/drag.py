@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, Point
-from livedrag.editor.models.convolution import MOST_PIXELS, ProductConv2d
+from livedrag.editor.models.convolution import MAX_PIXELS, MatmulConv2d
 from tests import reference
 from tests.bench.clock import Clock
 from tests.bench.model import Bench, new_lora, picture_for, settings_for
@@ -94,7 +94,7 @@ class Scene:
         mask = torch.zeros(1, 1, side, side, dtype=self._model.dtype, device=self._model.device)
         mask[..., : side // 2] = 1
         passes: list[float] = []
-        with self._lora.beside(), library(self._model), _weights(self._model, weights_require_grad, settled):
+        with self._lora.unmerged(), library(self._model), _weights(self._model, weights_require_grad, settled):
             watch = self._model.unet.conv_in.register_forward_pre_hook(lambda *_: passes.append(self._clock.now()))
             try:
                 trace = reference.drag(
@@ -125,7 +125,7 @@ class Scene:
         by oneDNN."""
         for _ in range(passes):
             latent = self._start.clone().requires_grad_()
-            with self._lora.beside(), library(self._model), self._clock.timing(BARE):
+            with self._lora.unmerged(), library(self._model), self._clock.timing(BARE):
                 output = self._model.unet(latent, self._level.timestep, self._prompt, return_dict=False)[0]
                 torch.autograd.grad(output, latent, torch.ones_like(output))
 
@@ -133,7 +133,7 @@ class Scene:
         """The same up to the penultimate up block, which is all that an iteration without a mask needs."""
         for _ in range(passes):
             latent = self._start.clone().requires_grad_()
-            with self._lora.beside(), library(self._model), self._clock.timing(BARE_TO_FEATURES):
+            with self._lora.unmerged(), library(self._model), self._clock.timing(BARE_TO_FEATURES):
                 output = self._model.predict_features(latent, self._level.timestep, self._prompt)
                 torch.autograd.grad(output, latent, torch.ones_like(output))
 
@@ -141,14 +141,14 @@ class Scene:
 @contextlib.contextmanager
 def library(model: Diffusion) -> Iterator[None]:
     """Within this block no convolution is computed in the product's own way."""
-    layers = [layer for layer in model.unet.modules() if isinstance(layer, ProductConv2d)]
+    layers = [layer for layer in model.unet.modules() if isinstance(layer, MatmulConv2d)]
     for layer in layers:
-        layer.most_pixels = 0
+        layer.max_pixels = 0
     try:
         yield
     finally:
         for layer in layers:
-            layer.most_pixels = MOST_PIXELS
+            layer.max_pixels = MAX_PIXELS
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from livedrag.editor import Diffusion, DragSettings
 from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.models.loading import Parts
 from livedrag.editor.models.references import BUILTIN as BUILTIN_FOLDER
 from tests.pipelines import write_pipeline
 
@@ -102,13 +103,15 @@ def stable_diffusion() -> Diffusion:
         pad_token_id=1,
     )
     return Diffusion(
+        Parts(
+            unet=unet.type(dtype),  # `to` with a type makes diffusers warn of nothing
+            vae=vae.type(dtype),
+            text_encoder=CLIPTextModel(text).to(dtype),
+            tokenizer=CLIPTokenizer.from_pretrained(BUILTIN_FOLDER / "tokenizer", model_max_length=TEXT_LENGTH),
+            scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1),
+        ),
         name="Stable Diffusion 1.5's shape, random weights",
         kind="stable-diffusion",
-        unet=unet.type(dtype),  # `to` with a type makes diffusers warn of nothing
-        vae=vae.type(dtype),
-        text_encoder=CLIPTextModel(text).to(dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(BUILTIN_FOLDER / "tokenizer", model_max_length=TEXT_LENGTH),
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1),
         defaults={},
         device=device,
         dtype=dtype,

@@ -157,7 +157,7 @@ def test_bad_input_is_said_with_its_value(samples: Path, tmp_path: Path, capsys:
         ([picture, *good, "--set", "lora_rank=0", "-o", out], "lora_rank is 0"),
         ([picture, *good, "--set", "lora_rank", "-o", out], "'lora_rank'"),
         ([picture, *good, "-o", tmp_path / "no" / "out.png"], "does not exist"),
-        ([picture, *good, "-o", tmp_path / "out.jpg"], ".png works"),
+        ([picture, *good, "-o", tmp_path / "out.jpg"], "must end in .png"),
         ([picture, *good, "-o", tmp_path / "folder.png"], "folder.png"),
         ([picture, *good, "--device", "zork", "-o", out], "'zork'"),
         ([picture, *good, "--device", "cuda:77", "-o", out], "'cuda:77'"),
@@ -193,9 +193,9 @@ def test_words_make_the_same_picture_for_a_seed(tmp_path: Path, capsys: pytest.C
     ("arguments", "message"),
     [
         (["  "], "the prompt is '  '"),
-        (["a cat", "--seed", "-1"], "the seed is -1: 0 to"),
-        (["a cat", "--guidance", "nan"], "guidance is nan: 0 to 50 works"),
-        (["a cat", "--steps", "0"], "the schedule has 0 steps: 1 to 999 works"),
+        (["a cat", "--seed", "-1"], "the seed is -1: it must be 0 to"),
+        (["a cat", "--guidance", "nan"], "guidance is nan: it must be 0 to 50"),
+        (["a cat", "--steps", "0"], "the schedule has 0 steps: it must have 1 to 999"),
     ],
 )
 def test_words_that_cannot_work(

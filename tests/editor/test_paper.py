@@ -79,7 +79,6 @@ def both(
         session.add_drag(str(index), drag)
     session.set_mask(mask)
     start = session.latent
-    assert session._lora is not None
     latent_height, latent_width = start.shape[-2:]
     raster = (latent_height * 4, latent_width * 4)
 
@@ -101,7 +100,7 @@ def both(
     schedule.set_timesteps(STEPS)
     timestep, below = schedule.timesteps[-CLIMBED : STEPS - CLIMBED + 2].tolist()
     trace = reference.drag(
-        plain_unet(opened.folder, model.dtype, session._lora),
+        plain_unet(opened.folder, model.dtype, session._state.preparation.lora),
         start,
         model.embed_prompt("a cat"),
         handles,  # type: ignore[arg-type]

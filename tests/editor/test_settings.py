@@ -16,11 +16,11 @@ def test_precedence_is_person_preset_model_table() -> None:
 
 def test_the_papers_first_version() -> None:
     paper = DragSettings.resolve("paper")
-    assert (paper.lora_rank, paper.lora_lr, paper.lora_steps, paper.levels_inverted) == (16, 2e-4, 200, 40)
+    assert (paper.lora_rank, paper.lora_lr, paper.lora_steps, paper.inversion_steps) == (16, 2e-4, 200, 40)
     assert paper.lora_targets == "to_q to_k to_v"
     assert not paper.reference_control
     assert DragSettings.resolve("official").reference_control
-    assert DragSettings().levels_inverted == 35
+    assert DragSettings().inversion_steps == 35
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.attention import controlled, controlled_layers, recording
-from livedrag.editor.drag.snapshot import Snapshot
+from livedrag.editor.drag.snapshot_format import Snapshot
 from livedrag.editor.models.ddim import ddim_step
 
 
@@ -71,12 +71,11 @@ def test_a_whole_render_agrees_with_denoising_two_rows(tiny: Diffusion) -> None:
     before = {name: layer.processor for name, layer in layers.items()}
     rows = torch.cat([first["picture.inverted"], session.latent])
     assert not torch.allclose(rows[0], rows[1], atol=1e-2)
-    assert session._lora is not None
     try:
         for layer in layers.values():
             layer.set_processor(TwoRows())
-        with torch.no_grad(), session._lora.active():
-            for level in tiny.levels(6)[: settings.levels_inverted][::-1]:
+        with torch.no_grad(), session._state.preparation.lora.active():
+            for level in tiny.levels(6)[: settings.inversion_steps][::-1]:
                 noise = tiny.predict(rows, level.timestep, tiny.embed_prompt("a cat")).noise
                 rows = ddim_step(rows, noise, level.alpha, level.alpha_below)
     finally:

@@ -48,12 +48,12 @@ def test_a_tiny_autoencoder_is_used_where_one_is_named(tmp_path: Path) -> None:
     tiny = AutoencoderTiny(encoder_block_out_channels=channels, decoder_block_out_channels=channels)
     tiny.save_pretrained(tmp_path / "tiny")
     plain = Diffusion.load(str(folder), device="cpu")
-    with pytest.raises(SettingsError, match="'full' works"):
+    with pytest.raises(SettingsError, match="use 'full'"):
         decode_preview(plain, torch.zeros(1, 4, 16, 16), "tiny", 128)
     named = Diffusion.load(str(folder), device="cpu", tiny=str(tmp_path / "tiny"))
     assert decode_preview(named, torch.zeros(1, 4, 16, 16), "tiny", 128).shape == (1, 3, 128, 128)
     assert affordable(named, 256, 0.0, 1.0, 4) == ("tiny", 256)
     tiny.save_pretrained(folder / "tiny")
     assert Diffusion.load(str(folder), device="cpu").tiny is not None
-    with pytest.raises(ModelError, match="an AutoencoderTiny works"):
+    with pytest.raises(ModelError, match="need an AutoencoderTiny"):
         Diffusion.load(str(folder), device="cpu", tiny=str(folder / "unet"))

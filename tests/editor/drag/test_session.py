@@ -27,7 +27,7 @@ from livedrag.editor import (
     RenderStep,
     SettingsError,
 )
-from livedrag.editor.drag.snapshot import Snapshot
+from livedrag.editor.drag.snapshot_format import Snapshot
 from tests.pipelines import write_pipeline
 
 SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
@@ -139,14 +139,14 @@ def test_templates_are_of_where_and_when_a_handle_was_put_down(tiny: Diffusion, 
     """On the original its features, later those of the latent as it is then; and kept while the content moves."""
 
     def feature(at: Point) -> torch.Tensor:
-        assert session._lora is not None
-        with torch.no_grad(), session._lora.active():
-            features = tiny.predict_features(session.latent, session._levels[-1].timestep, session._prompt)
+        preparation = session._state.preparation
+        with torch.no_grad(), preparation.lora.active():
+            features = tiny.predict_features(session.latent, preparation.level.timestep, preparation.prompt)
         upsampled = torch.nn.functional.interpolate(features, (64, 64), mode="bilinear")
         return upsampled[0, :, round((at.y + 0.5) / 2 - 0.5), round((at.x + 0.5) / 2 - 0.5)]
 
     def template(name: str) -> torch.Tensor:
-        kept = session._handles[name].template
+        kept = session._state.edit.handles[name].template
         assert kept is not None
         return kept
 
@@ -157,7 +157,7 @@ def test_templates_are_of_where_and_when_a_handle_was_put_down(tiny: Diffusion, 
     next(steps)
     next(steps)
     session.add_drag("b", Drag(later, Point(40, 100)))
-    session.grab("a", again)
+    session.set_handle("a", again)
     currents = {at: feature(at) for at in (later, again)}
     next(steps)
     for name, at in (("b", later), ("a", again)):
@@ -167,7 +167,7 @@ def test_templates_are_of_where_and_when_a_handle_was_put_down(tiny: Diffusion, 
     next(steps)
     assert template("b") is kept
     session.reset()
-    session.grab("a", DRAG.handle)
+    session.set_handle("a", DRAG.handle)
     next(session.drag(0))
     torch.testing.assert_close(template("a"), originals[DRAG.handle])
 
@@ -246,7 +246,7 @@ def test_a_new_target_counts_from_the_next_iteration(tiny: Diffusion) -> None:
         for step in session.drag():
             latents.append(session.latent)
             if redirect and step.iteration == 3:
-                session.aim("a", Point(30, 120))
+                session.set_target("a", Point(30, 120))
         runs.append(latents)
         session.close()
     equal = [torch.equal(one, other) for one, other in zip(*runs, strict=True)]
@@ -260,7 +260,7 @@ def test_everything_else_may_change_between_two_iterations(session: DragSession)
         if step.iteration == 2:
             assert set(step.handles) == {"a", "b"}
             session.set_mask(np.eye(128, dtype=bool))
-            session.grab("a", Point(64, 64))
+            session.set_handle("a", Point(64, 64))
         if step.iteration == 3:
             assert step.handles["a"] == Point(64, 64)  # put down, not tracked yet
             session.remove_drag("b")
@@ -301,19 +301,19 @@ def test_reset_is_the_beginning(session: DragSession) -> None:
     start = session.latent
     first = [session.latent for _ in session.drag()]
     finish(session.render())
-    session.aim("a", Point(10, 10))
+    session.set_target("a", Point(10, 10))
     session.reset()
     assert torch.equal(session.latent, start)
     assert session.drags["a"] == Drag(DRAG.handle, Point(10, 10))
     assert session.iteration == 0
-    session.aim("a", DRAG.target)
+    session.set_target("a", DRAG.target)
     with pytest.raises(EditorError, match="no result"):
         session.result()
     assert all(torch.equal(a, b) for a, b in zip(first, [session.latent for _ in session.drag()], strict=True))
 
 
 def test_arriving_ends_the_run_and_a_new_drag_goes_on_from_there(session: DragSession) -> None:
-    session.aim("a", Point(31, 40))
+    session.set_target("a", Point(31, 40))
     (step,) = session.drag()
     assert step.arrived
     assert step.loss == 0
@@ -438,7 +438,7 @@ def test_numbers_that_are_not_finite_end_the_run_with_the_last_good_latent(
     finish(session.drag())
     assert torch.isfinite(session.latent).all()
     for name in ("a", "b"):
-        template = session._handles[name].template
+        template = session._state.edit.handles[name].template
         assert template is not None
         assert torch.isfinite(template).all()
 
@@ -466,8 +466,8 @@ def test_bad_input_is_said_and_changes_nothing(tiny: Diffusion, session: DragSes
     before = session.drags
     faults = [
         (lambda: session.add_drag("b", Drag(Point(500, 1), Point(1, 1))), PointError, "500"),
-        (lambda: session.aim("zork", Point(1, 1)), PointError, "'zork'"),
-        (lambda: session.grab("a", DRAG.target), PointError, "both at"),
+        (lambda: session.set_target("zork", Point(1, 1)), PointError, "'zork'"),
+        (lambda: session.set_handle("a", DRAG.target), PointError, "both at"),
         (lambda: session.remove_drag("zork"), PointError, "'zork'"),
         (lambda: session.set_mask(np.zeros((5, 7))), MaskError, "7 x 5"),
         (lambda: session.set_mask(np.zeros((128, 128))), MaskError, "lets nothing change"),
@@ -527,7 +527,7 @@ def test_memory_does_not_grow_over_500_iterations(tiny: Diffusion) -> None:
     finish(session.prepare())
     sizes = {}
     for target in itertools.cycle([Point(100, 100), Point(20, 20)]):  # there and back, whenever it arrives
-        session.aim("a", target)
+        session.set_target("a", target)
         for step in session.drag():
             session.preview(step)
             if step.iteration % 50 == 0:

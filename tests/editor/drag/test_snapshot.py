@@ -102,6 +102,17 @@ def test_in_another_process_too(
     assert [taken for taken, there in ended.items() if there != latent.numpy().tobytes() + result] == []
 
 
+@pytest.mark.parametrize("name", ["inverted", "generated"])
+def test_snapshots_written_by_earlier_versions_restore_bit_for_bit(tiny: Diffusion, name: str) -> None:
+    """They were taken in the middle of a run, at commit 29cd65f: every tensor and fact comes back as it was."""
+    data = (Path(__file__).parent / "snapshots" / f"{name}.safetensors").read_bytes()
+    shown = picture() if name == "inverted" else picture().resize((128, 128))
+    restored = DragSession.restore(tiny, shown, data)
+    assert restored.snapshot() == data
+    assert (restored.iteration, len(restored.timeline), restored.timeline.current) == (4, 7, 6)
+    restored.close()
+
+
 def test_the_timeline_comes_along(tiny: Diffusion) -> None:
     session = begin(tiny)
     for _ in itertools.islice(whole(session), 12):
@@ -194,6 +205,6 @@ def test_templates_that_handles_share_are_kept_once_again_and_again(tiny: Diffus
 def test_a_run_goes_on_with_what_is_left_of_its_budget(tiny: Diffusion) -> None:
     session = begin(tiny)
     list(itertools.islice(whole(session), 8))
-    assert [step.iteration for step in session.drag(0, taken=4)] == [1, 2, 2]
+    assert [step.iteration for step in session.drag(0, iterations_done=4)] == [1, 2, 2]
     assert [step.iteration for step in session.drag(0)] == [3, 4, 5, 6, 7, 8, 8]
     session.close()

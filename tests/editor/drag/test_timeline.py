@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, EditorError, Point
-from livedrag.editor.drag.timeline import MOST_MOMENTS, Timeline
+from livedrag.editor.drag.timeline import MAX_MOMENTS, Timeline
 
 LATENT = torch.zeros(1, 4, 8, 8)
 SIZE = LATENT.numel() * 2
@@ -28,9 +28,9 @@ def test_thinning_keeps_first_and_last_and_is_denser_where_newer() -> None:
 
 def test_there_are_never_more_moments_than_people_can_tell_apart() -> None:
     timeline = Timeline(budget=10**9)
-    for iteration in range(MOST_MOMENTS + 50):
+    for iteration in range(MAX_MOMENTS + 50):
         timeline.add(iteration, {}, LATENT)
-    assert len(timeline) == MOST_MOMENTS
+    assert len(timeline) == MAX_MOMENTS
 
 
 def test_a_timeline_that_follows_another_uses_none_of_its_names() -> None:
@@ -85,7 +85,7 @@ def test_seeking_goes_back_and_branches(tiny: Diffusion) -> None:
     session.seek(3)
     assert session.iteration == 3
     assert torch.allclose(session.latent, latents[3], atol=2e-3)  # half precision
-    session.aim("a", Point(30, 120))
+    session.set_target("a", Point(30, 120))
     list(itertools.islice(session.drag(), 2))
     branch = list(session.timeline)[7:]
     assert [(moment.parent, moment.iteration) for moment in branch] == [(3, 4), (7, 5)]

@@ -5,15 +5,15 @@ import torch
 from PIL import Image
 
 from livedrag.editor import Diffusion, DragSession, DragSettings
-from livedrag.editor.fitting.augmentation import warped_copy
+from livedrag.editor.fitting.augmentation import random_warp
 
 
 def test_copies_are_the_picture_bent_and_its_edges_stay() -> None:
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 96), indexing="ij")
     picture = torch.stack([rows, columns, torch.sin(3 * rows * columns)])[None]
-    copies = torch.cat([warped_copy(picture, torch.Generator().manual_seed(seed)) for seed in range(5)])
+    copies = torch.cat([random_warp(picture, torch.Generator().manual_seed(seed)) for seed in range(5)])
     assert copies.shape == (5, 3, 64, 96)
-    assert torch.equal(copies[:1], warped_copy(picture, torch.Generator().manual_seed(0)))
+    assert torch.equal(copies[:1], random_warp(picture, torch.Generator().manual_seed(0)))
     off = (copies - picture).abs()
     assert off[:, :, 20:44, 30:66].amax(dim=(1, 2, 3)).min() > 0.05  # each is moved in the middle
     assert off[..., 0].max() < 0.05
@@ -30,8 +30,7 @@ def fitted(model: Diffusion, copies: int) -> torch.Tensor:
     session = DragSession(model, Image.fromarray(levels).resize((150, 100)), settings=settings)
     for _ in session.prepare():
         pass
-    assert session._lora is not None
-    weight = session._lora.up[0].detach().clone()
+    weight = session._state.preparation.lora.up[0].detach().clone()
     session.close()
     return weight
 

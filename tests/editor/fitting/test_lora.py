@@ -123,7 +123,7 @@ def test_in_use_it_says_what_it_says_in_fitting(tiny: Diffusion, lora: Lora) -> 
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
     for seed in range(3):
         lora.fit_step(tiny, latent, text, 2, torch.Generator().manual_seed(seed))
-        with lora.beside():
+        with lora.unmerged():
             beside = noise_of(tiny)
         with lora.active():
             assert not any("lora" in name for name, _ in tiny.unet.named_modules())

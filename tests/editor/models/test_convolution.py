@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from livedrag.editor import Diffusion
-from livedrag.editor.models.convolution import LEAST_WEIGHTS, MOST_PIXELS, ProductConv2d, take_products
+from livedrag.editor.models.convolution import MAX_PIXELS, MIN_WEIGHTS, MatmulConv2d, use_matrix_products
 from tests.pipelines import write_pipeline
 
 
@@ -26,7 +26,7 @@ from tests.pipelines import write_pipeline
 )
 def test_it_is_the_same_layer(layer: nn.Conv2d, rows: int) -> None:
     layer = layer.double().requires_grad_(False)
-    product = ProductConv2d(layer)
+    product = MatmulConv2d(layer)
     maps = torch.randn(rows, 5, 5, 7, dtype=torch.float64, requires_grad=True)
     expected, found = layer(maps), product(maps)
     assert found.grad_fn.name() != expected.grad_fn.name(), "it is computed in another way"
@@ -39,8 +39,8 @@ def test_it_is_the_same_layer(layer: nn.Conv2d, rows: int) -> None:
 
 def test_large_maps_are_left_to_the_library() -> None:
     layer = nn.Conv2d(3, 4, 3, padding=1)
-    product = ProductConv2d(layer)
-    side = int(MOST_PIXELS**0.5)
+    product = MatmulConv2d(layer)
+    side = int(MAX_PIXELS**0.5)
     small, large = torch.randn(1, 3, side, side), torch.randn(1, 3, side + 1, side)
     assert product(small).grad_fn.name() != layer(small).grad_fn.name()
     assert product(large).grad_fn.name() == layer(large).grad_fn.name()
@@ -49,15 +49,15 @@ def test_large_maps_are_left_to_the_library() -> None:
 
 def test_only_plain_layers_of_many_weights_are_replaced_and_names_stay() -> None:
     heavy = nn.Conv2d(700, 700, 3, padding=1)
-    assert heavy.weight.numel() > LEAST_WEIGHTS
+    assert heavy.weight.numel() > MIN_WEIGHTS
     network = nn.Sequential(
         heavy,
         nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(700, 700, 3, dilation=2)),
         nn.Conv2d(700, 700, 3, padding="same"),
     )
     before = network.state_dict()
-    take_products(network)
-    replaced = [name for name, layer in network.named_modules() if isinstance(layer, ProductConv2d)]
+    use_matrix_products(network)
+    replaced = [name for name, layer in network.named_modules() if isinstance(layer, MatmulConv2d)]
     assert replaced == ["0"]
     after = network.state_dict()
     assert before.keys() == after.keys()
@@ -77,8 +77,8 @@ def test_a_whole_network_says_the_same_with_the_same_gradient(tmp_path: Path, ro
         return prediction.noise, gradient
 
     noise, gradient = said()
-    take_products(model.unet, least_weights=0)
-    assert any(isinstance(layer, ProductConv2d) for layer in model.unet.modules())
+    use_matrix_products(model.unet, min_weights=0)
+    assert any(isinstance(layer, MatmulConv2d) for layer in model.unet.modules())
     noise_again, gradient_again = said()
     torch.testing.assert_close(noise_again, noise, rtol=0, atol=1e-10)
     torch.testing.assert_close(gradient_again, gradient, rtol=1e-9, atol=1e-10)

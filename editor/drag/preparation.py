@@ -1,0 +1,167 @@
+"""Preparation of a picture: fit its LoRA, then invert it to the noise level at which it is dragged."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from livedrag.editor.drag.latent import check_finite
+from livedrag.editor.drag.steps import InversionStep
+from livedrag.editor.errors import EditorError, SettingsError
+from livedrag.editor.fitting.augmentation import random_warp
+from livedrag.editor.fitting.lora import FitStep, Lora
+from livedrag.editor.generate import GenerationStep
+from livedrag.editor.models.ddim import Guidance, inversion_step, predict_x0
+from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.picture import to_tensor
+from livedrag.editor.points import Size
+from livedrag.editor.settings import DragSettings
+
+
+class Preparation:
+    """Fits and inverts one picture, step by step.
+
+    Args:
+        model: shared by all sessions of a device.
+        picture: that is edited, RGB.
+        working: size of the working picture.
+        settings: of fitting and inversion, which do not change any more.
+        prompt: text embedding, ``(1, L, D)``.
+        clean: latent of the picture, ``(1, 4, H/8, W/8)``.
+        generator: CPU generator of the LoRA's initial weights and training data.
+
+    Attributes:
+        levels: those of the inversion, cleanest first.
+        fitted: steps of fitting taken.
+        augmented: latents of randomly warped versions of the picture, ``(N, 4, H/8, W/8)``.
+        inverted: the latent that inversion has reached, ``(1, 4, H/8, W/8)``.
+        inverted_levels: levels that it has climbed.
+        guidance: with which the picture was generated, if the model made it.
+        unedited_noise: noise predicted for the inverted latent, if computed already.
+    """
+
+    def __init__(
+        self,
+        model: Diffusion,
+        picture: Image.Image,
+        working: Size,
+        settings: DragSettings,
+        *,
+        prompt: Tensor,
+        clean: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        self._model, self._picture, self._working, self._settings = model, picture, working, settings
+        self.prompt, self.clean, self.generator = prompt, clean, generator
+        self.levels = model.levels(settings.ddim_steps)[: settings.inversion_steps]
+        self.fitted = 0
+        self.augmented = clean[:0]
+        self.inverted = clean
+        self.inverted_levels = 0
+        self.guidance: Guidance | None = None
+        self.unedited_noise: Tensor | None = None
+        self._lora: Lora | None = None
+
+    @property
+    def lora(self) -> Lora:
+        """The picture's LoRA. Raises `EditorError` before preparation begins and after `close`."""
+        if self._lora is None:
+            raise EditorError("the picture is not prepared yet: run prepare() to its end first")
+        return self._lora
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether there is a LoRA, fitted or not."""
+        return self._lora is not None
+
+    @property
+    def level(self) -> Level:
+        """The noise level at which the picture is dragged."""
+        return self.levels[-1]
+
+    @property
+    def done(self) -> bool:
+        """Whether the latent to be dragged has been reached."""
+        return self.inverted_levels == len(self.levels)
+
+    def use_generated(self, steps: Sequence[GenerationStep], guidance: Guidance) -> None:
+        """Drag a generated picture's own latents instead of inverting it.
+
+        Args:
+            steps: all steps of its generation.
+            guidance: that it was made with.
+
+        Raises:
+            SettingsError: it was made in another number of steps than ``ddim_steps``.
+        """
+        if len(steps) != self._settings.ddim_steps:
+            raise SettingsError(
+                f"ddim_steps is {self._settings.ddim_steps}, but the picture was generated in {len(steps)} steps: "
+                "they must be the same"
+            )
+        self.clean, self.inverted = steps[-1].latent, steps[-len(self.levels)].before
+        self.guidance, self.inverted_levels = guidance, len(self.levels)
+
+    def steps(self) -> Generator[FitStep | InversionStep, None, None]:
+        """Fit the LoRA, then invert the picture; continues where an earlier call was left."""
+        if self._lora is None:
+            self._lora = self.new_lora(self.generator)
+        yield from self._fit(self._lora)
+        yield from self._invert(self._lora)
+
+    def _fit(self, lora: Lora) -> Generator[FitStep, None, None]:
+        settings = self._settings
+        lacks_augmented = len(self.augmented) < settings.lora_copies
+        working = to_tensor(self._picture, self._working) if lacks_augmented else None
+        while self.fitted < settings.lora_steps:
+            if working is not None and len(self.augmented) < settings.lora_copies:  # one per step: no step takes long
+                warped = self._model.encode(random_warp(working, self.generator))
+                self.augmented = torch.cat([self.augmented, warped])
+            latents = torch.cat([self.clean, self.augmented])
+            loss = lora.fit_step(self._model, latents, self.prompt, settings.lora_batch, self.generator)
+            self.fitted += 1
+            yield FitStep(self.fitted, settings.lora_steps, loss)
+
+    def _invert(self, lora: Lora) -> Generator[InversionStep, None, None]:
+        while not self.done:
+            with lora.active():
+                above = inversion_step(self._model, self.inverted, self.prompt, self.levels[self.inverted_levels])
+            self.inverted = check_finite(above, f"inversion step {self.inverted_levels + 1}")
+            self.inverted_levels += 1
+            yield InversionStep(self.inverted_levels, len(self.levels))
+
+    def new_lora(self, generator: torch.Generator) -> Lora:
+        """A LoRA as the settings say, not fitted."""
+        return Lora(
+            self._model,
+            rank=self._settings.lora_rank,
+            targets=tuple(self._settings.lora_targets.split()),
+            learning_rate=self._settings.lora_lr,
+            generator=generator,
+        )
+
+    def restore_lora(self, state: dict[str, Tensor]) -> None:
+        """A LoRA with the weights and moments of a snapshot."""
+        self._lora = self.new_lora(torch.Generator())
+        self._lora.load_state(state)
+
+    def noise_of_unedited(self) -> Tensor:
+        """The noise predicted for the unedited latent at the level of dragging, ``(1, 4, H/8, W/8)``."""
+        if self.unedited_noise is None:
+            with torch.no_grad(), self.lora.active():
+                prediction = self._model.predict(self.inverted, self.level.timestep, self.prompt)
+            self.unedited_noise = prediction.noise
+        return self.unedited_noise
+
+    def unedited_x0(self) -> Tensor:
+        """The clean latent predicted for the unedited latent, ``(1, 4, H/8, W/8)``."""
+        return predict_x0(self.inverted, self.noise_of_unedited(), self.level.alpha)
+
+    def close(self) -> None:
+        """Remove the LoRA from the model."""
+        if self._lora is not None:
+            self._lora.remove()
+            self._lora = None

@@ -1,0 +1,161 @@
+"""What a session consists of: all that a snapshot stores, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from livedrag.editor.drag.denoising import Denoising
+from livedrag.editor.drag.edit import Edit
+from livedrag.editor.drag.latent import DraggedLatent
+from livedrag.editor.drag.preparation import Preparation
+from livedrag.editor.drag.timeline import Moment, Timeline
+from livedrag.editor.errors import EditorError
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.picture import to_rgb, to_tensor, working_size
+from livedrag.editor.points import Rasters, Size
+from livedrag.editor.settings import DragSettings, check_seed
+
+TIMELINE_BUDGET = 64 * 2**20
+"""Bytes of latents and thumbnails on one session's timeline."""
+
+
+class SessionState:
+    """One picture's state; `livedrag.editor.drag.session.DragSession` changes it.
+
+    Args:
+        model: shared by all sessions of a device.
+        picture: that is edited, RGB.
+        settings: the method's numbers.
+        prompt: text embedding, ``(1, L, D)``.
+        clean: latent of the picture, ``(1, 4, H/8, W/8)``.
+        generator: CPU generator.
+
+    Attributes:
+        model: shared by all sessions of a device.
+        picture: that is edited, RGB.
+        settings: the method's numbers.
+        rasters: of the picture.
+        preparation: LoRA and inversion.
+        edit: drags and mask.
+        timeline: moments that one can jump back to.
+        iterations_done: iterations of the run that is going on.
+    """
+
+    def __init__(
+        self,
+        model: Diffusion,
+        picture: Image.Image,
+        settings: DragSettings,
+        *,
+        prompt: Tensor,
+        clean: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        size = Size(*picture.size)
+        working = working_size(size, model.native_side, model.stride)
+        self.model, self.picture, self.settings = model, picture, settings
+        self.rasters = Rasters(size, working)
+        self.preparation = Preparation(
+            model, picture, working, settings, prompt=prompt, clean=clean, generator=generator
+        )
+        self.edit = Edit(self.rasters, clean)
+        self.timeline = Timeline(TIMELINE_BUDGET)
+        self.iterations_done = 0
+        self._latent: DraggedLatent | None = None
+        self._denoising: Denoising | None = None
+
+    @classmethod
+    def of_picture(
+        cls,
+        model: Diffusion,
+        picture: Image.Image,
+        *,
+        prompt: str,
+        settings: DragSettings | None,
+        seed: int,
+    ) -> SessionState:
+        """A new state; see `livedrag.editor.drag.session.DragSession`."""
+        check_seed(seed)
+        picture = to_rgb(picture)
+        working = working_size(Size(*picture.size), model.native_side, model.stride)
+        return cls(
+            model,
+            picture,
+            settings or DragSettings.resolve(model_defaults=model.defaults),
+            prompt=model.embed_prompt(prompt),
+            clean=model.encode(to_tensor(picture, working)),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    @property
+    def prepared(self) -> bool:
+        """Whether there is a latent to drag."""
+        return self._latent is not None
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that led to the latent."""
+        return 0 if self._latent is None else self._latent.iteration
+
+    @cached_property
+    def picture_hash(self) -> str:
+        """SHA-256 of the picture's size and pixels."""
+        digest = hashlib.sha256(str(self.rasters.picture).encode())
+        digest.update(self.picture.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def latent(self) -> DraggedLatent:
+        """The latent as dragged so far. Raises `EditorError` before preparation is done."""
+        if self._latent is None:
+            raise EditorError("the picture is not prepared yet: run prepare() to its end first")
+        return self._latent
+
+    @property
+    def denoising(self) -> Denoising | None:
+        """What renders; None before preparation is done."""
+        return self._denoising
+
+    def start_dragging(self) -> None:
+        """The latent to be dragged has been reached: the first moment of the timeline."""
+        self.go_on_from(self.preparation.inverted, iteration=0)
+        self.timeline.add(0, self.edit.handles, self.preparation.inverted)
+
+    def reset(self) -> None:
+        """Back to the unedited latent."""
+        self.edit.reset()
+        if self._denoising is not None:
+            self._denoising.rendered = None
+        if self.prepared:
+            self.go_on_from(self.preparation.inverted, iteration=0)
+            self.timeline.current = next(iter(self.timeline)).index
+
+    def go_to(self, moment: Moment) -> None:
+        """Back, or forth, to a moment of the timeline."""
+        if moment.parent is None:
+            self.reset()
+            return
+        self.edit.handles = dict(moment.handles)
+        self.go_on_from(moment.latent.to(self.preparation.clean), moment.iteration)
+        self.latent.moved = True
+        self.timeline.current = moment.index
+
+    def go_on_from(self, latent: Tensor, iteration: int) -> None:
+        """Drag this latent from now on, with a new Adam."""
+        self._latent = DraggedLatent(latent, iteration, self.settings.latent_lr)
+        if self._denoising is None:
+            preparation = self.preparation
+            self._denoising = Denoising(
+                self.model,
+                preparation.lora,
+                preparation.prompt,
+                preparation.levels[::-1],
+                preparation.inverted,
+                guidance=preparation.guidance,
+                control=self.settings.reference_control,
+            )

@@ -1,0 +1,52 @@
+"""Adapters: changes to the UNet, such as a picture's LoRA, of which one at a time is enabled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Adapter(Protocol):
+    """Changes what the UNet computes while it is enabled."""
+
+    def enable(self, previous: Adapter | None) -> None:
+        """Take the place of the adapter that was enabled before, if any."""
+
+    def disable(self) -> None:
+        """Leave the UNet as it was without any adapter."""
+
+
+class ActiveAdapter:
+    """The one adapter of a UNet that is enabled, shared by sessions that each want their own.
+
+    Switching costs time, so an adapter stays enabled after its block, until a pass wants another one or none.
+    """
+
+    def __init__(self) -> None:
+        self._requested: Adapter | None = None
+        self._enabled: Adapter | None = None
+
+    @contextlib.contextmanager
+    def using(self, adapter: Adapter) -> Iterator[None]:
+        """Within this block the UNet has this adapter; the block around it gets its own back afterwards."""
+        previous, self._requested = self._requested, adapter
+        self.switch_to(adapter)
+        try:
+            yield
+        finally:
+            self._requested = previous
+
+    def apply_requested(self) -> None:
+        """Before a pass: enable the adapter of the innermost `using` block, or disable the last one outside of all."""
+        self.switch_to(self._requested)
+
+    def switch_to(self, adapter: Adapter | None) -> None:
+        """Enable an adapter, unless it is; None disables the one that is."""
+        previous, self._enabled = self._enabled, adapter
+        if adapter is previous:
+            return
+        if adapter is not None:
+            adapter.enable(previous)
+        elif previous is not None:
+            previous.disable()
