@@ -1,23 +1,29 @@
 """The editor: DragDiffusion on one picture, without the service.
 
-Importing it imports torch; nothing is loaded before `Diffusion.load`.
+Importing it is cheap: torch is imported when one of its names is first used, and a model is loaded by `Diffusion.load`.
 """
 
-from livedrag.editor.drag.session import DragSession
-from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
-from livedrag.editor.errors import (
-    EditorError,
-    MaskError,
-    ModelError,
-    NumericalError,
-    PictureError,
-    PointError,
-    SettingsError,
-)
-from livedrag.editor.fitting.lora import FitStep
-from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.points import Drag, Point
-from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from livedrag.editor.drag.session import DragSession
+    from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
+    from livedrag.editor.errors import (
+        EditorError,
+        MaskError,
+        ModelError,
+        NumericalError,
+        PictureError,
+        PointError,
+        SettingsError,
+    )
+    from livedrag.editor.fitting.lora import FitStep
+    from livedrag.editor.models.diffusion import Diffusion
+    from livedrag.editor.points import Drag, Point
+    from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
 
 __all__ = [
     "LIVE_SETTINGS",
@@ -39,3 +45,28 @@ __all__ = [
     "RenderStep",
     "SettingsError",
 ]
+
+_MODULES = {
+    "drag.session": ("DragSession",),
+    "drag.steps": ("DragStep", "InversionStep", "RenderStep"),
+    "errors": (
+        "EditorError",
+        "MaskError",
+        "ModelError",
+        "NumericalError",
+        "PictureError",
+        "PointError",
+        "SettingsError",
+    ),
+    "fitting.lora": ("FitStep",),
+    "models.diffusion": ("Diffusion",),
+    "points": ("Drag", "Point"),
+    "settings": ("LIVE_SETTINGS", "PRESETS", "DragSettings"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,7 @@
-"""``livedrag edit`` and ``livedrag generate``: the algorithm without the service."""
+"""``livedrag edit`` and ``livedrag generate``: the editor without the service.
+
+Arguments are checked before torch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,36 @@ import json
 import logging
 import math
 import os
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm.auto import tqdm
-
-from livedrag.editor.drag.preview import Quality
-from livedrag.editor.drag.session import DragSession
-from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
-from livedrag.editor.generate import DEFAULT_GUIDANCE, generate
-from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import to_picture
-from livedrag.editor.points import Drag, Point
-from livedrag.editor.settings import PRESETS, DragSettings, parse_setting
+from livedrag.editor.output import OutputFiles, interruptible
+from livedrag.editor.points import Drag, Point, Rasters, Size, check_aspect
+from livedrag.editor.settings import (
+    DEFAULT_GUIDANCE,
+    PRESETS,
+    DragSettings,
+    Quality,
+    Setting,
+    check_generation,
+    check_prompt,
+    check_seed,
+    parse_setting,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from livedrag.editor.models.diffusion import Diffusion
 
 Step = TypeVar("Step")
 
@@ -42,37 +54,46 @@ def main(arguments: Sequence[str]) -> int:
         arguments: of the command line, without the program's name.
 
     Returns:
-        Exit status: 0 for success, 2 for bad input, explained on standard error.
+        Exit status: 0 for success, 2 for bad input, explained on standard error. Ctrl-C ends the process with 130.
     """
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    options = _parser().parse_args(arguments)
-    try:
-        report = {"edit": edit, "generate": generate_picture}[options.command](options)
-    except (EditorError, OSError) as error:
-        sys.stderr.write(f"livedrag {options.command}: {error}\n")
-        return 2
-    if options.json:
-        sys.stdout.write(json.dumps(report) + "\n")
+    options = _parser().parse_args(_with_negative_points(arguments))
+    command, files = f"livedrag {options.command}", OutputFiles()
+    with interruptible(command, files):
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
+        try:
+            report = {"edit": edit, "generate": generate_picture}[options.command](options, files)
+        except (EditorError, OSError) as error:
+            sys.stderr.write(f"{command}: {error}\n")
+            return 2
+        if options.json:
+            sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
 
-def edit(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _EditInput:
+    """What ``livedrag edit`` was given, checked as far as that is possible without a model."""
+
+    picture: Image.Image
+    mask: NDArray[np.bool_] | None
+    drags: dict[str, Drag]
+    overrides: dict[str, Setting]
+
+
+def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     """``livedrag edit``; returns what ``--json`` prints. Raises `EditorError` and `OSError`."""
     clock = _Clock()
-    drags = [_parse_drag(text) for text in options.drag]
-    picture = _open_picture(options.picture, PictureError)
-    mask = None if options.mask is None else _open_mask(options.mask)
-    output = _writable(options.output)
-    frames = None if options.frames is None else _frames_folder(options.frames)
-    overrides = dict(parse_setting(text) for text in options.set)
+    given = _check_edit(options)
+    model = _load(options, tiny=options.tiny)
 
-    model = Diffusion.load(options.model, device=options.device, tiny=options.tiny)
-    settings = DragSettings.resolve(options.preset, model.defaults, overrides)
-    session = DragSession(model, picture, prompt=options.prompt, settings=settings, seed=options.seed)
-    names = [str(index) for index in range(len(drags))]
-    for name, drag in zip(names, drags, strict=True):
+    from livedrag.editor.drag.session import DragSession
+    from livedrag.editor.drag.steps import DragStep
+
+    settings = DragSettings.resolve(options.preset, model.defaults, given.overrides)
+    session = DragSession(model, given.picture, prompt=options.prompt, settings=settings, seed=options.seed)
+    for name, drag in given.drags.items():
         session.add_drag(name, drag)
-    session.set_mask(mask)
+    session.set_mask(given.mask)
     clock.lap("load")
 
     preparation = session.prepare()
@@ -84,44 +105,53 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
         pass
     clock.lap("inversion")
 
-    preview_every = options.preview_every if frames else 0
     numbers = itertools.count()
+
+    def save_frame(preview: Image.Image | None) -> None:
+        if preview is not None:
+            files.save(preview, options.frames / f"{next(numbers):04}.png")
+
+    preview_every = options.preview_every if options.frames else 0
     step: DragStep | None = None
     for step in _with_progress(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
-        _save_frame(session.preview(step, quality=options.preview) if frames else None, frames, numbers)
+        save_frame(session.preview(step, quality=options.preview))
     assert step is not None
     clock.lap("drag")
     for rendering in _with_progress(session.render(preview_every), "rendering", session.render_steps):
-        _save_frame(session.preview(rendering, quality=options.preview) if frames else None, frames, numbers)
-    session.result().save(output, format="PNG")
+        save_frame(session.preview(rendering, quality=options.preview))
+    files.save(session.result(), options.output)
     clock.lap("render")
-
-    starts = [math.hypot(drag.target.x - drag.handle.x, drag.target.y - drag.handle.y) for drag in drags]
     return {
         "model": model.name,
-        "size": list(picture.size),
+        "size": list(given.picture.size),
         "iterations": step.iteration,
         "outcome": "arrived" if step.arrived else "exhausted",
-        "handles": [[step.handles[name].x, step.handles[name].y] for name in names],
-        "distances": [{"start": start, "end": step.distances[name]} for start, name in zip(starts, names, strict=True)],
+        "handles": [[step.handles[name].x, step.handles[name].y] for name in given.drags],
+        "distances": [{"start": _length(drag), "end": step.distances[name]} for name, drag in given.drags.items()],
         "seconds": {**clock.laps, "total": clock.total()},
         "seconds_per_iteration": clock.laps["drag"] / max(1, step.iteration),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (2**20 if sys.platform == "darwin" else 2**10),
+        "peak_memory_mb": _peak_memory_mb(),
     }
 
 
-def generate_picture(options: argparse.Namespace) -> dict[str, Any]:
+def generate_picture(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     """``livedrag generate``; returns what ``--json`` prints. Raises `EditorError` and `OSError`."""
     clock = _Clock()
-    output = _writable(options.output)
+    _check_output(options.output)
     if not options.prompt.strip():
         raise SettingsError(f"the prompt is {options.prompt!r}: describe what the picture should show")
-    model = Diffusion.load(options.model, device=options.device)
+    check_prompt(options.prompt)
+    check_seed(options.seed)
+    check_generation(options.guidance, options.steps)
+    model = _load(options)
     clock.lap("load")
+
+    from livedrag.editor.generate import generate
+    from livedrag.editor.picture import to_picture
+
     steps = generate(model, options.prompt, seed=options.seed, guidance=options.guidance, ddim_steps=options.steps)
     *_, last = _with_progress(steps, "generating", options.steps)
-    to_picture(model.decode(last.latent)).save(output, format="PNG")
+    files.save(to_picture(model.decode(last.latent)), options.output)
     clock.lap("generate")
     return {
         "model": model.name,
@@ -129,6 +159,25 @@ def generate_picture(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "seconds": {**clock.laps, "total": clock.total()},
     }
+
+
+def _load(options: argparse.Namespace, tiny: str | None = None) -> Diffusion:
+    """The model; says so if it does not read the whole prompt."""
+    from livedrag.editor.models.references import find_model, find_tiny
+
+    find_model(options.model)  # a wrong reference is told before torch is imported
+    if tiny is not None:
+        find_tiny(tiny)
+
+    from livedrag.editor.models.diffusion import Diffusion
+
+    model = Diffusion.load(options.model, device=options.device, tiny=tiny)
+    if ignored := model.ignored_part(options.prompt):
+        sys.stderr.write(
+            f"livedrag {options.command}: the prompt is too long for the model, "
+            f"which ignores everything from {ignored.split()[0]!r} on\n"
+        )
+    return model
 
 
 class _Clock:
@@ -142,6 +191,9 @@ class _Clock:
 
     def total(self) -> float:
         return time.perf_counter() - self._start
+
+
+# The command line -----------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,6 +264,40 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     add("--preview-every", type=int, default=4, metavar="N", help="save one every N iterations (default: %(default)s)")
 
 
+def _with_negative_points(arguments: Sequence[str]) -> list[str]:
+    """``--drag -5,10:20,20`` as ``--drag=-5,10:20,20``, which argparse would take for an option of its own."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--drag" and re.match(r"-[\d.]", argument):
+            joined[-1] = f"--drag={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+# Checks ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_edit(options: argparse.Namespace) -> _EditInput:
+    drags = {str(index): _parse_drag(text) for index, text in enumerate(options.drag)}
+    overrides = dict(parse_setting(text) for text in options.set)
+    DragSettings.resolve(options.preset, {}, overrides)
+    check_prompt(options.prompt)
+    check_seed(options.seed)
+    _check_output(options.output)
+    picture = _open_picture(options.picture, PictureError)
+    size = Size(*picture.size)
+    check_aspect(size)
+    for drag in drags.values():
+        Rasters(size, size).check_drag(drag)
+    mask = None if options.mask is None else _open_mask(options.mask)
+    if mask is not None:
+        _check_mask_size(options.mask, mask, size)
+    if options.frames is not None:
+        _make_frames_folder(options.frames)
+    return _EditInput(picture, mask, drags, overrides)
+
+
 def _parse_drag(text: str) -> Drag:
     try:
         (x0, y0), (x1, y1) = (tuple(float(number) for number in end.split(",")) for end in text.split(":"))
@@ -221,6 +307,8 @@ def _parse_drag(text: str) -> Drag:
 
 
 def _open_picture(path: Path, error_type: type[EditorError]) -> Image.Image:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
             opened.load()
@@ -233,6 +321,8 @@ def _open_picture(path: Path, error_type: type[EditorError]) -> Image.Image:
 
 
 def _open_mask(path: Path) -> NDArray[np.bool_]:
+    import numpy as np
+
     mask = np.asarray(_open_picture(path, MaskError).convert("L")) >= 128
     if not mask.any():
         raise MaskError(
@@ -242,28 +332,38 @@ def _open_mask(path: Path) -> NDArray[np.bool_]:
     return mask
 
 
-def _writable(path: Path) -> Path:
+def _check_mask_size(path: Path, mask: NDArray[np.bool_], picture: Size) -> None:
+    size = Size(mask.shape[1], mask.shape[0])
+    if size != picture:
+        raise MaskError(f"the mask {str(path)!r} is {size} pixels, the picture {picture}: they must have the same size")
+
+
+def _check_output(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise PictureError(f"the output {str(path)!r} must end in .png")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise PictureError(f"the folder of {str(path)!r} does not exist: create it first")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+    if path.is_dir() or not os.access(folder, os.W_OK):
         raise PictureError(f"{str(path)!r} can't be written: choose another output file")
-    return path
 
 
-def _frames_folder(path: Path) -> Path:
+def _make_frames_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PictureError(f"frames can't be saved in {str(path)!r} ({error}): choose another folder") from None
-    return path
 
 
-def _save_frame(preview: Image.Image | None, folder: Path | None, numbers: Iterator[int]) -> None:
-    if folder is not None and preview is not None:
-        preview.save(folder / f"{next(numbers):04}.png")
+# Output ---------------------------------------------------------------------------------------------------------------
+
+
+def _length(drag: Drag) -> float:
+    return math.hypot(drag.target.x - drag.handle.x, drag.target.y - drag.handle.y)
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _describe(step: Any) -> str:
@@ -273,7 +373,9 @@ def _describe(step: Any) -> str:
 def _with_progress(
     steps: Iterable[Step], stage: str, total: int | None, describe: Callable[[Step], str] | None = None
 ) -> Iterator[Step]:
-    """The steps, with a progress bar where standard error is a terminal."""
+    """The steps, with a progress bar if standard error is a terminal."""
+    from tqdm.auto import tqdm
+
     with tqdm(total=total, desc=f"{stage:<10}", unit="step", disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
         for step in steps:
             if describe is not None:

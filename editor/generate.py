@@ -8,15 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from livedrag.editor.errors import SettingsError
 from livedrag.editor.models.ddim import Guidance, denoising_step
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.settings import MAX_DDIM_STEPS, check_seed
-
-DEFAULT_GUIDANCE = 3.0
-"""Guidance scale that suits the built-in model; 1 is no guidance, and 7.5 is usual with Stable Diffusion."""
-MAX_GUIDANCE = 50.0
-"""Largest guidance scale."""
+from livedrag.editor.settings import DEFAULT_GUIDANCE, check_generation, check_seed
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def generate(
         model: that generates it.
         prompt: what the picture should show.
         seed: of the noise it starts from, 0 to `livedrag.editor.settings.MAX_SEED`.
-        guidance: guidance scale, 0 to `MAX_GUIDANCE`; see `DEFAULT_GUIDANCE`.
+        guidance: guidance scale, 0 to `livedrag.editor.settings.MAX_GUIDANCE`; 1 is no guidance.
         ddim_steps: steps of the schedule, 1 to `livedrag.editor.settings.MAX_DDIM_STEPS`.
 
     Yields:
@@ -63,18 +57,11 @@ def generate(
     Raises:
         SettingsError: a number is out of range.
     """
-    _check(seed, guidance, ddim_steps)
+    check_seed(seed)
+    check_generation(guidance, ddim_steps)
     embedding, classifier_free = model.embed_prompt(prompt), Guidance(model.embed_prompt(""), guidance)
     latent = first_noise(model, seed)
     for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
         before = latent
         latent, x0 = denoising_step(model, before, embedding, level, classifier_free)
         yield GenerationStep(step, ddim_steps, before, latent, x0)
-
-
-def _check(seed: int, guidance: float, ddim_steps: int) -> None:
-    check_seed(seed)
-    if not 0 <= guidance <= MAX_GUIDANCE:
-        raise SettingsError(f"guidance is {guidance!r}: it must be 0 to {MAX_GUIDANCE:g}, usually 3 to 8")
-    if not 1 <= ddim_steps <= MAX_DDIM_STEPS:
-        raise SettingsError(f"the schedule has {ddim_steps} steps: it must have 1 to {MAX_DDIM_STEPS}, usually 50")

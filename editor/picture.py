@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from livedrag.editor.errors import MaskError, PictureError
-from livedrag.editor.points import Size
+from livedrag.editor.errors import MaskError
+from livedrag.editor.points import Rasters, Size
 
 FEATHER = 2.0
 """Standard deviation, in pixels of the working picture, of the mask's soft inner edge."""
@@ -23,24 +23,6 @@ GHOST_REACH = 5
 
 Without it, fine edges of the uploaded picture would stay as ghosts beside the content that moved.
 """
-
-
-def working_size(picture: Size, native_side: int, stride: int) -> Size:
-    """The size of the working picture: the picture's aspect, about the model's native area, sides multiples of
-    ``stride``.
-
-    Raises:
-        PictureError: the sides differ by more than 8 to 1, or the picture has no pixels.
-    """
-    short, long = sorted((picture.width, picture.height))
-    if short < 1 or long > 8 * short:
-        raise PictureError(f"a picture of {picture} pixels is too narrow to edit: its sides must be at most 8 to 1")
-    scale = native_side / math.sqrt(picture.width * picture.height)
-
-    def side(length: int) -> int:
-        return max(stride, round(length * scale / stride) * stride)
-
-    return Size(side(picture.width), side(picture.height))
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -59,6 +41,14 @@ def to_tensor(picture: Image.Image, size: Size) -> Tensor:
     """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1], resized to ``size``."""
     resized = picture.convert("RGB").resize((size.width, size.height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_working_tensor(picture: Image.Image, rasters: Rasters) -> Tensor:
+    """RGB picture to the working picture, float32 ``(1, 3, H, W)`` in [-1, 1]; the margin repeats the border."""
+    if rasters.margin == Size(0, 0):
+        return to_tensor(picture, rasters.working)
+    margin = ((0, rasters.margin.height), (0, rasters.margin.width), (0, 0))
+    return to_tensor(Image.fromarray(np.pad(np.asarray(picture.convert("RGB")), margin, "edge")), rasters.working)
 
 
 def to_picture(tensor: Tensor) -> Image.Image:
@@ -87,10 +77,17 @@ def check_mask(mask: NDArray[np.generic], picture: Size) -> NDArray[np.bool_]:
     return mask.astype(bool)
 
 
+def with_margin(mask: NDArray[np.bool_], rasters: Rasters) -> NDArray[np.bool_]:
+    """The mask ``(H, W)`` of the picture with its margin, which may not change."""
+    return np.pad(mask, ((0, rasters.margin.height), (0, rasters.margin.width)))
+
+
 def mask_to_latent(mask: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
-    """The mask at the latent's size, ``(1, 1, rows, columns)`` of 0 and 1: 1 where half the area may change."""
-    area = nn.functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None, None].float(), (rows, columns))
-    return (area >= 0.5).float()
+    """The mask at the latent's size, ``(1, 1, rows, columns)``: 1 in every cell with a pixel that may change, else 0.
+
+    However small a brush dot is, it frees its cell; what may not change is restored by `compose`, pixel by pixel.
+    """
+    return nn.functional.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), (rows, columns))
 
 
 def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
@@ -98,7 +95,13 @@ def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
     return np.asarray(Image.fromarray(mask).resize((size.width, size.height), Image.Resampling.NEAREST))
 
 
-def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArray[np.bool_] | None) -> Image.Image:
+def compose(
+    uploaded: Image.Image,
+    edited: Tensor,
+    unedited: Tensor,
+    mask: NDArray[np.bool_] | None,
+    rasters: Rasters | None = None,
+) -> Image.Image:
     """Apply an edit of the working picture to the uploaded picture.
 
     Where the edit changed little, its *difference* is upsampled and added to the uploaded picture, which keeps its
@@ -111,6 +114,7 @@ def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArr
         edited: the working picture with the edit, ``(1, 3, h, w)`` in [-1, 1].
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
+        rasters: of the picture, whose margin the working picture shows too; by default there is none.
 
     Returns:
         RGB picture of the size of ``uploaded``.
@@ -118,14 +122,23 @@ def compose(uploaded: Image.Image, edited: Tensor, unedited: Tensor, mask: NDArr
     size = (uploaded.height, uploaded.width)
     change = (edited - unedited).float().cpu()
     strength = nn.functional.max_pool2d(change.abs().amax(1, keepdim=True), GHOST_REACH, 1, GHOST_REACH // 2)
-    replaced = _resize((strength / GHOST_CHANGE).clamp(max=1) ** 2, size)
+    replaced = _upsample((strength / GHOST_CHANGE).clamp(max=1) ** 2, size, rasters)
     picture = torch.from_numpy(np.array(uploaded.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
-    added = picture + _resize(change, size)
-    shown = added + replaced * (_resize(edited.float().cpu(), size) - added)
+    added = picture + _upsample(change, size, rasters)
+    shown = added + replaced * (_upsample(edited.float().cpu(), size, rasters) - added)
     if mask is not None:
         sigma = FEATHER * math.sqrt(size[0] * size[1] / edited[0, 0].numel())
         shown = torch.lerp(picture, shown, torch.from_numpy(feather(mask, sigma)))
     return to_picture(shown)
+
+
+def _upsample(working: Tensor, size: tuple[int, int], rasters: Rasters | None) -> Tensor:
+    """The working picture at the size of the picture, rows and columns, without the margin."""
+    if rasters is None:
+        return _resize(working, size)
+    shares = (rasters.covered.height / rasters.picture.height, rasters.covered.width / rasters.picture.width)
+    rows, columns = (round(side * share) for side, share in zip(size, shares, strict=True))
+    return _resize(working, (rows, columns))[..., : size[0], : size[1]]
 
 
 def _resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from livedrag.editor.errors import PointError
+from livedrag.editor.errors import PictureError, PointError
+
+MAX_ASPECT = 8
+"""Most times that one side of a picture may be longer than the other."""
+AREA_COST = 0.1
+"""How much a working picture of another area than the native one counts, against one of another aspect."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,35 @@ class Rasters:
     Args:
         picture: the uploaded picture.
         working: the working picture; both sides even.
+        margin: what the working picture shows beyond the right and the lower border, in pixels of the picture.
     """
 
     picture: Size
     working: Size
+    margin: Size = Size(0, 0)
+
+    @classmethod
+    def fit(cls, picture: Size, native_side: int, stride: int) -> Rasters:
+        """The rasters of a picture, without stretching it: about the model's native area, sides multiples of
+        ``stride``, and a margin of at most 2 % that makes up for it.
+
+        Args:
+            picture: the uploaded picture.
+            native_side: side in pixels of the square pictures that the model was trained on.
+            stride: pixels of the working picture per latent cell, along a side.
+
+        Raises:
+            PictureError: the picture is too narrow.
+        """
+        working = working_size(picture, native_side, stride)
+        scale = max(picture.width / working.width, picture.height / working.height)
+        covered = Size(round(working.width * scale), round(working.height * scale))
+        return cls(picture, working, Size(covered.width - picture.width, covered.height - picture.height))
+
+    @property
+    def covered(self) -> Size:
+        """The picture with its margin, which is what the working picture shows."""
+        return Size(self.picture.width + self.margin.width, self.picture.height + self.margin.height)
 
     @property
     def rows(self) -> int:
@@ -90,22 +120,22 @@ class Rasters:
     def to_cell(self, point: Point) -> Cell:
         """The (fractional) cell over a point of the picture."""
         return Cell(
-            (point.y + 0.5) * self.rows / self.picture.height - 0.5,
-            (point.x + 0.5) * self.columns / self.picture.width - 0.5,
+            (point.y + 0.5) * self.rows / self.covered.height - 0.5,
+            (point.x + 0.5) * self.columns / self.covered.width - 0.5,
         )
 
     def to_point(self, cell: Cell) -> Point:
         """The point of the picture under a (fractional) cell."""
         return Point(
-            (cell.column + 0.5) * self.picture.width / self.columns - 0.5,
-            (cell.row + 0.5) * self.picture.height / self.rows - 0.5,
+            (cell.column + 0.5) * self.covered.width / self.columns - 0.5,
+            (cell.row + 0.5) * self.covered.height / self.rows - 0.5,
         )
 
     def to_working(self, point: Point) -> Point:
         """The point of the working picture under a point of the picture."""
         return Point(
-            (point.x + 0.5) * self.working.width / self.picture.width - 0.5,
-            (point.y + 0.5) * self.working.height / self.picture.height - 0.5,
+            (point.x + 0.5) * self.working.width / self.covered.width - 0.5,
+            (point.y + 0.5) * self.working.height / self.covered.height - 0.5,
         )
 
     def nearest_cell(self, point: Point) -> Cell:
@@ -129,6 +159,40 @@ class Rasters:
         if drag.handle == drag.target:
             point = f"({drag.handle.x:g}, {drag.handle.y:g})"
             raise PointError(f"handle and target are both at {point}: put the target where the content should go")
+
+
+def check_aspect(picture: Size) -> None:
+    """Raise `PictureError` if a picture is empty, or narrower than `MAX_ASPECT` to 1."""
+    short, long = sorted((picture.width, picture.height))
+    if short < 1 or long > MAX_ASPECT * short:
+        raise PictureError(
+            f"a picture of {picture} pixels is too narrow to edit: its sides must be at most {MAX_ASPECT} to 1"
+        )
+
+
+def working_size(picture: Size, native_side: int, stride: int) -> Size:
+    """The size of the working picture: sides that are multiples of ``stride``, about the model's native area, and as
+    nearly the picture's aspect as such sides have it.
+
+    Args:
+        picture: the uploaded picture.
+        native_side: side in pixels of the square pictures that the model was trained on.
+        stride: pixels of the working picture per latent cell, along a side.
+
+    Raises:
+        PictureError: the picture is too narrow.
+    """
+    check_aspect(picture)
+    aspect = picture.width / picture.height
+    ideal = native_side / math.sqrt(aspect)
+
+    def cost(size: Size) -> float:
+        stretch = abs(math.log(size.width / size.height / aspect))
+        return stretch + AREA_COST * abs(math.log(size.width * size.height / native_side**2))
+
+    heights = range(max(1, math.floor(0.9 * ideal / stride)), math.ceil(1.1 * ideal / stride) + 1)
+    sizes = [Size(max(1, round(rows * aspect)) * stride, rows * stride) for rows in heights]
+    return min(sizes, key=cost)
 
 
 def moved_inside(point: Point, size: Size) -> Point:

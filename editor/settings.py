@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from livedrag.editor.errors import SettingsError
 
@@ -25,6 +25,13 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 
 MAX_DDIM_STEPS = 999
 """Most steps of a DDIM schedule."""
+DEFAULT_GUIDANCE = 3.0
+"""Guidance scale that suits the built-in model; 1 is no guidance, and 7.5 is usual with Stable Diffusion."""
+MAX_GUIDANCE = 50.0
+"""Largest guidance scale."""
+
+Quality = Literal["latent", "tiny", "full"]
+"""Quality of previews; see `livedrag.editor.drag.preview`."""
 
 
 def _setting(default: Setting, low: float, high: float, *, live: bool = False) -> Any:
@@ -133,8 +140,10 @@ class DragSettings:
 LIVE_SETTINGS = frozenset(entry.name for entry in dataclasses.fields(DragSettings) if entry.metadata["live"])
 """The settings that may change during a run."""
 
-_PRESETS: dict[str, dict[str, Setting]] = {
-    "official": {"reference_control": True},
+OFFICIAL: Mapping[str, Setting] = types.MappingProxyType({"reference_control": True})
+"""The preset ``official``, of the authors' code, which also applies to models without defaults of their own."""
+_PRESETS: dict[str, Mapping[str, Setting]] = {
+    "official": OFFICIAL,
     "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
 }
 PRESETS = tuple(_PRESETS)
@@ -146,6 +155,24 @@ def check_seed(seed: int) -> None:
     """Raise `SettingsError` unless the seed is 0 to `MAX_SEED`."""
     if not 0 <= seed <= MAX_SEED:
         raise SettingsError(f"the seed is {seed}: it must be 0 to {MAX_SEED}")
+
+
+def check_generation(guidance: float, ddim_steps: int) -> None:
+    """Raise `SettingsError` unless a picture can be generated with this guidance scale and number of steps."""
+    if not 0 <= guidance <= MAX_GUIDANCE:
+        raise SettingsError(f"guidance is {guidance!r}: it must be 0 to {MAX_GUIDANCE:g}, usually 3 to 8")
+    if not 1 <= ddim_steps <= MAX_DDIM_STEPS:
+        raise SettingsError(f"the schedule has {ddim_steps} steps: it must have 1 to {MAX_DDIM_STEPS}, usually 50")
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise `SettingsError` unless the prompt is text: bytes that are not UTF-8 reach Python as lone surrogates."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"the prompt {prompt!a} is not valid text from character {error.start + 1} on: write it in UTF-8"
+        ) from None
 
 
 def _preset(name: str) -> DragSettings:

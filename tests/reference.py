@@ -42,10 +42,11 @@ def unet_pass(unet: UNet2DConditionModel, latent: Tensor, timestep: int, text: T
     features = hidden
     for index, block in enumerate(unet.up_blocks):
         here, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+        size = skips[-1].shape[2:] if skips else None  # what follows has it, odd sides too
         if getattr(block, "has_cross_attention", False):
-            hidden = block(hidden, tuple(here), time, encoder_hidden_states=text)
+            hidden = block(hidden, tuple(here), time, encoder_hidden_states=text, upsample_size=size)
         else:
-            hidden = block(hidden, tuple(here), time)
+            hidden = block(hidden, tuple(here), time, upsample_size=size)
         if index == len(unet.up_blocks) - 2:
             features = hidden
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden))), features

@@ -11,7 +11,7 @@ from torch import Tensor
 from livedrag.editor.drag.handles import Handle, Handles, current_position, new_handle
 from livedrag.editor.drag.latent_warp import find_origin
 from livedrag.editor.errors import PointError
-from livedrag.editor.picture import check_mask, mask_to_latent, resize_mask
+from livedrag.editor.picture import check_mask, mask_to_latent, resize_mask, with_margin
 from livedrag.editor.points import Drag, Point, Rasters
 
 
@@ -93,10 +93,12 @@ class Edit:
         Raises:
             MaskError: it has another size, or nothing may change.
         """
-        self.mask = None if mask is None else check_mask(mask, self.rasters.picture)
-        rows, columns = self._clean.shape[-2:]
-        self.latent_mask = None if self.mask is None else mask_to_latent(self.mask, rows, columns).to(self._clean)
-        self.working_mask = None if self.mask is None else resize_mask(self.mask, self.rasters.working)
+        self.mask = self.latent_mask = self.working_mask = None
+        if mask is not None:
+            self.mask = check_mask(mask, self.rasters.picture)
+            covered = with_margin(self.mask, self.rasters)
+            self.latent_mask = mask_to_latent(covered, *self._clean.shape[-2:]).to(self._clean)
+            self.working_mask = resize_mask(covered, self.rasters.working)
 
     def require_drags(self) -> None:
         """Raise `PointError` if there is nothing to drag."""

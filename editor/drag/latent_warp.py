@@ -17,7 +17,7 @@ from torch import Tensor
 from livedrag.editor.drag.handles import Handle, Handles, cell_and_offset, current_position
 from livedrag.editor.drag.warp import WarpField, warp
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import to_picture, to_tensor
+from livedrag.editor.picture import to_picture, to_tensor, to_working_tensor
 from livedrag.editor.points import Drag, Point, Rasters, distance, moved_inside
 
 MIN_DISTANCE = 0.01
@@ -96,7 +96,7 @@ class LatentWarp:
     @cached_property
     def working(self) -> Image.Image:
         """The unedited picture at the working size."""
-        return to_picture(to_tensor(self._picture, self._rasters.working))
+        return to_picture(to_working_tensor(self._picture, self._rasters))
 
     def change(self, before: Handles, after: Handles, mask: NDArray[np.bool_] | None) -> Tensor:
         """How the clean latent changes from one warp to the next, ``(1, 4, H/8, W/8)``; mask as in `warp_picture`."""

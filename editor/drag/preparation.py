@@ -16,8 +16,8 @@ from livedrag.editor.fitting.lora import FitStep, Lora
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, inversion_step, predict_x0
 from livedrag.editor.models.diffusion import Diffusion, Level
-from livedrag.editor.picture import to_tensor
-from livedrag.editor.points import Size
+from livedrag.editor.picture import to_working_tensor
+from livedrag.editor.points import Rasters
 from livedrag.editor.settings import DragSettings
 
 
@@ -27,7 +27,7 @@ class Preparation:
     Args:
         model: shared by all sessions of a device.
         picture: that is edited, RGB.
-        working: size of the working picture.
+        rasters: of the picture.
         settings: of fitting and inversion, which do not change any more.
         prompt: text embedding, ``(1, L, D)``.
         clean: latent of the picture, ``(1, 4, H/8, W/8)``.
@@ -47,14 +47,14 @@ class Preparation:
         self,
         model: Diffusion,
         picture: Image.Image,
-        working: Size,
+        rasters: Rasters,
         settings: DragSettings,
         *,
         prompt: Tensor,
         clean: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self._model, self._picture, self._working, self._settings = model, picture, working, settings
+        self._model, self._picture, self._rasters, self._settings = model, picture, rasters, settings
         self.prompt, self.clean, self.generator = prompt, clean, generator
         self.levels = model.levels(settings.ddim_steps)[: settings.inversion_steps]
         self.fitted = 0
@@ -115,7 +115,7 @@ class Preparation:
     def _fit(self, lora: Lora) -> Generator[FitStep, None, None]:
         settings = self._settings
         lacks_augmented = len(self.augmented) < settings.lora_copies
-        working = to_tensor(self._picture, self._working) if lacks_augmented else None
+        working = to_working_tensor(self._picture, self._rasters) if lacks_augmented else None
         while self.fitted < settings.lora_steps:
             if working is not None and len(self.augmented) < settings.lora_copies:  # one per step: no step takes long
                 warped = self._model.encode(random_warp(working, self.generator))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, RenderStep
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import compose
-
-Quality = Literal["latent", "tiny", "full"]
+from livedrag.editor.settings import Quality
 
 MAX_DECODER_SHARE = 0.2
 """A decoder that takes more than this share of the time between two previews is replaced by ``latent``."""
@@ -118,7 +116,7 @@ class Previewer:
         small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
         began = time.perf_counter()
         edited = decode_preview(state.model, step.predicted_x0, chosen, decoded_side)
-        preview = compose(small, edited, unedited, small_mask)
+        preview = compose(small, edited, unedited, small_mask, state.rasters)
         if chosen != "latent":
             self._decoder_seconds.append((time.perf_counter() - began) / decoded_side**2)
         if isinstance(step, DragStep):

@@ -15,19 +15,19 @@ from livedrag.editor.drag import snapshot as snapshots
 from livedrag.editor.drag.iteration import move_on, predict, record_step, still_moving, total_loss, track, warp_further
 from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.latent_warp import LatentWarp, needs_warp
-from livedrag.editor.drag.preview import Previewer, Quality
+from livedrag.editor.drag.preview import Previewer
 from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
 from livedrag.editor.errors import EditorError
 from livedrag.editor.fitting.lora import FitStep
-from livedrag.editor.generate import DEFAULT_GUIDANCE, GenerationStep
+from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, predict_x0
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import compose, to_picture, to_rgb
 from livedrag.editor.points import Drag, Point
-from livedrag.editor.settings import DragSettings, Setting
+from livedrag.editor.settings import DEFAULT_GUIDANCE, DragSettings, Quality, Setting
 
 
 class DragSession:
@@ -297,7 +297,7 @@ class DragSession:
         edited, unedited = (
             state.model.decode(latent) for latent in (state.denoising.rendered, state.denoising.unedited[-1])
         )
-        return compose(state.picture, edited, unedited, state.edit.mask)
+        return compose(state.picture, edited, unedited, state.edit.mask, state.rasters)
 
     def preview(
         self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None

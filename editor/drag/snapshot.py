@@ -18,6 +18,7 @@ from livedrag.editor.drag.timeline import Moment
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings
 
 
@@ -41,6 +42,8 @@ def take(state: SessionState) -> Snapshot:
             for moment in state.timeline
         ],
     }
+    if (margin := state.rasters.margin) != Size(0, 0):
+        snapshot.facts["margin"] = [margin.width, margin.height]
     return snapshot
 
 
@@ -83,13 +86,20 @@ def restore(model: Diffusion, picture: Image.Image, data: bytes | Mapping[str, b
         raise EditorError(
             f"the snapshot is of the model {facts['model']!r}, not of {model.name!r}: start a new session"
         )
+    clean = tensors["clean"].to(model.device)
+    rows, columns = clean.shape[-2:]
     state = SessionState(
         model,
         picture,
         DragSettings().changed(facts["settings"]),
         prompt=tensors["prompt"].to(model.device),
-        clean=tensors["clean"].to(model.device),
+        clean=clean,
         generator=torch.Generator(),
+        rasters=Rasters(
+            Size(*picture.size),
+            working=Size(columns * model.latent_stride, rows * model.latent_stride),
+            margin=Size(*facts.get("margin", (0, 0))),  # earlier versions stretched the picture instead
+        ),
     )
     if facts["picture"] != state.picture_hash:
         raise EditorError(f"the snapshot is of another picture than this one of {state.rasters.picture} pixels")

@@ -16,7 +16,7 @@ from livedrag.editor.drag.preparation import Preparation
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import to_rgb, to_tensor, working_size
+from livedrag.editor.picture import to_rgb, to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed
 
@@ -34,6 +34,7 @@ class SessionState:
         prompt: text embedding, ``(1, L, D)``.
         clean: latent of the picture, ``(1, 4, H/8, W/8)``.
         generator: CPU generator.
+        rasters: of the picture.
 
     Attributes:
         model: shared by all sessions of a device.
@@ -55,15 +56,13 @@ class SessionState:
         prompt: Tensor,
         clean: Tensor,
         generator: torch.Generator,
+        rasters: Rasters,
     ) -> None:
-        size = Size(*picture.size)
-        working = working_size(size, model.native_side, model.stride)
-        self.model, self.picture, self.settings = model, picture, settings
-        self.rasters = Rasters(size, working)
+        self.model, self.picture, self.settings, self.rasters = model, picture, settings, rasters
         self.preparation = Preparation(
-            model, picture, working, settings, prompt=prompt, clean=clean, generator=generator
+            model, picture, rasters, settings, prompt=prompt, clean=clean, generator=generator
         )
-        self.edit = Edit(self.rasters, clean)
+        self.edit = Edit(rasters, clean)
         self.timeline = Timeline(TIMELINE_BUDGET)
         self.iterations_done = 0
         self._latent: DraggedLatent | None = None
@@ -82,14 +81,15 @@ class SessionState:
         """A new state; see `livedrag.editor.drag.session.DragSession`."""
         check_seed(seed)
         picture = to_rgb(picture)
-        working = working_size(Size(*picture.size), model.native_side, model.stride)
+        rasters = Rasters.fit(Size(*picture.size), model.native_side, model.latent_stride)
         return cls(
             model,
             picture,
             settings or DragSettings.resolve(model_defaults=model.defaults),
             prompt=model.embed_prompt(prompt),
-            clean=model.encode(to_tensor(picture, working)),
+            clean=model.encode(to_working_tensor(picture, rasters)),
             generator=torch.Generator().manual_seed(seed),
+            rasters=rasters,
         )
 
     @property

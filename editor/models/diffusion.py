@@ -18,7 +18,7 @@ from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.loading import Autoencoder, Parts, load_parts
 from livedrag.editor.models.references import find_model, find_tiny
-from livedrag.editor.settings import Setting
+from livedrag.editor.settings import Setting, check_prompt
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Diffusion:
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
         chosen = pick_device(device)
         dtype = dtype or best_dtype(chosen, wide_range=source.needs_wide_range)
-        parts = load_parts(source, reference, dtype, tiny_folder)
+        parts = load_parts(source, dtype, tiny_folder)
         return cls(parts, name=source.name, kind=source.kind, defaults=source.defaults, device=chosen, dtype=dtype)
 
     def levels(self, ddim_steps: int) -> tuple[Level, ...]:
@@ -153,11 +153,36 @@ class Diffusion:
 
     @torch.no_grad()
     def embed_prompt(self, prompt: str) -> Tensor:
-        """Text embedding ``(1, L, D)``; tokens beyond the text encoder's length L are dropped."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        """Text embedding ``(1, L, D)``; tokens beyond the text encoder's length L are dropped, see `ignored_part`.
+
+        Raises:
+            SettingsError: the prompt is not valid text.
+        """
+        check_prompt(prompt)
+        length = self._prompt_length
         tokens = self.tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         embedding: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return embedding
+
+    def ignored_part(self, prompt: str) -> str:
+        """The end of a prompt that is too long for the text encoder, from the first word that is not read whole on.
+
+        Empty if all of it is read. Raises `SettingsError` if the prompt is not valid text.
+        """
+        check_prompt(prompt)
+        tokens = self.tokenizer(prompt, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
+        dropped = tokens["offset_mapping"][self._prompt_length - 1 : -1]
+        if not dropped:
+            return ""
+        start = dropped[0][0]
+        while start > 0 and not prompt[start - 1].isspace():
+            start -= 1
+        return prompt[start:]
+
+    @property
+    def _prompt_length(self) -> int:
+        """Tokens that the text encoder takes, with those of start and end."""
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

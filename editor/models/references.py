@@ -9,7 +9,6 @@ Weights are read from safetensors only, never from pickles, and code that comes 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from livedrag.editor.errors import ModelError
-from livedrag.editor.settings import Setting
+from livedrag.editor.errors import ModelError, SettingsError
+from livedrag.editor.models.files import DOWNLOAD_AGAIN, read_json
+from livedrag.editor.settings import OFFICIAL, DragSettings, Setting
 
 BUILTIN = Path(__file__).resolve().parent.parent / "weights"
 DEFAULTS_FILE = "livedrag.json"
@@ -31,12 +31,16 @@ SUPPORTED_MODELS = (
 )
 PARTS = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+NETWORKS = ("unet", "vae", "text_encoder", "tiny")
+"""Folders with weights."""
+TRAIN_TIMESTEPS = 1000
+NOISE_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+"""What a scheduler's configuration must have: libraries would fill the gaps with numbers of other models."""
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
-_FILES = [
-    f"{part}/*{ending}" for part in (*PARTS, "vae", "scheduler", "tiny") for ending in (".json", ".txt", ".safetensors")
-]
+_FOLDERS = (*PARTS, "vae", "scheduler", "tiny")
+_FILES = [f"{part}/*{ending}" for part in _FOLDERS for ending in (".json", ".txt", ".safetensors")]
 _VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
-"""Other versions of the same weights, which are not downloaded."""
+"""Other versions of the same weights, downloaded only if there are no plain ones."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,23 @@ def find_model(reference: str) -> ModelSource:
         reference: ``builtin``, a folder, or ``owner/name@<commit>``, which is downloaded if it isn't cached.
 
     Raises:
-        ModelError: there is no such model, or it is not supported.
+        ModelError: there is no such model, it is not supported, or one of its configurations is damaged.
     """
-    folder = (
-        BUILTIN if reference == "builtin" else _find_folder(reference, ["model_index.json", DEFAULTS_FILE, *_FILES])
-    )
-    index = _read_json(folder / "model_index.json", reference)
-    _check_parts(index, folder, reference)
+    wanted = ["model_index.json", DEFAULTS_FILE, *_FILES]
+    folder = BUILTIN if reference == "builtin" else _find_folder(reference, wanted)
+    if not (folder / "model_index.json").exists():
+        raise ModelError(f"{reference!r} is not a diffusers model: it has no model_index.json; {SUPPORTED_MODELS}")
+    index = read_json(folder / "model_index.json")
+    _check_index(index, folder)
+    _check_configurations(index, folder)
     return ModelSource(
         name=_name(reference, folder),
         kind="builtin" if reference == "builtin" else "stable-diffusion",
         folder=folder,
         autoencoder=index["vae"][1],
-        defaults=_read_json(folder / DEFAULTS_FILE, reference) if (folder / DEFAULTS_FILE).exists() else {},
+        defaults=_read_defaults(folder / DEFAULTS_FILE),
         tiny=folder / "tiny" if (folder / "tiny").is_dir() else None,
-        needs_wide_range=bool(_read_json(folder / "unet" / "config.json", reference).get("upcast_attention")),
+        needs_wide_range=bool(read_json(folder / "unet" / "config.json").get("upcast_attention")),
     )
 
 
@@ -93,10 +99,22 @@ def _name(reference: str, folder: Path) -> str:
     return reference.partition("@")[0] if folder.parent.name == "snapshots" else folder.resolve().name
 
 
+def _read_defaults(path: Path) -> Mapping[str, Setting]:
+    """The model's own defaults, else those of the authors' code."""
+    if not path.exists():
+        return OFFICIAL
+    defaults = read_json(path)
+    try:
+        DragSettings.resolve(model_defaults=defaults)
+    except SettingsError as error:
+        raise ModelError(f"{path} has a setting that can't be used: {error}") from None
+    return defaults
+
+
 def find_tiny(reference: str) -> Path:
     """Folder of an ``AutoencoderTiny``, by folder or ``owner/name@<commit>``. Raises `ModelError`."""
     folder = _find_folder(reference, ["*.json", "*.safetensors"])
-    kind = _read_json(folder / "config.json", reference).get("_class_name")
+    kind = read_json(folder / "config.json").get("_class_name")
     if kind != "AutoencoderTiny":
         raise ModelError(f"{reference!r} is a {kind}: tiny previews need an AutoencoderTiny")
     return folder
@@ -118,51 +136,81 @@ def _find_folder(reference: str, wanted: list[str]) -> Path:
             f"so that it always names the same weights; {SUPPORTED_MODELS}"
         )
     try:
-        return Path(snapshot_download(hub["repo"], revision=revision, allow_patterns=wanted, ignore_patterns=_VARIANTS))
+        return _download(hub["repo"], revision, wanted)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(f"the model {reference!r} cannot be downloaded: {error}; {SUPPORTED_MODELS}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"the model {reference!r} can't be downloaded: {reason}; {SUPPORTED_MODELS}") from error
 
 
-def _read_json(path: Path, reference: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fault = f"{reference!r} is no diffusers model: {path.name} cannot be read ({error})"
-        raise ModelError(f"{fault}; {SUPPORTED_MODELS}") from None
-    return content
+def _download(repository: str, revision: str, wanted: list[str]) -> Path:
+    """The files of a model in the cache; variants of weights only for parts that have no others."""
+    folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=_VARIANTS))
+    lacking = [part for part in _FOLDERS if (folder / part).is_dir() and not any((folder / part).glob("*.safetensors"))]
+    variants = [f"{part}/*{ending}" for part in lacking if part in NETWORKS for ending in (".safetensors", ".json")]
+    if variants:
+        snapshot_download(repository, revision=revision, allow_patterns=variants)
+    return folder
 
 
-def _check_parts(index: dict[str, Any], folder: Path, reference: str) -> None:
+def _check_index(index: dict[str, Any], folder: Path) -> None:
+    path = folder / "model_index.json"
     pipeline = index.get("_class_name")
     if pipeline != "StableDiffusionPipeline":
-        raise ModelError(
-            f"{reference!r} is a {_class_of(pipeline)}: it cannot be used for dragging; {SUPPORTED_MODELS}"
-        )
+        raise ModelError(f"{path} is of a {_class_of(pipeline)}, which is not supported; {SUPPORTED_MODELS}")
     for part in (*PARTS, "vae", "scheduler"):
         if part not in index or not (folder / part).is_dir():
-            raise ModelError(f"{reference!r} has no {part!r} folder; {SUPPORTED_MODELS}")
+            raise ModelError(f"{folder} has no {part!r} folder: {DOWNLOAD_AGAIN}; {SUPPORTED_MODELS}")
     expected = {**{part: (name,) for part, name in PARTS.items()}, "vae": AUTOENCODERS}
     for part, names in expected.items():
-        library, name = index[part]
+        library, name = _library_and_class(index[part])
         if library not in ("diffusers", "transformers"):
             raise ModelError(
-                f"{reference!r} has its own code for {part!r} ({library}.{name}): it is never run; {SUPPORTED_MODELS}"
+                f"{path} names its own code for {part!r} ({library}.{name}), which is never run; {SUPPORTED_MODELS}"
             )
         if name.removesuffix("Fast") not in names:
-            raise ModelError(
-                f"{reference!r} has a {name} for {part!r}: it must be {' or '.join(names)}; {SUPPORTED_MODELS}"
-            )
-    unet = _read_json(folder / "unet" / "config.json", reference)
-    if unet.get("in_channels") != 4:
-        fault = f"the UNet of {reference!r} takes {unet.get('in_channels')} channels (inpainting ones take 9)"
-        raise ModelError(f"{fault}; {SUPPORTED_MODELS}")
-    prediction = _read_json(folder / "scheduler" / "scheduler_config.json", reference).get("prediction_type", "epsilon")
+            raise ModelError(f"{path} has a {name} for {part!r}: it must be {' or '.join(names)}; {SUPPORTED_MODELS}")
+
+
+def _library_and_class(entry: object) -> tuple[str, str]:
+    match entry:
+        case [str(library), str(name)]:
+            return library, name
+    return "unknown", str(entry)
+
+
+def _check_configurations(index: dict[str, Any], folder: Path) -> None:
+    """Each part's own configuration must be of the class that the index names."""
+    for part in ("unet", "vae"):
+        path, expected = folder / part / "config.json", index[part][1]
+        name = read_json(path).get("_class_name")
+        if name != expected:
+            raise ModelError(f"{path} is of a {_class_of(name)}, not of {expected}: {DOWNLOAD_AGAIN}")
+    path = folder / "text_encoder" / "config.json"
+    text = read_json(path)
+    if text.get("model_type") not in ("clip_text_model", "clip") and "CLIPTextModel" not in text.get(
+        "architectures", ()
+    ):
+        raise ModelError(f"{path} is of a {text.get('model_type')!r}, not of a CLIPTextModel: {DOWNLOAD_AGAIN}")
+    path = folder / "unet" / "config.json"
+    channels = read_json(path).get("in_channels")
+    if channels != 4:
+        raise ModelError(f"{path} takes {channels} channels, as inpainting models do: it must be 4; {SUPPORTED_MODELS}")
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
+
+
+def _check_scheduler(path: Path) -> None:
+    scheduler = read_json(path)
+    name = scheduler.get("_class_name")
+    lacking = [key for key in NOISE_SCHEDULE if key not in scheduler]
+    if lacking:
+        raise ModelError(f"{path} of a {_class_of(name)} has no {lacking[0]!r}: {DOWNLOAD_AGAIN}; {SUPPORTED_MODELS}")
+    prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
-        raise ModelError(f"{reference!r} predicts {prediction!r}: it must predict 'epsilon' or 'v_prediction'")
-    for part in ("unet", "vae", "text_encoder"):
-        if not any((folder / part).glob("*.safetensors")):
-            fault = f"{reference!r} has no .safetensors weights in {part!r}: pickled weights are never opened"
-            raise ModelError(f"{fault}; {SUPPORTED_MODELS}")
+        raise ModelError(f"{path} predicts {prediction!r}: it must predict 'epsilon' or 'v_prediction'")
+    if scheduler["num_train_timesteps"] != TRAIN_TIMESTEPS:
+        raise ModelError(
+            f"{path} has {scheduler['num_train_timesteps']!r} training timesteps: it must have {TRAIN_TIMESTEPS}"
+        )
 
 
 def _class_of(name: object) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from livedrag.editor import Diffusion
-from livedrag.editor.drag.preview import Quality, decode_preview
+from livedrag.editor.drag.preview import decode_preview
 from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
+from livedrag.editor.settings import Quality
 from livedrag.server.device.engine import DesiredState
 from livedrag.server.device.model_info import editor_settings
 from livedrag.server.document.protocol import Generation

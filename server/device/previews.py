@@ -7,7 +7,7 @@ import time
 from PIL import Image
 
 from livedrag.editor import DragSession, DragStep, RenderStep
-from livedrag.editor.drag.preview import Quality
+from livedrag.editor.settings import Quality
 from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.engine import EventHandler, PreviewReady
 from livedrag.server.device.model_info import service_setting

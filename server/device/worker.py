@@ -20,7 +20,7 @@ from functools import partial
 import torch
 
 from livedrag.editor import Diffusion, EditorError
-from livedrag.editor.drag.preview import Quality
+from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
 from livedrag.server.device.engine import (

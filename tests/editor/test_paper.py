@@ -82,8 +82,10 @@ def both(
     latent_height, latent_width = start.shape[-2:]
     raster = (latent_height * 4, latent_width * 4)
 
+    covered = session._state.rasters.covered
+
     def cell(point: Point) -> tuple[float, float]:
-        return (point.y + 0.5) * raster[0] / picture.height - 0.5, (point.x + 0.5) * raster[1] / picture.width - 0.5
+        return (point.y + 0.5) * raster[0] / covered.height - 0.5, (point.x + 0.5) * raster[1] / covered.width - 0.5
 
     handles = [tuple(float(round(side)) for side in cell(drag.handle)) for drag in drags]
     targets = [
@@ -92,10 +94,10 @@ def both(
     ]
     latent_mask = None
     if mask is not None:
-        area = torch.nn.functional.adaptive_avg_pool2d(
-            torch.from_numpy(mask)[None, None].double(), (latent_height, latent_width)
+        padded = np.pad(mask, ((0, covered.height - picture.height), (0, covered.width - picture.width)))
+        latent_mask = torch.nn.functional.adaptive_max_pool2d(
+            torch.from_numpy(padded)[None, None].to(start), (latent_height, latent_width)
         )
-        latent_mask = (area >= 0.5).to(start)
     schedule = DDIMScheduler.from_pretrained(opened.folder / "scheduler")
     schedule.set_timesteps(STEPS)
     timestep, below = schedule.timesteps[-CLIMBED : STEPS - CLIMBED + 2].tolist()
