@@ -112,7 +112,7 @@ def test_a_brush_dot_frees_at_least_its_cell(radius: int) -> None:
         dot = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
         latent = mask_to_latent(dot, 64, 64)[0, 0].numpy()
         rows, columns = np.nonzero(dot)
-            assert latent[rows // 8, columns // 8].all()
+        assert latent[rows // 8, columns // 8].all()
         assert latent.sum() <= ((2 * radius) // 8 + 2) ** 2
 
 
