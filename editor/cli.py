@@ -165,7 +165,7 @@ def _load(options: argparse.Namespace, tiny: str | None = None) -> Diffusion:
     """The model; says so if it does not read the whole prompt."""
     from livedrag.editor.models.references import find_model, find_tiny
 
-    find_model(options.model)  # a wrong reference is told before torch is imported
+    find_model(options.model)  # a wrong reference is refused before torch is imported
     if tiny is not None:
         find_tiny(tiny)
 

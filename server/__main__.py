@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import os
 import sys
@@ -17,17 +16,27 @@ if TYPE_CHECKING:
 
 FAILED = 2
 """Exit code of a command that cannot run; one line on stderr says why."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        sys.stderr.write("livedrag: interrupted\n")
+        return INTERRUPTED
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand; returns the exit code."""
     parser = _parser()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see `engine_local.run_worker`
-    if arguments[:1] in (["edit"], ["generate"]):  # it parses its own arguments
+    if list(arguments[:1]) in (["edit"], ["generate"]):  # it parses its own arguments
         code: int = importlib.import_module("livedrag.editor.cli").main(arguments)
         return code
-    if arguments[:1] == ["rooms"]:
+    if list(arguments[:1]) == ["rooms"]:
         return rooms(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -43,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(chosen: argparse.Namespace) -> int:
     """``livedrag serve``."""
+    import asyncio
+
     from livedrag.server.device.local import LocalEngine
     from livedrag.server.device.worker_process import WorkerOptions
     from livedrag.server.logs import configure

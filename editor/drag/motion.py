@@ -13,8 +13,9 @@ def motion_supervision_loss(
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
 
-    The step is the unit vector from handle to target. Mean over channels and sum over the patch's cells, as in the
-    authors' code; cells outside the raster do not count.
+    The step is the unit vector from handle to target. Mean over channels, which is the scale of the authors' code, and
+    sum over the patch's cells. Cells outside the raster do not count, so a patch cut by the border weighs less, as in
+    the paper; in the authors' code it weighs as much as a whole one.
 
     Args:
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.

@@ -48,7 +48,7 @@ SETTINGS: dict[str, Setting | None] = {"warp_share": 0.0, "lora_steps": 4, "max_
 UNLIMITED = Rate(0, 0)
 ADDRESS_LIMITS = ("rate_connections", "rate_entries", "rate_rooms", "rate_requests", "rate_messages")
 """Everybody here comes from one address, which would be too many; limits for each person stay as they are."""
-MOST_SECONDS = 300.0
+MAX_SECONDS = 300.0
 """For one measurement."""
 T = TypeVar("T")
 MILLISECONDS, SECONDS, RATIO, KIB = "ms", "s", "", "KiB"
@@ -114,7 +114,7 @@ async def _measure_server(address: str, process: psutil.Process, extent: Extent)
 
 async def _soon(measuring: Coroutine[Any, Any, T]) -> T:
     """Rather fail, and name what was measured, than wait for ever."""
-    async with asyncio.timeout(MOST_SECONDS):
+    async with asyncio.timeout(MAX_SECONDS):
         return await measuring
 
 
@@ -355,7 +355,7 @@ async def _seated(address: str, picture: bytes | None = None, remember: int = 10
 
 
 def _join(address: str, other: Client, remember: int = 1000) -> Any:
-    """Somebody else in the same room: without a name, each is somebody new."""
+    """Another person in the same room; without a name, each is a new one."""
     return Client.join(address, other.room, other.secret, name="", remember=remember)
 
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from livedrag.editor.cli import main
+from livedrag.editor.output import OutputFiles
 from tests.conftest import ROOT
 
 QUICK = ["--set", "lora_steps=2", "--set", "ddim_steps=6", "--set", "max_iterations=3"]
@@ -175,6 +176,106 @@ def test_a_fault_ends_the_process_with_2_and_one_line(tmp_path: Path) -> None:
     done = livedrag(tmp_path / "none.png", "--drag", "1,2:3,4", "-o", tmp_path / "out.png")
     assert done.returncode == 2
     assert done.stderr == f"livedrag edit: there is no file '{tmp_path / 'none.png'}'\n"
+
+
+INTERRUPT = """
+import os, pathlib, signal, sys, threading, time
+from livedrag.server.__main__ import main
+
+def interrupt():
+    while not (MOMENT):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "'torch' in sys.modules",
+        "'diffusers' in sys.modules",
+        "'livedrag.editor.drag.session' in sys.modules",
+        "any(pathlib.Path('frames').glob('*.png'))",
+    ],
+    ids=["importing torch", "importing diffusers", "loading", "dragging"],
+)
+def test_ctrl_c_ends_with_one_line_and_no_unfinished_file(samples: Path, tmp_path: Path, moment: str) -> None:
+    arguments = [samples / "koala.png", "--drag", "62,84:44,66", *QUICK, "--frames", "frames", "--preview-every", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPT.replace("MOMENT", moment), "edit", *map(str, arguments), "-o", "out.png"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "livedrag edit: interrupted\n")
+    assert not (tmp_path / "out.png").exists()
+    for frame in (tmp_path / "frames").glob("*"):
+        with Image.open(frame) as whole:
+            whole.load()
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    class Broken:
+        def save(self, path: Path, format: str) -> None:
+            path.write_bytes(b"half of it")
+            raise OSError("no space left")
+
+    output = tmp_path / "out.png"
+    output.write_bytes(b"before")
+    with pytest.raises(OSError, match="no space left"):
+        OutputFiles().save(Broken(), output)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    assert output.read_bytes() == b"before"
+    OutputFiles().save(Image.new("RGB", (4, 4)), output)
+    with Image.open(output) as written:
+        assert written.size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--drag", "-5,10:20,20"], "handle (-5, 10) is outside the picture of 256 x 256 pixels"),
+        (["--drag", "5,10:-.5,20"], "target (-0.5, 20) is outside"),
+        (
+            ["--drag", "62,84:44,66", "--prompt", "caf\udce9 noir"],
+            "'caf\\udce9 noir' is not valid text from character 4",
+        ),
+        (["--drag", "62,84:44,66", "--set", "max_iterations=0"], "max_iterations is 0: it must be 1 to 10000"),
+        (["--drag", "62,84:44,66", "--preset", "fast"], "unknown preset 'fast'"),
+        (["--drag", "62,84:44,66", "--model", "no/such"], "unknown model 'no/such'"),
+        (["--drag", "62,84:900,66"], "(900, 66) is outside"),
+    ],
+)
+def test_bad_arguments_are_refused_before_torch_is_imported(
+    samples: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    code = (
+        "import sys; from livedrag.server.__main__ import main; status = main(sys.argv[1:]);"
+        "heavy = {'torch', 'diffusers', 'transformers'} & sys.modules.keys();"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    picture, output = samples / "koala.png", tmp_path / "out.png"
+    command = [sys.executable, "-c", code, "edit", str(picture), *arguments, "-o", str(output)]
+    done = subprocess.run(
+        [os.fsencode(argument) for argument in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_prompt_that_is_too_long(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "a koala " + "that sits on a green tree and looks at us " * 3
+    arguments = ["edit", samples / "koala.png", "--drag", "62,84:44,66", *QUICK, "--prompt", prompt]
+    assert main([*map(str, arguments), "-o", str(tmp_path / "out.png")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("livedrag edit: the prompt is too long for the model, which ignores everything from '")
+    assert said.count("\n") == 1
 
 
 def test_words_make_the_same_picture_for_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,5 +73,5 @@ def test_a_drawn_session_goes_on_from_its_snapshot(model: Diffusion) -> None:
 
 def test_another_schedule_is_refused(model: Diffusion) -> None:
     drawing = list(generate(model, "a cat", ddim_steps=3))
-    with pytest.raises(SettingsError, match="drawn in 3 steps and ddim_steps is 6"):
+    with pytest.raises(SettingsError, match="ddim_steps is 6, but the picture was generated in 3 steps"):
         DragSession.from_generation(model, "a cat", drawing, settings=QUICK)

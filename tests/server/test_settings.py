@@ -77,6 +77,6 @@ def test_a_bad_value_is_refused(environment: dict[str, str], quoted: str) -> Non
 
 def test_facts_shared_with_the_editor_agree() -> None:
     """The serving process must not import the editor, and the editor must not import the server."""
-    from livedrag.editor import generate
+    from livedrag.editor.settings import DEFAULT_GUIDANCE
 
-    assert Settings().generation_guidance == generate.GUIDANCE
+    assert Settings().generation_guidance == DEFAULT_GUIDANCE

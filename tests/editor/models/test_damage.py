@@ -18,6 +18,8 @@ from tests.pipelines import write_pipeline
 
 Damage = Callable[[Path], None]
 
+ADVICE = ("download", "git lfs pull", "must be", "supported are", "choose from")
+
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
@@ -127,7 +129,7 @@ def assert_refused(folder: Path, file: str) -> str:
     message = str(refused.value)
     assert "\n" not in message
     assert str(folder / file) in message or (file.endswith("model_index.json") and str(folder) in message)
-    assert any(advice in message for advice in ("download", "git lfs pull", "must be", "supported are", "choose from")), message
+    assert any(advice in message for advice in ADVICE), message
     assert len(message) < 600
     return message
 

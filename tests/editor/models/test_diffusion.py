@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from livedrag.editor import Diffusion
+from livedrag.editor import Diffusion, SettingsError
 from tests.pipelines import write_pipeline
 
 
@@ -93,3 +93,22 @@ def test_an_early_exit_leaves_nothing_behind(tiny: Diffusion) -> None:
 def test_long_prompts_are_cut_to_the_encoders_length(tiny: Diffusion) -> None:
     tokens = tiny.text_encoder.config.max_position_embeddings
     assert tiny.embed_prompt("cat " * 500).shape == tiny.embed_prompt("").shape == (1, tokens, 32)
+
+
+def test_the_part_of_a_prompt_that_is_ignored_begins_at_a_whole_word(model: Diffusion) -> None:
+    length = model.text_encoder.config.max_position_embeddings
+    assert model.ignored_part("a red apple") == ""
+    words = [f"apple{index}" for index in range(length)]
+    prompt = "  ".join(words)
+    ignored = model.ignored_part(prompt)
+    assert prompt.endswith(ignored)
+    assert ignored.split() == words[-len(ignored.split()) :]
+    read = prompt.removesuffix(ignored)
+    assert model.ignored_part(read) == ""
+    assert torch.equal(model.embed_prompt(prompt + " and a pear"), model.embed_prompt(prompt))
+    assert not torch.equal(model.embed_prompt(read), model.embed_prompt(read.replace("apple0", "pear")))
+
+
+def test_a_prompt_must_be_text(tiny: Diffusion) -> None:
+    with pytest.raises(SettingsError, match=r"'caf\\udce9' is not valid text from character 4 on"):
+        tiny.embed_prompt("caf\udce9")
