@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from livedrag.editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
 from livedrag.editor.output import OutputFiles, interruptible
-from livedrag.editor.points import Drag, Point, Rasters, Size, check_aspect
+from livedrag.editor.points import Drag, Point, Rasters, Size
 from livedrag.editor.settings import (
-    DEFAULT_GUIDANCE,
     PRESETS,
     DragSettings,
     Quality,
@@ -34,6 +33,7 @@ from livedrag.editor.settings import (
     check_seed,
     parse_setting,
 )
+from livedrag.limits import GUIDANCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,7 +213,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add(
         "--guidance",
         type=float,
-        default=DEFAULT_GUIDANCE,
+        default=GUIDANCE,
         help="how closely to follow the prompt (default: %(default)s)",
     )
     add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
@@ -241,7 +241,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_edit(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     add = parser.add_argument
-    add("picture", type=Path, help="PNG, JPEG or WebP")
+    add("picture", type=Path, help="PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF of a single frame")
     add(
         "--drag",
         action="append",
@@ -285,14 +285,11 @@ def _check_edit(options: argparse.Namespace) -> _EditInput:
     check_prompt(options.prompt)
     check_seed(options.seed)
     _check_output(options.output)
-    picture = _open_picture(options.picture, PictureError)
+    picture = _read_picture(options.picture)
     size = Size(*picture.size)
-    check_aspect(size)
     for drag in drags.values():
         Rasters(size, size).check_drag(drag)
-    mask = None if options.mask is None else _open_mask(options.mask)
-    if mask is not None:
-        _check_mask_size(options.mask, mask, size)
+    mask = None if options.mask is None else _read_mask(options.mask, picture.size)
     if options.frames is not None:
         _make_frames_folder(options.frames)
     return _EditInput(picture, mask, drags, overrides)
@@ -306,36 +303,32 @@ def _parse_drag(text: str) -> Drag:
     return Drag(Point(x0, y0), Point(x1, y1))
 
 
-def _open_picture(path: Path, error_type: type[EditorError]) -> Image.Image:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _read_picture(path: Path) -> Image.Image:
+    from livedrag.pictures import PictureFileError, read_picture
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        raise error_type(f"there is no file {str(path)!r}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        problem = f"{str(path)!r} can't be read as a picture ({error})"
-        raise error_type(f"{problem}: it must be a complete PNG, JPEG or WebP file") from None
+        with path.open("rb") as file:
+            return read_picture(file, str(path))
+    except (PictureFileError, OSError) as error:
+        raise PictureError(_reason(path, error)) from None
 
 
-def _open_mask(path: Path) -> NDArray[np.bool_]:
+def _read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     import numpy as np
 
-    mask = np.asarray(_open_picture(path, MaskError).convert("L")) >= 128
-    if not mask.any():
-        raise MaskError(
-            f"the mask {str(path)!r} has no white, so nothing may change: "
-            "paint the area that may change white, or leave out --mask"
-        )
-    return mask
+    from livedrag.pictures import PictureFileError, read_mask
+
+    try:
+        with path.open("rb") as file:
+            return np.asarray(read_mask(file, str(path), size)) > 0
+    except (PictureFileError, OSError) as error:
+        raise MaskError(_reason(path, error)) from None
 
 
-def _check_mask_size(path: Path, mask: NDArray[np.bool_], picture: Size) -> None:
-    size = Size(mask.shape[1], mask.shape[0])
-    if size != picture:
-        raise MaskError(f"the mask {str(path)!r} is {size} pixels, the picture {picture}: they must have the same size")
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {str(path)!r}"
+    return f"{str(path)!r} can't be read ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def _check_output(path: Path) -> None:

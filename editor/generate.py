@@ -10,7 +10,8 @@ from torch import Tensor
 
 from livedrag.editor.models.ddim import Guidance, denoising_step
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.settings import DEFAULT_GUIDANCE, check_generation, check_seed
+from livedrag.editor.settings import check_generation, check_seed
+from livedrag.limits import GUIDANCE
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def first_noise(model: Diffusion, seed: int) -> Tensor:
 
 
 def generate(
-    model: Diffusion, prompt: str, *, seed: int = 0, guidance: float = DEFAULT_GUIDANCE, ddim_steps: int = 50
+    model: Diffusion, prompt: str, *, seed: int = 0, guidance: float = GUIDANCE, ddim_steps: int = 50
 ) -> Generator[GenerationStep, None, None]:
     """Generate a picture of the model's native size; the last step's latent is the clean one.
 
@@ -48,7 +49,7 @@ def generate(
         model: that generates it.
         prompt: what the picture should show.
         seed: of the noise it starts from, 0 to `livedrag.editor.settings.MAX_SEED`.
-        guidance: guidance scale, 0 to `livedrag.editor.settings.MAX_GUIDANCE`; 1 is no guidance.
+        guidance: guidance scale, 0 to `livedrag.limits.MAX_GUIDANCE`; 1 is no guidance.
         ddim_steps: steps of the schedule, 1 to `livedrag.editor.settings.MAX_DDIM_STEPS`.
 
     Yields:

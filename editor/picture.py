@@ -25,18 +25,6 @@ Without it, fine edges of the uploaded picture would stay as ghosts beside the c
 """
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any picture as RGB: transparency becomes white, 16 bits become 8."""
-    if picture.mode.startswith("I"):
-        levels = np.asarray(picture, dtype=np.float64)
-        return Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        above = picture.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(ground, above).convert("RGB")
-    return picture.convert("RGB")
-
-
 def to_tensor(picture: Image.Image, size: Size) -> Tensor:
     """RGB picture to float32 ``(1, 3, H, W)`` in [-1, 1], resized to ``size``."""
     resized = picture.convert("RGB").resize((size.width, size.height), Image.Resampling.LANCZOS)

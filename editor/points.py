@@ -13,9 +13,8 @@ import math
 from dataclasses import dataclass
 
 from livedrag.editor.errors import PictureError, PointError
+from livedrag.limits import MAX_ASPECT
 
-MAX_ASPECT = 8
-"""Most times that one side of a picture may be longer than the other."""
 AREA_COST = 0.1
 """How much a working picture of another area than the native one counts, against one of another aspect."""
 
@@ -162,7 +161,7 @@ class Rasters:
 
 
 def check_aspect(picture: Size) -> None:
-    """Raise `PictureError` if a picture is empty, or narrower than `MAX_ASPECT` to 1."""
+    """Raise `PictureError` if a picture is empty, or narrower than `livedrag.limits.MAX_ASPECT` to 1."""
     short, long = sorted((picture.width, picture.height))
     if short < 1 or long > MAX_ASPECT * short:
         raise PictureError(

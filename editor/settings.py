@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from livedrag.editor.errors import SettingsError
+from livedrag.limits import MAX_GUIDANCE
 
 Setting = bool | int | float | str
 """A setting's value."""
@@ -25,10 +26,6 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 
 MAX_DDIM_STEPS = 999
 """Most steps of a DDIM schedule."""
-DEFAULT_GUIDANCE = 3.0
-"""Guidance scale that suits the built-in model; 1 is no guidance, and 7.5 is usual with Stable Diffusion."""
-MAX_GUIDANCE = 50.0
-"""Largest guidance scale."""
 
 Quality = Literal["latent", "tiny", "full"]
 """Quality of previews; see `livedrag.editor.drag.preview`."""

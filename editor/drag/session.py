@@ -25,9 +25,11 @@ from livedrag.editor.fitting.lora import FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, predict_x0
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import compose, to_picture, to_rgb
+from livedrag.editor.picture import compose, to_picture
 from livedrag.editor.points import Drag, Point
-from livedrag.editor.settings import DEFAULT_GUIDANCE, DragSettings, Quality, Setting
+from livedrag.editor.settings import DragSettings, Quality, Setting
+from livedrag.limits import GUIDANCE
+from livedrag.pictures import to_rgb
 
 
 class DragSession:
@@ -66,7 +68,7 @@ class DragSession:
         prompt: str,
         steps: Sequence[GenerationStep],
         *,
-        guidance: float = DEFAULT_GUIDANCE,
+        guidance: float = GUIDANCE,
         picture: Image.Image | None = None,
         settings: DragSettings | None = None,
         seed: int = 0,

@@ -16,9 +16,10 @@ from livedrag.editor.drag.preparation import Preparation
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import to_rgb, to_working_tensor
+from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed
+from livedrag.pictures import to_rgb
 
 TIMELINE_BUDGET = 64 * 2**20
 """Bytes of latents and thumbnails on one session's timeline."""

@@ -12,7 +12,6 @@ from livedrag.editor.picture import (
     feather,
     mask_to_latent,
     to_picture,
-    to_rgb,
     to_tensor,
     to_working_tensor,
 )
@@ -30,13 +29,6 @@ def same(one: Image.Image, other: Image.Image) -> bool:
 def test_tensors_and_pictures_are_inverse() -> None:
     picture = random_picture(40, 24)
     assert same(to_picture(to_tensor(picture, Size(40, 24))), picture)
-
-
-def test_transparency_lies_on_white_and_16_bits_become_8() -> None:
-    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert to_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
-    deep = Image.fromarray(np.full((4, 4), 257 * 100, dtype=np.uint16))
-    assert to_rgb(deep).getpixel((0, 0)) == (100, 100, 100)
 
 
 def test_no_change_gives_the_upload_back_exactly() -> None:

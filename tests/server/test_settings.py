@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from livedrag.limits import GUIDANCE
 from livedrag.server.settings import Rate, Settings, SettingsError, resolve
 
 
@@ -75,8 +76,5 @@ def test_a_bad_value_is_refused(environment: dict[str, str], quoted: str) -> Non
     assert quoted in str(caught.value)
 
 
-def test_facts_shared_with_the_editor_agree() -> None:
-    """The serving process must not import the editor, and the editor must not import the server."""
-    from livedrag.editor.settings import DEFAULT_GUIDANCE
-
-    assert Settings().generation_guidance == DEFAULT_GUIDANCE
+def test_the_guidance_is_the_editors() -> None:
+    assert Settings().generation_guidance == GUIDANCE
