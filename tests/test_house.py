@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top down: a module may import its own package and the packages above it. Single modules at the top
 # of `editor` and `server` count as packages of their own.
 EDITOR = [
-    ["errors"],
+    ["errors", "output"],
     ["settings", "points", "sampling"],
     ["picture"],
     ["models"],
