@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, ViewportSize, expect
@@ -18,6 +18,8 @@ SOON = 90_000
 """Milliseconds that the page and the server have for an answer; two busy cores need some."""
 A_RUN = 600_000
 """Milliseconds that preparing, dragging and rendering may take together."""
+QUICK = {"LoRA steps": "10"}
+"""Advanced settings with which a picture is soon prepared."""
 NO_DOUBLE_CLICK = 600
 """Milliseconds between two presses at the same place that are no double click; the page counts them from the first."""
 
@@ -137,6 +139,15 @@ class Editor:
             }"""
         )
         return str(found)
+
+    def change_settings(self, settings: Mapping[str, str]) -> None:
+        """Type advanced settings, by the beginning of their labels, and wait until the server has them."""
+        self.page.get_by_text("Advanced").click()
+        for label, value in settings.items():
+            field = self.page.get_by_role("spinbutton", name=re.compile(f"^{label}"))
+            field.fill(value)
+            field.press("Enter")
+        self.expect_sent()
 
     def screenshot(self, name: str) -> None:
         take_picture(self.page, name)

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.conftest import ROOT, find_free_port
-from tests.e2e.editor import PHONE, SOON, WIDE, Editor, OpenPage, choose, take_picture
+from tests.e2e.editor import PHONE, QUICK, SOON, WIDE, Editor, OpenPage, choose, take_picture
 from tests.quiet import QuietEngine, quiet_server
 
 Quiet = tuple[str, QuietEngine]
@@ -47,12 +47,8 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
 
     friend = Editor(open_page(page.url))
     friend.expect_place("target", FAR)
-    # However quick or slow the machine and the model, this run goes on until somebody stops it.
-    page.get_by_text("Advanced").click()
-    for setting, value in (("Warp first", "0"), ("Max iterations", "5000"), ("Step size", "0.005")):
-        page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).fill(value)
-        page.get_by_role("spinbutton", name=re.compile(f"^{setting}")).press("Enter")
-    editor.expect_sent()
+    # However fast or slow the machine and the model, this run continues until someone stops it.
+    editor.change_settings({**QUICK, "Warp first": "0", "Max iterations": "5000", "Step size": "0.005"})
 
     # Different previews, and the point on its way.
     editor.button("Drag").click()
@@ -87,7 +83,8 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     editor.screenshot("stopped")
 
     # It goes on from there, to where it has not been.
-    editor.button("Reset all").click()
+    for label in ("Warp first", "Max iterations", "Step size"):
+        editor.button(f"Reset {label} to its default").click()
     editor.pull(editor.place("target"), TARGET)
     editor.expect_place("target", TARGET)
     editor.expect_sent()

@@ -199,6 +199,11 @@ def test_a_setting_is_explained_changed_and_reset(open_page: OpenPage, upload: P
     expect(pace).to_have_value("0.02")
     editor.button("Reset Step size to its default").click()
     expect(pace).to_have_value("0.01")
+    pace.fill("0.02")
+    pace.press("Enter")
+    editor.expect_sent()
+    editor.button("Reset all").click()
+    expect(pace).to_have_value("0.01")
 
 
 def test_the_theme_is_chosen_and_remembered(open_page: OpenPage) -> None:

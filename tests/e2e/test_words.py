@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from livedrag.server.device.engine import ReleaseSession
-from tests.e2e.editor import A_RUN, PHONE, Editor, OpenPage
+from tests.e2e.editor import A_RUN, PHONE, QUICK, Editor, OpenPage
 from tests.e2e.played import PlayedGeneration, ask_for
 from tests.quiet import QuietEngine, png
 
@@ -76,6 +76,7 @@ def test_a_picture_from_words_is_dragged(open_page: OpenPage) -> None:
     sheet.get_by_role("button", name="Edit this picture").click()
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)
+    editor.change_settings(QUICK)
     editor.click((128, 128))
     editor.click((128, 20))
     editor.button("Drag").click()
