@@ -1,4 +1,4 @@
-"""A server for tests of traffic: all is real but its sessions, which show frames and compute nothing.
+"""A server for tests of traffic: everything is real but its engine, which sends frames and computes nothing.
 
 ``python -m tests.traffic PORT DATA`` serves until it is terminated; `serving_traffic` starts it and waits for it.
 """
@@ -23,11 +23,11 @@ from tests.quiet import QuietEngine, png
 FRAME_SECONDS = 0.2
 FRAME_BYTES = 8000
 UNLIMITED = {field.name: Rate(0, 0) for field in dataclasses.fields(Settings) if field.type == "Rate"}
-"""Settings without which these people, who all come from one address and never rest, would be told to slow down."""
+"""Without these settings, clients that all come from one address and never pause would be rate limited."""
 
 
 class BusyEngine(QuietEngine):
-    """Shows a frame every `FRAME_SECONDS` for each run, until somebody presses Stop."""
+    """Sends a frame every `FRAME_SECONDS` for each run until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__()

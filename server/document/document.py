@@ -253,9 +253,9 @@ class RoomDocument:
         self.horizon = max(self.horizon, horizon(self.document.mask, past, TARGET_POINTS))
         self._known = {op_id: record for op_id, record in self._known.items() if record.seq > self.horizon}
         self._history.forget(self.horizon)
-        kept = {id(stroke): len(stroke.points) for seq, strokes in past if seq > self.horizon for stroke in strokes}
+        held = {id(stroke): len(stroke.points) for seq, strokes in past if seq > self.horizon for stroke in strokes}
         mask = {id(layer): len(layer.points) for layer in self.document.mask if isinstance(layer, Stroke)}
-        self._held_points = sum({**kept, **mask}.values())
+        self._held_points = sum({**held, **mask}.values())
 
 
 def _named(name: Property) -> str:

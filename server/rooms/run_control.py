@@ -86,7 +86,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Ending:
-    """The engine was told to stop; it still renders the result, and follows edits until then."""
+    """Stop was sent to the engine; it still renders the result, and follows edits until then."""
 
     run: str
     format: FrameFormat

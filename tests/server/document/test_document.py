@@ -1,4 +1,4 @@
-"""Room: what is accepted, what is refused and why, and that the document is the fold of the log."""
+"""RoomDocument: what is accepted, what is refused and why, and that the document is the fold of the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
-from PIL import Image
 
 from livedrag.server.document import history
 from livedrag.server.document.checks import Refused
@@ -24,7 +23,6 @@ from livedrag.server.document.protocol import (
     Document,
     Edit,
     Edited,
-    Invert,
     InvertMask,
     MaskLayer,
     MoveDrag,
@@ -45,7 +43,6 @@ from livedrag.server.document.protocol import (
     Stroke,
     Undo,
 )
-from livedrag.server.images.mask import rasterise
 from tests.quiet import MODEL
 
 EMPTY = Document(picture=Picture(sha256="0" * 64, width=64, height=48))
@@ -94,8 +91,8 @@ def test_an_operation_is_known_when_it_comes_again() -> None:
         (AddDrag(id="d2", handle=(5, 5), target=(5.5, 5)), "invalid", "(5, 5) lies on its target (5.5, 5)"),
         (MoveDrag(id="d1", target=(10, 10)), "invalid", "lies on its target"),
         (MoveDrag(id="d1"), "invalid", "'d1'"),
-        (MoveDrag(id="nobody", target=(1, 1)), "unknown", "'nobody'"),
-        (RemoveDrag(id="nobody"), "unknown", "'nobody'"),
+        (MoveDrag(id="none", target=(1, 1)), "unknown", "'none'"),
+        (RemoveDrag(id="none"), "unknown", "'none'"),
         (SetSettings(settings={"colour": "red"}), "invalid", "'colour'"),
         (SetSettings(settings={"max_iterations": 2.5}), "invalid", "2.5"),
         (SetSettings(settings={"max_iterations": True}), "invalid", "True"),
@@ -117,7 +114,7 @@ def test_an_operation_is_known_when_it_comes_again() -> None:
         (SetSettings(settings={"seed": 2**31}), "invalid", "seed is 2147483648, but must be between 0 and 2147483647"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_value(op: Operation, reason: str, quoted: str) -> None:
+def test_invalid_operations_are_refused_with_their_value(op: Operation, reason: str, quoted: str) -> None:
     room = a_room()
     do(room, D1)
     do(room, AddStroke(stroke=Stroke(id="s1", mode="paint", radius=3, points=[(5, 5)])))
@@ -359,7 +356,7 @@ def test_an_edit_of_which_nothing_is_left_is_passed_over() -> None:
 
 
 def test_what_others_have_changed_for_good_is_not_looked_at_again() -> None:
-    """Two people who move the same drag to and fro, and are told all the time what they could undo."""
+    """Two people move the same drag back and forth, and are sent what they can undo each time."""
     room = a_room()
     by(room, "p1", D1, "add")
     for number in range(1000):
@@ -391,13 +388,13 @@ def test_what_could_be_undone_is_found_quickly_in_a_mask_of_many_layers(monkeypa
         by(room, "p2", SetPrompt(prompt=str(number)), f"e{number}")
         for person in ("p1", "p2"):
             room.history(person)
-    assert built == [2000], "once for everybody, as long as the mask is the same"
+    assert built == [2000], "once for all, as long as the mask is the same"
     assert min(timeit.repeat(lambda: room.history("p1"), number=1, repeat=20)) < 0.1
 
 
 def test_what_is_gone_and_cannot_come_back_is_forgotten_while_the_room_is_open() -> None:
     room = a_room()
-    by(room, "p2", D1, "kept")
+    by(room, "p2", D1, "saved")
     for number in range(3000):
         by(room, "p1", AddDrag(id=f"x{number}", handle=(1.0, 1.0), target=(9.0, 9.0)), f"add{number}")
         by(room, "p1", RemoveDrag(id=f"x{number}"), f"remove{number}")
@@ -543,7 +540,7 @@ def test_an_edit_made_offline_is_stale_where_others_have_changed_the_same(
     with pytest.raises(Refused, match=f"{what} was changed by others while you were offline") as caught:
         offline(room, mine, base)
     assert caught.value.reason == "stale"
-    assert offline(room, SetSettings(settings={"seed": 7}), base).seq == base + 2, "nobody has touched that"
+    assert offline(room, SetSettings(settings={"seed": 7}), base).seq == base + 2, "no one has changed that"
 
 
 def test_an_edit_made_online_wins_over_what_it_had_not_seen() -> None:
@@ -561,7 +558,7 @@ def test_ones_own_edits_make_nothing_stale() -> None:
 
 
 def test_what_was_edited_before_all_that_is_remembered_may_be_stale() -> None:
-    room = RoomDocument("room", replace(EMPTY, prompt="kept"), MODEL, seq=100)
+    room = RoomDocument("room", replace(EMPTY, prompt="saved"), MODEL, seq=100)
     with pytest.raises(Refused, match="the prompt"):
         offline(room, SetPrompt(prompt="mine"), 99)
     offline(room, D1, 99)
@@ -570,64 +567,15 @@ def test_what_was_edited_before_all_that_is_remembered_may_be_stale() -> None:
 # The timeline --------------------------------------------------------------------------------------------------------
 
 
-def test_a_moment_that_was_sought_is_where_the_content_is_until_the_reset() -> None:
+def test_the_content_stays_at_the_moment_of_a_jump_until_the_reset() -> None:
     room = running_room()
-    sought = room.seek("p2", SeekMoment(op_id="s", moment=4), {"d1": (15.0, 12.0), "gone": (1.0, 1.0)})
-    assert (sought.tracked, room.document.moment) == ({"d1": (15.0, 12.0)}, 4)
+    seeked = room.seek("p2", SeekMoment(op_id="s", moment=4), {"d1": (15.0, 12.0), "gone": (1.0, 1.0)})
+    assert (seeked.tracked, room.document.moment) == ({"d1": (15.0, 12.0)}, 4)
     assert room.document.drags["d1"].tracked == (15.0, 12.0)
     assert room.running
     room.end("stopped")
     room.reset("p1", Reset(op_id="back"))
     assert room.document.moment is None
-
-
-# The rasteriser ------------------------------------------------------------------------------------------------------
-
-
-def no_rasters(sha256: str) -> Image.Image:
-    raise AssertionError(sha256)
-
-
-def test_without_layers_everything_may_change() -> None:
-    assert rasterise((), (8, 6), no_rasters).getextrema() == (255, 255)
-
-
-def test_strokes_are_round_paint_adds_and_erase_removes() -> None:
-    line = Stroke(id="a", mode="paint", radius=4, points=[(10, 20), (50, 20)])
-    hole = Stroke(id="b", mode="erase", radius=2, points=[(30, 20)])
-    mask = rasterise((line, hole), (64, 48), no_rasters)
-    white = {place for place in ((10, 20), (7, 20), (25, 23), (53, 20)) if mask.getpixel(place) == 255}
-    black = {place for place in ((30, 20), (10, 26), (4, 20), (57, 20), (6, 16)) if mask.getpixel(place) == 0}
-    assert (len(white), len(black)) == (4, 5)
-
-
-def test_a_first_stroke_that_erases_takes_away_from_everything() -> None:
-    hole = Stroke(id="a", mode="erase", radius=4, points=[(10, 20)])
-    mask = rasterise((hole,), (64, 48), no_rasters)
-    assert (mask.getpixel((10, 20)), mask.getpixel((40, 20))) == (0, 255)
-
-
-def test_an_inversion_turns_around_what_was_drawn_before_it() -> None:
-    line = Stroke(id="a", mode="paint", radius=4, points=[(10, 20)])
-    dot = Stroke(id="b", mode="paint", radius=2, points=[(10, 20)])
-    mask = rasterise((line, Invert(id="i"), dot), (64, 48), no_rasters)
-    assert [mask.getpixel(place) for place in ((10, 20), (13, 20), (40, 20))] == [255, 0, 255]
-
-
-@pytest.mark.parametrize(("softness", "reach"), [(0.0, 8), (0.5, 6), (1.0, 4)])
-def test_a_soft_brush_counts_where_it_is_half_on(softness: float, reach: int) -> None:
-    dot = Stroke(id="a", mode="paint", radius=8, points=[(20, 20)], softness=softness)
-    mask = rasterise((dot,), (64, 48), no_rasters)
-    assert mask.getpixel((20 + reach, 20)) == 255
-    assert mask.getpixel((20 + reach + 2, 20)) == 0
-
-
-def test_a_raster_replaces_and_is_made_black_and_white() -> None:
-    stroke = Stroke(id="a", mode="paint", radius=4, points=[(10, 20)])
-    grey = Image.new("L", (64, 48), 127)
-    grey.paste(128, (0, 0, 32, 48))
-    mask = rasterise((stroke, Raster(id="m", sha256="f" * 64)), (64, 48), lambda _: grey)
-    assert {mask.getpixel((40, 20)), mask.getpixel((31, 0))} == {0, 255}
 
 
 # Any order of operations ---------------------------------------------------------------------------------------------
@@ -687,14 +635,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(person=people, back=st.booleans())
     def go_back_and_forth(self, person: str, back: bool) -> None:
-        told = self.room.history(person)[not back]
+        offered = self.room.history(person)[not back]
         before = self.room.document
         if back:
             self.take(lambda op: self.room.undo(person, Undo(op_id=op)))
         else:
             self.take(lambda op: self.room.redo(person, Redo(op_id=op)))
         changed = self.room.document != before
-        assert not changed if told is None else changed or self.room.running, "what is offered does something"
+        assert not changed if offered is None else changed or self.room.running, "what is offered does something"
 
     @rule()
     def start(self) -> None:
