@@ -33,6 +33,7 @@ from livedrag.server.document.protocol import (
     Setting,
     Stroke,
 )
+from livedrag.server.document.strokes import MAX_STROKE_WORK, stroke_work
 from livedrag.server.errors import ServiceError
 
 MAX_MASK_POINTS = 100_000
@@ -72,6 +73,7 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
         case AddStroke():
             _check_mask_points(_points_in(document.mask) + len(op.stroke.points))
             _check_new_layer(document, op.stroke.id)
+            _check_stroke_work(document.picture, op.stroke)
         case RemoveStroke():
             if op.id not in {layer.id for layer in document.mask}:
                 raise Refused("unknown", f"the mask has no layer {op.id!r}: it may have been removed or replaced")
@@ -258,6 +260,15 @@ def _check_mask_points(points: int) -> None:
             "too_many",
             f"the strokes of the mask would have {points} points, the limit is {MAX_MASK_POINTS}: "
             "download the mask and upload it again, then continue painting",
+        )
+
+
+def _check_stroke_work(picture: Picture, stroke: Stroke) -> None:
+    if stroke_work(stroke, (picture.width, picture.height)) > MAX_STROKE_WORK:
+        raise Refused(
+            "too_many",
+            f"a brush with radius {stroke.radius:g} covers too much at {len(stroke.points)} points: "
+            "use a smaller brush, or a shorter stroke",
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageChops, ImageDraw
 
 from livedrag.pictures import threshold
 from livedrag.server.document.protocol import XY, Invert, MaskLayer, Raster, Stroke
+from livedrag.server.document.strokes import drawn_radius
 
 
 def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable[[str], Image.Image]) -> Image.Image:
@@ -28,15 +30,12 @@ def rasterise(layers: Sequence[MaskLayer], size: tuple[int, int], load: Callable
             case Raster(sha256=sha256):
                 mask.paste(threshold(load(sha256)))
             case Stroke():
-                _draw(ImageDraw.Draw(mask), layer.points, effective_radius(layer), 255 if layer.mode == "paint" else 0)
+                _draw(
+                    ImageDraw.Draw(mask), layer.points, drawn_radius(layer, size), 255 if layer.mode == "paint" else 0
+                )
             case Invert():
                 mask = ImageChops.invert(mask)
     return mask
-
-
-def effective_radius(stroke: Stroke) -> float:
-    """The distance from its middle, in pixels, within which a soft stroke has at least half its strength."""
-    return stroke.radius * (1 - stroke.softness / 2)
 
 
 def starts_white(layers: Sequence[MaskLayer]) -> bool:
@@ -58,7 +57,7 @@ def to_png(picture: Image.Image) -> bytes:
 
 def _draw(draw: ImageDraw.ImageDraw, points: Sequence[XY], radius: float, value: int) -> None:
     """One stroke with round caps and joints."""
-    if len(points) > 1:
-        draw.line(points, fill=value, width=max(1, round(2 * radius)))
+    for segment in itertools.pairwise(points):  # one at a time, or other threads would wait for all of them
+        draw.line(segment, fill=value, width=max(1, round(2 * radius)))
     for x, y in points:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)

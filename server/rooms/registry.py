@@ -17,6 +17,7 @@ from livedrag.server.device.engine import AnyEvent, Engine, ReleaseSession, Work
 from livedrag.server.document.protocol import Close, Document, EngineReport, Hello, ModelInfo, RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.images.animation import find_encoder
+from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.metrics import Metrics
 from livedrag.server.rooms.admission import Admission, new_link
 from livedrag.server.rooms.background import BackgroundTasks
@@ -60,6 +61,7 @@ class RoomRegistry:
         self.rooms: dict[str, LiveRoom] = {}  # those that are open
         self._clock = clock or Clock()
         self._opening = asyncio.Lock()
+        self._rasteriser = Rasteriser()
         self._timers: dict[str, asyncio.Task[None]] = {}  # by room: closes it, or releases its session
         self._disconnected = asyncio.Event()
         self._add_metrics()
@@ -125,6 +127,7 @@ class RoomRegistry:
             metrics=self.metrics,
             clock=self._clock,
             tasks=self.tasks,
+            rasteriser=self._rasteriser,
             capabilities=self.capabilities,
         )
         room = LiveRoom(room_id, saved, services, self._on_unused)

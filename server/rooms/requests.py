@@ -23,6 +23,7 @@ from livedrag.server.document.protocol import (
     Undo,
     tag_of,
 )
+from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.session import RoomSession
 from livedrag.server.rooms.stroke_budget import StrokeBudget
 from livedrag.server.storage import StoreError
@@ -107,7 +108,7 @@ class RequestHandler:
         """Start a run in a room with a mask, which has to be rasterised to see whether anything is editable."""
         try:
             frozen = (await self._room.mask.current()).frozen
-        except (OSError, StoreError, ValueError):
+        except (OSError, ServiceError, ValueError):
             frozen = False  # the run will fail with the same error, and report it to everyone
         if self._room.closed:
             return  # the client sends it again when it reconnects

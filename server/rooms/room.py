@@ -86,7 +86,7 @@ class LiveRoom:
         self.log = DocumentLog(open_draft(id, saved, services.model, services.room_limits), saved)
         self.members = Members(id, saved.links, saved.members)
         self.sessions: dict[str, RoomSession] = {}
-        self.mask = MaskCache(services.store, lambda: self.draft.document)
+        self.mask = MaskCache(services.store, services.rasteriser, lambda: self.draft.document)
         self.presence = PresenceBoard(self.broadcast)
         self.timeline = Timeline(self)
         self.requests = RequestHandler(self)

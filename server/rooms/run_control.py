@@ -42,6 +42,7 @@ from livedrag.server.document.protocol import (
     Stopping,
     WasReset,
 )
+from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.session import preview_format
 from livedrag.server.storage import StoreError
 
@@ -171,7 +172,7 @@ class RunControl:
         await room.services.clock.sleep(PREPARE_PAUSE)
         try:
             desired = await desired_state(room)
-        except (OSError, StoreError, ValueError) as error:  # pressing Drag will report it
+        except (OSError, ServiceError, ValueError) as error:  # pressing Drag will report it
             log.error("cannot prepare a picture: %s", error, extra={"room": room.id})
         else:
             if not room.draft.running and not room.closed:
@@ -266,7 +267,7 @@ class RunControl:
 
 
 async def desired_state(room: LiveRoom) -> DesiredState:
-    """What the engine's session of a room should be. Raises `OSError`, `StoreError` or `ValueError`."""
+    """What the engine's session of a room should be. Raises `OSError`, `ServiceError` or `ValueError`."""
     mask = await room.mask.current()
     draft, document = room.draft, room.draft.document
     return DesiredState(

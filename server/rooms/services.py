@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from livedrag.server.access.rate_limits import RateLimits
 from livedrag.server.device.engine import Engine
 from livedrag.server.document.protocol import ModelInfo, RoomLimits
+from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.metrics import Metrics
 from livedrag.server.rooms.background import BackgroundTasks
 from livedrag.server.rooms.clock import Clock
@@ -27,4 +28,5 @@ class Services:
     metrics: Metrics
     clock: Clock
     tasks: BackgroundTasks
+    rasteriser: Rasteriser
     capabilities: tuple[str, ...] = ()

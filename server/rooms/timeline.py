@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from livedrag.server.device.engine import CommandFailed, Seek, SeekCompleted, TimelineChanged
 from livedrag.server.document.checks import Refused
 from livedrag.server.document.protocol import Moment, Moments, Run, SeekMoment
+from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.run_control import desired_state
 from livedrag.server.rooms.session import RoomSession
-from livedrag.server.storage import StoreError
 
 if TYPE_CHECKING:
     from livedrag.server.rooms.room import LiveRoom
@@ -65,7 +65,7 @@ class Timeline:
                 desired = await desired_state(room)
                 if not room.closed:
                     room.services.engine.submit(Seek(moment=message.moment, desired=desired))
-        except (OSError, StoreError, ValueError) as error:
+        except (OSError, ServiceError, ValueError) as error:
             log.error("cannot jump to a moment: %s", error, extra={"room": room.id})
             latest = waiting.pop(key, request)
             room.requests.reject(latest.session, message.op_id, Refused("busy", text))

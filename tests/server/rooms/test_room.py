@@ -27,6 +27,7 @@ from livedrag.server.document.protocol import (
     Stroke,
     Undo,
 )
+from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.rooms import mask_cache
 from livedrag.server.rooms.mask_cache import MaskCache, RasterisedMask, rasterise_mask
 from livedrag.server.storage import Store, StoreError
@@ -164,13 +165,13 @@ def test_a_mask_is_rasterised_once_for_all_that_wait_for_it(tmp_path: Path, monk
             await opened.settle()
             rasterised: list[object] = []
 
-            def slowly(document: Document, store: Store) -> RasterisedMask:
+            async def slowly(document: Document, store: Store, rasteriser: Rasteriser) -> RasterisedMask:
                 rasterised.append(document.mask)
-                time.sleep(0.05)
-                return rasterise_mask(document, store)
+                await asyncio.sleep(0.05)
+                return await rasterise_mask(document, store, rasteriser)
 
             monkeypatch.setattr(mask_cache, "rasterise_mask", slowly)
-            cache = MaskCache(opened.registry.store, lambda: session.room.document)
+            cache = MaskCache(opened.registry.store, Rasteriser(), lambda: session.room.document)
             masks = await asyncio.gather(*(cache.current() for _ in range(5)))
             assert (len({mask.png for mask in masks}), len(rasterised)) == (1, 1)
 
