@@ -526,9 +526,12 @@ def test_two_tabs_are_one_person_until_both_are_closed(address: str, room: NewRo
                     assert first.welcome.you != second.welcome.you
                     await second.send(Presence(cursor=(1.0, 1.0)))
                     await ada.wait(Presences)
-                await asyncio.sleep(0.1)  # nothing tells that nobody has gone
-                told = [message for message in ada.received if isinstance(message, People)][-1]
+                    before = ada.count
+                told = await ada.wait(People, since=before)
                 assert told.people[first.welcome.person].here
+                # Had the person's presence been removed, that would have come before this.
+                await first.send(Presence(cursor=(2.0, 2.0)))
+                await ada.wait(Presences, lambda told: any(p and p.cursor == (2, 2) for p in told.people.values()))
                 assert not [m for m in ada.received if isinstance(m, Presences) and None in m.people.values()]
             await ada.wait(Presences, lambda told: None in told.people.values())
 
