@@ -114,6 +114,9 @@ class Settings:
     max_connections_per_address: int = number(1000, 1)
     max_message_bytes: int = number(64 * 1024, MIN_MESSAGE_BYTES)  # of one WebSocket message from a client
     max_unsent_bytes: int = number(8 * MIB, 4 * MIB)  # that may wait for one client; then its connection is closed
+    max_room_bytes: int = number(1024 * MIB, 0)  # of a room's log and pictures; 0: no limit
+    max_disk: int = number(0)  # bytes of the data directory; 0: no limit
+    rooms_per_day: int = number(1000, 0)  # new ones from one address; 0: no limit
     room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never
     generations: int = number(16, 1)  # generated pictures in memory, finished or not
     generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped

@@ -54,19 +54,15 @@ WHAT: Mapping[str, str] = {
     "rate_messages": "messages from one address",
 }
 """What each setting limits, in the words of error messages."""
+DAY = 86_400.0
 
 
 class RateLimited(ServiceError):
     """A rate limit was exceeded: ``setting`` names it, and after ``seconds`` it no longer is."""
 
-    def __init__(self, setting: str, rate: Rate, seconds: float) -> None:
+    def __init__(self, setting: str, what: str, allowed: str, seconds: float) -> None:
         retry = max(0.1, math.ceil(seconds * 10) / 10)
-        super().__init__(
-            429,
-            "slow_down",
-            f"too many {WHAT[setting]}: {rate.per_second:g} per second and {rate.burst:g} at once are allowed; "
-            f"try again in {retry:g} s",
-        )
+        super().__init__(429, "slow_down", f"too many {what}: {allowed}; try again in {retry:g} s")
         self.setting = setting
         self.seconds = seconds
 
@@ -135,6 +131,7 @@ class RateLimits:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets = {name: Buckets(getattr(settings, name)) for name in WHAT}
+        self._rooms_per_day = Buckets(Rate(settings.rooms_per_day / DAY, settings.rooms_per_day))
 
     def check_person(self, person: str, message: str) -> None:
         """Count a message of some type from a person. Raises `RateLimited`, without counting it."""
@@ -142,13 +139,20 @@ class RateLimits:
 
     def check_address(self, address: str, action: AddressAction) -> None:
         """Count an action of an address. Raises `RateLimited`, without counting it."""
-        self._check(ADDRESS_LIMITS[action], network_of(address))
+        network = network_of(address)
+        self._check(ADDRESS_LIMITS[action], network)
+        if action == "create":
+            rooms = self._rooms_per_day
+            if seconds := rooms.take(network, self._clock()):
+                allowed = f"{rooms.rate.burst:g} a day are allowed"
+                raise RateLimited("rooms_per_day", "new rooms from one address", allowed, seconds)
 
     def _check(self, setting: str, key: str) -> None:
         buckets = self._buckets[setting]
         seconds = buckets.take(key, self._clock())
         if seconds:
-            raise RateLimited(setting, buckets.rate, seconds)
+            allowed = f"{buckets.rate.per_second:g} per second and {buckets.rate.burst:g} at once are allowed"
+            raise RateLimited(setting, WHAT[setting], allowed, seconds)
 
 
 def network_of(address: str) -> str:

@@ -72,6 +72,8 @@ class RoomRegistry:
         gauge("livedrag_rooms_open", "Rooms in memory.", lambda: len(rooms))
         gauge("livedrag_people", "People in rooms.", lambda: sum(len(room.connected) for room in rooms.values()))
         gauge("livedrag_connections", "Open connections.", lambda: len(self._sessions()))
+        gauge("livedrag_disk_bytes", "Size of the data directory.", self.store.disk_bytes)
+        gauge("livedrag_largest_room_bytes", "Log and pictures of the largest room in use.", self.store.sizes.largest)
         self.metrics.watch_engine(self.engine.stats)
 
     async def __aenter__(self) -> RoomRegistry:

@@ -26,6 +26,7 @@ from livedrag.server.document.protocol import (
 from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.session import RoomSession
 from livedrag.server.rooms.stroke_budget import StrokeBudget
+from livedrag.server.settings import MIB
 from livedrag.server.storage import StoreError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class RequestHandler:
             if session.role == "viewer":
                 raise Refused("forbidden", "your link is view only: ask for one to edit")
             self._strokes.check(request)
+            if not isinstance(request, StopRun):
+                self.check_size()
         except RateLimited as error:
             self._services.metrics.rejects.labels(error.setting).inc()
             session.outbox.put(Rejected(op_id=request.op_id, reason="slow_down", message=str(error)))
@@ -54,6 +57,16 @@ class RequestHandler:
             self.reject(session, request.op_id, refusal)
         else:
             self._execute(session, request)
+
+    def check_size(self) -> None:
+        """Raise `Refused` if the room is as large as it may become."""
+        limit, size = self._services.settings.max_room_bytes, self._services.store.sizes.get(self._room.id)
+        if limit and size > limit:
+            raise Refused(
+                "too_many",
+                f"this room uses {size / MIB:.1f} MiB on the server, the limit is {limit / MIB:.1f} MiB: "
+                "export it, or continue in a new room with its result",
+            )
 
     def _execute(self, session: RoomSession, request: Request) -> None:
         draft, by = self._room.draft, session.person

@@ -46,6 +46,7 @@ class Cleaner:
         self._checkpoints.set_aside(self._checkpoints.folders(deleted))
         self.submit(self._checkpoints.clear)
         self.submit(self._space.restore_reserve)
+        self.submit(self._space.measure)
 
     def quarantine(self, orphans: tuple[set[str], list[Path]]) -> None:
         """Set pictures and checkpoints aside that belong to no room, and remove what was set aside long ago."""
@@ -55,6 +56,7 @@ class Cleaner:
         self.submit(self._pictures.remove_drafts)
         self.submit(self._pictures.set_aside, pictures, self._quarantine)
         self.submit(self._quarantine.expire)
+        self.submit(self._space.measure)
 
     def return_quarantined(self, files: Iterable[str], rooms: Iterable[str]) -> None:
         """Have back what belongs to a room after all: another database was here meanwhile."""

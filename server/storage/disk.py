@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
+import time
 from pathlib import Path
 
 from livedrag.server.settings import MIB
@@ -14,6 +16,8 @@ from livedrag.server.storage.errors import DiskFull, in_use
 MIN_FREE_BYTES = 256 * 1024
 """Free space below which only deletions are written."""
 RESERVE_BYTES = 4 * MIB
+MEASURE_SECONDS = 30.0
+"""How old the size of the data directory may become."""
 
 
 class DirectoryLock:
@@ -33,9 +37,16 @@ class DirectoryLock:
 
 
 class DiskSpace:
-    """Knows whether there is space to write, and has a reserve file to give up, so that rooms can always be deleted."""
+    """Knows whether there is space to write, and has a reserve file to give up, so that rooms can always be deleted.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        max_bytes: of the data directory; 0: no limit.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = 0) -> None:
+        self.used_bytes = 0  # of the data directory, as measured last
+        self._measured = -MEASURE_SECONDS
+        self._max_bytes = max_bytes
         self._folder = folder
         self._reserve = folder / "reserve"
         self._given_up = False
@@ -63,14 +74,32 @@ class DiskSpace:
         self._given_up = True
         self._remove_reserve()
 
-    def check(self) -> None:
-        """Raise `DiskFull` unless there is space to write."""
+    def check(self, needed: int = 0) -> None:
+        """Raise `DiskFull` unless there is space to write ``needed`` bytes and a little more."""
         free = shutil.disk_usage(self._folder).free
-        if free < MIN_FREE_BYTES or (self._given_up and not self.take_reserve()):
+        if free - needed < MIN_FREE_BYTES or (self._given_up and not self.take_reserve()):
             raise DiskFull(
-                f"nothing can be saved: the disk with {str(self._folder)!r} is full ({free // 1024} KiB are free). "
+                f"nothing can be saved: the disk with {str(self._folder)!r} is full, with {free // 1024} KiB free. "
                 "Delete rooms or other files"
             )
+
+        if self._max_bytes and self.used_bytes + needed > self._max_bytes:
+            raise DiskFull(
+                f"nothing can be saved: the rooms of this server use {self.used_bytes / MIB:.1f} MiB, "
+                f"the limit is {self._max_bytes / MIB:.1f} MiB (LIVEDRAG_MAX_DISK). Delete rooms"
+            )
+
+    def needs_measuring(self) -> bool:
+        """Whether it is time to call `measure` again, which the caller then does."""
+        now = time.monotonic()
+        if now - self._measured < MEASURE_SECONDS:
+            return False
+        self._measured = now
+        return True
+
+    def measure(self) -> None:
+        """Measure the data directory (blocking)."""
+        self.used_bytes = sum(map(_size, self._folder.rglob("*"))) - _size(self._reserve)
 
     def problem(self) -> str:
         """Why nothing can be saved, or empty."""
@@ -83,3 +112,11 @@ class DiskSpace:
     def _remove_reserve(self) -> None:
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from livedrag.server.storage.errors import StoreError, directory_error
@@ -26,7 +27,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._new: dict[str, float] = {}
+        self._new: dict[str, list[float]] = {}  # when files were stored to which no room refers yet
         self._lock = threading.Lock()
 
     def put(self, png: bytes) -> str:
@@ -38,7 +39,7 @@ class Pictures:
         sha256 = hashlib.sha256(png).hexdigest()
         path = self.path(sha256)
         with self._lock:  # from here on `remove` spares it
-            self._new[sha256] = time.monotonic()
+            self._new.setdefault(sha256, []).append(time.monotonic())
         draft = path.with_suffix(f".{threading.get_ident()}.draft")
         try:
             if not path.exists():
@@ -58,6 +59,13 @@ class Pictures:
     def get(self, sha256: str) -> bytes:
         return self.path(sha256).read_bytes()
 
+    def size(self, sha256: str) -> int:
+        """Bytes of a file; 0 if it is missing."""
+        try:
+            return self.path(sha256).stat().st_size
+        except (OSError, StoreError):
+            return 0
+
     def path(self, sha256: str) -> Path:
         """Where a picture lies. Raises `StoreError` for anything but a SHA-256, which might lead elsewhere."""
         if SHA256.fullmatch(sha256) is None:
@@ -67,6 +75,14 @@ class Pictures:
     def names(self) -> set[str]:
         """The SHA-256 of every stored file."""
         return {path.stem for path in self.folder.glob("*/*.png")}
+
+    def settle(self, files: Iterable[str]) -> None:
+        """Rooms refer to these files now: each has been stored for one of them."""
+        with self._lock:
+            for sha256 in files:
+                times = self._new.pop(sha256, [])[1:]
+                if times:
+                    self._new[sha256] = times
 
     def remove(self, unreferenced: set[str]) -> None:
         """Remove files that no room refers to, except new ones, to which a room may be about to refer."""
@@ -81,7 +97,7 @@ class Pictures:
 
     def _old(self, files: set[str]) -> list[Path]:
         now = time.monotonic()
-        self._new = {sha256: put for sha256, put in self._new.items() if now - put < GRACE_SECONDS}
+        self._new = {sha256: times for sha256, times in self._new.items() if now - times[-1] < GRACE_SECONDS}
         return [self.path(sha256) for sha256 in filter(SHA256.fullmatch, files - self._new.keys())]
 
     def remove_drafts(self) -> None:

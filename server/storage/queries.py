@@ -27,17 +27,22 @@ MEMBER = "person, name, colour, role, link, seen"
 
 @dataclass(frozen=True)
 class LogSize:
-    """How much of a room's log came after ``next``; a record counts with all its strokes."""
+    """How much of a room's log came after ``next``, and the files that its last record was the first to refer to.
+
+    A record counts with all its strokes.
+    """
 
     records: int
     bytes: int
+    new_files: list[str]
 
 
 def room_exists(database: sqlite3.Connection, room: str) -> bool:
     return database.execute("SELECT 1 FROM rooms WHERE id = ?", (room,)).fetchone() is not None
 
 
-def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> None:
+def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> list[str]:
+    """Add a room; returns the files that it refers to."""
     base = put_strokes(database, room, saved.base_seq, pack_document(saved.base))
     row = (room, saved.instance, saved.created, time.time(), saved.seq, saved.base_seq, base, saved.base_seq, base)
     database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
@@ -53,6 +58,7 @@ def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> No
         put_link(database, room, link)
     for member in saved.members:
         put_member(database, room, member)
+    return [sha256 for _, sha256 in named]
 
 
 def load_room(database: sqlite3.Connection, room: str) -> SavedRoom | None:
@@ -92,11 +98,15 @@ def append_record(database: sqlite3.Connection, room: str, record: DocRecord, do
     if updated.rowcount != 1:
         return None
     size = put_record(database, room, record)
-    files = [(room, kind, sha256, record.seq) for kind, sha256 in references(document)]
-    database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", files)
+    insert = "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)"
+    new_files = [
+        sha256
+        for kind, sha256 in references(document)
+        if database.execute(insert, (room, kind, sha256, record.seq)).rowcount
+    ]
     statement = "UPDATE rooms SET log_bytes = log_bytes + ? WHERE id = ? RETURNING seq - next_seq, log_bytes"
     ((records, log_bytes),) = database.execute(statement, (size, room)).fetchall()
-    return LogSize(records, log_bytes)
+    return LogSize(records, log_bytes, new_files)
 
 
 def put_record(database: sqlite3.Connection, room: str, record: DocRecord) -> int:

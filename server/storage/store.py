@@ -27,6 +27,7 @@ from livedrag.server.storage.cleaner import Cleaner
 from livedrag.server.storage.disk import DirectoryLock, DiskSpace
 from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
 from livedrag.server.storage.pictures import Pictures
+from livedrag.server.storage.room_sizes import RoomSizes
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, new_room
 from livedrag.server.storage.schema import open_database
 from livedrag.server.storage.writer import Writer, then
@@ -44,8 +45,11 @@ MAX_LOG_BYTES = 4 * MIB
 class Store:
     """The rooms in one data directory, which one process at a time may have open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = 0) -> None:
         """Open or create a data directory; an older one is migrated.
+
+        Args:
+            max_bytes: of the data directory, beyond which only deletions are saved; 0: no limit.
 
         Raises:
             StoreError: it cannot be written, is in use by another process, or comes from a newer livedrag.
@@ -53,6 +57,7 @@ class Store:
         self.folder = folder
         self.pictures = Pictures(folder / "pictures")
         self._checkpoints = Checkpoints(folder / "checkpoints")
+        self.sizes = RoomSizes(self.pictures)
         self._loaded: dict[str, float] = {}  # when each room was last read; only used in the writer's thread
         try:
             self.pictures.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,7 @@ class Store:
         except OSError as error:
             raise directory_error(folder, error) from error
         try:
-            self.space = DiskSpace(folder)
+            self.space = DiskSpace(folder, max_bytes)
             self._cleaner = Cleaner(folder, self.pictures, self._checkpoints, self.space)
             self._writer = Writer(self._open_database())
             self._cleaner.return_quarantined(*self.referenced().result())
@@ -117,11 +122,10 @@ class Store:
     def add(self, room: str, saved: SavedRoom) -> Future[str]:
         """Add a room with its whole log, under an unused id; gives its instance."""
 
-        def job(database: sqlite3.Connection) -> str:
-            queries.insert_room(database, room, saved)
-            return saved.instance
+        def job(database: sqlite3.Connection) -> list[str]:
+            return queries.insert_room(database, room, saved)
 
-        return self._write(job)
+        return then(self._write(job, self.pictures.settle), lambda _: saved.instance)
 
     def append(self, room: str, record: DocRecord, document: Document) -> Future[None]:
         """Add a record to a room's log; ``document`` is the one after it.
@@ -129,15 +133,22 @@ class Store:
         The future fails with StoreError if the record before it was not saved.
         """
 
-        def job(database: sqlite3.Connection) -> set[str]:
+        def job(database: sqlite3.Connection) -> tuple[list[str], set[str]]:
             size = queries.append_record(database, room, record, document)
             if size is None:
                 raise StoreError(f"record {record.seq} of room {room!r} does not follow the last one on disk")
             if size.records >= MIN_RECORDS or size.bytes >= MAX_LOG_BYTES:
                 queries.compact_log(database, room, record.seq, document)
-            return queries.drop_old_results(database, room, document) if isinstance(record, Ended) else set()
+            removed = queries.drop_old_results(database, room, document) if isinstance(record, Ended) else set()
+            self.sizes.note(database, room, record)
+            return size.new_files, removed
 
-        return then(self._write(job, self._cleaner.remove_pictures), lambda _: None)
+        def after(files: tuple[list[str], set[str]]) -> None:
+            new, removed = files
+            self.pictures.settle(new)
+            self._cleaner.remove_pictures(removed)
+
+        return then(self._write(job, after), lambda _: None)
 
     def load(self, room: str) -> Future[SavedRoom | None]:
         """Read a room, which counts as using it; None if it does not exist."""
@@ -146,6 +157,7 @@ class Store:
             saved = queries.load_room(database, room)
             if saved is not None:
                 self._loaded[room] = time.time()
+                self.sizes.measure(database, room)
             return saved
 
         return self._writer.submit(job)
@@ -162,6 +174,7 @@ class Store:
 
         def job(database: sqlite3.Connection) -> dict[str, set[str]]:
             self._loaded.pop(room, None)
+            self.sizes.forget(room)
             exists = queries.room_exists(database, room)
             return {room: queries.delete_room(database, room)} if exists else {}
 
@@ -224,6 +237,7 @@ class Store:
         """Submit a job that needs space on the disk."""
 
         def checked(database: sqlite3.Connection) -> T:
+            self.disk_bytes()
             self.space.check()
             return job(database)
 
@@ -254,12 +268,20 @@ class Store:
     def _execute(self, statement: str, *values: object) -> Future[None]:
         return then(self._writer.submit(lambda database: database.execute(statement, values)), lambda _: None)
 
+    def disk_bytes(self) -> int:
+        """Size of the data directory, measured in the background now and then."""
+        if self.space.needs_measuring():
+            self._cleaner.submit(self.space.measure)
+        return self.space.used_bytes
+
     # Pictures --------------------------------------------------------------------------------------------------------
 
     def put_picture(self, png: bytes) -> str:
         """Store a PNG (blocking); returns its SHA-256. Raises `StoreError`."""
-        self.space.check()
-        return self.pictures.put(png)
+        self.space.check(len(png))
+        sha256 = self.pictures.put(png)
+        self.space.used_bytes += len(png)
+        return sha256
 
     def picture_path(self, sha256: str) -> Path:
         """Where a picture lies. Raises `StoreError` for anything but a SHA-256."""

@@ -38,7 +38,7 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
     """
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
-        store = stack.enter_context(Store(settings.data_dir))
+        store = stack.enter_context(Store(settings.data_dir, max_bytes=settings.max_disk))
         async with RoomRegistry(settings, store, engine) as registry:
             host, port = listeners[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

@@ -12,7 +12,6 @@ from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.document.members import NotAllowed, PersonRemoved, WrongSecret
 from livedrag.server.errors import ServiceError, UnknownRoom
 from livedrag.server.images.animation import AnimationError
-from livedrag.server.settings import Rate
 from livedrag.server.storage import StoreError
 from tests.conftest import ROOT
 
@@ -38,7 +37,7 @@ def test_there_is_one_root() -> None:
         (PersonRemoved("x"), 403, "removed"),
         (NotAllowed("x"), 409, "not_allowed"),
         (PasswordRequired("x"), 401, "password"),
-        (RateLimited("rate_edits", Rate(1, 1), 2.4), 429, "slow_down"),
+        (RateLimited("rate_edits", "edits", "1, 1 are allowed", 2.4), 429, "slow_down"),
         (AnimationError("x"), 503, "encoder_failed"),
         (StoreError("x"), 507, "not_saved"),
     ],
@@ -49,4 +48,4 @@ def test_every_service_error_has_its_status_and_reason(error: ServiceError, stat
 
 
 def test_a_rate_limit_says_when_to_come_back() -> None:
-    assert RateLimited("rate_edits", Rate(1, 1), 2.4).headers == {"Retry-After": "3"}
+    assert RateLimited("rate_edits", "edits", "1, 1 are allowed", 2.4).headers == {"Retry-After": "3"}

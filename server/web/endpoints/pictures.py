@@ -62,6 +62,8 @@ async def load_mask(request: Request) -> Response:
     live, by = await enter(request, "editor")
     context = context_of(request)
     op_id = _op_id(request)
+    context.registry.limits.check_person(by, "edit")
+    live.requests.check_size()
     body = BoundedBody(request, context.settings.max_upload_bytes, "the mask")
     try:
         file = await body.spooled()

@@ -53,10 +53,8 @@ kill $server && wait $server
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="a small file system of one's own")
 def test_a_server_starts_read_only_on_a_full_disk_and_deleting_a_room_makes_space(tmp_path: Path) -> None:
-    noise = io.BytesIO()
-    Image.frombytes("RGB", (1300, 1300), random.Random(0).randbytes(3 * 1300 * 1300)).save(noise, "PNG")
     with small_disk(tmp_path, RESTART, "16m") as (address, tell, disk, log):
-        room, large = create_room(address, png()), create_room(address, noise.getvalue())
+        room, large = create_room(address, png()), create_room(address, noise(1300))
         assert storage(address) == "ok"
         tell(b"filled\n")
         wait_until_healthy(address, disk, log)
@@ -76,6 +74,13 @@ def test_a_server_starts_read_only_on_a_full_disk_and_deleting_a_room_makes_spac
                 assert (await client.edit(SetPrompt(prompt="more"))).seq == 1
 
         asyncio.run(story())
+
+
+def noise(side: int) -> bytes:
+    """A PNG of about three bytes a pixel."""
+    png = io.BytesIO()
+    Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side**2)).save(png, "PNG")
+    return png.getvalue()
 
 
 def storage(address: str) -> str:

@@ -600,7 +600,7 @@ with Store(Path(sys.argv[1])) as store:
     room = RoomDocument("r", EMPTY, MODEL)
     store.create("r", EMPTY, LINKS).result(5)
     try:
-        store.put_picture(os.urandom(4 * 2**20))
+        store.pictures.put(os.urandom(4 * 2**20))
     except StoreError as error:
         print(error)
     error = None
