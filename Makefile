@@ -30,11 +30,12 @@ install: .venv/installed ## set up .venv, the page and the sample pictures
 run: install ## serve the page at http://HOST:PORT
 	.venv/bin/livedrag serve --host $(HOST) --port $(PORT)
 
-check: install ## lint, format and type checks, Python and front end
+check: install ## lint, format and type checks, Python and front end; known vulnerabilities
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(NPM) run check
+	$(PY) -m tests.audit
 
 test: install ## all tests but the long ones, with coverage of this process
 	$(PY) -m tests.chromium

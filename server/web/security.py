@@ -39,7 +39,9 @@ class SecurityMiddleware:
             return
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not allowed_host(host, self._hosts):
+        is_allowed = allowed_host(host, self._hosts)
+        send = _with_headers(send, security_headers(host if is_allowed else ""))
+        if not is_allowed:
             allowed = ", ".join(self._hosts) or "any well-formed name"
             text = f"Host {host!r} is not allowed, only {allowed} (set LIVEDRAG_ALLOWED_HOSTS)"
             await error_response(ServiceError(400, "wrong_host", text))(scope, receive, send)
@@ -51,9 +53,7 @@ class SecurityMiddleware:
             path = scope["path"]
             if path != self._base and not path.startswith(f"{self._base}/"):
                 path = self._base + path  # a proxy has removed it
-            await app(
-                {**scope, "root_path": self._base, "path": path}, receive, _with_headers(send, security_headers(host))
-            )
+            await app({**scope, "root_path": self._base, "path": path}, receive, send)
 
     def _limited(self, scope: Scope) -> ASGIApp:
         """The application, or a redirect or an error in its place."""
@@ -79,13 +79,13 @@ def allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
 
 
 def security_headers(host: str) -> dict[str, str]:
-    """Headers that forbid other hosts, frames and type sniffing; ``host`` is a checked Host header."""
+    """Headers that forbid other hosts, frames and type sniffing; ``host`` is a checked Host header, or empty."""
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self' blob: data:",
-        "connect-src": f"'self' ws://{host} wss://{host}",
+        "connect-src": f"'self' ws://{host} wss://{host}" if host else "'self'",
         "font-src": "'self'",
         "manifest-src": "'self'",
         "base-uri": "'none'",
@@ -103,7 +103,7 @@ def security_headers(host: str) -> dict[str, str]:
 
 def _with_headers(send: Send, headers: dict[str, str]) -> Send:
     async def send_with(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
             MutableHeaders(scope=message).update(headers)
         await send(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from livedrag.server.settings import Settings
 from livedrag.server.storage.store import Store
 from livedrag.server.web.app import create_app
 from livedrag.server.web.connections import Config
+
+log = logging.getLogger(__name__)
 
 UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """Errors for an address of a family that this machine does not have."""
@@ -36,6 +39,11 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
         StoreError: the data directory cannot be used.
         EngineError: the model cannot be loaded.
     """
+    if "*" in settings.trusted_proxies:
+        log.warning(
+            "TRUSTED_PROXIES=* believes every client's X-Forwarded-For: anyone can pretend to be any address, "
+            "which evades every limit by address. Name the proxy's address instead, unless nothing else can connect"
+        )
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
         store = stack.enter_context(Store(settings.data_dir, max_bytes=settings.max_disk))

@@ -1060,9 +1060,11 @@ def test_every_answer_keeps_the_browser_to_this_server(address: str) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "a b", "127.0.0.1; script-src *"])
 def test_other_hosts_are_not_served(address: str, host: str) -> None:
-    status, _, body = answer(address, "/healthz", Host=host)
+    status, headers, body = answer(address, "/healthz", Host=host)
     assert status == 400
     assert host in json.loads(body)["error"]["message"]
+    assert "connect-src 'self';" in headers["content-security-policy"], "and not what was sent as Host"
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:1234", "[::1]:8000", "127.0.0.1"])

@@ -21,7 +21,7 @@ from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import AddDrag, Ended, Frame, MoveDrag, Points, Progress, SetPrompt, SetSettings
 from livedrag.server.web.serve import ListenError, listen
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
-from tests.quiet import png
+from tests.quiet import png, quiet_server
 
 SHORT = SetSettings(
     settings={
@@ -188,6 +188,16 @@ def test_every_network_includes_both_families() -> None:
     finally:
         for listener in listeners:
             listener.close()
+
+
+def test_trusting_every_proxy_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with quiet_server(tmp_path / "one", trusted_proxies=("127.0.0.1",)):
+        pass
+    assert not caplog.records
+    with quiet_server(tmp_path / "two", trusted_proxies=("*",)):
+        pass
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "TRUSTED_PROXIES=* believes every client's X-Forwarded-For: anyone can pretend" in warning
 
 
 def test_an_unwritable_data_directory_is_named(tmp_path: Path) -> None:
