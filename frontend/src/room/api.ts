@@ -1,7 +1,8 @@
 /** Everything the page asks of a room by HTTP: links, people, pictures, masks, downloads. */
 
+import { roomRequest } from "./access.ts";
 import type { RoomKey } from "./address.ts";
-import { json, request, requestBlob, requestJson } from "./http.ts";
+import { json, request } from "./http.ts";
 import type { Role } from "./protocol.ts";
 
 /** A link into a room. The server tells its secret once, to the person who creates it. */
@@ -15,61 +16,56 @@ export interface Link {
 
 export type Download = "result" | "trajectory.webp" | "trajectory.mp4" | "export";
 
-/** Sets the cookie that gives this browser access to the room. */
-export async function enterRoom(key: RoomKey): Promise<void> {
-  await request(`/api/rooms/${key.room}/enter`, json("POST", { secret: key.secret }));
-}
-
 /** Sets the cookie that proves the server's password. */
 export async function sendPassword(password: string): Promise<void> {
   await request("/api/password", json("POST", { password }));
 }
 
-export async function deleteRoom({ room }: RoomKey): Promise<void> {
-  await request(`/api/rooms/${room}`, { method: "DELETE" });
+export async function deleteRoom(key: RoomKey): Promise<void> {
+  await roomRequest(key, "", { method: "DELETE" });
 }
 
-export async function fetchLinks({ room }: RoomKey): Promise<readonly Link[]> {
-  return requestJson(`/api/rooms/${room}/links`);
+export async function fetchLinks(key: RoomKey): Promise<readonly Link[]> {
+  return (await roomRequest(key, "/links")).json();
 }
 
 /** The only answer that contains the link's secret. */
-export async function createLink({ room }: RoomKey, role: Role): Promise<Link & { readonly secret: string }> {
-  return requestJson(`/api/rooms/${room}/links`, json("POST", { role }));
+export async function createLink(key: RoomKey, role: Role): Promise<Link & { readonly secret: string }> {
+  return (await roomRequest(key, "/links", json("POST", { role }))).json();
 }
 
-export async function revokeLink({ room }: RoomKey, id: string): Promise<void> {
-  await request(`/api/rooms/${room}/links/${encodeURIComponent(id)}`, { method: "DELETE" });
+export async function revokeLink(key: RoomKey, id: string): Promise<void> {
+  await roomRequest(key, `/links/${encodeURIComponent(id)}`, { method: "DELETE" });
 }
 
-export async function setRole({ room }: RoomKey, person: string, role: Role): Promise<void> {
-  await request(`/api/rooms/${room}/people/${encodeURIComponent(person)}`, json("PUT", { role }));
+export async function setRole(key: RoomKey, person: string, role: Role): Promise<void> {
+  await roomRequest(key, `/people/${encodeURIComponent(person)}`, json("PUT", { role }));
 }
 
-export async function removePerson({ room }: RoomKey, person: string): Promise<void> {
-  await request(`/api/rooms/${room}/people/${encodeURIComponent(person)}`, { method: "DELETE" });
+export async function removePerson(key: RoomKey, person: string): Promise<void> {
+  await roomRequest(key, `/people/${encodeURIComponent(person)}`, { method: "DELETE" });
 }
 
 /** The uploaded picture, or the last run's result, as a PNG. */
-export async function fetchPicture({ room }: RoomKey, which: "picture" | "result"): Promise<Blob> {
-  return requestBlob(`/api/rooms/${room}/${which}`);
+export async function fetchPicture(key: RoomKey, which: "picture" | "result"): Promise<Blob> {
+  return (await roomRequest(key, `/${which}`)).blob();
 }
 
 /** The thumbnail of a stored iteration. */
-export async function fetchMoment({ room }: RoomKey, moment: number): Promise<Blob> {
-  return requestBlob(`/api/rooms/${room}/moments/${moment}`);
+export async function fetchMoment(key: RoomKey, moment: number): Promise<Blob> {
+  return (await roomRequest(key, `/moments/${moment}`)).blob();
 }
 
-export async function fetchDownload({ room }: RoomKey, which: Download): Promise<Blob> {
-  return requestBlob(`/api/rooms/${room}/${which}`);
+export async function fetchDownload(key: RoomKey, which: Download): Promise<Blob> {
+  return (await roomRequest(key, `/${which}`)).blob();
 }
 
 /** An uploaded mask; white may change. */
-export async function fetchMask({ room }: RoomKey, sha256: string): Promise<Blob> {
-  return requestBlob(`/api/rooms/${room}/masks/${sha256}`);
+export async function fetchMask(key: RoomKey, sha256: string): Promise<Blob> {
+  return (await roomRequest(key, `/masks/${sha256}`)).blob();
 }
 
-export async function uploadMask({ room }: RoomKey, png: Blob): Promise<void> {
+export async function uploadMask(key: RoomKey, png: Blob): Promise<void> {
   const headers = { "Content-Type": "image/png" };
-  await request(`/api/rooms/${room}/mask`, { method: "PUT", headers, body: png });
+  await roomRequest(key, "/mask", { method: "PUT", headers, body: png });
 }

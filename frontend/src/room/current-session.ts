@@ -13,6 +13,8 @@ export interface Session {
   readonly key: RoomKey;
   socket: RoomSocket;
   frames: FrameDecoder;
+  /** For the next connection; "" if it was used. */
+  ticket: string;
   /** Whether this connection has had its snapshot. Until then, new requests would overtake those to be re-sent. */
   synced: boolean;
   /** Digests of the pictures that are shown. */

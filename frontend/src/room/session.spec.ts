@@ -30,7 +30,7 @@ beforeEach(async () => {
   });
   vi.stubGlobal("fetch", (path: string) => {
     requested.push(path);
-    return path.endsWith("/enter") ? Promise.resolve(entrance) : new Promise(() => undefined);
+    return path.endsWith("/enter") ? Promise.resolve(entrance.clone()) : new Promise(() => undefined);
   });
   vi.stubGlobal("createImageBitmap", () => new Promise(() => undefined));
   stored = new Map();
@@ -42,7 +42,7 @@ beforeEach(async () => {
   FakeWebSocket.made = [];
   requested.length = 0;
   store.toasts.value = [];
-  entrance = new Response("{}");
+  entrance = new Response('{"role":"owner","ticket":"t1ck3t"}');
   leave = joinRoom({ room: "r", secret: "s3cret" });
   await settle();
 });
@@ -66,7 +66,7 @@ const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type =
 it("enters by HTTP, then says hello without the secret and fetches the picture", () => {
   const socket = open();
   expect(socket.url).toBe("wss://here/ws/r");
-  expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1" });
+  expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1", ticket: "t1ck3t" });
   expect(requested).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]);
   expect(store.picture.value).toMatchObject({ width: 200 });
 });
@@ -227,6 +227,18 @@ it("requires the server's password, and enters with it", async () => {
   expect(await submitPassword("sesame")).toBeNull();
   await settle();
   expect(FakeWebSocket.made).toHaveLength(made + 1);
+});
+
+it("says that a password needs cookies where the browser blocks them", async () => {
+  leave();
+  vi.stubGlobal("navigator", { cookieEnabled: false });
+  entrance = refusal(401, "password", "this server has a password");
+  leave = joinRoom({ room: "r", secret: "s3cret" });
+  await settle();
+  expect(store.connection.value).toMatchObject({
+    state: "refused",
+    message: expect.stringContaining("Allow cookies for this site"),
+  });
 });
 
 it("retries if the server could not be reached", async () => {

@@ -1,6 +1,7 @@
 /** Being in a room: connects socket, frames, pictures and store. */
 
 import { batch } from "@preact/signals";
+import { enterRoom } from "./access.ts";
 import { markUnrendered } from "./actions.ts";
 import { withActivity } from "./activity.ts";
 import { socketAddress } from "./address.ts";
@@ -32,12 +33,20 @@ export function joinRoom(key: RoomKey): () => void {
   const reconnect = () => session.socket.reconnectNow();
   // A browser that reports itself offline may still reach a server on the same machine.
   const check = () => session.socket.check();
+  // The connection may have died while the page was hidden or the machine asleep.
+  const comeBack = () => {
+    if (window.document.visibilityState !== "visible") return;
+    reconnect();
+    check();
+  };
   window.addEventListener("online", reconnect);
   window.addEventListener("offline", check);
+  window.addEventListener("visibilitychange", comeBack);
   const stopPresence = sharePresence(session);
   return () => {
     window.removeEventListener("online", reconnect);
     window.removeEventListener("offline", check);
+    window.removeEventListener("visibilitychange", comeBack);
     stopPresence();
     closeSession(session);
   };
@@ -60,13 +69,20 @@ export async function submitPassword(password: string): Promise<string | null> {
 
 function createSession(key: RoomKey): Session {
   // The callbacks below may be called while socket and frames are being created.
-  const session = { key, synced: false, picture: null, result: null, thumbnails: new Map() } as unknown as Session;
+  const session = {
+    key,
+    ticket: "",
+    synced: false,
+    picture: null,
+    result: null,
+    thumbnails: new Map(),
+  } as unknown as Session;
   setCurrentSession(session);
   session.frames = new FrameDecoder(showPreview, (frame) => session.socket.send({ type: "ack_frame", frame }));
   session.socket = new RoomSocket({
     url: socketAddress(key.room),
-    authorize: () => authorize(key),
-    hello: helloFields,
+    authorize: () => authorize(session),
+    hello: () => helloFields(session),
     onMessage: (message) => {
       if (currentSession() === session) handle(session, message);
     },
@@ -91,24 +107,37 @@ function closeSession(session: Session): void {
   store.resetStore();
 }
 
-/** Gets the cookie that the WebSocket needs. Throws `ConnectionRefused` if retrying is pointless. */
-async function authorize(key: RoomKey): Promise<void> {
+/** Gets the ticket and the cookie that the WebSocket needs. Throws `ConnectionRefused` if retrying is pointless. */
+async function authorize(session: Session): Promise<void> {
+  const { key } = session;
   try {
-    await api.enterRoom(key);
+    session.ticket = await enterRoom(key);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const { status, reason, message } = error;
-    if (status === 401 && reason === "password") throw new ConnectionRefused({ state: "password", message });
+    if (status === 401 && reason === "password") {
+      if (globalThis.navigator?.cookieEnabled === false) throw refused(status, texts.refused.noCookies);
+      throw new ConnectionRefused({ state: "password", message });
+    }
     if (status < 400 || status >= 500 || status === 429) throw error;
-    const shown = key.secret === "" ? texts.refused.noSecret : message;
-    throw new ConnectionRefused({ state: "refused", code: status, message: shown });
+    throw refused(status, key.secret === "" ? texts.refused.noSecret : message);
   }
 }
 
-function helloFields(): Omit<Hello, "type" | "version"> {
+function refused(code: number, message: string): ConnectionRefused {
+  return new ConnectionRefused({ state: "refused", code, message });
+}
+
+function helloFields(session: Session): Omit<Hello, "type" | "version"> {
   const { document, seq, instance } = store.room.value;
-  const since = document === null ? {} : { since: seq, of: instance };
-  return displayName.value === "" ? since : { ...since, name: displayName.value };
+  const { ticket } = session;
+  // A ticket is good for one connection; the cookie opens later ones.
+  session.ticket = "";
+  return {
+    ...(document === null ? {} : { since: seq, of: instance }),
+    ...(displayName.value === "" ? {} : { name: displayName.value }),
+    ...(ticket === "" ? {} : { ticket }),
+  };
 }
 
 function followConnection(connection: Connection): void {

@@ -42,6 +42,12 @@ const enter = (): FakeWebSocket => {
   return one;
 };
 
+/** The page gets no time for so many milliseconds: what is due fires afterwards, once. */
+const hold = (milliseconds: number): void => {
+  vi.setSystemTime(Date.now() + milliseconds);
+  vi.runOnlyPendingTimers();
+};
+
 describe("a connection", () => {
   it("says hello first and counts as open once it is welcome", () => {
     newest().opens();
@@ -85,6 +91,46 @@ describe("a connection", () => {
     expect(FakeWebSocket.made).toHaveLength(1);
   });
 
+  it("stays where timers run once a minute and every ping is answered", () => {
+    const first = enter();
+    for (let minute = 0; minute < 5; minute++) {
+      hold(60_000);
+      first.says({ type: "pong", time: 1 });
+    }
+    expect(states.at(-1)).toEqual({ state: "open" });
+    expect(FakeWebSocket.made).toHaveLength(1);
+  });
+
+  it("asks again when the page was held up, and gives that ping its time", () => {
+    const first = enter();
+    vi.advanceTimersByTime(3_000);
+    const pings = () => first.sent.filter(({ type }) => type === "ping").length;
+    const before = pings();
+    hold(3_600_000);
+    expect(pings()).toBeGreaterThan(before);
+    vi.advanceTimersByTime(4_000);
+    expect(states.at(-1)).toEqual({ state: "open" });
+    first.says({ type: "pong", time: 1 });
+    vi.advanceTimersByTime(2_000);
+    expect(states.at(-1)).toEqual({ state: "open" });
+  });
+
+  it("gives up a silent connection even if every timer is late", () => {
+    enter();
+    hold(60_000);
+    hold(60_000);
+    hold(60_000);
+    expect(states.at(-1)).toMatchObject({ state: "lost" });
+  });
+
+  it("waits for a welcome while the page is held up", () => {
+    newest().opens();
+    hold(60_000);
+    newest().says(welcome);
+    expect(states.at(-1)).toEqual({ state: "open" });
+    expect(FakeWebSocket.made).toHaveLength(1);
+  });
+
   it("comes back by itself, waiting longer each time, and from the start after a welcome", () => {
     enter().closes(1006);
     for (const wait of [500, 1000, 2000]) {
@@ -117,6 +163,21 @@ describe("a connection", () => {
     expect(states.at(-1)).toEqual({ state: "refused", code: 4403, message: "the secret does not open this room" });
     vi.advanceTimersByTime(60_000);
     expect(FakeWebSocket.made).toHaveLength(1);
+  });
+
+  it("asks for access again, once, when a later connection is denied", async () => {
+    const authorize = vi.fn(() => Promise.resolve());
+    authorization = authorize;
+    enter().closes(1006);
+    vi.advanceTimersByTime(500);
+    newest().closes(4403, "wrong secret");
+    await settle();
+    expect(authorize).toHaveBeenCalledOnce();
+    expect(FakeWebSocket.made).toHaveLength(3);
+    newest().closes(4403, "wrong secret");
+    await settle();
+    expect(states.at(-1)).toMatchObject({ state: "refused", message: "wrong secret" });
+    expect(FakeWebSocket.made).toHaveLength(3);
   });
 
   it("passes over garbage and messages of a newer server", () => {

@@ -4,6 +4,7 @@
  */
 
 import { decodeMessage, encodeMessage } from "./codec.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import { Close, VERSION } from "./protocol.ts";
 import type { ClientMessage, Hello, ServerMessage } from "./protocol.ts";
 
@@ -40,9 +41,9 @@ export class ConnectionRefused extends Error {
 const FIRST_RETRY = 500;
 const MAX_RETRY = 10_000;
 /** Until the welcome, which tells the server's own deadline. */
-const WELCOME_DEADLINE = 10_000;
+const WELCOME_PATIENCE = 10_000;
 /** For a connection that may be dead. */
-const CHECK_DEADLINE = 2_500;
+const CHECK_PATIENCE = 2_500;
 
 const FINAL_CODES: ReadonlySet<number> = new Set([
   Close.WRONG_SECRET,
@@ -65,12 +66,15 @@ export class RoomSocket {
   #closed = false;
   #authorized = false;
   #authorizing = false;
+  /** Connections since `authorize`. */
+  #connections = 0;
   /** What the server said before it closed the connection. */
   #lastError = "";
-  #deadline = WELCOME_DEADLINE;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
-  #deadlineTimer: ReturnType<typeof setTimeout> | undefined;
-  #pingTimer: ReturnType<typeof setInterval> | undefined;
+  readonly #heartbeat = new Heartbeat(
+    () => this.send({ type: "ping", time: Date.now() }),
+    () => this.#drop(),
+  );
 
   /** Starts to connect. */
   constructor(options: SocketOptions) {
@@ -93,7 +97,7 @@ export class RoomSocket {
 
   /** The connection may be dead: drops it unless the server answers soon. */
   check(): void {
-    if (this.send({ type: "ping", time: Date.now() })) this.#expectMessage(Math.min(this.#deadline, CHECK_DEADLINE));
+    if (this.#welcomed) this.#heartbeat.check(CHECK_PATIENCE);
   }
 
   close(): void {
@@ -108,7 +112,6 @@ export class RoomSocket {
     clearTimeout(this.#retryTimer);
     this.#welcomed = false;
     this.#lastError = "";
-    this.#deadline = WELCOME_DEADLINE;
     this.#options.onConnection(this.#attempt === 0 ? { state: "connecting" } : { state: "lost", retryAt: null });
     if (this.#authorized) this.#open();
     else void this.#authorize();
@@ -120,6 +123,7 @@ export class RoomSocket {
     try {
       await this.#options.authorize();
       this.#authorized = true;
+      this.#connections = 0;
     } catch (error) {
       if (this.#closed) return;
       if (error instanceof ConnectionRefused) this.#options.onConnection(error.connection);
@@ -132,6 +136,7 @@ export class RoomSocket {
   }
 
   #open(): void {
+    this.#connections += 1;
     const socket = new WebSocket(this.#options.url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
@@ -144,11 +149,11 @@ export class RoomSocket {
       if (socket === this.#socket) this.#disconnected(code, reason);
     };
     this.#socket = socket;
-    this.#expectMessage();
+    this.#heartbeat.expectAnswer(WELCOME_PATIENCE);
   }
 
   #receive(data: ArrayBuffer): void {
-    this.#expectMessage();
+    if (this.#welcomed) this.#heartbeat.answered();
     const message = decodeOrLog(data);
     if (message === null) return;
     if (message.type === "error") this.#lastError = message.message;
@@ -160,16 +165,7 @@ export class RoomSocket {
   #welcome(deadline: number, heartbeat: number): void {
     this.#welcomed = true;
     this.#attempt = 0;
-    this.#deadline = deadline;
-    clearInterval(this.#pingTimer);
-    this.#pingTimer = setInterval(() => this.send({ type: "ping", time: Date.now() }), heartbeat);
-    this.#expectMessage();
-  }
-
-  /** Restarts the deadline for the next message. */
-  #expectMessage(within = this.#deadline): void {
-    clearTimeout(this.#deadlineTimer);
-    this.#deadlineTimer = setTimeout(() => this.#drop(), within);
+    this.#heartbeat.start(heartbeat, deadline - heartbeat);
   }
 
   /** Gives up a silent connection. A dead one may take minutes to fire its close event, so that isn't awaited. */
@@ -182,11 +178,14 @@ export class RoomSocket {
   #disconnected(code: number, reason: string): void {
     this.#socket = null;
     this.#welcomed = false;
-    clearInterval(this.#pingTimer);
-    clearTimeout(this.#deadlineTimer);
+    this.#heartbeat.stop();
     if (this.#closed) return;
     const message = this.#lastError || reason;
-    if (code === Close.PASSWORD) {
+    if (code === Close.WRONG_SECRET && this.#connections > 1) {
+      // What `authorize` got no longer opens the room; with new access, the answer is final.
+      this.#authorized = false;
+      this.#connect();
+    } else if (code === Close.PASSWORD) {
       this.#authorized = false;
       this.#options.onConnection({ state: "password", message });
     } else if (FINAL_CODES.has(code)) {

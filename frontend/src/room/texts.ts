@@ -49,6 +49,7 @@ export const texts = {
 
   refused: {
     noSecret: "This link is incomplete: the part after # is missing. Ask for the full link.",
+    noCookies: "This server requires a password, and your browser blocks its cookies. Allow cookies for this site.",
   },
 
   engine: {
