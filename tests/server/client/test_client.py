@@ -186,7 +186,7 @@ def test_an_owner_gives_out_links_and_puts_people_out(address: str, room: NewRoo
             link = await owner.make_link("viewer")
             assert {"viewer", "owner"} == {entry["role"] for entry in await owner.links()}
             async with Client.join(address, room.id, link["secret"], name="Bob") as guest:
-                with pytest.raises(OperationRejected, match="viewing"):
+                with pytest.raises(OperationRejected, match="view only"):
                     await guest.edit(D1)
                 await owner.set_role(guest.welcome.person, "editor")
                 await guest.edit(D1)
