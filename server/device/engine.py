@@ -272,7 +272,8 @@ class CommandFailed(Event, frozen=True, kw_only=True):
 class PreparationProgress(Event, frozen=True, kw_only=True):
     """The state of a preparation. ``seconds_left`` is None until it can be estimated.
 
-    After ``failed``, the next `Start` tries again and reports what is wrong.
+    After ``failed``, the next `Start` tries again and reports what is wrong. ``ignored_prompt`` is the end of a prompt
+    that is too long for the model.
     """
 
     room: str
@@ -280,6 +281,7 @@ class PreparationProgress(Event, frozen=True, kw_only=True):
     step: int
     steps: int
     seconds_left: float | None = None
+    ignored_prompt: str = ""
 
 
 class TimelineChanged(Event, frozen=True, kw_only=True):

@@ -122,15 +122,16 @@ class Stages:
 
     def preparation(self, room: DeviceRoom, prepare: Prepare) -> Generator[None, None, None]:
         """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
+        ignored = self._model.ignored_part(prepare.desired.prompt)
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
-            self._report_preparing(room, "generating", record)
+            self._report_preparing(room, "generating", record, ignored)
             yield
         session = self._sessions.open(room, prepare.picture, prepare.desired, generation_steps)
         for record in self._prepare(room, session):
-            self._report_preparing(room, "fitting" if record.stage == "fitting" else "inverting", record)
+            self._report_preparing(room, "fitting" if record.stage == "fitting" else "inverting", record, ignored)
             yield
-        self._emit(PreparationProgress(room=room.id, stage="ready", step=1, steps=1))
+        self._emit(PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored))
 
     def generation(self, room: DeviceRoom, generate: Generate) -> Generator[None, None, None]:
         """Generate a picture from a prompt."""
@@ -238,11 +239,17 @@ class Stages:
         self._emit(RunProgress(room=room.id, record=record))
 
     def _report_preparing(
-        self, room: DeviceRoom, stage: Literal["generating", "fitting", "inverting"], record: Progress
+        self, room: DeviceRoom, stage: Literal["generating", "fitting", "inverting"], record: Progress, ignored: str
     ) -> None:
-        left = record.seconds_left
         self._emit(
-            PreparationProgress(room=room.id, stage=stage, step=record.step, steps=record.steps, seconds_left=left)
+            PreparationProgress(
+                room=room.id,
+                stage=stage,
+                step=record.step,
+                steps=record.steps,
+                seconds_left=record.seconds_left,
+                ignored_prompt=ignored,
+            )
         )
 
     def _report_iteration(

@@ -231,9 +231,17 @@ class RunControl:
         """Take in an event of the run or the preparation; events of an earlier run are ignored."""
         draft = self._room.draft
         match event:
-            case PreparationProgress(stage=stage, step=step, steps=steps, seconds_left=left):
+            case PreparationProgress():
                 if not draft.running:
-                    self._publish(Prepared(stage=stage, step=step, steps=steps, seconds_left=left))
+                    self._publish(
+                        Prepared(
+                            stage=event.stage,
+                            step=event.step,
+                            steps=event.steps,
+                            seconds_left=event.seconds_left,
+                            ignored_prompt=event.ignored_prompt,
+                        )
+                    )
             case RunProgress(record=record) if draft.runs(record.run):
                 self._publish(record)
             case PreviewReady(run=run) if draft.runs(run):

@@ -108,7 +108,14 @@ it("says that an interrupted run can be continued", () => {
 });
 
 it("shows the preparation while it is ready", () => {
-  const prepared = { type: "prepared", stage: "fitting", step: 20, steps: 80, seconds_left: 12 } as const;
+  const prepared = {
+    type: "prepared",
+    stage: "fitting",
+    step: 20,
+    steps: 80,
+    seconds_left: 12,
+    ignored_prompt: "",
+  } as const;
   openRoom(oneDrag, { prepared });
   render(<Dock />);
   expect(stage()).toContain("Learning your picture 20/80 · 12 s left");

@@ -27,6 +27,7 @@ function PromptEditor({ prompt }: { readonly prompt: string }) {
   /** Sent since the input got the focus: leaving it must not overwrite what others have changed since then. */
   const lastSent = useRef<string | null>(null);
   const locked = store.running.value;
+  const ignored = store.room.value.ignoredPrompt;
   const send = (text: string) => {
     clearTimeout(timer.current);
     if (text.trim() === lastSent.current) return;
@@ -55,6 +56,11 @@ function PromptEditor({ prompt }: { readonly prompt: string }) {
           timer.current = setTimeout(() => send(text), SEND_DELAY);
         }}
       />
+      {ignored !== "" && prompt.endsWith(ignored) && (
+        <p class="empty" role="status">
+          {labels.ignored(ignored)}
+        </p>
+      )}
     </section>
   );
 }

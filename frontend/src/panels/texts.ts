@@ -134,6 +134,7 @@ export const texts = {
     title: "Prompt",
     placeholder: "Optional. For example: a teddy bear",
     locked: "Can be changed when the run has ended.",
+    ignored: (end: string) => `Too long for this model: everything from “${end.split(/\s/)[0] ?? end}” on is ignored.`,
   },
 
   settings: {

@@ -340,6 +340,8 @@ export interface Prepared {
   readonly step: number;
   readonly steps: number;
   readonly seconds_left: number | null;
+  /** The end of a prompt that is too long for the model. */
+  readonly ignored_prompt: string;
 }
 
 export interface Progress {

@@ -58,6 +58,8 @@ export interface Room {
   readonly moment: number | null;
   readonly engine: EngineState["state"];
   readonly prepared: Prepared | null;
+  /** The end of the prompt that the model does not read, as of the last preparation. */
+  readonly ignoredPrompt: string;
   readonly stopping: boolean;
   readonly progress: Progress | null;
   readonly iteration: number;
@@ -89,6 +91,7 @@ export const EMPTY_ROOM: Room = {
   moment: null,
   engine: "ready",
   prepared: null,
+  ignoredPrompt: "",
   stopping: false,
   progress: null,
   iteration: 0,
@@ -136,7 +139,11 @@ const REDUCERS: Reducers = {
   history: (room, { undo, redo }) => ({ ...room, history: { undo, redo } }),
   moments: (room, { moments, current }) => ({ ...room, moments, moment: current }),
   engine: (room, { state }) => ({ ...room, engine: state }),
-  prepared: (room, message) => ({ ...room, prepared: isRunning(room.document) ? null : message }),
+  prepared: (room, message) => ({
+    ...room,
+    prepared: isRunning(room.document) ? null : message,
+    ignoredPrompt: message.ignored_prompt,
+  }),
   progress: (room, message) =>
     isRunning(room.document) && room.document?.run?.id === message.run ? { ...room, progress: message } : room,
   points: afterPoints,

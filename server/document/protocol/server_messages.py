@@ -234,12 +234,16 @@ class EngineReport(Record, frozen=True, kw_only=True, tag="engine"):
 
 
 class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
-    """presence: progress of preparing the picture before anyone presses Drag. Pressing Drag reports why it failed."""
+    """presence: progress of preparing the picture before anyone presses Drag. Pressing Drag reports why it failed.
+
+    ``ignored_prompt`` is the end of a prompt that is too long for the model, from the first word that is not read whole.
+    """
 
     stage: Literal["generating", "fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None
+    ignored_prompt: str = ""
 
 
 class Progress(Record, frozen=True, kw_only=True, tag="progress"):

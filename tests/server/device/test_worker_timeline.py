@@ -396,6 +396,21 @@ def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
     assert len(kept.moments) == 4
 
 
+def test_a_preparation_says_which_end_of_the_prompt_is_ignored(worker: DeviceWorker, events: Events) -> None:
+    prompt = "a koala that sits on a tree and looks at us " * 3 + "on a green hill"
+    prepare(worker, prompt=prompt)
+    work(worker)
+    ignored = {event.ignored_prompt for event in events.of(PreparationProgress)}
+    assert len(ignored) == 1
+    (end,) = ignored
+    assert end
+    assert prompt.endswith(end)
+    events.clear()
+    prepare(worker, prompt="a koala", seq=1)
+    work(worker)
+    assert {event.ignored_prompt for event in events.of(PreparationProgress)} == {""}
+
+
 def test_a_preparation_that_fails_says_so(worker: DeviceWorker, events: Events) -> None:
     prepare(worker, mask=b"no picture")
     work(worker)
