@@ -236,7 +236,7 @@ class EngineReport(Record, frozen=True, kw_only=True, tag="engine"):
 class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
     """presence: progress of preparing the picture before anyone presses Drag. Pressing Drag reports why it failed.
 
-    ``ignored_prompt`` is the end of a prompt that is too long for the model, from the first word that is not read whole.
+    ``ignored_prompt`` is the end of a prompt that is too long for the model, from the first word not read whole on.
     """
 
     stage: Literal["generating", "fitting", "inverting", "ready", "failed"]
