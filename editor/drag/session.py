@@ -215,7 +215,7 @@ class DragSession:
             NumericalError: the loss is not finite; the last good latent stays.
         """
         state = self._state
-        _ = state.latent
+        state.require_prepared()
         if iterations_done is not None:
             state.iterations_done = iterations_done
         try:

@@ -113,9 +113,14 @@ class SessionState:
     @property
     def latent(self) -> DraggedLatent:
         """The latent as dragged so far. Raises `EditorError` before preparation is done."""
-        if self._latent is None:
-            raise EditorError("the picture is not prepared yet: run prepare() to its end first")
+        self.require_prepared()
+        assert self._latent is not None
         return self._latent
+
+    def require_prepared(self) -> None:
+        """Raise `EditorError` before preparation is done."""
+        if not self.prepared:
+            raise EditorError("the picture is not prepared yet: run prepare() to its end first")
 
     @property
     def denoising(self) -> Denoising | None:
