@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -46,13 +45,6 @@ def starts_white(layers: Sequence[MaskLayer]) -> bool:
 def lets_nothing_change(mask: Image.Image) -> bool:
     """Whether a mask in mode ``L`` is all black."""
     return mask.getbbox() is None
-
-
-def to_png(picture: Image.Image) -> bytes:
-    """The picture as a PNG without metadata, encoded for speed rather than size."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _draw(draw: ImageDraw.ImageDraw, points: Sequence[XY], radius: float, value: int) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 from livedrag.server.document.protocol import MaskLayer, Raster
 from livedrag.server.document.strokes import rasterising_work
 from livedrag.server.errors import ServiceError
-from livedrag.server.images.mask import lets_nothing_change, rasterise, to_png
+from livedrag.server.images.encoding import encode_png
+from livedrag.server.images.mask import lets_nothing_change, rasterise
 
 THREAD_WORK = 100e6
 """Pixels to write up to which a mask is rasterised in a thread; no single stroke's segment then takes 20 ms."""
@@ -78,7 +79,7 @@ def _rasterise(job: _Job) -> RasterisedMask:
         return Image.open(io.BytesIO(Path(job.files[sha256]).read_bytes()))
 
     mask = rasterise(job.layers, job.size, load)
-    return RasterisedMask(to_png(mask), lets_nothing_change(mask))
+    return RasterisedMask(encode_png(mask), lets_nothing_change(mask))
 
 
 async def _rasterise_in_process(job: _Job) -> RasterisedMask:

@@ -8,21 +8,21 @@ from typing import IO
 
 from livedrag.pictures import PictureFileError, read_mask, read_picture
 from livedrag.server.errors import ServiceError
-from livedrag.server.images.mask import to_png
+from livedrag.server.images.encoding import encode_png
 
 
 def encode_picture(file: IO[bytes], name: str, max_pixels: int) -> tuple[bytes, tuple[int, int]]:
     """A picture to edit as a PNG, and its width and height. Raises `ServiceError` for a file that cannot be used."""
     with _service_errors():
         picture = read_picture(file, name, max_pixels)
-    return to_png(picture), picture.size
+    return encode_png(picture), picture.size
 
 
 def encode_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int) -> bytes:
     """A mask as a PNG of 0 and 255. Raises `ServiceError` for a file that cannot be used."""
     with _service_errors():
         mask = read_mask(file, name, size, max_pixels)
-    return to_png(mask)
+    return encode_png(mask)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from livedrag.server.document.protocol import Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
-from livedrag.server.images.mask import to_png
+from livedrag.server.images.encoding import encode_png
 from livedrag.server.images.uploads import encode_mask
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.web.body import BoundedBody
@@ -147,4 +147,4 @@ def _png(request: Request, sha256: str) -> Response:
 
 
 def _white(picture: Picture) -> bytes:
-    return to_png(Image.new("L", (picture.width, picture.height), 255))
+    return encode_png(Image.new("L", (picture.width, picture.height), 255))

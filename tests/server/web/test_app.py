@@ -577,6 +577,9 @@ def test_a_server_with_a_password_asks_for_it_everywhere_but_once(tmp_path: Path
         bearer = Visitor(address, Authorization=f"Bearer {room.secret}")
         assert refusal(bearer.ask("GET", f"/api/rooms/{room.id}/picture")) == (401, "password")
         assert Visitor(address).handshake(room, secret=room.secret) == (None, 4401)
+        nowhere = NewRoom("nowhere", "x", "")
+        assert Visitor(address).handshake(nowhere, secret="x") == (None, 4401), "which rooms there are stays secret"
+        assert refusal(Visitor(address).ask("GET", "/api/rooms/nowhere/picture")) == (401, "password")
         assert visitor.enter(room, room.secret, password="open sesame")[0] == 200
         assert visitor.enter(room, room.secret)[0] == 200
         assert visitor.ask("GET", f"/api/rooms/{room.id}/picture")[0] == 200

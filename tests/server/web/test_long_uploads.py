@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import threading
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from PIL import Image
 
 from livedrag.server.client import RequestFailed, create_room
 from tests.conftest import find_free_port
+from tests.server.images.test_uploads import damage
 from tests.traffic import serving_traffic
 
 MIB = 2**20
@@ -69,3 +71,8 @@ def test_a_hundred_large_uploads_at_once_take_bounded_memory(tmp_path: Path, mod
     assert kept < KEPT
     assert set(outcomes) <= {"created", "503 busy", "left"}
     assert outcomes.count("created") > 2
+
+
+@pytest.mark.long
+def test_twenty_thousand_damaged_files_are_refused_by_name() -> None:
+    damage(20_000, seed=random.randrange(2**32))
