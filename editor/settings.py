@@ -1,7 +1,7 @@
 """DragSettings: every number of the method, with the paper's symbol, its range, and the presets.
 
-The fields' metadata is the only source of ranges (``low``, ``high``), choices (``words``), and which settings
-may change during a run (``live``).
+The fields' metadata is the only source of ranges (``low``, ``high``), allowed values (``choices``; ``words`` where
+several may be combined), and which settings may change during a run (``live``).
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def _setting(default: Setting, low: float, high: float, *, live: bool = False) -
     return field(default=default, metadata={"low": low, "high": high, "live": live})
 
 
+def _choice(*choices: str) -> Any:
+    """A live setting with a few values, the default first."""
+    return field(default=choices[0], metadata={"choices": choices, "live": True})
+
+
 @dataclass(frozen=True)
 class DragSettings:
     """The numbers of DragDiffusion (arXiv 2306.14435). Those in `LIVE_SETTINGS` may change during a run.
@@ -51,7 +56,13 @@ class DragSettings:
         warp_share: share of the way that content is warped before motion supervision takes over; 0 in the paper.
         latent_lr: eta, learning rate of Adam on the latent.
         supervision_radius: r1, of motion supervision's patch, in half-resolution cells of the working picture.
+        supervision_step: cells that one step of motion supervision goes; 1 in the paper, 4 are a cell of the features.
+        supervision_template: features that are pulled to the target: those at the handle now (``current``, the paper),
+            or those where it was placed (``first``, as in GoodDrag), which cannot drift.
+        steps_per_tracking: iterations for which a handle stays where it was tracked; 1 in the paper.
         tracking_radius: r2, of point tracking's window, in the same cells.
+        background: how what must not change is kept: by the mask loss (``loss``, the paper), or by restoring the
+            unedited latent there after every iteration (``keep``, as in DragFlow).
         mask_weight: lambda, weight of the mask loss.
         max_iterations: iterations per run.
         arrival_distance: a handle closer to its target than this has arrived, in the same cells.
@@ -72,7 +83,11 @@ class DragSettings:
     warp_share: float = _setting(0.0, 0.0, 1.0, live=True)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
     supervision_radius: int = _setting(1, 0, 32, live=True)
+    supervision_step: float = _setting(1.0, 0.25, 32.0, live=True)
+    supervision_template: str = _choice("current", "first")
+    steps_per_tracking: int = _setting(1, 1, 32, live=True)
     tracking_radius: int = _setting(3, 1, 64, live=True)
+    background: str = _choice("loss", "keep")
     mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
     max_iterations: int = _setting(80, 1, 10_000, live=True)
     arrival_distance: float = _setting(2.0, 0.5, 256.0, live=True)
@@ -82,6 +97,7 @@ class DragSettings:
         for entry in dataclasses.fields(self):
             _check_range(entry, getattr(self, entry.name))
             _check_words(entry, getattr(self, entry.name))
+            _check_choice(entry, getattr(self, entry.name))
 
     @classmethod
     def resolve(
@@ -198,6 +214,11 @@ def _check_words(entry: dataclasses.Field[Any], value: str) -> None:
     if "words" in entry.metadata and not (value.split() and {*value.split()} <= {*entry.metadata["words"]}):
         choices = ", ".join(entry.metadata["words"])
         raise SettingsError(f"{entry.name} is {value!r}: it must be one or more of {choices}, separated by spaces")
+
+
+def _check_choice(entry: dataclasses.Field[Any], value: str) -> None:
+    if "choices" in entry.metadata and value not in entry.metadata["choices"]:
+        raise SettingsError(f"{entry.name} is {value!r}: it must be {' or '.join(entry.metadata['choices'])}")
 
 
 def parse_setting(text: str) -> tuple[str, Setting]:

@@ -42,6 +42,7 @@ MODEL = ModelInfo(
         "lora_targets": "to_q to_k to_v to_out",
         "latent_lr": 0.01,
         "warp_share": 0.0,
+        "background": "loss",
         "max_iterations": 80,
         "reference_control": False,
         "preset": "",
@@ -50,6 +51,7 @@ MODEL = ModelInfo(
         "preview_side": 256,
     },
     presets=["official", "paper"],
+    choices={"background": ("loss", "keep")},
     live=("latent_lr", "max_iterations", "preview_side", "warp_share"),
     ranges={
         "lora_steps": (0, 10_000),

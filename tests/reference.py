@@ -107,8 +107,16 @@ def drag(
     tracking_radius: int = 3,
     mask_weight: float = 0.1,
     arrival_distance: float = 2.0,
+    supervision_step: float = 1.0,
+    supervision_template: str = "current",
+    steps_per_tracking: int = 1,
+    background: str = "loss",
 ) -> Trace:
-    """Drag a latent for some iterations, or until all handles are there."""
+    """Drag a latent for some iterations, or until all handles are there.
+
+    The last four are not in the paper. GoodDrag (arXiv 2404.07206) pulls what was at the first handle, by up to four
+    cells, in three steps per tracking; DragFlow puts the background back after every step.
+    """
     rows, columns = raster
     points = list(handles)
     with torch.no_grad():
@@ -117,7 +125,7 @@ def drag(
         below_start = one_step_down(latent, output, alpha, alpha_below, prediction_type)
     templates = [start[:, int(row), int(column)] for row, column in points]
 
-    latent = latent.clone().requires_grad_()
+    inverted, latent = latent, latent.clone().requires_grad_()
     optimizer = torch.optim.Adam([latent], lr=learning_rate)
     trace = Trace([], [], arrived=False)
     for iteration in range(iterations):
@@ -125,7 +133,7 @@ def drag(
         below = one_step_down(latent, output, alpha, alpha_below, prediction_type)
         current = interpolate(features, raster, mode="bilinear")[0]
 
-        if iteration > 0:
+        if iteration > 0 and iteration % steps_per_tracking == 0:
             for index, (row, column) in enumerate(points):
                 best, place = math.inf, (row, column)
                 for r in range(int(row) - tracking_radius, int(row) + tracking_radius + 1):
@@ -142,22 +150,31 @@ def drag(
             return Trace(trace.latents, trace.handles, arrived=True)
 
         loss = latent.new_zeros(())
-        for (row, column), target, distance in zip(points, targets, left, strict=True):
+        for first, (row, column), target, distance in zip(handles, points, targets, left, strict=True):
             if distance < arrival_distance:
                 continue
-            step = ((target[0] - row) / distance, (target[1] - column) / distance)
+            length = min(supervision_step, max(distance, 1.0))
+            step = (length * (target[0] - row) / distance, length * (target[1] - column) / distance)
             for r in range(int(row) - supervision_radius, int(row) + supervision_radius + 1):
                 for c in range(int(column) - supervision_radius, int(column) + supervision_radius + 1):
                     place = (r + step[0], c + step[1])
-                    # There only rounding would differ, and an L1 has no slope at nought.
-                    if 0 <= r < rows and 0 <= c < columns and not is_flat((r, c), place, raster, features):
-                        ahead = bilinear(current, *place)
-                        loss = loss + (ahead - current[:, r, c].detach()).abs().mean()
-        if mask is not None:
+                    if not (0 <= r < rows and 0 <= c < columns):
+                        continue
+                    if supervision_template == "first":
+                        wanted = bilinear(start, r - row + first[0], c - column + first[1])
+                    elif is_flat((r, c), place, raster, features):
+                        continue  # there only rounding would differ, and an L1 has no slope at nought
+                    else:
+                        wanted = current[:, r, c].detach()
+                    loss = loss + (bilinear(current, *place) - wanted).abs().mean()
+        if mask is not None and background == "loss":
             loss = loss + mask_weight * ((below - below_start) * (1 - mask)).abs().sum()
 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if mask is not None and background == "keep":
+            with torch.no_grad():
+                latent.copy_(torch.where(mask == 1, latent, inverted))
         trace.latents.append(latent.detach().clone())
     return trace

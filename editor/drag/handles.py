@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from livedrag.editor.drag.tracking import take_templates, track_points
+from livedrag.editor.drag.tracking import take_patches, take_templates, track_points
 from livedrag.editor.points import Cell, Drag, Point, Rasters
 
 
@@ -24,6 +24,7 @@ class Handle:
         warp: where in the unedited picture the content came from, and where the latent warp has moved it; see
             `livedrag.editor.drag.latent_warp`.
         template: the feature the handle was placed on, ``(C,)``; None until the next features are computed.
+        patch: the features around it then, ``(C, (2 * r1 + 1) ** 2)``, if motion supervision pulls those.
     """
 
     start: Drag
@@ -32,6 +33,7 @@ class Handle:
     offset: Cell
     warp: Drag
     template: Tensor | None = None
+    patch: Tensor | None = None
 
 
 Handles = Mapping[str, Handle]
@@ -102,6 +104,25 @@ def track_handles(
         for name, template in zip(new, take_templates(features, cells, rasters.cells), strict=True):
             tracked[name] = replace(handles[name], template=template)
     return tracked
+
+
+def with_patches(handles: Handles, features: Tensor, radius: int, rasters: Rasters) -> dict[str, Handle]:
+    """The handles, each with a patch of this radius; those that have none take it from these features.
+
+    Args:
+        handles: just tracked in these features.
+        features: ``(1, C, h, w)``.
+        radius: r1, of motion supervision's patch, in cells.
+        rasters: of the picture.
+    """
+    size = (2 * radius + 1) ** 2
+    lacking = [name for name, handle in handles.items() if handle.patch is None or handle.patch.shape[-1] != size]
+    if not lacking:
+        return dict(handles)
+    cells = _tensor([handles[name].cell for name in lacking], features.dtype).to(features.device)
+    patches = take_patches(features, cells, radius, rasters.cells)
+    taken = {name: replace(handles[name], patch=patch) for name, patch in zip(lacking, patches, strict=True)}
+    return {**handles, **taken}
 
 
 def _tensor(cells: list[Cell], dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles
+from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles, with_patches
 from livedrag.editor.drag.latent_warp import LatentWarp, advance
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
 from livedrag.editor.drag.state import SessionState
@@ -15,6 +15,11 @@ from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.drag.tracking import have_arrived
 from livedrag.editor.models.ddim import ddim_step, predict_x0
 from livedrag.editor.points import distance
+
+
+def needs_mask_loss(state: SessionState) -> bool:
+    """Whether the loss has a part that keeps what must not change."""
+    return state.edit.latent_mask is not None and state.settings.background == "loss"
 
 
 def predict(state: SessionState, *, with_noise: bool) -> tuple[Tensor, Tensor | None]:
@@ -30,52 +35,75 @@ def predict(state: SessionState, *, with_noise: bool) -> tuple[Tensor, Tensor | 
     preparation, latent = state.preparation, state.latent.value
     if not with_noise:
         return state.model.predict_features(latent, preparation.level.timestep, preparation.prompt), None
-    noise_gradient = state.edit.latent_mask is not None
     prediction = state.model.predict(
-        latent, preparation.level.timestep, preparation.prompt, noise_gradient=noise_gradient
+        latent, preparation.level.timestep, preparation.prompt, noise_gradient=needs_mask_loss(state)
     )
     if state.iteration == 0:
         preparation.unedited_noise = prediction.noise.detach()
     return prediction.features, prediction.noise
 
 
-def track(state: SessionState, features: Tensor) -> dict[str, Handle]:
-    """The handles where these features ``(1, C, h, w)`` show their content."""
-    return track_handles(
-        state.edit.handles,
-        features.detach(),
-        state.settings.tracking_radius,
-        state.rasters,
-        moved=state.latent.moved,
+def track(state: SessionState, features: Tensor, *, last: bool = False) -> dict[str, Handle]:
+    """The handles where these features show their content.
+
+    Args:
+        state: of the session.
+        features: ``(1, C, h, w)``.
+        last: whether the run ends here; else handles are tracked every ``steps_per_tracking`` iterations.
+    """
+    settings, features = state.settings, features.detach()
+    due = last or state.iterations_done % settings.steps_per_tracking == 0
+    handles = track_handles(
+        state.edit.handles, features, settings.tracking_radius, state.rasters, moved=state.latent.moved and due
     )
+    if settings.supervision_template == "current":
+        return handles
+    return with_patches(handles, features, settings.supervision_radius, state.rasters)
 
 
-def still_moving(state: SessionState, handles: dict[str, Handle]) -> tuple[Tensor, Tensor]:
-    """Cells and target cells of the handles that have not arrived, ``(n, 2)`` each, (row, column)."""
+def still_moving(state: SessionState, handles: dict[str, Handle]) -> dict[str, Handle]:
+    """The handles that have not arrived."""
     cells, targets = cells_and_targets(handles, state.rasters, state.preparation.clean.dtype)
-    moving = ~have_arrived(cells, targets, state.settings.arrival_distance)
-    return cells[moving], targets[moving]
+    arrived = have_arrived(cells, targets, state.settings.arrival_distance).tolist()
+    return {name: handle for (name, handle), there in zip(handles.items(), arrived, strict=True) if not there}
 
 
-def total_loss(state: SessionState, features: Tensor, noise: Tensor | None, cells: Tensor, targets: Tensor) -> Tensor:
+def total_loss(state: SessionState, features: Tensor, noise: Tensor | None, moving: dict[str, Handle]) -> Tensor:
     """Motion supervision plus, if there is a mask, the mask loss; a scalar.
 
     Args:
         state: of the session.
         features: ``(1, C, h, w)``.
-        noise: ``(1, 4, H/8, W/8)``; needed if there is a mask.
-        cells: of the handles that are still moving, ``(n, 2)``, (row, column).
-        targets: their targets, ``(n, 2)``, (row, column).
+        noise: ``(1, 4, H/8, W/8)``; needed for the mask loss.
+        moving: the handles that have not arrived.
     """
     settings, preparation, mask = state.settings, state.preparation, state.edit.latent_mask
-    cells, targets = cells.to(features.device), targets.to(features.device)
-    loss = motion_supervision_loss(features, cells, targets, settings.supervision_radius, state.rasters.cells)
-    if mask is None or noise is None:
+    cells, targets = (
+        tensor.to(features.device) for tensor in cells_and_targets(moving, state.rasters, preparation.clean.dtype)
+    )
+    patches = [handle.patch for handle in moving.values() if handle.patch is not None]
+    loss = motion_supervision_loss(
+        features,
+        cells,
+        targets,
+        settings.supervision_radius,
+        state.rasters.cells,
+        step=settings.supervision_step,
+        templates=torch.stack(patches) if settings.supervision_template == "first" else None,
+    )
+    if mask is None or noise is None or not needs_mask_loss(state):
         return loss
     level = preparation.level
     below = ddim_step(state.latent.value, noise, level.alpha, level.alpha_below)
     below_unedited = ddim_step(preparation.inverted, preparation.noise_of_unedited(), level.alpha, level.alpha_below)
     return loss + mask_loss(below, below_unedited, mask, settings.mask_weight)
+
+
+def keep_background(state: SessionState) -> None:
+    """Restore the unedited latent where the picture must not change, if that is how the background is kept."""
+    mask = state.edit.latent_mask
+    if mask is not None and state.settings.background == "keep":
+        state.latent.shift((state.preparation.inverted - state.latent.value) * (1 - mask))
 
 
 @torch.no_grad()
@@ -100,6 +128,9 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
             preparation.unedited_noise = prediction.noise
         radius = state.settings.tracking_radius
         edit.handles = track_handles(edit.handles, prediction.features, radius, state.rasters, moved=False)
+        if state.settings.supervision_template == "first":
+            patch_radius = state.settings.supervision_radius
+            edit.handles = with_patches(edit.handles, prediction.features, patch_radius, state.rasters)
         x0 = predict_x0(latent.value, prediction.noise, level.alpha) if preview else None
     further = advance(edit.handles, state.settings.warp_share, state.rasters)
     latent.shift(math.sqrt(level.alpha) * latent_warp.change(edit.handles, further, edit.working_mask))

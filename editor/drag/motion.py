@@ -9,13 +9,20 @@ from livedrag.editor.sampling import patch_offsets, sample_between_cells, sample
 
 
 def motion_supervision_loss(
-    features: Tensor, handles: Tensor, targets: Tensor, radius: int, raster: tuple[int, int]
+    features: Tensor,
+    handles: Tensor,
+    targets: Tensor,
+    radius: int,
+    raster: tuple[int, int],
+    *,
+    step: float = 1.0,
+    templates: Tensor | None = None,
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
 
-    The step is the unit vector from handle to target. Mean over channels, which is the scale of the authors' code, and
-    sum over the patch's cells. Cells outside the raster do not count, so a patch cut by the border weighs less, as in
-    the paper; in the authors' code it weighs as much as a whole one.
+    In the paper the step is the unit vector from handle to target. Mean over channels, which is the scale of the
+    authors' code, and sum over the patch's cells. Cells outside the raster do not count, so a patch cut by the border
+    weighs less, as in the paper; in the authors' code it weighs as much as a whole one.
 
     Args:
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.
@@ -23,15 +30,19 @@ def motion_supervision_loss(
         targets: cells ``(n, 2)``, fractions allowed, none equal to its handle.
         radius: r1; the patch has ``2 * radius + 1`` cells a side.
         raster: rows and columns of cells.
+        step: its length in cells; a longer one than 1 ends at the target.
+        templates: patches to pull instead of those at the handles now, ``(n, C, (2 * radius + 1) ** 2)``, as in
+            GoodDrag (arXiv 2404.07206); see `livedrag.editor.drag.tracking.take_patches`.
 
     Returns:
         Scalar loss.
     """
     cells = handles[:, None] + patch_offsets(radius, handles)
     inside = ((cells >= 0) & (cells < cells.new_tensor(raster))).all(-1)
-    here = sample_cells(features.detach(), cells, raster)
-    step = torch.nn.functional.normalize(targets - handles, dim=-1)
-    there = sample_between_cells(features, cells + step[:, None], raster)
+    here = sample_cells(features.detach(), cells, raster) if templates is None else templates
+    way = targets - handles
+    ahead = torch.nn.functional.normalize(way, dim=-1) * way.norm(dim=-1, keepdim=True).clamp(min=1.0).clamp(max=step)
+    there = sample_between_cells(features, cells + ahead[:, None], raster)
     return ((there - here).abs().mean(1) * inside).sum()
 
 

@@ -12,7 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
-from livedrag.editor.drag.iteration import move_on, predict, record_step, still_moving, total_loss, track, warp_further
+from livedrag.editor.drag.iteration import (
+    keep_background,
+    move_on,
+    needs_mask_loss,
+    predict,
+    record_step,
+    still_moving,
+    total_loss,
+    track,
+    warp_further,
+)
 from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.latent_warp import LatentWarp, needs_warp
 from livedrag.editor.drag.preview import Previewer
@@ -243,26 +253,27 @@ class DragSession:
         x0: Tensor | None = None
         with torch.set_grad_enabled(not last), state.preparation.lora.active():
             # 1. One UNet pass: the features, and the noise if the mask or a preview needs it.
-            features, noise = predict(state, with_noise=not last and (preview or state.edit.latent_mask is not None))
+            features, noise = predict(state, with_noise=not last and (preview or needs_mask_loss(state)))
 
             # 2. Point tracking: where is the content now?
-            handles = track(state, features)
+            handles = track(state, features, last=last)
 
             # 3. Have all handles arrived, or is this the end of the run?
-            cells, targets = still_moving(state, handles)
-            arrived = len(cells) == 0
+            moving = still_moving(state, handles)
+            arrived = not moving
             if last or arrived:
                 check_finite(features, f"the pass after iteration {self.iteration}")
                 state.edit.handles, latent.moved = handles, False
                 return record_step(state, loss=0.0, arrived=arrived, x0=None)
 
             # 4. and 5. Motion supervision, and the mask loss.
-            loss = total_loss(state, features, noise, cells, targets)
+            loss = total_loss(state, features, noise, moving)
 
             # 6. One step of Adam on the latent alone.
             if preview and noise is not None:
                 x0 = predict_x0(latent.value, noise, state.preparation.level.alpha).detach()
             value = latent.step(loss, self.settings.latent_lr, state.model.loss_scale)
+            keep_background(state)
         state.edit.handles = handles
         return move_on(state, loss=value, x0=x0)
 

@@ -22,6 +22,18 @@ def take_templates(features: Tensor, handles: Tensor, raster: tuple[int, int]) -
     return sample_cells(features, handles[:, None], raster)[..., 0]
 
 
+def take_patches(features: Tensor, handles: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:
+    """The features around each handle, ``(n, C, (2 * radius + 1) ** 2)``; what `motion_supervision_loss` may pull.
+
+    Args:
+        features: ``(1, C, h, w)``.
+        handles: whole cells ``(n, 2)``, (row, column).
+        radius: of the square patch, in cells.
+        raster: rows and columns of cells.
+    """
+    return sample_cells(features, handles[:, None] + patch_offsets(radius, handles), raster)
+
+
 def track_points(features: Tensor, templates: Tensor, handles: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:
     """The cell within ``radius`` of each handle whose feature is nearest to its template in L1.
 

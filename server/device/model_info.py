@@ -51,6 +51,7 @@ def describe(name: str, kind: str, defaults: Mapping[str, Setting]) -> ModelInfo
             **{name: setting.range for name, setting in own.items() if setting.range is not None},
         },
         words={name: about["words"] for name, about in editor.items() if "words" in about},
+        choices={name: about["choices"] for name, about in editor.items() if "choices" in about},
     )
 
 

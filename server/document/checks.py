@@ -184,6 +184,8 @@ def check_setting(model: ModelInfo, name: str, value: Setting | None) -> None:
     if name in model.words and isinstance(value, str) and not _consists_of(value, model.words[name]):
         words = ", ".join(model.words[name])
         raise Refused("invalid", f"{name} is {value!r}, but must be one or more of {words}, separated by spaces")
+    if name in model.choices and value not in model.choices[name]:
+        raise Refused("invalid", f"{name} is {value!r}, but must be {' or '.join(model.choices[name])}")
     if name == "preset" and value not in ("", *model.presets):
         raise Refused("invalid", f"unknown preset {value!r}: choose one of {', '.join(model.presets)}")
 

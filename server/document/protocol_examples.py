@@ -56,11 +56,12 @@ SERVER: list[p.ServerMessage] = [
         model=p.ModelInfo(
             name="built-in",
             kind="builtin",
-            settings={"lora_steps": 80, "lora_targets": "to_q to_v", "preset": ""},
+            settings={"lora_steps": 80, "lora_targets": "to_q to_v", "background": "loss", "preset": ""},
             presets=["paper"],
             live=("max_iterations",),
             ranges={"lora_steps": (0.0, 10_000.0)},
             words={"lora_targets": ("to_q", "to_k", "to_v", "to_out")},
+            choices={"background": ("loss", "keep")},
         ),
         capabilities=("password",),
         limits=p.RoomLimits(upload_bytes=20 * 2**20, pixels=25_000_000),

@@ -119,6 +119,10 @@ def both(
         tracking_radius=settings.tracking_radius,
         mask_weight=settings.mask_weight,
         arrival_distance=settings.arrival_distance,
+        supervision_step=settings.supervision_step,
+        supervision_template=settings.supervision_template,
+        steps_per_tracking=settings.steps_per_tracking,
+        background=settings.background,
     )
     latents, found = [], []
     for step in itertools.islice(session.drag(preview_every=3), iterations):
@@ -222,6 +226,25 @@ def test_other_numbers_and_a_point_that_has_arrived(tiny: Tiny) -> None:
         "arrival_distance": 7.0,
     }
     assert_agrees(*both(tiny(OLD), noise_picture(128, 128), drags, half_mask(128, 128), numbers=numbers))
+
+
+GOODDRAG: dict[str, Setting] = {
+    "supervision_template": "first",
+    "supervision_step": 4.0,
+    "supervision_radius": 2,
+    "tracking_radius": 6,
+    "steps_per_tracking": 3,
+    "latent_lr": 0.02,
+}
+"""GoodDrag's supervision, with smaller radii, so that the literal transcription does not take minutes."""
+
+
+@pytest.mark.parametrize("background", ["loss", "keep"])
+def test_supervision_beyond_the_paper(tiny: Tiny, background: str) -> None:
+    numbers = {**GOODDRAG, "background": background}
+    latents, handles, trace = both(tiny(OLD), noise_picture(128, 128), SEVERAL, half_mask(128, 128), 9, numbers=numbers)
+    assert_agrees(latents, handles, trace)
+    assert trace.handles[-1] != trace.handles[0], "nothing was tracked, so nothing was compared"
 
 
 @pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True], ids=["free", "masked"])

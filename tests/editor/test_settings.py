@@ -33,6 +33,7 @@ def test_the_papers_first_version() -> None:
         ({"latent_lr": float("nan")}, ["nan"]),
         ({"reference_control": 1}, ["reference_control is 1", "bool"]),
         ({"lora_targets": "to_x"}, ["'to_x'", "to_q"]),
+        ({"background": "loose"}, ["background", "'loose'", "loss or keep"]),
     ],
 )
 def test_what_cannot_be_set_is_said(overrides: dict[str, object], words: list[str]) -> None:

@@ -14,6 +14,7 @@ const model: ModelInfo = {
   ranges: { latent_lr: [0.0001, 1], lora_rank: [1, 128], warp_share: [0, 1] },
   live: ["latent_lr", "warp_share"],
   words: {},
+  choices: {},
 };
 
 function show(document: Document = oneDrag): void {

@@ -17,8 +17,12 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
       "max_iterations",
       "mask_weight",
       "arrival_distance",
+      "supervision_template",
+      "supervision_step",
       "supervision_radius",
+      "steps_per_tracking",
       "tracking_radius",
+      "background",
     ],
   ],
   [
@@ -169,6 +173,25 @@ function SettingInput({ id, name, model, changed, disabled }: SettingProps & { r
         disabled={disabled}
         onChange={(event) => setSettings({ [name]: event.currentTarget.checked })}
       />
+    );
+  }
+  const choices = model.choices[name];
+  if (choices !== undefined) {
+    return (
+      <select
+        id={id}
+        class="field"
+        aria-describedby={`${id}-help`}
+        disabled={disabled}
+        value={String(value)}
+        onChange={(event) => setSettings({ [name]: event.currentTarget.value })}
+      >
+        {choices.map((choice) => (
+          <option key={choice} value={choice}>
+            {labels.choices[name]?.[choice] ?? choice}
+          </option>
+        ))}
+      </select>
     );
   }
   const [min, max] = model.ranges[name] ?? [undefined, undefined];

@@ -51,7 +51,7 @@ export const welcome = {
   capabilities: [],
   limits: { upload_bytes: 1, pixels: 1, drags: 64, prompt: 1000, message_bytes: 65_536, presence_rate: 30 },
   base: "",
-  model: { name: "m", kind: "builtin", settings: {}, presets: [], ranges: {}, live: [], words: {} },
+  model: { name: "m", kind: "builtin", settings: {}, presets: [], ranges: {}, live: [], words: {}, choices: {} },
   heartbeat: 3,
   deadline: 8,
   frame_credits: 2,

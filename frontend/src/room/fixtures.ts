@@ -29,6 +29,7 @@ export const model: ModelInfo = {
   ranges: {},
   live: [],
   words: {},
+  choices: {},
 };
 
 export const bitmap = { width: 200, height: 100, close: () => undefined } as unknown as ImageBitmap;

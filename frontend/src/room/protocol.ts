@@ -181,6 +181,8 @@ export interface ModelInfo {
   readonly live: readonly string[];
   /** The allowed words of each setting that is a list of words, separated by spaces. */
   readonly words: Readonly<Record<string, readonly string[]>>;
+  /** The values of each text setting that has only a few. */
+  readonly choices: Readonly<Record<string, readonly string[]>>;
 }
 
 export type Role = "owner" | "editor" | "viewer";

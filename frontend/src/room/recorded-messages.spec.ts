@@ -148,6 +148,7 @@ const MODEL: Keys<ModelInfo> = {
   ranges: true,
   live: true,
   words: true,
+  choices: true,
 };
 
 const messages = recorded as unknown as readonly {

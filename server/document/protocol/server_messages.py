@@ -23,7 +23,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """The model in use. ``kind`` is ``builtin`` or ``stable-diffusion``; ``settings`` are its defaults by name.
 
     ``live`` names the settings that may change during a run. ``ranges`` has the smallest and largest value of each
-    numeric setting. ``words`` has the words of which a text setting may consist, separated by spaces.
+    numeric setting. ``words`` has the words of which a text setting may consist, separated by spaces; ``choices`` has
+    the values of one that has only a few.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     live: tuple[str, ...] = ()
     ranges: dict[str, tuple[float, float]] = {}
     words: dict[str, tuple[str, ...]] = {}
+    choices: dict[str, tuple[str, ...]] = {}
 
 
 class RoomLimits(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
+from livedrag.editor.drag.tracking import take_patches
 
 RASTER = (32, 32)
 
@@ -79,3 +80,28 @@ def test_the_mask_loss_is_blind_where_everything_may_change() -> None:
     assert not below.grad[..., :3].any()
     assert torch.allclose(below.grad[..., 3:].abs(), torch.tensor(0.1).double())
     assert mask_loss(below, torch.zeros_like(below), torch.ones_like(mask), 0.1).item() == 0
+
+
+def test_a_template_is_pulled_in_place_of_the_patch_at_the_handle() -> None:
+    """The loss is zero where the features one step ahead are already the template, whatever is at the handle."""
+    features = torch.randn(1, 5, 16, 16, dtype=torch.float64)
+    handle, target = torch.tensor([[9.0, 9.0]]).double(), torch.tensor([[9.0, 20.0]]).double()
+    ahead = take_patches(features, handle + torch.tensor([0, 4.0]), 2, RASTER)
+    assert motion_supervision_loss(features, handle, target, 2, RASTER, step=4, templates=ahead).item() < 1e-12
+    here = take_patches(features, handle, 2, RASTER)
+    with_template = motion_supervision_loss(features, handle, target, 2, RASTER, templates=here)
+    assert torch.equal(with_template, motion_supervision_loss(features, handle, target, 2, RASTER))
+    assert with_template.item() > 0.1
+
+
+def test_a_longer_step_ends_at_the_target() -> None:
+    columns = torch.arange(16).double().expand(1, 3, 16, 16)  # value = column of the map = cell / 2
+    handle = torch.tensor([[15.0, 10.0]]).double()
+
+    def loss(way: float, step: float) -> float:
+        target = handle + torch.tensor([0.0, way])
+        return motion_supervision_loss(columns, handle, target, 0, RASTER, step=step).item()
+
+    assert loss(10, 4) == pytest.approx(4 / 2)
+    assert loss(2.5, 4) == pytest.approx(2.5 / 2)
+    assert loss(0.7, 1) == pytest.approx(1 / 2), "as in the paper: one cell, however near the target is"

@@ -370,6 +370,51 @@ def test_a_mask_holds_back_what_may_not_change(tiny: Diffusion) -> None:
     assert moved[1] < moved[0]
 
 
+def test_a_kept_background_is_the_unedited_latent_after_every_iteration(tiny: Diffusion) -> None:
+    session = make_session(tiny, background="keep", mask_weight=0.0)
+    mask = np.zeros((128, 128), dtype=bool)
+    mask[:, :64] = True
+    session.set_mask(mask)
+    finish(session.prepare())
+    unedited = session.latent
+    for step in session.drag(preview_every=0):
+        assert torch.allclose(session.latent[..., 8:], unedited[..., 8:], atol=1e-6)
+        assert step.arrived or not torch.equal(session.latent[..., :8], unedited[..., :8])
+    session.close()
+
+
+def test_handles_stay_between_two_trackings(tiny: Diffusion) -> None:
+    session = make_session(tiny, steps_per_tracking=3, latent_lr=0.5, tracking_radius=8, max_iterations=9)
+    finish(session.prepare())
+    places = [step.handles["a"] for step in session.drag(preview_every=0)]
+    session.close()
+    changed = [index for index in range(1, len(places)) if places[index] != places[index - 1]]
+    assert changed
+    assert all(index % 3 == 0 for index in changed)
+
+
+def test_the_first_template_is_what_the_handle_was_placed_on(tiny: Diffusion) -> None:
+    """It does not drift with the latent, and survives a snapshot bit for bit."""
+    session = make_session(tiny, supervision_template="first", latent_lr=0.5)
+    finish(session.prepare())
+    steps = session.drag(preview_every=0)
+    next(steps)
+    placed = session._state.edit.handles["a"].patch
+    assert placed is not None
+    assert placed.shape[-1] == 9
+    next(steps)
+    assert session._state.edit.handles["a"].patch is placed
+    restored = DragSession.restore(tiny, picture(), session.snapshot())
+    kept = restored._state.edit.handles["a"].patch
+    assert kept is not None
+    assert torch.equal(kept, placed)
+    next(steps)
+    next(restored.drag(preview_every=0))
+    assert torch.equal(session.latent, restored.latent)
+    session.close()
+    restored.close()
+
+
 def test_reference_control_is_used_and_the_second_render_is_shorter(tiny: Diffusion) -> None:
     results = []
     for control in (False, True):

@@ -105,6 +105,7 @@ def test_an_operation_is_known_when_it_comes_again() -> None:
             "invalid",
             "'to_q nose', but must be one or more of to_q, to_k",
         ),
+        (SetSettings(settings={"background": "loose"}), "invalid", "loss or keep"),
         (SetSettings(settings={"lora_targets": " "}), "invalid", "' '"),
         (SetSettings(settings={"preview_every": 0}), "invalid", "preview_every is 0, but must be between 1 and 99"),
         (SetSettings(settings={"latent_lr": 11.5}), "invalid", "latent_lr is 11.5, but must be between 1e-06 and 10"),
