@@ -15,6 +15,7 @@ from livedrag.server.settings import Settings
 from livedrag.server.storage import RoomSummary, Store
 from livedrag.server.storage.archive import export_room, import_room
 from livedrag.server.storage.backup import Copied, back_up, restore
+from livedrag.server.storage.check import check_room
 from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.storage.store import DATABASE
 
@@ -27,7 +28,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the subcommand ``rooms`` to ``livedrag``."""
     rooms = commands.add_parser(
         "rooms",
-        help="list, export, import or delete rooms, back them up or restore them",
+        help="list, export, import, delete or check rooms, back them up or restore them",
         description="Manage the rooms in a data directory. Except for 'backup', stop the server first.",
         allow_abbrev=False,
     )
@@ -52,6 +53,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     deleting = action("delete", "delete rooms and their pictures permanently")
     deleting.add_argument("room", nargs="+", help="ids, as `list` shows them")
+    checking = action("check", "check the logs and pictures of rooms, and name what is damaged")
+    checking.add_argument("room", nargs="*", help="ids, as `list` shows them (default: all)")
     backing_up = action("backup", "copy all rooms into a new directory, while a server may be running")
     backing_up.add_argument("directory", type=_path, help="a new or an empty directory")
     restoring = action("restore", "restore a backup into an empty data directory")
@@ -117,11 +120,30 @@ def _delete(store: Store, chosen: argparse.Namespace, settings: Settings) -> Non
             raise _unknown(room)
 
 
+def _check(store: Store, chosen: argparse.Namespace, settings: Settings) -> None:
+    rooms = [room.id for room in store.rooms().result()]
+    for room in chosen.room:
+        if room not in rooms:
+            raise _unknown(room)
+    problems = [f"the database is damaged: {verdict}" for verdict in store.check_database().result()]
+    damaged = 0
+    for room in chosen.room or rooms:
+        found = list(check_room(store, room))
+        damaged += bool(found)
+        problems += [f"{room}: {problem}" for problem in found]
+    for problem in problems:
+        sys.stdout.write(f"{problem}\n")
+    if problems:
+        raise CommandError(f"{damaged} of {len(chosen.room or rooms)} rooms are damaged")
+    sys.stdout.write(f"{len(chosen.room or rooms)} rooms are whole\n")
+
+
 ACTIONS: Mapping[str, Callable[[Store, argparse.Namespace, Settings], None]] = {
     "list": _list,
     "export": _export,
     "import": _import,
     "delete": _delete,
+    "check": _check,
 }
 
 

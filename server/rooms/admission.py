@@ -29,7 +29,7 @@ from livedrag.server.rooms.outbox import Disconnect
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.rooms.session import RoomSession
 from livedrag.server.storage import CookieSession, Store, StoreError
-from livedrag.server.storage.errors import DiskFull
+from livedrag.server.storage.errors import Damaged, DiskFull
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,8 @@ class Admission:
             raise _disconnect(Close.REMOVED, error.reason, error) from None
         except AccessDenied as error:
             raise _disconnect(Close.WRONG_SECRET, error.reason, error) from None
+        except Damaged as error:
+            raise _disconnect(Close.UNKNOWN_ROOM, error.reason, error) from None
         except StoreError as error:
             log.error("a connection was refused: %s", error, extra={"room": room_id})
             text = f"the server cannot read or save its data: {error}"

@@ -79,6 +79,14 @@ def open_draft(room: str, saved: SavedRoom, model: ModelInfo, limits: RoomLimits
     return draft
 
 
+def damage_text(saved: SavedRoom) -> str:
+    """What people in a damaged room are told."""
+    return (
+        f"this room is damaged: {saved.damage}. It is shown as it was before, after record {saved.seq}, and cannot be "
+        "edited. Export it and import the export, or restore a backup"
+    )
+
+
 def set_interrupted(draft: RoomDocument, interrupted: bool) -> None:
     """Mark a run without an outcome."""
     run = draft.document.run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from livedrag.server.document.protocol import (
     FRAME_CREDITS,
     VERSION,
+    ErrorMessage,
     Hello,
     Presences,
     Resumed,
@@ -37,6 +38,8 @@ def greeting(room: LiveRoom, session: RoomSession, hello: Hello) -> Iterator[Ser
     if room.presence.people:
         yield Presences(people=dict(room.presence.people))
     yield from room.run.latest.values()
+    if room.damage:
+        yield ErrorMessage(reason="damaged", message=room.damage)
 
 
 def welcome(room: LiveRoom, session: RoomSession) -> Welcome:

@@ -49,7 +49,7 @@ class RequestHandler:
                 raise Refused("forbidden", "your link is view only: ask for one to edit")
             self._strokes.check(request)
             if not isinstance(request, StopRun):
-                self.check_size()
+                self.check_writable()
         except RateLimited as error:
             self._services.metrics.rejects.labels(error.setting).inc()
             session.outbox.put(Rejected(op_id=request.op_id, reason="slow_down", message=str(error)))
@@ -58,8 +58,10 @@ class RequestHandler:
         else:
             self._execute(session, request)
 
-    def check_size(self) -> None:
-        """Raise `Refused` if the room is as large as it may become."""
+    def check_writable(self) -> None:
+        """Raise `Refused` if the room is damaged, or as large as it may become."""
+        if self._room.damage:
+            raise Refused("damaged", self._room.damage)
         limit, size = self._services.settings.max_room_bytes, self._services.store.sizes.get(self._room.id)
         if limit and size > limit:
             raise Refused(

@@ -48,7 +48,7 @@ from livedrag.server.document.protocol import (
     tag_of,
 )
 from livedrag.server.rooms.background import log_failure
-from livedrag.server.rooms.document_log import DocumentLog, open_draft
+from livedrag.server.rooms.document_log import DocumentLog, damage_text, open_draft
 from livedrag.server.rooms.greeting import greeting
 from livedrag.server.rooms.mask_cache import MaskCache
 from livedrag.server.rooms.outbox import Disconnect, Outbox
@@ -83,6 +83,7 @@ class LiveRoom:
         """
         self.id = id
         self.services = services
+        self.damage = "" if saved.complete else damage_text(saved)
         self.log = DocumentLog(open_draft(id, saved, services.model, services.room_limits), saved)
         self.members = Members(id, saved.links, saved.members)
         self.sessions: dict[str, RoomSession] = {}

@@ -171,12 +171,12 @@ class RunControl:
         room = self._room
         await room.services.clock.sleep(PREPARE_PAUSE)
         try:
-            desired = await desired_state(room)
+            desired, picture = await desired_state(room), picture_of(room)
         except (OSError, ServiceError, ValueError) as error:  # pressing Drag will report it
             log.error("cannot prepare a picture: %s", error, extra={"room": room.id})
         else:
             if not room.draft.running and not room.closed:
-                self._engine.submit(Prepare(picture=picture_of(room), desired=desired))
+                self._engine.submit(Prepare(picture=picture, desired=desired))
         self.state = Idle()
 
     async def _drive(self, run: str) -> None:
@@ -294,7 +294,7 @@ async def desired_state(room: LiveRoom) -> DesiredState:
 
 
 def picture_of(room: LiveRoom) -> PictureRef:
-    """The uploaded picture of a room, for the engine."""
+    """The uploaded picture of a room, for the engine. Raises `StoreError` if it is missing."""
     sha256 = room.document.picture.sha256
     return PictureRef(sha256=sha256, path=str(room.services.store.picture_path(sha256)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 
 from livedrag.server.document.members import Link, digest
-from livedrag.server.document.protocol import RoomLimits
+from livedrag.server.document.protocol import Raster, RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.storage.archive_reader import (
     BASE,
@@ -32,7 +32,7 @@ from livedrag.server.storage.archive_reader import (
     read_picture,
     read_room,
 )
-from livedrag.server.storage.errors import ArchiveError, StoreError
+from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.storage.saved import SavedRoom
 from livedrag.server.storage.store import Store
 
@@ -42,12 +42,25 @@ def export_room(store: Store, room: str, file: IO[bytes]) -> None:
 
     Raises:
         UnknownRoom: there is no such room.
-        StoreError: one of its pictures cannot be read.
+        Damaged: its document or its picture is missing. Without other files, and what was damaged, it is exported.
     """
     saved = store.load(room).result()
     if saved is None:
         raise UnknownRoom(room)
+    missing = {sha256 for sha256 in needed_files(saved) if not store.pictures.path(sha256).exists()}
+    if missing:
+        store.picture_path(saved.document.picture.sha256)
+        saved = _without(saved, missing)
     _write(room, saved, store.picture_path, file)
+
+
+def _without(saved: SavedRoom, missing: Set[str]) -> SavedRoom:
+    """The room as it is now, without its log and the files that are missing."""
+    document = saved.document
+    layers = [layer for layer in document.mask if not (isinstance(layer, Raster) and layer.sha256 in missing)]
+    result = document.result if document.result is None or document.result.sha256 not in missing else None
+    document = msgspec.structs.replace(document, mask=tuple(layers), result=result)
+    return replace(saved, document=document, base=document, base_seq=saved.seq, records=())
 
 
 def _write(room: str, saved: SavedRoom, path: Callable[[str], Path], file: IO[bytes]) -> None:
@@ -59,7 +72,7 @@ def _write(room: str, saved: SavedRoom, path: Callable[[str], Path], file: IO[by
             for record in log:
                 lines.write(msgspec.json.encode(record) + b"\n")
         for sha256 in sorted(needed_files(saved)):
-            _write_file(archive, sha256, path(sha256))
+            archive.write(path(sha256), f"files/{sha256}.png", zipfile.ZIP_STORED)  # PNGs are compressed already
 
 
 def _manifest(room: str, saved: SavedRoom) -> Manifest:
@@ -74,13 +87,6 @@ def _manifest(room: str, saved: SavedRoom) -> Manifest:
         links=[ArchivedLink(id=link.id, digest=link.digest, role=link.role, made=link.made) for link in saved.links],
         members=[ArchivedMember(**vars(member)) for member in saved.members],
     )
-
-
-def _write_file(archive: zipfile.ZipFile, sha256: str, path: Path) -> None:
-    try:
-        archive.write(path, f"files/{sha256}.png", zipfile.ZIP_STORED)  # PNGs are compressed already
-    except FileNotFoundError as error:
-        raise StoreError(f"the picture {sha256} of the room is missing: {error}") from error
 
 
 def import_room(store: Store, file: IO[bytes], limits: RoomLimits, *, as_new: bool = False) -> tuple[str, str]:

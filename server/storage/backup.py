@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -54,7 +53,7 @@ def back_up(folder: Path, target: Path) -> Copied:
         copies.remove(copies.names() - files)
         if (folder / "checkpoints").is_dir():
             shutil.copytree(folder / "checkpoints", target / "checkpoints", copy_function=_copy_if_there)
-        damaged = {sha256 for sha256 in files & copies.names() if not _is_whole(copies, sha256)}
+        damaged = {sha256 for sha256 in files & copies.names() if not copies.is_whole(sha256)}
         _sync(draft)
         draft.rename(target / DATABASE)
     return Copied(len(rooms), len(copies.names()), tuple(sorted(damaged | (missing or set()))))
@@ -84,7 +83,7 @@ def restore(backup: Path, folder: Path) -> Copied:
             lock.release()
     with Store(folder) as store:
         files, rooms = store.referenced().result()
-        damaged = sorted(sha256 for sha256 in files if not _is_whole(copies, sha256))
+        damaged = sorted(sha256 for sha256 in files if not copies.is_whole(sha256))
     return Copied(len(rooms), len(files) - len(damaged), tuple(damaged))
 
 
@@ -123,13 +122,6 @@ def _copy_if_there(source: str | Path, target: str | Path) -> str | Path:
         return shutil.copyfile(source, target)
     except FileNotFoundError:
         return target
-
-
-def _is_whole(pictures: Pictures, sha256: str) -> bool:
-    try:
-        return hashlib.sha256(pictures.get(sha256)).hexdigest() == sha256
-    except OSError:
-        return False
 
 
 def _make_empty(folder: Path) -> None:

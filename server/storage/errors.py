@@ -16,6 +16,13 @@ class StoreError(ServiceError):
         super().__init__(507, "not_saved", message)
 
 
+class Damaged(StoreError):
+    """Something stored is missing or cannot be read."""
+
+    def __init__(self, message: str) -> None:
+        ServiceError.__init__(self, 410, "damaged", message)
+
+
 class DiskFull(StoreError):
     """There is no space to save anything. Deleting rooms still works."""
 

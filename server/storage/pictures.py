@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from livedrag.server.storage.errors import StoreError, directory_error
+from livedrag.server.storage.errors import Damaged, StoreError, directory_error
 from livedrag.server.storage.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,22 @@ class Pictures:
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        return self.path(sha256).read_bytes()
+        """Read a file. Raises `Damaged` if it is missing."""
+        return self.existing(sha256).read_bytes()
+
+    def existing(self, sha256: str) -> Path:
+        """Where a file lies. Raises `Damaged` if it is missing."""
+        path = self.path(sha256)
+        if not path.exists():
+            raise Damaged(f"the picture {sha256}.png of this room is missing on the server: restore it from a backup")
+        return path
+
+    def is_whole(self, sha256: str) -> bool:
+        """Whether a file is there with the content that its name says."""
+        try:
+            return hashlib.sha256(self.path(sha256).read_bytes()).hexdigest() == sha256
+        except OSError:
+            return False
 
     def size(self, sha256: str) -> int:
         """Bytes of a file; 0 if it is missing."""

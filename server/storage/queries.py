@@ -7,17 +7,13 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from livedrag.server.document.fold import fold
 from livedrag.server.document.members import Link, Member
-from livedrag.server.document.protocol import DocRecord, Document, Stroke
+from livedrag.server.document.protocol import DocRecord, Document
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, folded, references
 from livedrag.server.storage.strokes import (
     Packed,
     pack_document,
     pack_record,
-    unpack_document,
-    unpack_record,
-    unpack_stroke,
 )
 
 IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
@@ -61,34 +57,6 @@ def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> li
     return [sha256 for _, sha256 in named]
 
 
-def load_room(database: sqlite3.Connection, room: str) -> SavedRoom | None:
-    columns = "instance, created, seq, base_seq, base"
-    row = database.execute(f"SELECT {columns} FROM rooms WHERE id = ?", (room,)).fetchone()
-    if row is None:
-        return None
-    instance, created, seq, base_seq, packed_base = row
-    rows = database.execute("SELECT record FROM records WHERE room = ? ORDER BY seq", (room,))
-    strokes = load_strokes(database, room)
-    records = tuple(unpack_record(packed, strokes) for (packed,) in rows)
-    base = document = unpack_document(packed_base, strokes)
-    for record in records:
-        if record.seq > base_seq:
-            document = fold(document, record)
-    links = database.execute(f"SELECT {LINK} FROM links WHERE room = ? ORDER BY made, id", (room,))
-    members = database.execute(f"SELECT {MEMBER} FROM members WHERE room = ? ORDER BY seen, person", (room,))
-    return SavedRoom(
-        instance,
-        created,
-        document,
-        seq,
-        base,
-        base_seq,
-        records,
-        tuple(Link(*link) for link in links),
-        tuple(Member(*member) for member in members),
-    )
-
-
 def append_record(database: sqlite3.Connection, room: str, record: DocRecord, document: Document) -> LogSize | None:
     """Add a record to a room's log; None if it does not follow the last one, else how much came after ``next``."""
     updated = database.execute(
@@ -123,11 +91,6 @@ def put_strokes(database: sqlite3.Connection, room: str, seq: int, packed: Packe
     statement = "INSERT INTO strokes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)"
     database.executemany(statement, rows)
     return packed.data
-
-
-def load_strokes(database: sqlite3.Connection, room: str) -> dict[bytes, Stroke]:
-    rows = database.execute("SELECT sha256, stroke FROM strokes WHERE room = ?", (room,))
-    return {sha256: unpack_stroke(packed) for sha256, packed in rows}
 
 
 def compact_log(database: sqlite3.Connection, room: str, seq: int, document: Document) -> None:

@@ -38,6 +38,8 @@ class SavedRoom:
         records: the latest part of the log, oldest first.
         base: the document at ``base_seq``; the records after it lead to ``document``. Earlier records, which only data
             directories of schema 1 have, serve to recognise operations that are sent again.
+        damage: the first thing in the log that cannot be read, or empty.
+        complete: whether the document is the latest one in spite of it; else it is as it was before the damage.
     """
 
     instance: str
@@ -49,6 +51,8 @@ class SavedRoom:
     records: tuple[DocRecord, ...]
     links: tuple[Link, ...]
     members: tuple[Member, ...]
+    damage: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import msgspec
 from livedrag.server.document.members import Link
 from livedrag.server.document.protocol import Edited, Ended, Raster, Role
 from livedrag.server.storage.errors import StoreError
-from livedrag.server.storage.queries import load_room, put_link
+from livedrag.server.storage.loading import load_room
+from livedrag.server.storage.queries import put_link
 from livedrag.server.storage.saved import new_instance, references
 
 log = logging.getLogger(__name__)

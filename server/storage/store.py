@@ -26,6 +26,7 @@ from livedrag.server.settings import MIB
 from livedrag.server.storage.cleaner import Cleaner
 from livedrag.server.storage.disk import DirectoryLock, DiskSpace
 from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
+from livedrag.server.storage.loading import load_room
 from livedrag.server.storage.pictures import Pictures
 from livedrag.server.storage.room_sizes import RoomSizes
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, new_room
@@ -154,7 +155,7 @@ class Store:
         """Read a room, which counts as using it; None if it does not exist."""
 
         def job(database: sqlite3.Connection) -> SavedRoom | None:
-            saved = queries.load_room(database, room)
+            saved = load_room(database, room)
             if saved is not None:
                 self._loaded[room] = time.time()
                 self.sizes.measure(database, room)
@@ -204,6 +205,14 @@ class Store:
     def referenced(self) -> Future[tuple[set[str], list[str]]]:
         """The pictures that rooms refer to, and the rooms."""
         return self._writer.submit(queries.referenced)
+
+    def check_database(self) -> Future[list[str]]:
+        """What SQLite finds wrong with the database file; takes long if it is large."""
+
+        def job(database: sqlite3.Connection) -> list[str]:
+            return [verdict for (verdict,) in database.execute("PRAGMA quick_check") if verdict != "ok"]
+
+        return self._writer.submit(job)
 
     # Links, members and session cookies ------------------------------------------------------------------------------
 
@@ -284,11 +293,11 @@ class Store:
         return sha256
 
     def picture_path(self, sha256: str) -> Path:
-        """Where a picture lies. Raises `StoreError` for anything but a SHA-256."""
-        return self.pictures.path(sha256)
+        """Where a picture lies. Raises `Damaged` if it is missing."""
+        return self.pictures.existing(sha256)
 
     def get_picture(self, sha256: str) -> bytes:
-        """Read a picture (blocking)."""
+        """Read a picture (blocking). Raises `Damaged` if it is missing."""
         return self.pictures.get(sha256)
 
     # Cleaning up -----------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Edited(Record, frozen=True, kw_only=True, tag="edited"):
     redoes: str | None = None
 
 
-Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown", "nothing", "slow_down"]
+Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown", "nothing", "slow_down", "damaged"]
 
 
 class Rejected(Record, frozen=True, kw_only=True, tag="rejected"):

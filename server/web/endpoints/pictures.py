@@ -18,6 +18,7 @@ from livedrag.server.images.animation import animate, encode_mp4
 from livedrag.server.images.encoding import encode_png
 from livedrag.server.images.uploads import encode_mask
 from livedrag.server.rooms.room import LiveRoom
+from livedrag.server.storage.errors import Damaged
 from livedrag.server.web.body import BoundedBody
 from livedrag.server.web.context import Context, context_of, enter
 
@@ -41,7 +42,10 @@ async def result(request: Request) -> Response:
 async def mask(request: Request) -> Response:
     """The mask as it is now, white may change; all white where nothing was painted."""
     live, _ = await enter(request)
-    png = (await live.mask.current()).png
+    try:
+        png = (await live.mask.current()).png
+    except (OSError, ValueError) as error:
+        raise Damaged(f"a loaded mask of this room cannot be read: {error}. Clear the mask, or load another") from error
     if png is None:
         png = await asyncio.to_thread(_white, live.draft.document.picture)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
@@ -63,7 +67,7 @@ async def load_mask(request: Request) -> Response:
     context = context_of(request)
     op_id = _op_id(request)
     context.registry.limits.check_person(by, "edit")
-    live.requests.check_size()
+    live.requests.check_writable()
     body = BoundedBody(request, context.settings.max_upload_bytes, "the mask")
     try:
         file = await body.spooled()
