@@ -116,6 +116,8 @@ class RunControl:
 
     def follow(self, record: DocRecord, previous: Run | None) -> None:
         """React to a record that was published; ``previous`` is the run before it."""
+        if self._room.closed:
+            return
         match record:
             case Started(run=run):
                 self.latest.clear()

@@ -170,6 +170,20 @@ def test_unused_rooms_are_deleted_but_never_while_someone_is_in(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+def test_a_run_saved_while_its_room_is_deleted_does_not_reach_the_engine(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await opened.join()
+            await opened.settle()
+            send(session, StartRun(op_id="go"))
+            await opened.registry.delete(session.room)
+            await opened.settle()
+            assert opened.engine.submitted(ReleaseSession) == [ReleaseSession(room=opened.id, wipe=True)]
+            assert opened.engine.submitted(Start) == []
+
+    asyncio.run(scenario())
+
+
 def test_a_full_disk_asks_to_reconnect_later_but_a_cookie_still_opens_the_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
