@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         PointError,
         SettingsError,
     )
-    from livedrag.editor.fitting.lora import FitStep
+    from livedrag.editor.fitting.lora import FitPass, FitStep
     from livedrag.editor.models.diffusion import Diffusion
     from livedrag.editor.points import Drag, Point
     from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
@@ -34,6 +34,7 @@ __all__ = [
     "DragSettings",
     "DragStep",
     "EditorError",
+    "FitPass",
     "FitStep",
     "InversionStep",
     "MaskError",
@@ -58,7 +59,7 @@ _MODULES = {
         "PointError",
         "SettingsError",
     ),
-    "fitting.lora": ("FitStep",),
+    "fitting.lora": ("FitPass", "FitStep"),
     "models.diffusion": ("Diffusion",),
     "points": ("Drag", "Point"),
     "settings": ("LIVE_SETTINGS", "PRESETS", "DragSettings"),

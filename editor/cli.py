@@ -88,6 +88,7 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
 
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.drag.steps import DragStep
+    from livedrag.editor.fitting.lora import FitPass
 
     settings = DragSettings.resolve(options.preset, model.defaults, given.overrides)
     session = DragSession(model, given.picture, prompt=options.prompt, settings=settings, seed=options.seed)
@@ -96,7 +97,7 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     session.set_mask(given.mask)
     clock.lap("load")
 
-    preparation = session.prepare()
+    preparation = (step for step in session.prepare() if not isinstance(step, FitPass))
     fitting = itertools.islice(preparation, settings.lora_steps)
     for _ in _with_progress(fitting, "fitting", settings.lora_steps):
         pass

@@ -70,6 +70,7 @@ def serve(chosen: argparse.Namespace) -> int:
                 threads=settings.threads,
                 sessions=settings.sessions,
                 memory=settings.memory,
+                caps=settings.caps,
                 checkpoints_dir=str(settings.data_dir / "checkpoints"),
                 checkpoint_every=settings.checkpoint_every,
                 hang=settings.hang,

@@ -126,7 +126,12 @@ class Settings:
     metrics: bool = True  # whether /metrics answers
     metrics_token: str = ""  # required for /metrics, as a bearer token; empty: the password, if there is one
     sessions: int = number(16, 1)  # on a device; the one idle longest is unloaded first
-    memory: int = number(0)  # bytes of the sessions on a device; 0: no limit
+    memory: int = number(0)  # bytes of the sessions on a device; 0: half of what the device has beside the model
+    max_lora_rank: int = number(0)  # of a room; 0: the editor's own limit, here and in the next four
+    max_lora_batch: int = number(0)
+    max_lora_steps: int = number(0)
+    max_lora_copies: int = number(0)
+    max_ddim_steps: int = number(0)
     threads: int = number(0)  # of each device worker; 0: the cores, divided among the workers
     checkpoint_every: int = number(10, 1)  # iterations of a run
     hang: float = number(300.0)  # seconds without a step after which a device worker is restarted; 0: never
@@ -160,6 +165,12 @@ class Settings:
             raise SettingsError("generation_steps is 1: must be from 2 to 999, or 0 for the model's own")
         if self.deadline <= self.heartbeat:
             raise SettingsError(f"deadline is {self.deadline:g} s: must be above heartbeat, {self.heartbeat:g} s")
+
+    @property
+    def caps(self) -> dict[str, int]:
+        """Largest values of the editor's settings, by their names."""
+        capped = ("lora_rank", "lora_batch", "lora_steps", "lora_copies", "ddim_steps")
+        return {name: cap for name in capped if (cap := getattr(self, f"max_{name}"))}
 
     @property
     def hosts(self) -> tuple[str, ...]:

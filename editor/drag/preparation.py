@@ -12,7 +12,7 @@ from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.steps import InversionStep
 from livedrag.editor.errors import EditorError, SettingsError
 from livedrag.editor.fitting.augmentation import random_warp
-from livedrag.editor.fitting.lora import FitStep, Lora
+from livedrag.editor.fitting.lora import FitPass, FitStep, Lora
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, inversion_step, predict_x0
 from livedrag.editor.models.diffusion import Diffusion, Level
@@ -105,14 +105,14 @@ class Preparation:
         self.clean, self.inverted = steps[-1].latent, steps[-len(self.levels)].before
         self.guidance, self.inverted_levels = guidance, len(self.levels)
 
-    def steps(self) -> Generator[FitStep | InversionStep, None, None]:
+    def steps(self) -> Generator[FitStep | FitPass | InversionStep, None, None]:
         """Fit the LoRA, then invert the picture; continues where an earlier call was left."""
         if self._lora is None:
             self._lora = self.new_lora(self.generator)
         yield from self._fit(self._lora)
         yield from self._invert(self._lora)
 
-    def _fit(self, lora: Lora) -> Generator[FitStep, None, None]:
+    def _fit(self, lora: Lora) -> Generator[FitStep | FitPass, None, None]:
         settings = self._settings
         lacks_augmented = len(self.augmented) < settings.lora_copies
         working = to_working_tensor(self._picture, self._rasters) if lacks_augmented else None
@@ -121,7 +121,16 @@ class Preparation:
                 warped = self._model.encode(random_warp(working, self.generator))
                 self.augmented = torch.cat([self.augmented, warped])
             latents = torch.cat([self.clean, self.augmented])
-            loss = lora.fit_step(self._model, latents, self.prompt, settings.lora_batch, self.generator)
+            before, loss = self.generator.get_state(), 0.0
+            try:
+                for passed in lora.fit_passes(self._model, latents, self.prompt, settings.lora_batch, self.generator):
+                    if isinstance(passed, FitPass):
+                        yield passed
+                    else:
+                        loss = passed
+            except GeneratorExit:
+                self.generator.set_state(before)  # the step will be taken from its beginning
+                raise
             self.fitted += 1
             yield FitStep(self.fitted, settings.lora_steps, loss)
 

@@ -31,7 +31,7 @@ from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
 from livedrag.editor.errors import EditorError
-from livedrag.editor.fitting.lora import FitStep
+from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, predict_x0
 from livedrag.editor.models.diffusion import Diffusion
@@ -201,8 +201,11 @@ class DragSession:
         """Whether the LoRA is fitted and the picture inverted."""
         return self._state.prepared
 
-    def prepare(self) -> Generator[FitStep | InversionStep, None, None]:
-        """Fit the picture's LoRA, then invert the picture; continues where an earlier call was left."""
+    def prepare(self) -> Generator[FitStep | FitPass | InversionStep, None, None]:
+        """Fit the picture's LoRA, then invert the picture; continues where an earlier call was left.
+
+        A step of fitting with a large batch yields `FitPass` in between.
+        """
         state = self._state
         for step in state.preparation.steps():
             if isinstance(step, InversionStep) and state.preparation.done:

@@ -21,6 +21,19 @@ ORIGINAL_SHARE = 0.3
 """Share of training rows that are the picture itself, if there are augmented ones."""
 
 
+ROWS_PER_PASS = 4
+"""Rows of a fitting step that go through the network together: a larger batch takes several passes, so that no pass
+takes long or needs much memory, and its gradient is the mean of theirs."""
+
+
+@dataclass(frozen=True)
+class FitPass:
+    """Part of a fitting step: so many rows of its batch have been through the network."""
+
+    rows: int
+    batch: int
+
+
 @dataclass(frozen=True)
 class FitStep:
     """After a step of fitting.
@@ -121,6 +134,14 @@ class Lora:
     def fit_step(
         self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
     ) -> float:
+        """One step of fitting; see `fit_passes`. Returns its mean squared error."""
+        *_, loss = self.fit_passes(model, latents, prompt, batch, generator)
+        assert isinstance(loss, float)
+        return loss
+
+    def fit_passes(
+        self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
+    ) -> Iterator[FitPass | float]:
         """One step of fitting: predict the noise added to the picture's latent at random timesteps.
 
         The encoder does not run here. If the latent is not square, each row of the batch is a random square crop of it.
@@ -133,8 +154,8 @@ class Lora:
             batch: rows per step.
             generator: CPU generator, so that the same seed draws the same on every device.
 
-        Returns:
-            The mean squared error.
+        Yields:
+            A `FitPass` after each pass but the last, then the mean squared error of the step.
 
         Raises:
             NumericalError: the loss is not finite; the weights are as before the step.
@@ -146,10 +167,20 @@ class Lora:
         alphas = torch.tensor(model.alphas_cumprod, dtype=latents.dtype)[timesteps, None, None, None].to(latents.device)
         noisy = alphas.sqrt() * crops + (1 - alphas).sqrt() * noise
         wanted = noise if model.prediction_type == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
-        with self.training():
-            loss = nn.functional.mse_loss(model.run_unet(noisy, timesteps.to(latents.device), prompt), wanted)
-            gradients = torch.autograd.grad(loss * model.loss_scale, self.parameters())
-        measured: list[float] = torch.stack([loss.detach(), nn.utils.get_total_norm(gradients)]).tolist()
+        timesteps = timesteps.to(latents.device)
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for start in range(0, batch, ROWS_PER_PASS):
+            if start:
+                yield FitPass(start, batch)
+            rows = slice(start, start + ROWS_PER_PASS)
+            with self.training():
+                error = nn.functional.mse_loss(model.run_unet(noisy[rows], timesteps[rows], prompt), wanted[rows])
+                loss = error * (len(noisy[rows]) / batch)
+                parts = torch.autograd.grad(loss * model.loss_scale, self.parameters())
+            losses.append(loss.detach())
+            gradients = [a + b for a, b in zip(gradients, parts, strict=True)] if gradients else list(parts)
+        measured: list[float] = torch.stack([sum(losses[1:], losses[0]), nn.utils.get_total_norm(gradients)]).tolist()
         value, norm = measured
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NumericalError(f"fitting the picture diverged (loss {value}, gradient {norm}): try a smaller lora_lr")
@@ -158,7 +189,7 @@ class Lora:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.version += 1
-        return value
+        yield value
 
     def state(self) -> dict[str, Tensor]:
         """Weights and AdamW's moments by name, for `load_state`."""

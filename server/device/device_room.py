@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from livedrag.editor import DragSession
 from livedrag.server.device.checkpoints import Checkpoint, Part, picture_parts
 from livedrag.server.device.engine import DesiredState
+from livedrag.server.device.room_settings import SessionKey
 from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.scheduler import Priority
-from livedrag.server.device.session_key import SessionKey
 from livedrag.server.document.protocol import Generation, Stage
 
 

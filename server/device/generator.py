@@ -13,7 +13,7 @@ from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
 from livedrag.editor.settings import Quality
 from livedrag.server.device.engine import DesiredState
-from livedrag.server.device.model_info import editor_settings
+from livedrag.server.device.room_settings import RoomSettings
 from livedrag.server.document.protocol import Generation
 
 MAX_DIFFERENCE = 2.0
@@ -30,8 +30,8 @@ class PictureGenerator:
         quality: of previews; by default that of the tiny decoder, or of the full one where the model has no tiny one.
     """
 
-    def __init__(self, model: Diffusion, quality: Quality | None) -> None:
-        self._model = model
+    def __init__(self, model: Diffusion, settings: RoomSettings, quality: Quality | None) -> None:
+        self._model, self._settings = model, settings
         self._quality: Quality = quality or ("full" if model.tiny is None else "tiny")
 
     def steps(self, generation: Generation) -> Iterator[GenerationStep]:
@@ -58,7 +58,7 @@ class PictureGenerator:
         return (
             generation is not None
             and (generation.model, generation.prompt) == (self._model.name, desired.prompt)
-            and generation.ddim_steps == editor_settings(desired, self._model).ddim_steps
+            and generation.ddim_steps == self._settings.editor(desired).ddim_steps
         )
 
 

@@ -77,7 +77,11 @@ class LocalEngine(Engine):
         threads = options.threads or share_of_cores(names)
         self._supervisors = [
             Supervisor(
-                replace(options, device=name, threads=threads), self._worker, self._receive, self._on_death, self._clock
+                replace(options, device=name, threads=threads, workers=names.count(name)),
+                self._worker,
+                self._receive,
+                self._on_death,
+                self._clock,
             )
             for name in names
         ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from livedrag.editor import Diffusion, EditorError
+from livedrag.editor import EditorError
 from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.model_info import editor_settings
 from livedrag.server.device.placement import Placement
+from livedrag.server.device.room_settings import RoomSettings
 from livedrag.server.device.scheduler import wait
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
@@ -22,9 +22,14 @@ class QueueReport:
     """Reports through `Stages.report`, as progress of the stage ``queued``."""
 
     def __init__(
-        self, model: Diffusion, placement: Placement, usage: DeviceUsage, generator: PictureGenerator, stages: Stages
+        self,
+        settings: RoomSettings,
+        placement: Placement,
+        usage: DeviceUsage,
+        generator: PictureGenerator,
+        stages: Stages,
     ) -> None:
-        self._model = model
+        self._settings = settings
         self._placement = placement
         self._usage = usage
         self._generator = generator
@@ -68,7 +73,7 @@ class QueueReport:
         """The steps of each stage of a run from its beginning. Raises `EditorError`."""
         if work.generation is not None:
             return {"generating": work.generation.ddim_steps}
-        settings = editor_settings(room.desired, self._model)
+        settings = self._settings.editor(room.desired)
         generated = self._generator.matches(room.desired)
         return {
             "generating": settings.ddim_steps if generated else 0,

@@ -7,11 +7,11 @@ import time
 
 from msgspec.structs import replace
 
-from livedrag.editor import Diffusion, EditorError
+from livedrag.editor import EditorError
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints
 from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, SeekCompleted, TimelineChanged
-from livedrag.server.device.session_key import SessionKey, session_key
+from livedrag.server.device.room_settings import RoomSettings, SessionKey
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class SessionFiles:
     """Writes checkpoints, reports timelines, and answers for rooms whose sessions are only on disk."""
 
-    def __init__(self, model: Diffusion, checkpoints: Checkpoints, on_event: EventHandler) -> None:
-        self._model = model
+    def __init__(self, settings: RoomSettings, checkpoints: Checkpoints, on_event: EventHandler) -> None:
+        self._settings = settings
         self.checkpoints = checkpoints
         self._emit = on_event
 
@@ -63,7 +63,7 @@ class SessionFiles:
 
     def key_of(self, checkpoint: Checkpoint) -> SessionKey:
         """The key of a session on disk. Raises `SettingsError` where its settings are no longer possible."""
-        return session_key(checkpoint.picture, checkpoint.desired, self._model)
+        return self._settings.key(checkpoint.picture, checkpoint.desired)
 
     def next_moment(self, room: DeviceRoom) -> int:
         """An id that no moment of the room has had: browsers cache what moments look like."""

@@ -16,11 +16,10 @@ from livedrag.server.device.device_room import DeviceRoom, RunCount
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, PictureRef
 from livedrag.server.device.follow import changes, placed_drags, read_mask, without_drags
 from livedrag.server.device.generator import PictureGenerator, look_alike
-from livedrag.server.device.model_info import editor_settings, service_setting
 from livedrag.server.device.pictures import PictureFiles
+from livedrag.server.device.room_settings import RoomSettings, SessionKey, service_setting
 from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.session_key import SessionKey, session_key
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,15 @@ class Sessions:
     """Opens sessions with the device's model."""
 
     def __init__(
-        self, model: Diffusion, files: SessionFiles, generator: PictureGenerator, on_event: EventHandler
+        self,
+        model: Diffusion,
+        settings: RoomSettings,
+        files: SessionFiles,
+        generator: PictureGenerator,
+        on_event: EventHandler,
     ) -> None:
         self._model = model
+        self._settings = settings
         self._files = files
         self._generator = generator
         self._pictures = PictureFiles()
@@ -44,7 +49,7 @@ class Sessions:
             EditorError: the settings are impossible.
         """
         desired = newest(room, desired)
-        key = session_key(picture.sha256, desired, self._model)
+        key = self._settings.key(picture.sha256, desired)
         exists = self._files.last_key(room.id, room) == key
         if desired.generation is None or exists or not self._generator.matches(desired):
             return iter(())
@@ -67,13 +72,14 @@ class Sessions:
         """
         desired = newest(room, desired)
         read_mask(desired.mask)
-        key = session_key(picture.sha256, desired, self._model)
+        key = self._settings.key(picture.sha256, desired)
         next_moment = self._files.next_moment(room)
         if room.session is not None and room.key != key:
             room.close_session()
         if room.session is None:
             latest = room.desired if room.desired.seq > desired.seq else desired  # edited while it waited
             opened = self._pictures.read(picture)
+            self._settings.check(desired, *opened.size)
             if not self._restore(room, opened, key):
                 self._make(room, opened, desired, generation_steps, next_moment)
             room.key, desired = key, latest
@@ -98,7 +104,7 @@ class Sessions:
     def _new(
         self, picture: Image.Image, desired: DesiredState, generation_steps: Sequence[GenerationStep]
     ) -> DragSession:
-        settings = editor_settings(desired, self._model)
+        settings = self._settings.editor(desired)
         prompt, seed = desired.prompt, service_setting(desired, "seed")
         if desired.generation is not None and generation_steps:
             if look_alike(self._generator.picture(generation_steps[-1]), picture):
@@ -147,8 +153,9 @@ class Sessions:
         if room.session is None:
             return
         try:
-            old = editor_settings(before, self._model).as_dict()
-            new = editor_settings(desired, self._model).as_dict()
+            self._settings.check(desired, *room.session.picture.size)
+            old = self._settings.editor(before).as_dict()
+            new = self._settings.editor(desired).as_dict()
         except EditorError as error:
             self._emit(CommandFailed(room=room.id, message=str(error)))
             room.desired = replace(desired, settings=before.settings)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from livedrag.editor import Diffusion, DragSession, DragStep, FitStep
+from livedrag.editor import DragSession, DragStep, FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.engine import (
@@ -24,8 +24,8 @@ from livedrag.server.device.engine import (
     Start,
 )
 from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.model_info import editor_settings, service_setting
 from livedrag.server.device.previews import Previews
+from livedrag.server.device.room_settings import RoomSettings, service_setting
 from livedrag.server.device.room_timeline import to_xy, tracked_now
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
@@ -69,7 +69,7 @@ class Stages:
 
     def __init__(
         self,
-        model: Diffusion,
+        settings: RoomSettings,
         sessions: Sessions,
         files: SessionFiles,
         generator: PictureGenerator,
@@ -78,7 +78,7 @@ class Stages:
         *,
         checkpoint_every: int,
     ) -> None:
-        self._model = model
+        self._settings = settings
         self._sessions = sessions
         self._files = files
         self._generator = generator
@@ -103,8 +103,9 @@ class Stages:
         self.report(room, watch.progress(work.run, 1, 1))
         yield
         with closing(self._prepare(room, session)) as preparation:
-            for record in preparation:
-                self.report(room, record)
+            for progress in preparation:
+                if progress is not None:
+                    self.report(room, progress)
                 yield
                 if work.stopping:
                     break
@@ -122,14 +123,16 @@ class Stages:
 
     def preparation(self, room: DeviceRoom, prepare: Prepare) -> Generator[None, None, None]:
         """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
-        ignored = self._model.ignored_part(prepare.desired.prompt)
+        ignored = self._settings.ignored_prompt(prepare.desired)
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
             self._report_preparing(room, "generating", record, ignored)
             yield
         session = self._sessions.open(room, prepare.picture, prepare.desired, generation_steps)
-        for record in self._prepare(room, session):
-            self._report_preparing(room, "fitting" if record.stage == "fitting" else "inverting", record, ignored)
+        for progress in self._prepare(room, session):
+            if progress is not None:
+                stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
+                self._report_preparing(room, stage, progress, ignored)
             yield
         self._emit(PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored))
 
@@ -161,14 +164,19 @@ class Stages:
             work.steps_left = {"generating": step.steps - step.step}
             yield watch.progress(work.run, step.step, step.steps)
 
-    def _prepare(self, room: DeviceRoom, session: DragSession) -> Iterator[Progress]:
-        """Do what is left of preparing a session."""
+    def _prepare(self, room: DeviceRoom, session: DragSession) -> Iterator[Progress | None]:
+        """Do what is left of preparing a session; None: a part of a step is done."""
         work, watch = working(room), None
         if session.prepared:
             return
         room.saved_at = time.monotonic()
         with closing(session.prepare()) as preparation:
             for step in preparation:
+                if isinstance(step, FitPass):
+                    if watch is None:
+                        watch = self._enter(work, "fitting", session.settings.lora_steps)
+                    yield None
+                    continue
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch is None or watch.stage != stage:
                     watch = self._enter(work, stage, step.steps - step.step + 1, after=watch)
@@ -208,7 +216,7 @@ class Stages:
         return "stopped" if work.stopping else "arrived" if arrived else "exhausted"
 
     def _max_iterations(self, room: DeviceRoom) -> int:
-        return editor_settings(room.desired, self._model).max_iterations
+        return self._settings.editor(room.desired).max_iterations
 
     def _render(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, bytes | None]:
         """Render the result, unless the content is moved to another moment meanwhile.

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 
 from livedrag.editor import Diffusion, EditorError
+from livedrag.editor.cost import Memory
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
@@ -45,14 +46,13 @@ from livedrag.server.device.engine import (
     room_of,
 )
 from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.model_info import model_info
 from livedrag.server.device.placement import Placement
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.queue_report import QueueReport
+from livedrag.server.device.room_settings import NO_CAPS, RoomSettings
 from livedrag.server.device.room_timeline import tracked_now
 from livedrag.server.device.scheduler import Scheduler
 from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.session_key import session_key
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
@@ -73,7 +73,8 @@ class DeviceWorker:
         on_event: takes every event; called from the thread that calls `advance` and `obey`.
         checkpoints: where sessions are stored.
         sessions: on the device at most.
-        memory: bytes that the sessions on the device may hold together; 0: no limit.
+        memory: of the device; None: no limit.
+        caps: largest values of settings, by name, below the editor's own.
         every: iterations of a run between two of its checkpoints.
         quality: of previews; by default what the device has the time for.
         clock: by which steps are charged, in seconds.
@@ -86,32 +87,40 @@ class DeviceWorker:
         checkpoints: Checkpoints,
         *,
         sessions: int = 16,
-        memory: int = 0,
+        memory: Memory | None = None,
+        caps: Mapping[str, int] = NO_CAPS,
         every: int = 10,
         quality: Quality | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model = model
+        self._settings = RoomSettings(model, caps, memory)
         self._emit = on_event
         self._clock = clock
         self._scheduler = Scheduler()
         self._usage = DeviceUsage()
-        generator = PictureGenerator(model, quality)
-        self._files = SessionFiles(model, checkpoints, on_event)
-        self._sessions = Sessions(model, self._files, generator, on_event)
+        generator = PictureGenerator(model, self._settings, quality)
+        self._files = SessionFiles(self._settings, checkpoints, on_event)
+        self._sessions = Sessions(model, self._settings, self._files, generator, on_event)
         previews = Previews(on_event, quality)
-        self._stages = Stages(model, self._sessions, self._files, generator, previews, on_event, checkpoint_every=every)
+        self._stages = Stages(
+            self._settings, self._sessions, self._files, generator, previews, on_event, checkpoint_every=every
+        )
         self._placement = Placement(
-            self._files, self._scheduler, self._usage, on_event, max_sessions=sessions, max_bytes=memory
+            self._files,
+            self._scheduler,
+            self._usage,
+            on_event,
+            max_sessions=sessions,
+            max_bytes=memory.sessions if memory else 0,
         )
         self._rooms = self._placement.rooms
-        self._queue_report = QueueReport(model, self._placement, self._usage, generator, self._stages)
+        self._queue_report = QueueReport(self._settings, self._placement, self._usage, generator, self._stages)
         self._stats_reported = 0.0
 
     @property
     def info(self) -> ModelInfo:
         """What the service and the page know of the model."""
-        return model_info(self._model)
+        return self._settings.info
 
     @property
     def busy(self) -> bool:
@@ -206,7 +215,7 @@ class DeviceWorker:
     def _can_prepare(self, id: str, room: DeviceRoom | None, prepare: Prepare) -> bool:
         """Whether the settings are possible, and no edit would be discarded for another session."""
         try:
-            key = session_key(prepare.picture.sha256, prepare.desired, self._model)
+            key = self._settings.key(prepare.picture.sha256, prepare.desired)
             return not self._files.is_edited(id, room) or key == self._files.last_key(id, room)
         except EditorError:
             return False  # the next `Start` reports it

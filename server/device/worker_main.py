@@ -16,6 +16,7 @@ import torch
 from livedrag.editor import Diffusion, EditorError
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
+from livedrag.server.device.memory import memory_of
 from livedrag.server.device.worker import DeviceWorker
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.logs import configure
@@ -46,7 +47,8 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         send,
         Checkpoints(Path(options.checkpoints_dir)),
         sessions=options.sessions,
-        memory=options.memory,
+        memory=memory_of(model.device, options.memory, options.workers),
+        caps=options.caps,
         every=options.checkpoint_every,
         quality=options.preview_quality or None,
     )

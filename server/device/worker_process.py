@@ -37,7 +37,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         device: torch device, several separated by commas, or ``all`` for all of Nvidia's; empty: the best.
         threads: of each worker on a CPU; 0: as many as there are cores, shared by the workers.
         sessions: on a device at most.
-        memory: bytes that the sessions on a device may hold; 0: no limit.
+        memory: bytes that the sessions on a device may hold; 0: half of what the device has beside the model.
+        workers: that share a device.
+        caps: largest values of settings, by name, below the editor's own.
         checkpoints_dir: where sessions are stored; empty: in a folder that is deleted with the engine.
         checkpoint_every: iterations of a run between two checkpoints.
         hang: seconds without a step after which a worker that has work is killed and started again; 0: never.
@@ -50,6 +52,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     sessions: int = 16
     memory: int = 0
+    workers: int = 1
+    caps: dict[str, int] = {}
     checkpoints_dir: str = ""
     checkpoint_every: int = 10
     hang: float = 300.0

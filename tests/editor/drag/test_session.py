@@ -17,6 +17,7 @@ from livedrag.editor import (
     DragSettings,
     DragStep,
     EditorError,
+    FitPass,
     FitStep,
     InversionStep,
     MaskError,
@@ -28,6 +29,7 @@ from livedrag.editor import (
     SettingsError,
 )
 from livedrag.editor.drag.snapshot_format import Snapshot
+from livedrag.editor.fitting.lora import ROWS_PER_PASS
 from tests.pipelines import write_pipeline
 
 SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
@@ -73,6 +75,22 @@ def test_preparing_fits_then_inverts_and_goes_on_where_it_was_left(tiny: Diffusi
     assert not finish(stopped.prepare())
     straight.close()
     stopped.close()
+
+
+def test_a_fitting_step_that_is_left_between_its_passes_is_taken_anew(tiny: Diffusion) -> None:
+    batch = ROWS_PER_PASS + 1
+    straight, stopped = make_session(tiny, lora_batch=batch), make_session(tiny, lora_batch=batch)
+    steps = finish(straight.prepare())
+    assert [type(step) for step in steps][:4] == [FitPass, FitStep] * 2
+    for part in (1, 3):
+        preparation = stopped.prepare()
+        list(itertools.islice(preparation, part))
+        preparation.close()
+    resumed = DragSession.restore(tiny, picture(), stopped.snapshot())
+    finish(resumed.prepare())
+    assert torch.equal(resumed.latent, straight.latent)
+    for session in (straight, stopped, resumed):
+        session.close()
 
 
 def test_nothing_can_be_dragged_before_it_is_prepared(tiny: Diffusion) -> None:

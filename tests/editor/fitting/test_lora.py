@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from livedrag.editor import Diffusion, NumericalError
-from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.fitting.lora import ROWS_PER_PASS, FitPass, Lora
 
 
 def make_lora(
@@ -141,6 +141,23 @@ def test_the_same_seed_fits_the_same_weights(tiny: Diffusion) -> None:
     (first_losses, first), (second_losses, second) = fitted
     assert first_losses == second_losses
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_a_large_batch_takes_several_passes_with_the_gradient_of_one(
+    tiny: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent, text, batch = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat"), 2 * ROWS_PER_PASS + 1
+    gradients, steps = [], []
+    for rows in (batch, ROWS_PER_PASS):
+        monkeypatch.setattr("livedrag.editor.fitting.lora.ROWS_PER_PASS", rows)
+        lora = make_lora(tiny, seed=5)
+        steps.append(list(lora.fit_passes(tiny, latent, text, batch, torch.Generator().manual_seed(1))))
+        gradients.append([lora.optimizer.state[parameter]["exp_avg"] for parameter in lora.parameters()])
+        lora.remove()
+    assert [step.rows for step in steps[1] if isinstance(step, FitPass)] == [ROWS_PER_PASS, 2 * ROWS_PER_PASS]
+    assert steps[1][-1] == pytest.approx(steps[0][-1], rel=1e-5)
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-7)
 
 
 def test_diverging_is_an_error_and_leaves_the_weights(tiny: Diffusion, lora: Lora) -> None:

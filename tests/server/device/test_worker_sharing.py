@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from livedrag.editor.cost import Memory
+from livedrag.editor.fitting.lora import ROWS_PER_PASS
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
+    CommandFailed,
     DesiredState,
+    PlacedDrag,
     PreparationProgress,
     Prepare,
     RunFinished,
@@ -172,12 +176,66 @@ def test_sessions_leave_when_they_hold_too_much(small: Diffusion, events: Events
         finish(worker, events)
         held = worker.stats.memory_bytes
     events.clear()
-    with a_worker(small, events, checkpoints, sessions=99, memory=int(2.5 * held)) as worker:
+    with a_worker(
+        small, events, checkpoints, sessions=99, memory=Memory(sessions=int(2.5 * held), total=2**40)
+    ) as worker:
         for room in "abc":
             begin(worker, room, seq=10)
             finish(worker, events)
         assert [event.room for event in events if isinstance(event, SessionReleased)] == ["a"]
         assert held < worker.stats.memory_bytes <= 2.5 * held
+
+
+def test_settings_that_need_more_memory_than_there_is_fail_the_run_beforehand(
+    small: Diffusion, events: Events, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, events, checkpoints, memory=Memory(sessions=2**22, total=2**40)) as worker:
+        begin(worker, "a", settings={**SHORT, "lora_rank": 256})
+        begin(worker, "b")
+        finish(worker, events)
+    assert sorted(ended(events)) == [("a", "failed"), ("b", "exhausted")]
+    assert "lora_rank is 256, use a smaller one" in (events.of(RunFinished, "a")[0].message or "")
+    assert stages_of(events, "a") == ["loading"], "nothing was fitted"
+
+
+def test_radii_that_would_hold_the_device_are_refused_during_a_run(worker: DeviceWorker, events: Events) -> None:
+    drags = {f"d{n}": PlacedDrag(handle=(10 + n, 20), target=(70, 10 + n)) for n in range(30)}
+    begin(worker, "a", settings=LONG)
+    while "dragging" not in stages_of(events, "a"):
+        worker.advance()
+    worker.obey(UpdateRun(desired=desired_of("a", seq=10, settings={**LONG, "supervision_radius": 32})))
+    worker.obey(UpdateRun(desired=desired_of("a", seq=11, settings={**LONG, "supervision_radius": 32}, drags=drags)))
+    (refused,) = events.of(CommandFailed)
+    assert "use smaller radii or fewer drags" in refused.message
+    worker.obey(Stop(room="a", run="run-a"))
+    assert finish(worker, events).outcome == "stopped"
+
+
+def test_the_operator_caps_settings(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
+    with a_worker(small, events, checkpoints, caps={"lora_rank": 8, "ddim_steps": 20}) as worker:
+        assert worker.info.ranges["lora_rank"] == (1, 8)
+        assert (worker.info.settings["lora_rank"], worker.info.settings["ddim_steps"]) == (8, 20)
+        begin(worker, "a", settings={**SHORT, "lora_rank": 9})
+        begin(worker, "b")
+        finish(worker, events)
+    assert sorted(ended(events)) == [("a", "failed"), ("b", "exhausted")]
+    assert "lora_rank is 9: this server allows at most 8" in (events.of(RunFinished, "a")[0].message or "")
+
+
+def test_other_rooms_go_on_between_the_passes_of_a_large_batch(
+    small: Diffusion, events: Events, checkpoints: Checkpoints
+) -> None:
+    with a_worker(small, events, checkpoints, clock=itertools.count(step=0.05).__next__) as worker:
+        begin(worker, "b", settings=LONG)
+        while "dragging" not in stages_of(events, "b"):
+            worker.advance()
+        begin(worker, "a", settings={**SHORT, "lora_steps": 1, "lora_batch": 6 * ROWS_PER_PASS})
+        while "fitting" not in stages_of(events, "a"):
+            worker.advance()
+    rooms = turns(events)
+    fitting = rooms[rooms.index("a") :]
+    assert fitting.count("a") >= 6
+    assert fitting.count("b") > fitting.count("a"), "a step of fitting is the background"
 
 
 def test_what_the_device_has_done_is_counted(worker: DeviceWorker, events: Events) -> None:

@@ -1,0 +1,229 @@
+"""What a session costs: the memory that it and its steps need, estimated from settings, model and picture beforehand.
+
+The estimate is for the device, beside the model's own weights. Its constants were measured on a CPU with the built-in
+model; other devices and models differ, so a budget should leave some room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from livedrag.editor.drag.attention import controlled_layers
+from livedrag.editor.drag.denoising import REFERENCE_BUDGET
+from livedrag.editor.drag.state import TIMELINE_BUDGET
+from livedrag.editor.errors import SettingsError
+from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.points import Size, working_size
+from livedrag.editor.settings import PROJECTIONS, DragSettings, Setting
+
+FLOAT = 4
+"""Bytes of a number of a latent or a LoRA."""
+PEAK = 1.4
+"""Peak memory of a pass by the bytes that it stores for its backward pass: measured 1.32 to 1.41."""
+SUPERVISION_TENSORS = 10
+"""Tensors of the size of all sampled patches that motion supervision holds at its peak: measured 9.7."""
+TRACKING_TENSORS = 2.5
+"""Likewise of the size of all windows, in point tracking."""
+DECODER_TENSORS = 6
+"""Likewise of the size of the last layer's output, in the autoencoder's decoder."""
+LATENTS = 8
+"""Of each session: clean, inverted, dragged, its gradient, its two moments, unedited noise, rendered."""
+MAX_CELLS = 100_000
+"""Cells of features that an iteration may sample: about a third of a second on two cores with the built-in model."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the costs of a model's sessions depend on.
+
+    Args:
+        native_side, stride, latent_stride: of the model, in pixels.
+        pass_bytes: stored by a pass of the UNet for its backward pass, per row and latent cell.
+        lora_widths: by attention projection, inputs plus outputs of its layers: a LoRA's weights per rank.
+        projection_bytes: by attention projection, weights of its layers, of which a fitted LoRA has merged copies.
+        feature_channels: of the features that are dragged by.
+        decoder_channels: of the autoencoder's last decoder block.
+        reference_bytes: that reference control stores, per level and latent cell.
+    """
+
+    native_side: int
+    stride: int
+    latent_stride: int
+    pass_bytes: float
+    lora_widths: Mapping[str, int]
+    projection_bytes: Mapping[str, int]
+    feature_channels: int
+    decoder_channels: int
+    reference_bytes: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a session needs.
+
+    Args:
+        session: bytes that it holds between two steps.
+        step: further bytes at the peak of its most expensive step.
+        cells: of features that an iteration of dragging samples; its time grows with them.
+    """
+
+    session: int
+    step: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a device, beside the model: for all sessions together, and for them and one step."""
+
+    sessions: int
+    total: int
+
+
+def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: int = 1) -> Cost:
+    """What a session needs.
+
+    Args:
+        settings: of the session.
+        shape: of the model.
+        picture: size as uploaded, in pixels.
+        drags: their number.
+    """
+    working = working_size(picture, shape.native_side, shape.stride)
+    rows, columns = working.height // shape.latent_stride, working.width // shape.latent_stride
+    cells, latent, targets = rows * columns, 4 * rows * columns * FLOAT, settings.lora_targets.split()
+    lora = settings.lora_rank * sum(shape.lora_widths[target] for target in targets) * FLOAT
+    merged = sum(shape.projection_bytes[target] for target in targets)
+    levels = settings.inversion_steps
+    timeline = min(TIMELINE_BUDGET, settings.max_iterations * latent // 2)
+    reference = min(REFERENCE_BUDGET, levels * cells * shape.reference_bytes) if settings.reference_control else 0
+    patches = drags * (2 * settings.supervision_radius + 1) ** 2
+    windows = drags * (2 * settings.tracking_radius + 1) ** 2
+    sampled = (SUPERVISION_TENSORS * patches + TRACKING_TENSORS * windows) * shape.feature_channels * FLOAT
+    rows_per_pass = min(settings.lora_batch, ROWS_PER_PASS)
+    steps = {
+        "fitting": rows_per_pass * min(rows, columns) ** 2 * shape.pass_bytes * PEAK + 2 * lora,
+        "dragging": cells * shape.pass_bytes * PEAK + sampled,
+        "decoding": DECODER_TENSORS * shape.decoder_channels * working.width * working.height * FLOAT,
+    }
+    return Cost(
+        session=round(3 * lora + merged + (LATENTS + levels + settings.lora_copies) * latent + timeline + reference),
+        step=round(max(steps.values())),
+        cells=5 * patches + windows,  # motion supervision reads a patch's cells once, and four around each of them
+    )
+
+
+def check_cost(settings: DragSettings, shape: ModelShape, picture: Size, drags: int, memory: Memory) -> None:
+    """Raise `SettingsError`, naming the most expensive setting, if a session needs more than there is."""
+    cost = estimate(settings, shape, picture, drags)
+    if cost.cells > MAX_CELLS:
+        raise SettingsError(
+            f"supervision_radius {settings.supervision_radius} and tracking_radius {settings.tracking_radius} with "
+            f"{drags} drags sample {cost.cells:,} cells per iteration, more than {MAX_CELLS:,}: "
+            "use smaller radii or fewer drags"
+        )
+    for needed, available in ((held_bytes, memory.sessions), (peak_bytes, memory.total)):
+        if needed(cost) > available:
+            raise SettingsError(
+                f"this picture needs about {_gigabytes(needed(cost))} of the device's memory, and "
+                f"{_gigabytes(available)} are available: {_advice(settings, shape, picture, drags, needed)}"
+            )
+
+
+def held_bytes(cost: Cost) -> int:
+    """Bytes of a session between two steps."""
+    return cost.session
+
+
+def peak_bytes(cost: Cost) -> int:
+    """Bytes of a session during its most expensive step."""
+    return cost.session + cost.step
+
+
+def _advice(settings: DragSettings, shape: ModelShape, picture: Size, drags: int, needed: Callable[[Cost], int]) -> str:
+    """What to do about too large a cost: change the setting that saves most at its default."""
+    bytes_now = needed(estimate(settings, shape, picture, drags))
+    savings = {
+        name: bytes_now - needed(estimate(settings.changed({name: default}), shape, picture, drags))
+        for name, default in DEFAULTS.items()
+    }
+    name = max(savings, key=lambda name: savings[name])
+    if savings[name] < bytes_now / 20:
+        return "use a smaller model, or a device with more memory"
+    if name == "reference_control":
+        return "turn reference_control off"
+    return f"{name} is {getattr(settings, name)}, use a smaller one"
+
+
+DEFAULTS: Mapping[str, Setting] = {
+    name: value for name, value in DragSettings().as_dict().items() if type(value) in (int, bool)
+}
+"""Of the settings that memory depends on, and some more."""
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+# Measuring a model ---------------------------------------------------------------------------------------------------
+
+
+def measure_shape(model: Diffusion) -> ModelShape:
+    """Measure a model, with one pass of a small latent."""
+    layers = {target: _projections(model.unet, target) for target in PROJECTIONS}
+    pass_bytes, feature_channels = _measure_pass(model)
+    channels = model.vae.config.get("block_out_channels") or model.vae.config["decoder_block_out_channels"]
+    return ModelShape(
+        native_side=model.native_side,
+        stride=model.stride,
+        latent_stride=model.latent_stride,
+        pass_bytes=pass_bytes,
+        lora_widths={target: sum(sum(weight.shape) for weight in found) for target, found in layers.items()},
+        projection_bytes={target: sum(weight.nbytes for weight in found) for target, found in layers.items()},
+        feature_channels=feature_channels,
+        decoder_channels=int(channels[0]),
+        reference_bytes=_reference_bytes(model),
+    )
+
+
+def _projections(unet: nn.Module, target: str) -> list[Tensor]:
+    """The weights of one projection of every attention."""
+    ending = "to_out.0" if target == "to_out" else target
+    return [
+        module.weight
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear) and name.removesuffix(".base_layer").endswith(f".{ending}")  # PEFT wraps it
+    ]
+
+
+def _measure_pass(model: Diffusion) -> tuple[float, int]:
+    """Bytes that a pass stores per row and latent cell, and the features' channels."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.unet.parameters()}
+    stored: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    side = 2 * model.stride // model.latent_stride
+    latent = torch.zeros(1, 4, side, side, dtype=model.latent_dtype, device=model.device, requires_grad=True)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        prediction = model.predict(latent, 0, model.embed_prompt(""))
+    return sum(stored.values()) / side**2, prediction.features.shape[1]
+
+
+def _reference_bytes(model: Diffusion) -> float:
+    """Bytes of the inputs of the attention layers that reference control stores, per latent cell."""
+    last = len(model.unet.up_blocks) - 1
+    total = 0.0
+    for name, layer in controlled_layers(model.unet).items():
+        cells_per_token = 4 ** (last - int(name.partition(".")[0]))
+        total += layer.query_dim / cells_per_token
+    return total * torch.finfo(model.dtype).bits / 8

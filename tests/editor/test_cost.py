@@ -1,0 +1,101 @@
+"""What a session costs, held against what it really holds, and the refusal of what there is no memory for."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point, SettingsError
+from livedrag.editor.cost import MAX_CELLS, Memory, ModelShape, check_cost, estimate, measure_shape
+from livedrag.editor.fitting.lora import ROWS_PER_PASS, Lora
+from livedrag.editor.points import Size
+
+SIZE = Size(96, 64)
+PLENTY = Memory(2**40, 2**40)
+
+
+@pytest.fixture(scope="module")
+def shape(small: Diffusion) -> ModelShape:
+    return measure_shape(small)
+
+
+def settings_of(**changes: Any) -> DragSettings:
+    return DragSettings(**{"warp_share": 0.0, "lora_steps": 2, "ddim_steps": 4, "max_iterations": 3, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora_rank": 128}, {"lora_copies": 3}, {"reference_control": True}, {"lora_targets": "to_q"}],
+    ids=lambda changes: next(iter(changes), "defaults"),
+)
+def test_a_session_holds_about_what_was_estimated(small: Diffusion, shape: ModelShape, changes: dict[str, Any]) -> None:
+    settings = settings_of(**changes)
+    session = DragSession(small, Image.new("RGB", (96, 64), "teal"), settings=settings)
+    session.add_drag("d", Drag(Point(30, 30), Point(70, 40)))
+    for _ in itertools.chain(session.prepare(), session.drag(), session.render()):
+        pass
+    held = session.nbytes + sum(shape.projection_bytes[name] for name in settings.lora_targets.split())
+    session.close()
+    assert 0.6 * held < estimate(settings, shape, SIZE).session < 1.7 * held
+
+
+def test_a_pass_stores_about_what_was_estimated(small: Diffusion, shape: ModelShape) -> None:
+    """A fitting step, whose LoRA layers store a little more than the pass that was measured."""
+    stored: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    lora = Lora(small, rank=16, targets=("to_q", "to_v"), learning_rate=1e-4, generator=torch.Generator())
+    latent, text = torch.randn(1, 4, 16, 16), small.embed_prompt("")
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            lora.fit_step(small, latent, text, ROWS_PER_PASS, torch.Generator())
+    finally:
+        lora.remove()
+    weights = sum(parameter.nbytes for parameter in small.unet.parameters())
+    assert sum(stored.values()) == pytest.approx(ROWS_PER_PASS * 16 * 16 * shape.pass_bytes + weights, rel=0.4)
+
+
+def test_a_model_measures_the_same_after_use(small: Diffusion, shape: ModelShape) -> None:
+    lora = Lora(small, rank=16, targets=("to_q", "to_v"), learning_rate=1e-4, generator=torch.Generator())
+    lora.remove()
+    assert measure_shape(small) == shape
+
+
+def test_the_estimate_grows_with_what_costs(shape: ModelShape) -> None:
+    base = estimate(settings_of(), shape, SIZE)
+    assert estimate(settings_of(lora_rank=32), shape, SIZE).session > base.session
+    assert estimate(settings_of(lora_copies=9), shape, SIZE).session > base.session
+    assert estimate(settings_of(reference_control=True), shape, SIZE).session > base.session
+    assert estimate(settings_of(supervision_radius=32), shape, SIZE, drags=64).step > base.step
+    assert estimate(settings_of(lora_batch=64), shape, SIZE).step == base.step, "a larger batch takes more passes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "drags", "memory", "advice"),
+    [
+        ({"lora_rank": 256}, 1, Memory(2**23, 2**40), "lora_rank is 256, use a smaller one"),
+        ({"lora_copies": 64, "lora_rank": 1}, 1, Memory(2**19, 2**40), "lora_copies is 64, use a smaller one"),
+        ({"reference_control": True, "ddim_steps": 300}, 1, Memory(2**24, 2**40), "turn reference_control off"),
+        ({}, 1, Memory(2**40, 2**20), "use a smaller model, or a device with more memory"),
+        ({"supervision_radius": 32}, 64, PLENTY, "use smaller radii or fewer drags"),
+        ({"tracking_radius": 64}, 7, PLENTY, "use smaller radii or fewer drags"),
+    ],
+)
+def test_what_costs_too_much_is_refused_by_name(
+    shape: ModelShape, changes: dict[str, Any], drags: int, memory: Memory, advice: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        check_cost(settings_of(**changes), shape, SIZE, drags, memory)
+    assert advice in str(refusal.value)
+
+
+def test_what_people_use_is_not_refused(shape: ModelShape) -> None:
+    check_cost(settings_of(), shape, SIZE, 64, PLENTY)
+    assert estimate(settings_of(supervision_radius=4, tracking_radius=12), shape, SIZE, drags=64).cells < MAX_CELLS
