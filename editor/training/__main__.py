@@ -17,6 +17,7 @@ stages, in this order:
   denoiser      tokenizer, UNet and text encoder
   export        the finished model as a diffusers folder
   search        the best default settings, on held-out pictures
+  features      how often features find places again, and the error of clean latents
   evaluate      the report, on other held-out pictures
 """
 
@@ -32,19 +33,38 @@ def main(arguments: Sequence[str]) -> int:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name in ("autoencoder", "denoiser"):
         training = stages.add_parser(name, help="train, or go on training")
-        training.add_argument("--steps", type=int, required=True, help="in all, over all runs")
-        training.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; goes on next time")
+        training.add_argument("--steps", type=int, help="in all, over all runs; the learning rate falls over them")
+        training.add_argument(
+            "--minutes",
+            type=float,
+            default=math.inf,
+            help="with --steps, stop after so long and go on next time; without, the time in all, over all runs",
+        )
         training.add_argument("--batch", type=int, help="scenes a step")
         training.add_argument("--device", help="torch device such as cuda:0 (default: the best there is)")
         if name == "denoiser":
-            training.add_argument("--workers", type=int, default=0, help="processes that draw scenes ahead")
+            training.add_argument("--rate", type=float, help="learning rate at its highest")
+            training.add_argument("--compile", action="store_true", help="let torch compile the UNet first")
             training.add_argument(
                 "--start",
                 metavar="REF",
-                help="a finished model to go on from, autoencoder and tokenizer included, such as builtin",
+                help="a finished model to train further, autoencoder and tokenizer included, such as builtin",
+            )
+            training.add_argument(
+                "--from-scratch", action="store_true", help="take only autoencoder and tokenizer from --start"
+            )
+            training.add_argument(
+                "--save-every", type=float, default=5, metavar="MINUTES", help="(default: %(default)s)"
+            )
+            training.add_argument(
+                "--shards",
+                type=Path,
+                metavar="FOLDER",
+                help="also write the averaged weights there, in files below 16 MiB, whenever they are saved",
             )
     export = stages.add_parser("export", help="write the finished model")
     export.add_argument("output", type=Path)
+    export.add_argument("--shards", type=Path, metavar="FOLDER", help="take the weights from there")
     searching = stages.add_parser("search", help="find the best default settings on held-out pictures")
     searching.add_argument("--write", action="store_true", help="put them into the model's folder")
     evaluating = stages.add_parser("evaluate", help="judge a model on other held-out pictures")
@@ -53,7 +73,9 @@ def main(arguments: Sequence[str]) -> int:
     evaluating.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="other than the model's default; repeatable"
     )
-    for judging in (searching, evaluating):
+    measuring = stages.add_parser("features", help="measure the features that dragging reads")
+    measuring.add_argument("--quick", action="store_true", help="without the error of clean latents")
+    for judging in (searching, measuring, evaluating):
         judging.add_argument("--model", default="builtin", metavar="REF", help="(default: %(default)s)")
     for stage in stages.choices.values():
         stage.add_argument("--folder", type=Path, help="of data and checkpoints; by default in the user's cache")

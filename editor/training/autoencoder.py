@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss
 
 from livedrag.editor.training.pictures import SIDE, Collection
-from livedrag.editor.training.scenes import draw_scene, still_scene
+from livedrag.editor.training.scenes import crops, draw_scenes, render, still_scene, whole
 from livedrag.editor.training.stage import CPU, Stage, tile
 
 STRIDE = 8
@@ -74,7 +74,7 @@ class AutoencoderStage(Stage):
     ) -> None:
         torch.manual_seed(seed)
         self._pictures, self._shown, self._batch, self._seed = pictures, shown, batch, seed
-        self._device = device
+        self._device, self._atlas = device, pictures.atlas.to(device)
         vae = new_autoencoder().to(device=device, memory_format=torch.channels_last)
         self.modules = nn.ModuleDict({"vae": vae})
 
@@ -82,8 +82,9 @@ class AutoencoderStage(Stage):
         """Colours and gradients on one batch."""
         random = np.random.default_rng((self._seed, step))
         side, count = (CROP, self._batch) if progress < WHOLE else (SIDE, max(1, self._batch // 4))
-        scenes = torch.stack([draw_scene(self._pictures, random, side).pixels for _ in range(count)])
-        scenes = scenes.to(self._device, memory_format=torch.channels_last)
+        corners = torch.from_numpy(random.integers(0, SIDE - side + 1, (count, 2))).to(self._device)
+        scenes = render(draw_scenes(self._pictures, random, count), self._atlas, crops(corners, side))
+        scenes = scenes.contiguous(memory_format=torch.channels_last)
         vae: Any = self.modules["vae"]
         latents = vae.encode(scenes).latent
         noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32)).to(self._device)
@@ -126,10 +127,9 @@ def signal_to_noise(shown: Tensor, truth: Tensor) -> Tensor:
 @torch.no_grad()
 def latent_scale(vae: Any, pictures: Collection, *, count: int = 200, seed: int = 0) -> float:
     """What latents are multiplied by for unit variance."""
-    random = np.random.default_rng((seed, 1))
-    scenes = (draw_scene(pictures, random).pixels[None] for _ in range(count))
-    latents = [vae.encode(scene.to(vae.device)).latent for scene in scenes]
-    return float(1 / torch.cat(latents).std())
+    numbers = draw_scenes(pictures, np.random.default_rng((seed, 1)), count)
+    scenes = render(numbers, pictures.atlas, whole()).to(vae.device)
+    return float(1 / torch.cat([vae.encode(scene[None]).latent for scene in scenes]).std())
 
 
 def _spread(length: int, count: int) -> Sequence[int]:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from livedrag.editor.generate import generate
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.loading import Parts
 from livedrag.editor.training.autoencoder import STRIDE
-from livedrag.editor.training.pictures import SIDE, Collection
-from livedrag.editor.training.scenes import COLOURS, Scenes
+from livedrag.editor.training.correspondence import FeatureUNet, Likeness, correspondence, draw_places
+from livedrag.editor.training.networks import new_modules, new_scheduler, tokens_of
+from livedrag.editor.training.pairs import PairBatch, Pairs
+from livedrag.editor.training.pictures import SIDE
+from livedrag.editor.training.scenes import send
 from livedrag.editor.training.stage import CPU, Stage, tile
-
-WORDS = 3000
-"""Size of the tokenizer's vocabulary."""
-TEXT_LENGTH = 24
-TEXT_WIDTH = 128
 
 DROPPED = 0.12
 """Share of prompts that are left empty, so that guidance has something to compare with."""
@@ -45,14 +39,21 @@ MOST_UNEVEN = 0.5
 KNOTS = (3, 9)
 """Knots along a side of the smooth part, at least and below."""
 
-FIRST_LATENTS = 8192
-NEW_LATENTS = 1 / 16
-"""New scenes for each one that is trained on: encoding one takes as long as training on one."""
-MOST_LATENTS = 131_072
-TOGETHER = 16
-"""Scenes that are encoded at once."""
-AHEAD = 8
-"""How many such groups each worker draws before they are asked for."""
+FURTHER_RATE, FURTHER_WARM_UP = 3e-4, 20
+"""Of training finished weights further, by AdamW: in few steps it gets further than Muon, and each costs less."""
+
+FIRST_PAIRS, NEW_PAIRS = 16, 1 / 4
+"""Fresh pairs for each one in a batch: before the first step, and before every other. Encoding a scene takes a third of
+the time of training on it."""
+SHARED_NOISE = 0.5
+"""Share of the pairs whose views have the same noise, which stays where it is while content moves, as in a drag."""
+MATCHING = 0.2
+"""Weight of the correspondence of features."""
+MATCHED = 800
+"""From this timestep on features need not correspond: no drag begins there."""
+LOW, HIGH = 300, 700
+FOUND_LOW, FOUND_HIGH = f"found below {LOW}", f"found from {LOW} to {HIGH}"
+"""Shares of places moved far that are found, by timestep; watched, not trained on."""
 
 PROMPTS = (
     "a teddy bear",
@@ -83,206 +84,149 @@ PROMPTS = (
 """What sample sheets show."""
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, with version 2's prediction: a network this small cannot tell a picture from
-    the noise around it by predicting noise, since the error of one is that of the other times up to fifteen."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",
-    )
-
-
-def new_unet() -> UNet2DConditionModel:
-    """Of Stable Diffusion's family, three levels: its penultimate up block ends at the latent's size."""
-    return UNet2DConditionModel(
-        sample_size=SIDE // STRIDE,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(48, 96, 256),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-
-
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """CLIP's text model, small."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            projection_dim=TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def new_tokenizer(pictures: Collection) -> CLIPTokenizer:
-    """Byte pairs of the captions that are trained on."""
-    captions = sorted({name for emoji in pictures.emojis for name in (emoji.caption, *emoji.aliases)})
-    ground = [f"a thing on a {colour} background and an" for colour in COLOURS]
-    return CLIPTokenizer(model_max_length=TEXT_LENGTH).train_new_from_iterator(captions + ground * 20, WORDS)
-
-
-class Latents:
-    """Scenes as the autoencoder sees them, one after the other, each drawn by its number; kept in a file.
+@dataclass(frozen=True)
+class NoisyPairs:
+    """What the network is given for N pairs, and what it should say; 2 N rows, views A, then views B.
 
     Args:
-        pictures: to make scenes of.
-        vae: the finished autoencoder.
-        scale: what its latents are multiplied by.
-        file: where they are kept, so that going on does not encode them again.
-        workers: processes that draw scenes ahead; none draws them when they are asked for.
+        latents: ``(2 N, 4, 32, 32)``, noisy.
+        velocity: same shape, the right prediction.
+        timesteps, alpha: ``(N,)``, of both views.
+        words: tokens ``(N, T)``, some left empty.
     """
 
-    def __init__(
-        self, pictures: Collection, vae: Any, scale: float, file: Path, *, seed: int, workers: int = 0
-    ) -> None:
-        self._scenes, self._workers = Scenes(pictures, seed, MOST_LATENTS), workers
-        self._drawn: Iterator[tuple[Tensor, Sequence[str]]] | None = None
-        self.vae, self.scale = vae, scale
-        self._file, self._words = file, file.with_suffix(".txt")
-        shape = (4, SIDE // STRIDE, SIDE // STRIDE)
-        captions = self._words.read_text().splitlines() if self._words.is_file() else []
-        kept = np.fromfile(file, np.float16) if file.is_file() else np.empty(0, np.float16)
-        whole = min(len(captions), kept.size // math.prod(shape)) // TOGETHER * TOGETHER
-        self.captions = captions[:whole]
-        kept = kept[: whole * math.prod(shape)]
-        self._kept = torch.empty(MOST_LATENTS, *shape, dtype=torch.float16, device=vae.device)
-        self._kept[:whole] = torch.from_numpy(kept.reshape(-1, *shape))
-        kept.tofile(file)
-        self._words.write_text("".join(f"{caption}\n" for caption in self.captions))
-        self._written = whole
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
-        """Latents ``(N, 4, 32, 32)``."""
-        chosen: Tensor = self._kept[send(torch.from_numpy(indices), self._kept.device)]
-        return chosen.float()
-
-    @torch.no_grad()
-    def grow(self, count: int) -> None:
-        """Draw and encode scenes, `TOGETHER` at a time, until there are so many or more."""
-        while len(self) < min(count, MOST_LATENTS):
-            pixels, captions = next(self._ahead())
-            encoded = self.vae.encode(send(pixels, self._kept.device)).latent * self.scale
-            self._kept[len(self) : len(self) + TOGETHER] = encoded
-            self.captions += captions
-        if len(self) - self._written >= self._seldom:
-            self._write()
-
-    def _ahead(self) -> Iterator[tuple[Tensor, Sequence[str]]]:
-        """Scenes from the first that is not there yet."""
-        if self._drawn is None:
-            self._drawn = iter(
-                DataLoader(
-                    self._scenes,
-                    TOGETHER,
-                    sampler=range(len(self), MOST_LATENTS),
-                    num_workers=self._workers,
-                    prefetch_factor=AHEAD if self._workers else None,
-                    pin_memory=self._kept.is_cuda,
-                )
-            )
-        return self._drawn
-
-    @property
-    def _seldom(self) -> int:
-        """How many may be lost by a crash: taking them from a device makes it wait."""
-        return TOGETHER if self._kept.device == CPU else 256 * TOGETHER
-
-    def _write(self) -> None:
-        with self._file.open("ab") as file, self._words.open("a") as words:
-            self._kept[self._written : len(self)].cpu().numpy().tofile(file)
-            words.writelines(f"{caption}\n" for caption in self.captions[self._written :])
-        self._written = len(self)
+    latents: Tensor
+    velocity: Tensor
+    timesteps: Tensor
+    alpha: Tensor
+    words: Tensor
 
 
 class DenoiserStage(Stage):
-    """The velocity (arXiv 2202.00512) of noisy latents predicted from them and words.
+    """The velocity (arXiv 2202.00512) of noisy latents predicted from them and words, with features that correspond.
 
     Args:
-        latents: that are learned; they grow while it trains.
+        pairs: that are learned; fresh ones are drawn while it trains.
         tokenizer: of the words.
-        device: to train on, where the latents are; in bfloat16 on CUDA devices that compute in it.
-        batch: latents a step.
+        batch: latents a step, two of each pair.
+        further: whether finished weights are trained further.
+        rate: learning rate at its highest, other than the usual one.
+        compiled: whether torch compiles the UNet.
     """
 
     name = "denoiser"
     rate = 2e-3
     cooling = 0.7
+    watched = frozenset({FOUND_LOW, FOUND_HIGH})
 
     def __init__(
         self,
-        latents: Latents,
+        pairs: Pairs,
         tokenizer: CLIPTokenizer,
         *,
-        device: torch.device = CPU,
         batch: int = 16,
+        further: bool = False,
+        rate: float | None = None,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         torch.manual_seed(seed)
-        self.latents, self._tokenizer, self._batch, self._seed = latents, tokenizer, batch, seed
-        self._device = device
-        self._half = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        self._known: dict[str, list[int]] = {}
-        self._alphas = new_scheduler().alphas_cumprod.to(device)
-        unet = new_unet().to(memory_format=torch.channels_last)
-        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(tokenizer)}).to(device)
+        self.pairs, self._tokenizer, self._count, self._seed = pairs, tokenizer, batch // 2, seed
+        if further:
+            self.rate, self.warm_up, self.orthogonal = FURTHER_RATE, FURTHER_WARM_UP, False
+        if rate is not None:
+            self.rate = rate
+        self._device: torch.device = pairs.vae.device
+        self._half = computes_in_bfloat16(self._device)
+        self._alphas = new_scheduler().alphas_cumprod.to(self._device)
+        self._nothing = tokens_of(tokenizer, ("",)).to(self._device)
+        self.modules = new_modules(tokenizer).to(self._device)
+        self._memory_format = torch.channels_last if self._device.type == "cuda" else torch.contiguous_format
+        unet: Any = self.modules["unet"]
+        unet.to(memory_format=self._memory_format)
+        self._compiled = compiled
+        self._network: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        """Min-SNR weighted squared error of the predicted velocity on one batch."""
-        available = min(FIRST_LATENTS + int(NEW_LATENTS * self._batch * step), MOST_LATENTS)
-        self.latents.grow(available)
+        """Min-SNR weighted squared error of the predicted velocity, and the correspondence of features."""
+        self.pairs.grow(int(self._count * (FIRST_PAIRS + NEW_PAIRS * step)))
         random = np.random.default_rng((self._seed, 3, step))
-        indices = random.integers(0, available, self._batch)
-        clean = self.latents[indices].contiguous(memory_format=torch.channels_last)
-        captions = ["" if random.random() < DROPPED else self.latents.captions[index] for index in indices]
-        noise = draw_noise(random, self._batch, self._device)
-        spread = (np.arange(self._batch) + random.random(self._batch)) / self._batch  # rising, so that losses vary less
-        timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
-        alpha = self._alphas[timesteps][:, None, None, None]
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        words = torch.tensor([self._tokens(caption) for caption in captions])
+        pairs = self.pairs.draw(random, self._count)
+        noisy = self._add_noise(pairs, random)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            text = self.modules["text_encoder"](send(words, self._device)).last_hidden_state
-            predicted = self.modules["unet"](noisy, timesteps, text, return_dict=False)[0].float()
-        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        errors = (predicted - velocity).square().flatten(1).mean(1)
-        weights = (SNR_LIMIT * (1 - alpha.flatten())).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
-        return {"velocity": (errors * weights).mean()}
+            text = self.modules["text_encoder"](noisy.words).last_hidden_state
+            predicted, features = self._run(noisy.latents, noisy.timesteps.repeat(2), text.repeat(2, 1, 1))
+        errors = (predicted.float() - noisy.velocity).square().flatten(1).mean(1)
+        weights = (SNR_LIMIT * (1 - noisy.alpha)).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
+        return {
+            "velocity": (errors * weights.repeat(2)).mean(),
+            **self._match(features.float(), pairs, noisy.timesteps, random),
+        }
 
-    def _tokens(self, caption: str) -> list[int]:
-        if caption not in self._known:
-            padded = self._tokenizer(caption, padding="max_length", max_length=TEXT_LENGTH, truncation=True)
-            self._known[caption] = padded.input_ids
-        return self._known[caption]
+    def _add_noise(self, pairs: PairBatch, random: np.random.Generator) -> NoisyPairs:
+        count = self._count
+        dropped, shared = (
+            send(torch.from_numpy(random.random(count) < share), self._device) for share in (DROPPED, SHARED_NOISE)
+        )
+        noise = torch.stack([draw_noise(random, count, self._device) for _ in "AB"])
+        noise[1] = torch.where(shared[:, None, None, None], noise[0], noise[1])
+        spread = (np.arange(count) + random.random(count)) / count  # rising, so that losses vary less
+        timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
+        signal = self._alphas[timesteps].sqrt()[:, None, None, None]
+        spoiled = (1 - self._alphas[timesteps]).sqrt()[:, None, None, None]
+        return NoisyPairs(
+            (signal * pairs.latents + spoiled * noise).flatten(0, 1),
+            (signal * noise - spoiled * pairs.latents).flatten(0, 1),
+            timesteps,
+            self._alphas[timesteps],
+            torch.where(dropped[:, None], self._nothing, pairs.tokens),
+        )
+
+    def _match(
+        self, features: Tensor, pairs: PairBatch, timesteps: Tensor, random: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """The weighted loss of correspondence, and the shares of places that are found."""
+        likeness = self.modules["likeness"]
+        assert isinstance(likeness, Likeness)
+        here, there = features.unflatten(0, (2, -1))
+        generator = torch.Generator(self._device).manual_seed(int(random.integers(2**63)))
+        places = draw_places(pairs.contrast, generator)
+        entropies, far, found = correspondence(likeness, (here, there), pairs.flows, places)
+        matched = (timesteps < MATCHED).float()
+        low, high = timesteps < LOW, (timesteps >= LOW) & (timesteps < HIGH)
+        return {
+            "correspondence": MATCHING * (entropies * matched).sum() / matched.sum().clamp(min=1),
+            FOUND_LOW: (found * low).sum() / (far * low).sum().clamp(min=1),
+            FOUND_HIGH: (found * high).sum() / (far * high).sum().clamp(min=1),
+        }
+
+    def _run(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction and features; what runs is made here, since a moving average is a copy of the plain modules."""
+        if self._network is None:
+            network = FeatureUNet(self.modules["unet"])
+            self._network = torch.compile(network) if self._compiled else network
+        return self._network(noisy.contiguous(memory_format=self._memory_format), timesteps, text)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pairs in memory."""
+        return self.pairs.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the same pairs."""
+        self.pairs.load_state_dict(state)
 
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """What it makes of `PROMPTS`."""
-        model = assemble(self.latents.vae, self.latents.scale, averaged, self._tokenizer)
+        model = assemble(self.pairs.vae, self.pairs.scale, averaged, self._tokenizer)
         return draw_prompts(model, PROMPTS)
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host's on a device, whose queued work is not waited for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether matrices are multiplied in bfloat16 there by units of their own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 or newer tells
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
 
 
 def draw_noise(random: np.random.Generator, count: int, device: torch.device = CPU) -> Tensor:

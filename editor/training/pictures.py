@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -181,23 +182,32 @@ class Collection:
         picture[:3] *= picture[3:]
         return picture
 
-    def draw(self, random: np.random.Generator) -> int:
-        """The index of a picture drawn by weight."""
-        return min(int(np.searchsorted(self._cumulative, random.random(), side="right")), len(self) - 1)
+    @property
+    def atlas(self) -> torch.Tensor:
+        """All pictures, colours not yet times alpha, ``(P, 4, 256, 256)`` uint8; shares their memory."""
+        return torch.from_numpy(self._pictures)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """Indices of pictures drawn by weight."""
+        return np.searchsorted(self._cumulative, random.random(shape), side="right").clip(max=len(self) - 1)
 
 
 def collect(cache: Path, *, held_out: bool) -> Collection:
-    """All pictures to train on, or all that are held out."""
+    """All pictures to train on, or all that are held out; opened once, then kept beside the archive as an array."""
     with tarfile.open(fetch(cache)) as archive:
         members = {Path(name).stem: name for name in archive.getnames() if name.endswith(".webp")}
         chosen = [emoji for emoji in catalogue(members) if emoji.held_out == held_out]
-        packed = []
-        for emoji in chosen:
-            file = archive.extractfile(members[emoji.code])
-            assert file is not None
-            packed.append(file.read())
-    with ThreadPoolExecutor() as threads:
-        return Collection(chosen, np.stack(list(threads.map(_open, packed))))
+        names = [members[emoji.code] for emoji in chosen]
+        digest = hashlib.sha256("\n".join([PACKAGE, *names]).encode()).hexdigest()[:12]
+        opened = cache / f"pictures-{digest}.npy"
+        if not opened.is_file():
+            packed = [file.read() for name in names if (file := archive.extractfile(name)) is not None]
+            with ThreadPoolExecutor() as threads:
+                pictures = np.stack(list(threads.map(_open, packed)))
+            beside = opened.with_suffix(".new.npy")
+            np.save(beside, pictures)
+            beside.replace(opened)
+    return Collection(chosen, np.load(opened, mmap_mode="c"))
 
 
 def _open(packed: bytes) -> NDArray[np.uint8]:

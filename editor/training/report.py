@@ -23,7 +23,9 @@ from livedrag.editor.picture import to_picture, to_tensor
 from livedrag.editor.points import Size
 from livedrag.editor.settings import DragSettings, Setting
 from livedrag.editor.training.autoencoder import signal_to_noise
+from livedrag.editor.training.clean_latents import WORDS, clean_latent_errors
 from livedrag.editor.training.denoiser import PROMPTS, draw_prompts
+from livedrag.editor.training.pck import CORRECT, MOVED, NOISE_SEEDS, make_keypoints, percentages_of_correct_keypoints
 from livedrag.editor.training.pictures import SIDE, Collection
 from livedrag.editor.training.scenes import still_scene
 from livedrag.editor.training.stage import tile
@@ -198,6 +200,7 @@ def evaluate(
     overrides: Mapping[str, Setting] = MappingProxyType({}),
     most: int | None = None,
     prompts: Sequence[str] = PROMPTS,
+    trained_on: Collection | None = None,
 ) -> dict[str, object]:
     """Judge a model on held-out pictures and write the report, ``README.md`` with its pictures and ``figures.json``.
 
@@ -208,6 +211,7 @@ def evaluate(
         folder: of the report.
         most: pictures to drag on, for a quick look.
         prompts: to draw.
+        trained_on: pictures to make new scenes of, for the error of predicted clean latents.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = trials_for(pictures, search=False)[:most]
@@ -233,6 +237,7 @@ def evaluate(
         "drags": {way: asdict(summarise(judgements)) for way, judgements in ways.items()},
         "prompts": list(prompts),
         "each": [asdict(judgement) for judgement in ways["livedrag"]],
+        **measure_features(model, pictures, trained_on, most=most),
     }
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     shown = len(scenes) // 16
@@ -246,8 +251,47 @@ def evaluate(
     return figures
 
 
+def measure_features(
+    model: Diffusion, pictures: Collection, trained_on: Collection | None, *, most: int | None = None
+) -> dict[str, object]:
+    """Correct keypoints on held-out pictures, and errors of clean latents in scenes of others, by timestep as text."""
+    keypoints = make_keypoints(pictures, choose(pictures)[:most])
+    percentages = percentages_of_correct_keypoints(model, keypoints)
+    figures: dict[str, object] = {
+        "keypoints": {
+            "pictures": len(keypoints),
+            "count": sum(len(each.here) for each in keypoints),
+            "correct": {str(timestep): percentage for timestep, percentage in percentages.items()},
+        }
+    }
+    if trained_on is not None:
+        errors = clean_latent_errors(model, trained_on)
+        figures["clean latents"] = {str(timestep): by_words for timestep, by_words in errors.items()}
+    return figures
+
+
+def features_table(figures: Mapping[str, object]) -> str:
+    """What `measure_features` found, as Markdown tables."""
+    keypoints, errors = figures["keypoints"], figures.get("clean latents", {})
+    assert isinstance(keypoints, dict)
+    assert isinstance(errors, dict)
+    correct = keypoints["correct"]
+    lines = [
+        f"| {keypoints['count']} places on {keypoints['pictures']} pictures, timestep | {' | '.join(correct)} |",
+        "|---|" + "--:|" * len(correct),
+        f"| found within {CORRECT} px | {' | '.join(f'{value:.0f} %' for value in correct.values())} |",
+    ]
+    if errors:
+        lines += ["", f"| error of the clean latent, timestep | {' | '.join(WORDS)} |", "|---|" + "--:|" * len(WORDS)]
+        lines += [
+            f"| {timestep} | {' | '.join(f'{by_words[words]:.4f}' for words in WORDS)} |"
+            for timestep, by_words in errors.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def table(figures: Mapping[str, object]) -> str:
-    """The figures as a Markdown table."""
+    """The figures as Markdown tables."""
     autoencoder, kept, drags = (figures[name] for name in ("autoencoder", "kept", "drags"))
     assert isinstance(autoencoder, dict)
     assert isinstance(kept, dict)
@@ -268,7 +312,7 @@ def table(figures: Mapping[str, object]) -> str:
             f"| {way} | {summary['distance']:.1f} px | {100 * summary['arrived']:.0f} % "
             f"| {summary['outside']:.2f} of 255 | {likeness} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n" + features_table(figures)
 
 
 def page(figures: Mapping[str, object]) -> str:
@@ -284,7 +328,9 @@ Made by `python -m livedrag.editor.training evaluate`, settings {figures["settin
 
 {table(figures)}
 Distance is from where normalised cross-correlation finds the handle's patch to where it should be; its own error is the
-distance of the true answer. PSNR inside is to the true answer, within the mask.
+distance of the true answer. PSNR inside is to the true answer, within the mask. Places are corners that moved by more
+than {MOVED} px; each is looked for in the whole moved picture by the features that dragging reads, with
+{NOISE_SEEDS} draws of noise.
 
 ## Drags
 

@@ -18,19 +18,18 @@ from torch import Tensor, nn
 
 from livedrag.editor.training.muon import Muon, split
 from livedrag.editor.training.pictures import TrainingError
+from livedrag.editor.training.shards import save_shards
 
 CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 
 _NORM = "norm of the gradients"
 
-WARM_UP = 200
-"""Steps in which the learning rate rises from nothing."""
 FLOOR = 0.02
 """Share of the learning rate that is left at the last step."""
 CLIP = 1.0
 """Norm that gradients are clipped to."""
-LOOK = 100
+LOOK = 20
 """Steps between two looks at the losses; a device that has work queued does not wait for them meanwhile."""
 
 
@@ -40,38 +39,57 @@ class Stage(ABC):
     Attributes:
         name: of the stage; its checkpoint is ``<name>.pt`` in the folder, beside ``<name>-loss.png``.
         modules: what is trained, on the device that it is trained on.
-        rate: learning rate of Muon and AdamW at its highest.
+        rate: learning rate at its highest, of Muon and AdamW alike.
+        orthogonal: whether matrices are trained by Muon, else by AdamW like all others.
         averaging: decay of the moving average of the weights, in the long run.
-        cooling: last part of the steps, in which the learning rate falls to `FLOOR` of itself, along a cosine.
+        warm_up: steps in which the learning rate rises from nothing.
+        cooling: last part of the training, in which the learning rate falls to `FLOOR` of itself, along a cosine.
+        watched: names of what `loss` returns that is written down but not trained on.
     """
 
     name: str
     rate: float
+    orthogonal = True
     averaging = 0.999
+    warm_up = 200
     cooling = 0.3
+    watched: frozenset[str] = frozenset()
     modules: nn.ModuleDict
 
     @abstractmethod
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        """The parts of the loss, scalars, to be summed; ``progress`` from 0 to 1."""
+        """The parts of the loss, scalars, to be summed, and what is `watched`; ``progress`` from 0 to 1."""
 
     @abstractmethod
     def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
         """What the averaged weights can do, as a picture."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the stage needs beside its modules to go on exactly where it was."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        assert not state
+
 
 class Training:
     """A stage under way.
+
+    Args:
+        stage: what is trained.
+        folder: of the checkpoint.
+        shards: folder that also gets the averaged weights, in small files, at every checkpoint.
 
     Attributes:
         step: steps taken.
         averaged: the moving average of the modules, which is what is kept in the end.
     """
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
-        self._stage, self._folder = stage, folder
+    def __init__(self, stage: Stage, folder: Path, *, shards: Path | None = None) -> None:
+        self._stage, self._folder, self._shards = stage, folder, shards
         self._device = next(stage.modules.parameters()).device
-        matrices, others = split(stage.modules)
+        matrices, others = split(stage.modules) if stage.orthogonal else ([], list(stage.modules.parameters()))
         self._optimizers: list[torch.optim.Optimizer] = []
         if matrices:
             self._optimizers.append(Muon(matrices, lr=stage.rate))
@@ -90,42 +108,54 @@ class Training:
         """The file that training goes on from."""
         return self._folder / f"{self._stage.name}.pt"
 
-    def run(self, steps: int, *, minutes: float = math.inf, save_every: float = 300) -> None:
-        """Train until so many steps have been taken in all, or for so many minutes.
+    def run(self, steps: int | None, *, minutes: float = math.inf, save_every: float = 300) -> bool:
+        """Train for so many steps, or for so many minutes.
 
         Args:
-            steps: in all, over all runs; the learning rate's curve belongs to them.
+            steps: in all, over all runs; the learning rate's curve belongs to them. Without them the minutes are those
+                of all runs, and the curve belongs to these.
+            minutes: with steps, when to stop this run.
             save_every: seconds between checkpoints.
 
+        Returns:
+            Whether the training is complete: without steps always, else if they have all been taken.
+
         Raises:
-            TrainingError: the loss is not finite; the last checkpoint is of before.
+            TrainingError: there is no end, or the loss is not finite; the last checkpoint is of before.
         """
+        if steps is None and minutes == math.inf:
+            raise TrainingError("training needs an end: give --steps, --minutes or both")
         self._stage.modules.train()
-        began = saved = time.monotonic()
-        before = self.seconds
+        before, began = self.seconds, time.monotonic()
+        saved = began
         try:
-            while self.step < steps and time.monotonic() - began < 60 * minutes:
-                self._advance(steps)
+            while not self._is_over(steps, minutes, before):
+                self._advance(self.step / steps if steps is not None else self.seconds / (60 * minutes))
                 now = time.monotonic()
                 self.seconds = before + now - began
                 if self.step % LOOK == 0:
                     self._look()
-                    name = self._stage.name
-                    log.info("%s, step %d of %d, %.0f s: %s", name, self.step, steps, self.seconds, self._recent())
+                    log.info("%s, step %d, %.0f s: %s", self._stage.name, self.step, self.seconds, self._recent())
                 if now - saved > save_every:
                     self.save()
                     saved = time.monotonic()
         finally:  # also when somebody interrupts it
             self.save()
         self.show()
+        return steps is None or self.step >= steps
 
-    def _advance(self, steps: int) -> None:
-        progress = self.step / steps
+    def _is_over(self, steps: int | None, minutes: float, before: float) -> bool:
+        if steps is None:
+            return self.seconds >= 60 * minutes
+        return self.step >= steps or self.seconds - before >= 60 * minutes
+
+    def _advance(self, progress: float) -> None:
+        """One step; progress from 0 to 1."""
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self._stage.rate * pace(self.step, steps, self._stage.cooling)
+                group["lr"] = self._stage.rate * pace(self.step, progress, self._stage.warm_up, self._stage.cooling)
         parts = self._stage.loss(self.step, progress)
-        total = torch.stack(list(parts.values())).sum()
+        total = torch.stack([part for name, part in parts.items() if name not in self._stage.watched]).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self._stage.modules.parameters(), CLIP)
         self._unseen.append({**{name: part.detach() for name, part in parts.items()}, _NORM: norm})
@@ -157,19 +187,23 @@ class Training:
             "modules": self._stage.modules.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "stage": self._stage.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
             "losses": {name: torch.tensor(values) for name, values in self._losses.items()},
         }
         torch.save(state, beside)
         beside.replace(self.checkpoint)
+        if self._shards is not None:
+            save_shards(self.averaged, self._shards, self.step)
 
     def _load(self) -> None:
-        state: Mapping[str, Any] = torch.load(self.checkpoint, map_location=self._device, weights_only=True)
+        state: Mapping[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self._stage.modules.load_state_dict(state["modules"])
         self.averaged.load_state_dict(state["averaged"])
         for optimizer, theirs in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(theirs)
+        self._stage.load_state_dict(state["stage"])
         self.step, self.seconds = state["step"], state["seconds"]
         self._losses = {name: values.tolist() for name, values in state["losses"].items()}
 
@@ -182,11 +216,24 @@ class Training:
         return ", ".join(f"{name} {np.mean(values[-100:]):.5f}" for name, values in self._losses.items())
 
 
-def pace(step: int, steps: int, cooling: float) -> float:
-    """Share of the highest learning rate at a step of so many; it falls over the last ``cooling`` of them."""
-    left = (steps - step) / max(1.0, cooling * steps)
-    falling = FLOOR + (1 - FLOOR) * (1 - math.cos(math.pi * min(1.0, left))) / 2
-    return min((step + 1) / WARM_UP, 1.0) * falling
+def load_averaged(folder: Path, name: str) -> dict[str, Tensor]:
+    """The averaged weights of a stage's checkpoint.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    checkpoint = (folder / name).with_suffix(".pt")
+    if not checkpoint.is_file():
+        raise TrainingError(f"there is no checkpoint of the {name} in {folder}: train that first")
+    averaged: dict[str, Tensor] = torch.load(checkpoint, map_location=CPU, weights_only=True)["averaged"]
+    return averaged
+
+
+def pace(step: int, progress: float, warm_up: int, cooling: float) -> float:
+    """Share of the highest learning rate at a step; it falls over the last part, ``cooling``, of the progress to 1."""
+    left = (1 - progress) / cooling
+    falling = FLOOR + (1 - FLOOR) * (1 - math.cos(math.pi * min(1.0, max(0.0, left)))) / 2
+    return min((step + 1) / warm_up, 1.0) * falling
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from livedrag.editor.models.references import DEFAULTS_FILE, find_model
 from livedrag.editor.settings import Setting, parse_setting
 from livedrag.editor.training import report
 from livedrag.editor.training.autoencoder import AutoencoderStage, latent_scale
-from livedrag.editor.training.denoiser import DenoiserStage, Latents, assemble, new_scheduler, new_tokenizer
+from livedrag.editor.training.denoiser import DenoiserStage, assemble, computes_in_bfloat16
+from livedrag.editor.training.networks import new_modules, new_scheduler, new_tokenizer, tokens_of
+from livedrag.editor.training.pairs import Pairs
 from livedrag.editor.training.pictures import TrainingError, cache_folder, collect
-from livedrag.editor.training.stage import CPU, Training
+from livedrag.editor.training.shards import load_shards
+from livedrag.editor.training.stage import Training, load_averaged
 
 GRID: Mapping[str, Sequence[Setting]] = {
     "warp_share": (0.5, 1.0),
@@ -36,6 +40,10 @@ GRID: Mapping[str, Sequence[Setting]] = {
 """Settings that are searched, in this order, and what is tried beside their defaults."""
 
 
+PAIRS_ON_CPU = {"capacity": 4096, "together": 8}
+PAIRS_ON_GPU = {"capacity": 16_384, "together": 128}
+
+
 def run(options: argparse.Namespace) -> None:
     """Run the stage that the command line names."""
     if options.threads:
@@ -45,13 +53,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def train_autoencoder(options: argparse.Namespace, folder: Path) -> None:
-    """Train the autoencoder; when all steps are done, keep it with the scale of its latents."""
+    """Train the autoencoder; when that is complete, keep it with the scale of its latents."""
     pictures, shown = collect(folder, held_out=False), collect(folder, held_out=True)
     sizes = {"batch": options.batch} if options.batch else {}
     device = pick_device(options.device)
     training = Training(AutoencoderStage(pictures, shown, device=device, seed=options.seed, **sizes), folder)
-    training.run(options.steps, minutes=options.minutes)
-    if training.step >= options.steps:
+    if training.run(options.steps, minutes=options.minutes):
         vae: Any = training.averaged["vae"]
         vae.register_to_config(scaling_factor=latent_scale(vae, pictures, seed=options.seed))
         vae.save_pretrained(folder / "vae")
@@ -61,24 +68,46 @@ def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
     """Train the tokenizer once, then UNet and text encoder on the finished autoencoder's latents."""
     device = pick_device(options.device)
     denoiser = _denoiser(
-        folder, device, seed=options.seed, batch=options.batch, workers=options.workers, start=options.start
+        folder,
+        device,
+        seed=options.seed,
+        batch=options.batch,
+        start=options.start,
+        from_scratch=options.from_scratch,
+        rate=options.rate,
+        compiled=options.compile,
+        shards=options.shards,
     )
-    denoiser.training.run(options.steps, minutes=options.minutes)
+    denoiser.training.run(options.steps, minutes=options.minutes, save_every=60 * options.save_every)
 
 
 def export(options: argparse.Namespace, folder: Path) -> None:
     """Write the model as a diffusers folder of the usual shape."""
-    denoiser = _denoiser(folder, CPU, seed=options.seed)
-    averaged, latents = denoiser.training.averaged, denoiser.latents
-    write(assemble(latents.vae, latents.scale, averaged, denoiser.tokenizer), options.output)
+    vae = _autoencoder(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    modules = new_modules(tokenizer)
+    weights = load_shards(options.shards) if options.shards else load_averaged(folder, DenoiserStage.name)
+    modules.load_state_dict(weights)
+    write(assemble(vae, vae.config.scaling_factor, modules, tokenizer), options.output)
 
 
 def evaluate(options: argparse.Namespace, folder: Path) -> None:
     """Judge a model and write the report."""
     model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
+    trained_on = collect(folder, held_out=False)
     overrides = dict(map(parse_setting, options.set))
-    figures = report.evaluate(model, pictures, options.output, overrides=overrides, most=options.pictures)
+    figures = report.evaluate(
+        model, pictures, options.output, overrides=overrides, most=options.pictures, trained_on=trained_on
+    )
     sys.stdout.write(report.table(figures))
+
+
+def features(options: argparse.Namespace, folder: Path) -> None:
+    """How often a model's features find places again, and how well it predicts clean latents."""
+    model = Diffusion.load(options.model)
+    pictures, trained_on = (collect(folder, held_out=held_out) for held_out in (True, False))
+    figures = report.measure_features(model, pictures, None if options.quick else trained_on)
+    sys.stdout.write(report.features_table(figures))
 
 
 def search(options: argparse.Namespace, folder: Path) -> None:
@@ -96,6 +125,7 @@ STAGES: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
     "denoiser": train_denoiser,
     "export": export,
     "search": search,
+    "features": features,
     "evaluate": evaluate,
 }
 
@@ -126,7 +156,7 @@ def write(model: Diffusion, output: Path) -> None:
 class _Denoiser:
     stage: DenoiserStage
     training: Training
-    latents: Latents
+    pairs: Pairs
     tokenizer: CLIPTokenizer
 
 
@@ -136,36 +166,54 @@ def _denoiser(
     *,
     seed: int,
     batch: int | None = None,
-    workers: int = 0,
     start: str | None = None,
+    from_scratch: bool = False,
+    rate: float | None = None,
+    compiled: bool = False,
+    shards: Path | None = None,
 ) -> _Denoiser:
     fresh = not (folder / DenoiserStage.name).with_suffix(".pt").is_file()
     finished = Diffusion.load(start, device="cpu", dtype=torch.float32) if start is not None and fresh else None
     if finished:
         _prepare(folder, finished)
-    if not (folder / "vae").is_dir():
-        raise TrainingError(f"there is no finished autoencoder in {folder}: train that to its last step first")
-    vae = AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False).to(device)
+    vae = _autoencoder(folder).to(device)
+    if device.type == "cuda":
+        vae.to(memory_format=torch.channels_last)
     pictures = collect(folder, held_out=False)
     if not (folder / "tokenizer").is_dir():
         new_tokenizer(pictures).save_pretrained(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    latents = Latents(pictures, vae, vae.config.scaling_factor, folder / "latents.f16", seed=seed, workers=workers)
+    pairs = Pairs(
+        pictures,
+        vae,
+        vae.config.scaling_factor,
+        partial(tokens_of, tokenizer),
+        **PAIRS_ON_CPU if device.type == "cpu" else PAIRS_ON_GPU,
+        half=computes_in_bfloat16(device),
+        seed=seed,
+    )
     sizes = {"batch": batch} if batch else {}
-    stage = DenoiserStage(latents, tokenizer, device=device, seed=seed, **sizes)
-    denoiser = _Denoiser(stage, Training(stage, folder), latents, tokenizer)
-    if finished:
+    further = start is not None and not from_scratch
+    stage = DenoiserStage(pairs, tokenizer, further=further, rate=rate, compiled=compiled, seed=seed, **sizes)
+    denoiser = _Denoiser(stage, Training(stage, folder, shards=shards), pairs, tokenizer)
+    if finished and further:
         for modules in (stage.modules, denoiser.training.averaged):
             modules["unet"].load_state_dict(finished.unet.state_dict())
             modules["text_encoder"].load_state_dict(finished.text_encoder.state_dict())
     return denoiser
 
 
+def _autoencoder(folder: Path) -> Any:
+    """The finished autoencoder."""
+    if not (folder / "vae").is_dir():
+        raise TrainingError(f"there is no finished autoencoder in {folder}: train that to its last step first")
+    return AutoencoderDC.from_pretrained(folder / "vae").eval().requires_grad_(False)
+
+
 def _prepare(folder: Path, finished: Diffusion) -> None:
     """Lay a finished model's autoencoder and tokenizer where training looks for them."""
     if not _lies_in(folder / "vae", finished.vae):
         finished.vae.save_pretrained(folder / "vae")
-        (folder / "latents.f16").unlink(missing_ok=True)
     finished.tokenizer.save_pretrained(folder / "tokenizer")
 
 

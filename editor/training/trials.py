@@ -61,7 +61,7 @@ def make_trials(pictures: Collection, concepts: Sequence[int], each: int, *, see
         random = np.random.default_rng((seed, index))
         picture = still_scene(pictures[index])
         solid = torch.from_numpy(np.ascontiguousarray(pictures[index][3]))
-        places = _corners(picture, solid)
+        places = corners(picture, solid)
         found: list[Trial] = []
         for place in places:
             if len(found) == each:
@@ -75,7 +75,7 @@ def make_trials(pictures: Collection, concepts: Sequence[int], each: int, *, see
     return trials
 
 
-def _corners(picture: Tensor, solid: Tensor) -> list[Point]:
+def corners(picture: Tensor, solid: Tensor) -> list[Point]:
     """Places of the object with detail in both directions, the strongest first (Shi and Tomasi's least eigenvalue)."""
     grey = picture.mean(0)[None, None]
     across, down = torch.zeros_like(grey), torch.zeros_like(grey)

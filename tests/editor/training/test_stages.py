@@ -1,35 +1,39 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC
+from diffusers import AutoencoderDC, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+from transformers import CLIPTokenizer
 
 from livedrag.editor import Diffusion, Drag, Point
 from livedrag.editor.generate import generate
 from livedrag.editor.training.__main__ import main
 from livedrag.editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
-from livedrag.editor.training.denoiser import (
-    MOST_UNEVEN,
-    TOGETHER,
-    DenoiserStage,
-    Latents,
-    assemble,
-    draw_noise,
-    new_tokenizer,
-)
+from livedrag.editor.training.clean_latents import clean_latent_errors
+from livedrag.editor.training.correspondence import FeatureUNet, Likeness, cell_places, correspondence, draw_places
+from livedrag.editor.training.denoiser import MOST_UNEVEN, DenoiserStage, assemble, draw_noise
+from livedrag.editor.training.flows import Flows
+from livedrag.editor.training.networks import TEXT_WIDTH, new_tokenizer, tokens_of
+from livedrag.editor.training.pairs import Pairs, draw_pairs, local_contrast
+from livedrag.editor.training.pck import count_correct, invert, make_keypoints, percentages_of_correct_keypoints
 from livedrag.editor.training.pictures import Collection, Emoji, TrainingError, catalogue, held_out, names_of
 from livedrag.editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
-from livedrag.editor.training.scenes import Crop, draw_scene, name_of, scene_at, still_scene
-from livedrag.editor.training.stage import Stage, Training, pace
+from livedrag.editor.training.scenes import crops, draw_scenes, name_of, render, still_scene, whole
+from livedrag.editor.training.shards import load_shards, save_shards
+from livedrag.editor.training.stage import CPU, Stage, Training, pace
 from livedrag.editor.training.stages import _lies_in, write
 from livedrag.editor.training.trials import REACH, bend, cross_correlation, distance_left, make_trials
 
@@ -84,30 +88,139 @@ def test_what_is_held_out_goes_by_the_concept_and_stays_so() -> None:
 # Scenes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_crop_is_a_part_of_the_scene(shapes: Collection, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    x, y = (int(random.integers(0, 256 - 96 + 1)) for _ in "xy")
-    part = draw_scene(shapes, np.random.default_rng(seed), 96)
-    state = np.random.default_rng(seed)
-    for _ in "xy":
-        state.integers(0, 256 - 96 + 1)
-    whole = scene_at(shapes, state, Crop())
-    assert part.caption == whole.caption
-    torch.testing.assert_close(part.pixels, whole.pixels[:, y : y + 96, x : x + 96], atol=1e-4, rtol=0)
-    assert part.pixels.abs().max() <= 1
+def test_a_crop_is_a_part_of_the_scene(shapes: Collection) -> None:
+    scenes = draw_scenes(shapes, np.random.default_rng(0), 6)
+    corners = torch.from_numpy(np.random.default_rng(1).integers(0, 256 - 96 + 1, (6, 2)))
+    parts, wholes = (render(scenes, shapes.atlas, places) for places in (crops(corners, 96), whole()))
+    for part, scene, (x, y) in zip(parts, wholes, corners.tolist(), strict=True):
+        torch.testing.assert_close(part, scene[:, y : y + 96, x : x + 96], atol=1e-4, rtol=0)
+    assert parts.abs().max() <= 1
 
 
 def test_scenes_are_drawn_by_their_seed(shapes: Collection) -> None:
-    one, two, other = (draw_scene(shapes, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one.pixels, two.pixels)
-    assert not torch.equal(one.pixels, other.pixels)
-    assert "striped disc" in one.caption
+    drawn = [draw_scenes(shapes, np.random.default_rng(seed), 8) for seed in (1, 1, 2)]
+    one, two, other = (render(scenes, shapes.atlas, whole()) for scenes in drawn)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert all("striped disc" in caption for caption in drawn[0].captions)
 
 
 def test_backgrounds_have_the_nearest_word() -> None:
     assert name_of((0.9, 0.2, 0.2)) == "red"
     assert name_of((0.95, 0.95, 0.98)) == "white"
+
+
+# Pairs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(shapes: Collection) -> tuple[Tensor, Flows, tuple[str, ...]]:
+    return draw_pairs(shapes, shapes.atlas, np.random.default_rng(0), 12)
+
+
+def test_the_first_view_warped_by_the_flow_is_the_second(pairs: tuple[Tensor, Flows, tuple[str, ...]]) -> None:
+    views, flows, _ = pairs
+    places = flows.at(whole().expand(12, -1, -1, -1))
+    warped = grid_sample(views[0], places, mode="bicubic", align_corners=False)
+    inside = (places.abs().amax(-1) < 0.98)[:, None].expand_as(warped)
+    assert inside.float().mean() > 0.3
+    off = (warped - views[1]).abs()[inside]
+    assert off.mean() < 0.02, "only edges are a little softer"
+    assert (views[0] - views[1]).abs()[inside].mean() > 5 * off.mean()
+
+
+def test_flows_move_everything_far(pairs: tuple[Tensor, Flows, tuple[str, ...]]) -> None:
+    """Without large translations features learn positions."""
+    _, flows, _ = pairs
+    places = whole().expand(12, -1, -1, -1)
+    moved = (flows.at(places) - places).norm(dim=-1) * 128
+    assert (moved.flatten(1).median(1).values > 24).float().mean() > 0.6
+    assert moved.median() < 80
+
+
+def test_flows_are_inverted(pairs: tuple[Tensor, Flows, tuple[str, ...]]) -> None:
+    _, flows, _ = pairs
+    here = torch.rand(12, 20, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    back = flows.at(invert(flows, here)[:, None])[:, 0]
+    missed = (back - here).norm(dim=-1) * 128
+    assert missed.quantile(0.9) < 0.1
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_pairs(shapes: Collection) -> None:
+    (views, flows, captions), (theirs, their_flows, their_captions) = (
+        draw_pairs(shapes, shapes.atlas.to(device), np.random.default_rng(0), 12) for device in ("cpu", "cuda")
+    )
+    assert captions == their_captions
+    assert torch.equal(flows.numbers, their_flows.numbers.cpu())
+    off = (views - theirs.cpu()).abs()
+    assert off.mean() < 1e-4
+    assert off.max() < 0.05
+
+
+# Correspondence ----------------------------------------------------------------------------------------------------
+
+
+def position_features(flows: Flows, side: int = 32) -> tuple[Tensor, Tensor]:
+    """Features that correspond perfectly: each cell's place in view A, in waves that none has twice."""
+    waves = torch.randn(2, 48, generator=torch.Generator().manual_seed(0)) * 6
+
+    def features(places: Tensor) -> Tensor:
+        return torch.cat([(places @ waves).sin(), (places @ waves).cos()], dim=-1).movedim(-1, 1)
+
+    places = cell_places(side, side, CPU).unflatten(0, (side, side)).expand(len(flows.numbers), -1, -1, -1)
+    return features(places), features(flows.at(places))
+
+
+def test_features_that_correspond_have_a_low_loss(pairs: tuple[Tensor, Flows, tuple[str, ...]]) -> None:
+    views, flows, _ = pairs
+    places = draw_places(local_contrast(views[1]), torch.Generator().manual_seed(0))
+    perfect = position_features(flows)
+    useless = (torch.randn_like(perfect[0]), torch.randn_like(perfect[0]))
+    losses = []
+    for features in (perfect, useless):
+        loss, far, found = correspondence(Likeness(), features, flows, places)
+        losses.append(loss.mean())
+        share = float(found.sum() / far.sum())
+        assert share > 0.95 if features is perfect else share < 0.1
+    assert losses[0] < 0.6 * losses[1]
+
+
+def test_the_loss_makes_features_correspond(pairs: tuple[Tensor, Flows, tuple[str, ...]]) -> None:
+    """Its gradient alone, on random features: what is looked for is found after some steps, and not before."""
+    views, flows, _ = pairs
+    flows = Flows(flows.numbers[:2])
+    generator = torch.Generator().manual_seed(0)
+    places = draw_places(local_contrast(views[1, :2]), generator)
+    features = torch.randn(2, 2, 32, 32, 32, generator=generator).requires_grad_()
+    likeness = Likeness()
+    optimizer = torch.optim.Adam([features, *likeness.parameters()], lr=0.05)
+    shares = []
+    for _ in range(60):
+        here, there = features
+        loss, far, found = correspondence(likeness, (here, there), flows, places)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        shares.append(float(found.sum() / far.sum()))
+    assert shares[0] < 0.1
+    assert shares[-1] > 0.9
+
+
+def test_places_are_drawn_by_contrast_each_cell_once() -> None:
+    contrast = torch.zeros(16, 32, 32)
+    contrast[:, :8, :8] = 1
+    cells = ((draw_places(contrast, torch.Generator().manual_seed(0), 40) + 1) * 16).floor()
+    assert all(len({tuple(cell) for cell in row}) == 40 for row in cells.tolist())
+    assert (cells < 8).all(dim=-1).float().mean() == pytest.approx(0.82, abs=0.05)  # a sixth of the weight is elsewhere
+
+
+def test_features_are_those_that_dragging_reads() -> None:
+    model = Diffusion.load("builtin", device="cpu")
+    latents, prompt = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)), model.embed_prompt("a cat")
+    with torch.no_grad():
+        _, features = FeatureUNet(copy.deepcopy(model.unet))(latents, torch.tensor([300]), prompt)
+    torch.testing.assert_close(features, model.predict_features(latents, 300, prompt))
 
 
 # Stages ------------------------------------------------------------------------------------------------------------
@@ -145,7 +258,7 @@ def test_training_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
     for stop in (7, 25):
         interrupted = Training(Line(), tmp_path / "interrupted")
         while interrupted.step < stop:
-            interrupted._advance(40)
+            interrupted._advance(interrupted.step / 40)
         interrupted.save()
     resumed = Training(Line(), tmp_path / "interrupted")
     assert resumed.step == 25
@@ -190,8 +303,25 @@ def test_training_stops_after_its_minutes(tmp_path: Path) -> None:
     assert training.checkpoint.is_file()
 
 
+def test_without_steps_the_learning_rate_falls_over_the_minutes(tmp_path: Path) -> None:
+    """Over all runs: a second command goes on with the time that is left."""
+    with pytest.raises(TrainingError, match="give --steps, --minutes or both"):
+        Training(Line(), tmp_path).run(None)
+    training = Training(Line(), tmp_path)
+    training.seconds = 59.5
+    rates = []
+    for step in range(3):
+        training._advance(1 - 0.1**step)
+        rates.append(training._optimizers[0].param_groups[0]["lr"] / pace(step, 0, Line.warm_up, Line.cooling))
+    assert rates == sorted(rates, reverse=True)
+    assert training.run(None, minutes=1)
+    assert 60 <= training.seconds < 62
+    assert Training(Line(), tmp_path).run(None, minutes=1)
+    assert not Training(Line(), tmp_path).run(10**9, minutes=0.0001)
+
+
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    rates = [pace(step, 10_000, cooling=0.3) for step in range(10_000)]
+    rates = [pace(step, step / 10_000, warm_up=200, cooling=0.3) for step in range(10_000)]
     assert rates[0] < 0.01
     assert rates[200] == rates[6000] == 1
     assert rates[-1] < 0.03
@@ -203,53 +333,117 @@ def test_the_autoencoder_learns_a_little_at_once(shapes: Collection) -> None:
     training = Training(stage, Path("/nonexistent"))
     first = sum(float(part.detach()) for part in stage.loss(0, 0.0).values())
     for _ in range(12):
-        training._advance(12)
+        training._advance(0.5)
     assert sum(float(part.detach()) for part in stage.loss(0, 0.0).values()) < 0.9 * first
     whole = stage.loss(13, 0.99)
     assert all(math.isfinite(float(part.detach())) for part in whole.values())
     assert stage.sheet(training.averaged).size == (8 * 128, 128)  # four above four
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    blocks = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
+    return UNet2DConditionModel(
+        sample_size=32,
+        layers_per_block=1,
+        block_out_channels=(16, 16),
+        down_block_types=blocks[0],
+        up_block_types=blocks[1],
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+@lru_cache
+def tokenizer_of(shapes: Collection) -> CLIPTokenizer:
+    """Byte pairs that are as frequent come in any order: one tokenizer for all."""
+    return new_tokenizer(shapes)
+
+
+class Averaging(nn.Module):
+    """An autoencoder that only averages colours: what it sees needs no time to encode."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+        self.matrix: Tensor
+
+    def encode(self, pixels: Tensor) -> SimpleNamespace:
+        small = torch.nn.functional.avg_pool2d(pixels, 8)
+        return SimpleNamespace(latent=torch.einsum("ij,njhw->nihw", self.matrix, small))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Denoisers are trained on few pairs, by networks that take milliseconds."""
+    monkeypatch.setattr("livedrag.editor.training.denoiser.FIRST_PAIRS", 2)
+    monkeypatch.setattr("livedrag.editor.training.networks.new_unet", tiny_unet)
+
+
+def make_stage(shapes: Collection, vae: nn.Module, device: str = "cpu", *, further: bool = False) -> DenoiserStage:
+    tokenizer = tokenizer_of(shapes)
+    vae.eval().requires_grad_(False).to(device)
+    pairs = Pairs(shapes, vae, 0.6, partial(tokens_of, tokenizer), capacity=8, together=4)
+    return DenoiserStage(pairs, tokenizer, batch=4, further=further)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_denoiser_learns_a_little_at_once(
-    shapes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
-) -> None:
-    monkeypatch.setattr("livedrag.editor.training.denoiser.FIRST_LATENTS", 16)
-    place = torch.device(device)
-    vae = new_autoencoder().eval().requires_grad_(False).to(place)
-    latents = Latents(shapes, vae, 0.6, tmp_path / "latents.f16", seed=0, workers=1)
-    stage = DenoiserStage(latents, new_tokenizer(shapes), device=place, batch=4)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.usefixtures("tiny")
+def test_the_denoiser_learns_a_little_at_once(shapes: Collection, tmp_path: Path, device: str) -> None:
+    stage = make_stage(shapes, Averaging(), device)
+    stage.warm_up = 5
     training = Training(stage, tmp_path)
-    (first,) = stage.loss(0, 0.0).values()
-    for _ in range(12):
-        training._advance(12)
-    (last,) = stage.loss(0, 0.0).values()
-    assert float(last.detach()) < 0.95 * float(first.detach())
+    for _ in range(40):
+        training._advance(0.5)
+    for part in ("velocity", "correspondence"):
+        values = [float(losses[part]) for losses in training._unseen]
+        assert np.mean(values[-10:]) < 0.9 * np.mean(values[:10]), part
     training.save()
-    again = Training(DenoiserStage(latents, new_tokenizer(shapes), device=place, batch=4), tmp_path)
-    assert again.step == 12
+    assert Training(make_stage(shapes, Averaging(), device), tmp_path).step == 40
 
 
 @pytest.mark.long
-def test_latents_are_the_same_again_from_their_file(shapes: Collection, tmp_path: Path) -> None:
-    vae = new_autoencoder().eval()
+@pytest.mark.usefixtures("tiny")
+def test_the_denoiser_goes_on_exactly_where_it_was(shapes: Collection, tmp_path: Path) -> None:
+    """Also with the pairs that it had in memory: by then some of them have given way to fresh ones."""
 
-    def latents(workers: int = 0) -> Latents:
-        return Latents(shapes, vae, 0.5, tmp_path / "latents.f16", seed=3, workers=workers)
+    def training(name: str) -> Training:
+        return Training(make_stage(shapes, Averaging(), further=True), tmp_path / name)
 
-    kept = latents()
-    kept.grow(3)
-    with (tmp_path / "latents.f16").open("ab") as file:
-        file.write(b"half of the next one")  # a crash while writing
-    again = latents(workers=2)
-    assert len(again) == TOGETHER
-    again.grow(TOGETHER + 1)
-    kept.grow(TOGETHER + 1)
-    assert len(kept) == len(again) == 2 * TOGETHER
-    everything = np.arange(2 * TOGETHER)
-    assert torch.equal(kept[everything], again[everything])
-    assert kept.captions == again.captions
+    straight, interrupted = training("straight"), training("interrupted")
+    for step in range(12):
+        straight._advance(step / 12)
+    for step in range(9):
+        interrupted._advance(step / 12)
+    interrupted.save()
+    resumed = training("interrupted")
+    for step in range(9, 12):
+        resumed._advance(step / 12)
+    for one, other in zip(straight.averaged.parameters(), resumed.averaged.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_in_small_files_are_those_of_the_latest_complete_step(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"a": nn.Linear(64, 64), "b": nn.Linear(64, 64)}).half().float()
+    with pytest.raises(TrainingError, match="no complete weights"):
+        load_shards(tmp_path / "missing")
+    save_shards(modules, tmp_path, 5, most_bytes=10_000)
+    save_shards(modules, tmp_path, 20, most_bytes=10_000)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["weights-0000020-1-of-2.safetensors", "weights-0000020-2-of-2.safetensors"]
+    assert all(file.stat().st_size < 12_000 for file in tmp_path.iterdir())
+    (tmp_path / "weights-0000030-1-of-2.safetensors").write_bytes(b"the second is missing")
+    kept = load_shards(tmp_path)
+    assert kept.keys() == modules.state_dict().keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in modules.state_dict().items())
 
 
 def test_only_the_same_autoencoder_keeps_its_latents(tmp_path: Path) -> None:
@@ -265,18 +459,12 @@ def test_only_the_same_autoencoder_keeps_its_latents(tmp_path: Path) -> None:
     assert not _lies_in(tmp_path, vae)
 
 
-def test_the_finished_model_opens_and_draws(
-    shapes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_finished_model_opens_and_draws(shapes: Collection, tmp_path: Path) -> None:
     """From a tokenizer and random weights to a folder that the editor opens, which makes pictures by their seed."""
-    monkeypatch.setattr("livedrag.editor.training.denoiser.FIRST_LATENTS", 16)
-    tokenizer = new_tokenizer(shapes)
     new_autoencoder().save_pretrained(tmp_path / "vae")
-    vae = AutoencoderDC.from_pretrained(tmp_path / "vae")
-    stage = DenoiserStage(Latents(shapes, vae, 0.6, tmp_path / "latents", seed=0), tokenizer, batch=2)
-    (loss,) = stage.loss(0, 0.0).values()
-    assert 0.5 < float(loss.detach()) < 5
-    write(assemble(stage.latents.vae, 0.6, stage.modules, tokenizer), tmp_path / "model")
+    stage = make_stage(shapes, AutoencoderDC.from_pretrained(tmp_path / "vae"))
+    assert 0.5 < float(stage.loss(0, 0.0)["velocity"].detach()) < 5
+    write(assemble(stage.pairs.vae, 0.6, stage.modules, tokenizer_of(shapes)), tmp_path / "model")
     assert str(tmp_path) not in (tmp_path / "model" / "vae" / "config.json").read_text()
     model = Diffusion.load(str(tmp_path / "model"), device="cpu")
     assert model.native_side == 256
@@ -339,6 +527,28 @@ def test_trials_are_fixed_and_can_be_judged(shapes: Collection) -> None:
         guessed = judge(trial, guess(trial), 0.0)
         assert guessed.distance < nothing.distance / 2
         assert guessed.likeness > nothing.likeness
+
+
+def test_keypoints_show_the_same_in_both_views(shapes: Collection) -> None:
+    made = make_keypoints(shapes, range(4))
+    assert sum(len(each.here) for each in made) >= 4
+    for each in made:
+        assert ((each.here - each.there).norm(dim=-1) * 128 > 24).all()
+        here, there = (
+            grid_sample(view[None], places[None, None], align_corners=False)[0, :, 0]
+            for view, places in zip(each.views, (each.here, each.there), strict=True)
+        )
+        assert (here - there).abs().mean() < 0.1
+        assert count_correct(torch.nn.functional.avg_pool2d(each.views, 8).roll(3, -1), each) < len(each.here)
+
+
+def test_measures_of_features_and_of_clean_latents(shapes: Collection) -> None:
+    model = Diffusion.load("builtin", device="cpu")
+    keypoints = make_keypoints(shapes, range(1))
+    percentages = percentages_of_correct_keypoints(model, keypoints, timesteps=(60, 650))
+    assert all(0 <= percentage <= 100 for percentage in percentages.values())
+    errors = clean_latent_errors(model, shapes, count=4, timesteps=(300, 980))
+    assert errors[300]["own words"] < errors[980]["own words"]
 
 
 def test_summaries_and_signals() -> None:
