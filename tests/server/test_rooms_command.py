@@ -76,8 +76,8 @@ def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, capsys: pytest
     file = tmp_path / "taken.zip"
     file.write_text("something else")
     here = ("--data-dir", data)
-    assert "'nobody'" in refused(capsys, "delete", "nobody", *here)
-    assert "'nobody'" in refused(capsys, "export", "nobody", *here)
+    assert "'nowhere'" in refused(capsys, "delete", "nowhere", *here)
+    assert "'nowhere'" in refused(capsys, "export", "nowhere", *here)
     assert "taken.zip' already exists" in refused(capsys, "export", "r", "-o", file, *here)
     assert file.read_text() == "something else"
     assert "missing/out.zip': No such file" in refused(capsys, "export", "r", "-o", tmp_path / "missing/out.zip", *here)

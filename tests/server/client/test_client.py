@@ -109,8 +109,8 @@ def test_a_closed_door_ends_the_client_and_what_it_waits_for(address: str, room:
 def test_a_refused_operation_says_why_and_is_not_sent_again(address: str, room: NewRoom) -> None:
     async def story() -> None:
         async with Client.join(address, room.id, room.secret) as client:
-            with pytest.raises(OperationRejected, match="no drag 'nobody'"):
-                await client.edit(RemoveDrag(id="nobody"))
+            with pytest.raises(OperationRejected, match="no drag 'nowhere'"):
+                await client.edit(RemoveDrag(id="nowhere"))
             client.socket.transport.abort()
             await client.edit(D1)
             assert client.seq == 1

@@ -95,7 +95,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
 )
 
 
-class Somebody:
+class Participant:
     """One person: their copy of the room, and what is on its way to the server."""
 
     def __init__(self, name: str) -> None:
@@ -133,7 +133,7 @@ class Replicas(RuleBasedStateMachine):
     def open(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="replicas-"))
-        self.people = [Somebody(f"P{number}") for number in range(PEOPLE)]
+        self.people = [Participant(f"P{number}") for number in range(PEOPLE)]
         self.requests = 0
         self._await(self._start())
         self._await(self._make_room())
@@ -153,9 +153,9 @@ class Replicas(RuleBasedStateMachine):
     @rule(edits=st.lists(st.tuples(people, operations), min_size=1, max_size=6))
     def edit(self, edits: list[tuple[int, Operation]]) -> None:
         for who, op in edits:
-            somebody = self.people[who]
-            offline = somebody.session is None
-            somebody.ask(Edit(op_id=self._op_id(), base=somebody.replica.seq, op=op, offline=offline))
+            participant = self.people[who]
+            offline = participant.session is None
+            participant.ask(Edit(op_id=self._op_id(), base=participant.replica.seq, op=op, offline=offline))
 
     @rule(pressed=st.lists(st.tuples(people, st.sampled_from([Undo, Redo])), min_size=1, max_size=4))
     def take_back(self, pressed: list[tuple[int, type[Any]]]) -> None:
@@ -168,24 +168,24 @@ class Replicas(RuleBasedStateMachine):
 
     # What the network does -------------------------------------------------------------------------------------------
 
-    @rule(order=st.lists(people, min_size=3, max_size=12), told=st.booleans())
-    def deliver(self, order: list[int], told: bool) -> None:
+    @rule(order=st.lists(people, min_size=3, max_size=12), delivered=st.booleans())
+    def deliver(self, order: list[int], delivered: bool) -> None:
         """What people have sent arrives, one message of each in turn, and all of it before anything is on disk.
 
-        ``told``: what the server says to it reaches everybody at once; else it is under way, and may get lost.
+        ``delivered``: what the server says to it reaches everybody at once; else it is under way, and may get lost.
         """
 
         async def arrive() -> None:
             for who in order:
-                somebody = self.people[who]
-                if somebody.under_way and somebody.session is not None:
-                    send(somebody.session, decode_client(somebody.under_way.pop(0)))
+                participant = self.people[who]
+                if participant.under_way and participant.session is not None:
+                    send(participant.session, decode_client(participant.under_way.pop(0)))
             await self._settle()
 
         self._await(arrive())
-        if told:
-            for somebody in self.people:
-                somebody.read()
+        if delivered:
+            for participant in self.people:
+                participant.read()
 
     @rule(who=people, most=st.integers(1, 5))
     def read(self, who: int, most: int) -> None:
@@ -196,28 +196,28 @@ class Replicas(RuleBasedStateMachine):
         """What is on its way in either direction is lost."""
         self._await(self._leave(self.people[who]))
 
-    @rule(who=people, order=st.randoms(use_true_random=False), told=st.booleans())
-    def connect(self, who: int, order: random.Random, told: bool) -> None:
-        """Somebody comes (back), and sends again what has no answer, in any order."""
-        somebody = self.people[who]
-        if somebody.session is None:
-            self._await(self._join(somebody))
-            if told:
-                somebody.read()
-            again = somebody.replica.resend()
+    @rule(who=people, order=st.randoms(use_true_random=False), delivered=st.booleans())
+    def connect(self, who: int, order: random.Random, delivered: bool) -> None:
+        """A participant joins (again), and sends again what has no answer, in any order."""
+        participant = self.people[who]
+        if participant.session is None:
+            self._await(self._join(participant))
+            if delivered:
+                participant.read()
+            again = participant.replica.resend()
             order.shuffle(again)
-            somebody.under_way = [encode(request) for request in again]
+            participant.under_way = [encode(request) for request in again]
 
     @rule(who=people, which=st.integers(0))
     def send_again(self, who: int, which: int) -> None:
         """Something that was answered already arrives once more: it changes nothing."""
-        somebody = self.people[who]
+        participant = self.people[who]
         known = {record.op_id for record in self._log() if hasattr(record, "op_id")}
-        done = [request for request in somebody.asked if request.op_id in known]
-        if somebody.session is None or not done:
+        done = [request for request in participant.asked if request.op_id in known]
+        if participant.session is None or not done:
             return
         before = self._truth()
-        session, request = somebody.session, done[which % len(done)]
+        session, request = participant.session, done[which % len(done)]
 
         async def arrive() -> None:
             send(session, decode_client(encode(request)))
@@ -232,8 +232,8 @@ class Replicas(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         async def again() -> None:
-            for somebody in self.people:
-                await self._leave(somebody)
+            for participant in self.people:
+                await self._leave(participant)
             await self._stop()
             await self._start()
 
@@ -242,37 +242,37 @@ class Replicas(RuleBasedStateMachine):
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _everybody_catches_up(self) -> None:
-        for somebody in self.people:
-            if somebody.session is None:
-                self._await(self._join(somebody))
-                somebody.under_way = [encode(request) for request in somebody.replica.resend()]
+        for participant in self.people:
+            if participant.session is None:
+                self._await(self._join(participant))
+                participant.under_way = [encode(request) for request in participant.replica.resend()]
         quiet = False
         while not quiet:
-            waiting = [who for who, somebody in enumerate(self.people) for _ in somebody.under_way]
+            waiting = [who for who, participant in enumerate(self.people) for _ in participant.under_way]
             if waiting:
-                self.deliver(waiting, told=True)
+                self.deliver(waiting, delivered=True)
             self._await(self._settle())
-            told = [somebody.read() for somebody in self.people]
-            quiet = not any(told) and not waiting
+            received = [participant.read() for participant in self.people]
+            quiet = not any(received) and not waiting
         log = self._log()
         accepted = [record.op_id for record in log if hasattr(record, "op_id")]
         assert len(accepted) == len(set(accepted)), "something was done twice"
         document, seq = self._truth()
-        late = Somebody("late")
+        late = Participant("late")
         self._await(self._join(late))
         late.read()
-        for somebody in (*self.people, late):
-            assert somebody.replica.pending == {}, f"{somebody.name} has no answer"
-            assert (somebody.replica.document, somebody.replica.seq) == (document, seq), somebody.name
-        for somebody in self.people:
-            answered = {request.op_id for request in somebody.asked}
-            assert answered == (answered & set(accepted)) | set(somebody.refused)
+        for participant in (*self.people, late):
+            assert participant.replica.pending == {}, f"{participant.name} has no answer"
+            assert (participant.replica.document, participant.replica.seq) == (document, seq), participant.name
+        for participant in self.people:
+            answered = {request.op_id for request in participant.asked}
+            assert answered == (answered & set(accepted)) | set(participant.refused)
         self._await(self._leave(late))
 
     # The house -------------------------------------------------------------------------------------------------------
 
     def _truth(self) -> tuple[Document, int]:
-        """What the server says to somebody who comes now."""
+        """What the server says to participant who comes now."""
         room = self._await(self.registry.open(self.room))
         return room.document, room.seq
 
@@ -286,19 +286,19 @@ class Replicas(RuleBasedStateMachine):
         assert document == saved.document
         return list(saved.records)
 
-    async def _join(self, somebody: Somebody) -> None:
-        somebody.outbox = Outbox()
-        hello = somebody.replica.hello(secret=self.secret, name=somebody.name)
+    async def _join(self, participant: Participant) -> None:
+        participant.outbox = Outbox()
+        hello = participant.replica.hello(secret=self.secret, name=participant.name)
         said = decode_client(encode(hello))
         assert isinstance(said, Hello)
-        somebody.session = await self.registry.join(self.room, said, somebody.outbox, Caller())
+        participant.session = await self.registry.join(self.room, said, participant.outbox, Caller())
 
-    async def _leave(self, somebody: Somebody) -> None:
-        if somebody.session is not None:
-            somebody.session.room.leave(somebody.session)
-        somebody.session = somebody.outbox = None
-        somebody.under_way.clear()
-        somebody.replica.lose()
+    async def _leave(self, participant: Participant) -> None:
+        if participant.session is not None:
+            participant.session.room.leave(participant.session)
+        participant.session = participant.outbox = None
+        participant.under_way.clear()
+        participant.replica.lose()
         await self._settle()
 
     async def _settle(self) -> None:
@@ -322,9 +322,9 @@ class Replicas(RuleBasedStateMachine):
         picture = Picture(sha256=self.store.put_picture(png()), width=64, height=48)
         placed = {id: Drag(handle=(10.0 * number, 10.0), target=(30.0, 40.0)) for number, id in enumerate(("d1", "d2"))}
         self.room, self.secret = await self.registry.create(Document(picture=picture, drags=placed))
-        for somebody in self.people:
-            await self._join(somebody)
-            somebody.read()
+        for participant in self.people:
+            await self._join(participant)
+            participant.read()
 
     def _op_id(self) -> str:
         self.requests += 1

@@ -153,8 +153,8 @@ def test_a_room_that_is_there_already_can_be_taken_in_as_a_new_one(tmp_path: Pat
 
 
 def test_no_room_no_archive(tmp_path: Path) -> None:
-    with Store(tmp_path) as store, pytest.raises(UnknownRoom, match="no room 'nobody'"):
-        export_room(store, "nobody", io.BytesIO())
+    with Store(tmp_path) as store, pytest.raises(UnknownRoom, match="no room 'nowhere'"):
+        export_room(store, "nowhere", io.BytesIO())
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ BAD_CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "an id with a line end": (edit_json("room.json", lambda m: m.update(room="r\n")), "room.json cannot be read"),
     "an edit of what is not there": (
-        edit_record(1, op={"type": "move_drag", "id": "nobody", "target": [1, 1]}),
+        edit_record(1, op={"type": "move_drag", "id": "nowhere", "target": [1, 1]}),
         "record 2 does not fit",
     ),
     "a drag outside the picture": (

@@ -162,9 +162,9 @@ def test_a_damaged_room_says_so_and_can_be_viewed_and_exported(tmp_path: Path, e
 
     async def story(address: str) -> None:
         async with Client.join(address, edited.id, edited.secret) as client:
-            told = await client.wait(ErrorMessage)
-            assert told.reason == "damaged"
-            assert told.message.startswith("this room is damaged: record 6 cannot be read")
+            said = await client.wait(ErrorMessage)
+            assert said.reason == "damaged"
+            assert said.message.startswith("this room is damaged: record 6 cannot be read")
             assert client.document.prompt == "2"
             for change in (client.edit(SetPrompt(prompt="x")), client.undo(), client.run(), client.reset()):
                 with pytest.raises(OperationRejected, match="record 6 cannot be read") as rejected:

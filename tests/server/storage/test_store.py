@@ -79,7 +79,7 @@ def test_a_room_comes_back_with_all_its_edits(tmp_path: Path) -> None:
         assert (saved.document, saved.seq, saved.links, saved.instance) == (room.document, room.seq, LINKS, instance)
         assert [record.seq for record in saved.records] == list(range(1, room.seq + 1))
         assert (saved.base, saved.base_seq) == (EMPTY, 0)
-        assert store.load("nobody").result(5) is None
+        assert store.load("nowhere").result(5) is None
 
 
 def test_a_long_log_is_shortened_and_still_leads_to_the_document(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_cancelled_edit_is_kept_and_the_others_of_its_group_are_answered(tmp_p
         go_on = held_up(store)
         cancelled = store.append("r", say(room, "cancelled"), room.document)
         next_one = store.append("r", say(room, "next"), room.document)
-        deleting = store.delete("nobody")
+        deleting = store.delete("nowhere")
         assert cancelled.cancel()
         assert deleting.cancel()
         go_on.set()
@@ -292,7 +292,7 @@ def test_a_file_that_was_just_put_here_again_outlives_the_room_that_had_it(tmp_p
         document = with_picture(store, "teal")
         store.create("r", document, LINKS).result(5)
         age(store)
-        with_picture(store, "teal")  # by somebody whose room has yet to be made
+        with_picture(store, "teal")  # whose room has yet to be created
         store.delete("r").result(5)
         store.create("s", document, LINKS).result(5)
         settle(store)
@@ -315,7 +315,7 @@ def test_checkpoints_of_rooms_that_there_are_not_are_swept_away(tmp_path: Path) 
     assert set(os.listdir(tmp_path / "checkpoints")) == {"r", odd}
 
 
-def test_nobody_waits_for_the_files_of_a_deleted_room(tmp_path: Path) -> None:
+def test_deleting_a_room_does_not_wait_for_its_files(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         document = with_picture(store, "teal")
         store.create("r", document, LINKS).result(5)
@@ -333,7 +333,7 @@ def test_nobody_waits_for_the_files_of_a_deleted_room(tmp_path: Path) -> None:
 
 def test_a_deleted_room_takes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
     victim = tmp_path / "victim.png"
-    victim.write_text("of somebody else")
+    victim.write_text("of another program")
     data = tmp_path / "data"
     result = Result(sha256="../victim", run="x")
     with Store(data) as store:
@@ -393,7 +393,7 @@ def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
             assert kept(tmp_path) == {document.picture.sha256, *results[-2:]}
 
 
-def test_rooms_expire_unless_somebody_is_inside(tmp_path: Path) -> None:
+def test_rooms_expire_unless_people_are_inside(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for name in ("empty", "inside", "looked", "edited"):
             store.create(name, EMPTY, LINKS).result(5)
@@ -581,7 +581,7 @@ def test_a_full_disk_refuses_edits_by_name_and_corrupts_nothing(tmp_path: Path) 
         assert isinstance(refused, StoreError)
         assert "Is the disk full?" in str(refused)
         assert load(store) == before
-        pages(2**30)  # somebody has made room
+        pages(2**30)  # there is space again
         room = RoomDocument("r", document, MODEL, seq=before.seq)
         store.append("r", say(room, "again"), room.document).result(5)
         assert load(store).document.prompt == "again"
