@@ -48,7 +48,8 @@ test-long: install ## the tests that take minutes
 	$(PYTEST) -m "long and not gpu" --durations=25 || test $$? -eq 5
 
 docs: install ## API reference of the editor and the Python client, in docs/api
-	$(PY) -m pdoc --docformat google --output-directory docs/api livedrag.editor livedrag.server.client
+	# pdoc sees only names that have been imported; the editor imports them when they are used
+	$(PY) -c "from livedrag.editor import *; from pdoc.__main__ import cli; cli()" --docformat google --output-directory docs/api livedrag.editor livedrag.server.client
 
 bench: install ## speed of the built-in model, the service and the page, in minutes
 	$(PY) -m tests.bench
