@@ -64,6 +64,22 @@ class PlayedRun:
         if preview:
             self.show(iteration)
 
+    def arrive(self, iterations: int, left: float = 0.0) -> None:
+        """The run ends with each handle at its target, or ``left`` pixels to the right of it."""
+        desired = self.engine.desired[self.room]
+        targets = {id: (drag.target[0] + left, drag.target[1]) for id, drag in desired.drags.items()}
+        self.engine.tell(
+            RunFinished(
+                room=self.room,
+                run=self.start.run,
+                outcome="arrived",
+                iterations=iterations,
+                seq=desired.seq,
+                tracked=targets,
+                picture=png(self.picture.width, self.picture.height, "teal"),
+            )
+        )
+
     def show(self, iteration: int) -> None:
         """A preview that looks different at every iteration."""
         small = self._picture(iteration, 160)

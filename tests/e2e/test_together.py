@@ -130,6 +130,14 @@ def test_a_revoked_link_puts_people_out(open_page: OpenPage, upload: Path, quiet
     revoke = ada.page.get_by_role("button", name="Revoke link: Can edit")
     expect(revoke).to_have_count(1)
     revoke.click()
+    question = ada.page.get_by_role("alertdialog")
+    expect(question.get_by_role("button", name="Cancel")).to_be_focused()
+    # Esc closes the question alone, and leads back.
+    ada.page.keyboard.press("Escape")
+    expect(question).to_have_count(0)
+    expect(revoke).to_be_focused()
+    revoke.click()
+    question.get_by_role("button", name="Revoke", exact=True).click()
     expect(bo.page.get_by_role("heading", name="Can't open this picture")).to_be_visible()
     expect(revoke).to_have_count(0)
 
@@ -142,6 +150,10 @@ def test_the_others_are_seen_pointing(open_page: OpenPage, upload: Path, quiet: 
     bo.page.get_by_label("Your name").press("Enter")
     bo.page.get_by_role("button", name="Close").click()
     expect(ada.page.get_by_test_id("avatars")).to_have_attribute("aria-label", re.compile("Bo"))
+    ada.page.get_by_role("button", name="Share", exact=True).click()
+    discs = ada.page.get_by_test_id("people").locator(".avatar").all_text_contents()
+    assert len(set(discs)) == 2, discs
+    ada.page.get_by_role("button", name="Close").click()
     before = ada.pixels()
     bo.page.mouse.move(*bo.on_screen(200, 100))
     bo.page.mouse.move(*bo.on_screen(210, 110), steps=3)

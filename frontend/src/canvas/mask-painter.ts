@@ -3,6 +3,7 @@
  * strokes for the eye, on a canvas with a fixed longest side.
  */
 
+import { startsWhite } from "../room/editable-area.ts";
 import type { Size } from "../room/geometry.ts";
 import { MASK_SIDE } from "../room/mask-files.ts";
 import type { MaskLayer, Stroke } from "../room/protocol.ts";
@@ -85,12 +86,6 @@ export class MaskPainter {
     this.#scale = scale;
     this.#rasters = rasters;
   }
-}
-
-/** Whether the layers are painted on white: so they are if the first one erases. */
-export function startsWhite(layers: readonly MaskLayer[], current: Pick<Stroke, "mode"> | null): boolean {
-  const [first] = layers;
-  return first === undefined ? current?.mode === "erase" : first.type === "stroke" && first.mode === "erase";
 }
 
 function paintLayer(

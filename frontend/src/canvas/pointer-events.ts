@@ -1,11 +1,11 @@
 /** Turns the canvas's pointer and wheel events into places, presses, pinches and zooms. */
 
 import type { TargetedEvent } from "preact";
-import { hitTest, isInside, toPicture, wheelAction } from "../room/geometry.ts";
+import { isInside, toPicture, wheelAction } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { pan, pinchBy, zoom } from "./camera.ts";
-import { HIT_RADIUS, dropGesture, hitTargets, isPressed, move, press, release } from "./pointer.ts";
+import { dropGesture, hitEnd, isPressed, move, press, release } from "./pointer.ts";
 import type { PointerKind } from "./pointer.ts";
 
 type CanvasEvent<E extends Event> = TargetedEvent<HTMLCanvasElement, E>;
@@ -114,7 +114,7 @@ function followPointer(event: MouseEvent): void {
   store.pointer.value = store.activeBrush.value !== null || isInside(picture, place) ? place : null;
   if (isPressed() || kindOf(event) === "touch") return;
   const canHit = store.activeTool.value === "points" && store.pendingHandle.value === null;
-  const found = canHit ? hitTest(hitTargets(store.view.value), at, HIT_RADIUS.mouse) : null;
+  const found = canHit ? hitEnd(store.view.value, at, "mouse") : null;
   const before = store.hovered.value;
   if (found?.id !== before?.id || found?.end !== before?.end) {
     store.hovered.value = found && { id: found.id, end: found.end };

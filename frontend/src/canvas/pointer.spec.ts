@@ -113,6 +113,24 @@ describe("moving points", () => {
     expect(sent()).toEqual([{ type: "move_drag", id: "d1", handle: [70, 80] }]);
   });
 
+  it.each<XY>([
+    [90, 50],
+    [87, 50],
+    [93, 50],
+    [83, 51],
+  ])("pulls the target of a pair that has arrived, wherever it is pressed: %j, %j", (x, y) => {
+    const arrived = { handle: [50, 50], target: [90, 50], tracked: [87, 50] } as const;
+    open({ ...oneDrag, run: runOf({ outcome: "arrived" }), drags: { d1: arrived } });
+    pull([x, y], [x + 30, y + 20]);
+    expect(sent()).toEqual([{ type: "move_drag", id: "d1", target: [120, 70] }]);
+  });
+
+  it("tells the ends of a short drag apart that has not run", () => {
+    open({ ...oneDrag, drags: { d1: { handle: [86, 50], target: [90, 50], tracked: null } } });
+    pull([86, 50], [60, 50]);
+    expect(sent()).toEqual([{ type: "move_drag", id: "d1", handle: [60, 50] }]);
+  });
+
   it("re-aims while it is led about during a run, a few times a second", () => {
     open(going);
     const now = vi.spyOn(performance, "now");

@@ -16,7 +16,7 @@ import { cancelNudge, finishNudge } from "./nudge.ts";
 export type PointerKind = "mouse" | "touch";
 
 /** How close a press has to be, in CSS pixels; a fingertip is wide. */
-export const HIT_RADIUS: Readonly<Record<PointerKind, number>> = { mouse: 14, touch: 26 };
+const HIT_RADIUS: Readonly<Record<PointerKind, number>> = { mouse: 14, touch: 26 };
 /** A press that moves further than this, in CSS pixels, is a drag and not a click. */
 const CLICK_TOLERANCE: Readonly<Record<PointerKind, number>> = { mouse: 5, touch: 10 };
 /** Milliseconds between the moves sent while a target is dragged during a run. */
@@ -38,8 +38,22 @@ interface Press {
 let current: Press | null = null;
 let lastReAim = 0;
 
+/**
+ * The end that a press at `at` would move. A pair that a run has brought together counts as its target, wherever it is
+ * pressed: to pull it is to go on with it.
+ */
+export function hitEnd(view: View, at: XY, kind: PointerKind): HitTarget | null {
+  const radius = HIT_RADIUS[kind];
+  const found = hitTest(hitTargets(view), at, radius);
+  const drag = found?.end === "handle" ? store.drags.value.find(({ id }) => id === found.id) : undefined;
+  if (drag === undefined || store.document.value?.drags[drag.id]?.tracked == null) return found;
+  const target = toCanvas(view, drag.target);
+  const together = distance(toCanvas(view, drag.handle), target) <= radius;
+  return together ? { id: drag.id, end: "target", at: target } : found;
+}
+
 /** Both ends of all drags, on the canvas, handles above targets. */
-export function hitTargets(view: View): readonly HitTarget[] {
+function hitTargets(view: View): readonly HitTarget[] {
   const ends = (end: "target" | "handle"): HitTarget[] =>
     store.drags.value.map((drag) => ({ id: drag.id, end, at: toCanvas(view, drag[end]) }));
   return [...ends("target"), ...ends("handle")];
@@ -88,7 +102,7 @@ function pressPoint(begun: Press, picture: Size): void {
     store.gesture.value = { kind: "create", handle: pending, target };
     return;
   }
-  const found = hitTest(hitTargets(view), at, HIT_RADIUS[kind]);
+  const found = hitEnd(view, at, kind);
   if (found !== null) {
     current = { ...begun, offset: [found.at[0] - at[0], found.at[1] - at[1]] };
     store.selected.value = { id: found.id, end: found.end };

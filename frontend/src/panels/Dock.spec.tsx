@@ -3,7 +3,7 @@
 import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { oneDrag, openRoom, pendingRequests, runOf } from "../room/fixtures.ts";
-import type { Outcome, Progress } from "../room/protocol.ts";
+import type { Document, Outcome, Progress, XY } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Dock } from "./Dock.tsx";
 
@@ -61,6 +61,8 @@ it("does not take a double click on Drag for Stop", () => {
 it.each([
   [progress({}), "Draggingiteration 7/80 · 12 s left"],
   [progress({ step: 1 }), "Draggingiteration 1/80"],
+  [progress({ step: 4 }), "Draggingiteration 4/80"],
+  [progress({ step: 7, steps: 40, seconds_left: 0.4 }), "Draggingiteration 7/40"],
   [
     progress({ stage: "queued", step: 2, steps: 0, seconds_left: 100 }),
     "Waiting in the queue2 pictures ahead · 2 min left",
@@ -95,10 +97,42 @@ it.each<readonly [Outcome, string]>([
 ])("says how a run ended: %s", (outcome, text) => {
   openRoom({
     ...oneDrag,
+    drags: { d1: { handle: [50, 50], target: [90, 50], tracked: [88, 50] } },
     run: runOf({ outcome, iterations: 23, message: outcome === "failed" ? "out of memory" : null }),
   });
   render(<Dock />);
   expect(stage()).toBe(text);
+});
+
+it.each<readonly [string, readonly XY[], string]>([
+  ["moved since", [[60, 50]], "Point 1 has 30 px to go.Press Drag to continue."],
+  [
+    "moved and added since",
+    [
+      [88, 50],
+      [20, 50],
+      [30, 50],
+    ],
+    "2 points have not reached their targets.Press Drag to continue.",
+  ],
+])("tells how far the points are, whatever the run ended with: %s", (_, places, text) => {
+  const drags = places.map((tracked, index) => [`d${index}`, { handle: [50, 50], target: [90, 50], tracked }] as const);
+  openRoom({
+    ...oneDrag,
+    drags: Object.fromEntries(drags) as Document["drags"],
+    run: runOf({ outcome: "arrived", iterations: 23 }),
+  });
+  render(<Dock />);
+  expect(stage()).toBe(text);
+});
+
+it.each<Document["run"]>([null, runOf({ outcome: "arrived" })])("warns of a point that cannot move: %#", (run) => {
+  const mask = [{ type: "stroke", id: "s", mode: "paint", radius: 5, points: [[150, 50]] }] as const;
+  openRoom({ ...oneDrag, mask, run });
+  render(<Dock />);
+  expect(stage()).toBe(
+    "Point 1 is outside the editable area.Nothing can move there. Paint over it, or move the point.",
+  );
 });
 
 it("says that an interrupted run can be continued", () => {

@@ -1,7 +1,7 @@
 import { useRef } from "preact/hooks";
 import { chooseTool } from "../canvas/pointer.ts";
 import { clearMask, invertMask } from "../room/actions.ts";
-import { loadMask } from "../room/files.ts";
+import { loadMask, PICTURE_TYPES } from "../room/files.ts";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
@@ -56,7 +56,7 @@ function LoadButton() {
         type="file"
         class="visually-hidden"
         tabIndex={-1}
-        accept="image/*"
+        accept={PICTURE_TYPES}
         aria-label={labels.load}
         data-testid="mask-file"
         onChange={(event) => {

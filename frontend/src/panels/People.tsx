@@ -6,8 +6,10 @@ import { setDisplayName } from "../room/presence.ts";
 import type { Person, Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { texts as roomTexts } from "../room/texts.ts";
+import { ConfirmButton } from "../ui/ConfirmButton.tsx";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
+import { initialsOf } from "./initials.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.people;
@@ -21,6 +23,7 @@ export function Avatars() {
   const here = Object.entries(store.room.value.people).filter(([, person]) => person.here);
   if (here.length < 2) return null;
   const others = here.filter(([id]) => id !== me);
+  const initials = initialsById(Object.entries(store.room.value.people));
   const shown = new Map(store.otherPeople.value.map((person) => [person.id, person]));
   const names = here.map(([id, person]) => (id === me ? labels.you : (shown.get(id)?.label ?? nameOf(person))));
   const label = labels.here(names.join(", "));
@@ -28,7 +31,7 @@ export function Avatars() {
     <span class="avatars" role="img" aria-label={label} title={label} data-testid="avatars">
       {others.slice(0, MAX_AVATARS).map(([id, person]) => (
         <i key={id} class={shown.get(id)?.busy ? "is-busy" : ""} style={{ background: person.colour }}>
-          {initialOf(person)}
+          {initials.get(id)}
         </i>
       ))}
       {others.length > MAX_AVATARS && <i class="avatars-more">+{others.length - MAX_AVATARS}</i>}
@@ -39,12 +42,13 @@ export function Avatars() {
 /** Everyone with their role, which owners can change. */
 export function PeopleList() {
   const people = Object.entries(store.room.value.people);
+  const initials = initialsById(people);
   return (
     <section aria-labelledby="people-title">
       <h3 id="people-title">{labels.title}</h3>
       <ul class="people" data-testid="people">
         {people.map(([id, person]) => (
-          <PersonItem key={id} id={id} person={person} />
+          <PersonItem key={id} id={id} person={person} initials={initials.get(id) ?? ""} />
         ))}
       </ul>
       <NameField />
@@ -52,13 +56,14 @@ export function PeopleList() {
   );
 }
 
-function PersonItem({ id, person }: { readonly id: string; readonly person: Person }) {
+function PersonItem(props: { readonly id: string; readonly person: Person; readonly initials: string }) {
+  const { id, person, initials } = props;
   const { person: me, role } = store.room.value;
   const key = store.roomKey.value;
   return (
     <li class={person.here ? "" : "is-away"}>
       <i class="avatar" style={{ background: person.colour }} aria-hidden="true">
-        {initialOf(person)}
+        {initials}
       </i>
       <span class="people-name">
         {nameOf(person)} {id === me && <em>({labels.you})</em>} {!person.here && <em>{labels.away}</em>}
@@ -89,15 +94,15 @@ function PersonControls(props: { readonly room: RoomKey; readonly id: string; re
           </option>
         ))}
       </select>
-      <button
-        type="button"
+      <ConfirmButton
         class="icon-button"
-        aria-label={labels.remove(name)}
-        title={labels.remove(name)}
-        onClick={() => toastFailure(removePerson(room, id))}
+        label={labels.remove(name)}
+        question={labels.removeQuestion(name)}
+        confirm={labels.removeConfirm}
+        onConfirm={() => toastFailure(removePerson(room, id))}
       >
         <CloseIcon />
-      </button>
+      </ConfirmButton>
     </>
   );
 }
@@ -125,8 +130,10 @@ function nameOf(person: Person): string {
   return person.name || roomTexts.people.anonymous;
 }
 
-function initialOf(person: Person): string {
-  return [...nameOf(person)][0]?.toUpperCase() ?? "";
+/** What stands for each person in a disc, by id. */
+function initialsById(people: readonly (readonly [string, Person])[]): ReadonlyMap<string, string> {
+  const initials = initialsOf(people.map(([, person]) => nameOf(person)));
+  return new Map(people.map(([id], index) => [id, initials[index] ?? ""]));
 }
 
 function toastFailure(change: Promise<void>): void {

@@ -77,7 +77,9 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
 
 function distanceText(drag: ShownDrag): string {
   if (drag.waiting) return labels.waiting;
-  return drag.distance < AT_TARGET ? labels.reached : labels.left(drag.distance);
+  if (store.outsideDrags.value.includes(drag)) return labels.outside;
+  const arrived = store.document.value?.run?.outcome === "arrived" && !store.unreachedDrags.value.includes(drag);
+  return arrived || drag.distance < AT_TARGET ? labels.reached : labels.left(drag.distance);
 }
 
 function PointButtons({ drag, selected }: { readonly drag: ShownDrag; readonly selected: boolean }) {

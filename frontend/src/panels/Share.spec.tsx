@@ -74,6 +74,7 @@ it("revokes a link and hides the one just created", async () => {
   click("New edit link");
   await screen.findByRole("textbox", { name: "Link" });
   fireEvent.click(await screen.findByRole("button", { name: "Revoke link: Can edit" }));
+  click("Revoke");
   await vi.waitFor(() => expect(screen.queryByRole("textbox", { name: "Link" })).toBeNull());
   expect(requests).toContain("DELETE /api/rooms/r/links/l1");
   await vi.waitFor(() => expect(screen.queryByRole("button", { name: "Revoke link: Can edit" })).toBeNull());
@@ -86,7 +87,28 @@ it("changes roles and removes people, but not oneself", () => {
   fireEvent.change(people.getByRole("combobox", { name: "Role of Anonymous" }), { target: { value: "viewer" } });
   expect(requests).toContain('PUT /api/rooms/r/people/bo {"role":"viewer"}');
   click("Remove Anonymous from the room");
+  click("Remove");
   expect(requests).toContain("DELETE /api/rooms/r/people/bo");
+});
+
+it.each([
+  ["Revoke link: Owner", "Revoke this link? Everyone who joined with it is removed from the room."],
+  ["Remove Anonymous from the room", "Remove Anonymous from the room? Their link no longer lets them in."],
+])("asks first, and Esc or Cancel lead back: %s", async (name, question) => {
+  show();
+  const button = await screen.findByRole("button", { name });
+  fireEvent.click(button);
+  const asked = screen.getByRole("alertdialog", { name: question });
+  const cancel = within(asked).getByRole("button", { name: "Cancel" });
+  await vi.waitFor(() => expect(window.document.activeElement).toBe(cancel));
+  // It is the question that Esc closes, and not the dialog around it.
+  expect(fireEvent.keyDown(cancel, { key: "Escape" })).toBe(false);
+  expect(screen.queryByRole("alertdialog")).toBeNull();
+  expect(window.document.activeElement).toBe(button);
+  fireEvent.click(button);
+  click("Cancel");
+  expect(screen.queryByRole("alertdialog")).toBeNull();
+  expect(requests.filter((request) => request.startsWith("DELETE"))).toEqual([]);
 });
 
 it("asks before it deletes the room", () => {

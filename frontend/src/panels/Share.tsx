@@ -7,6 +7,7 @@ import type { Link } from "../room/api.ts";
 import { messageOf } from "../room/http.ts";
 import type { Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
+import { ConfirmButton } from "../ui/ConfirmButton.tsx";
 import { Dialog } from "../ui/Dialog.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
 import { QrCode } from "../ui/QrCode.tsx";
@@ -79,15 +80,15 @@ function LinkItem({ link, revoke }: { readonly link: Link; readonly revoke: () =
     <li>
       <span>{role}</span>
       <small>{link.used === null ? labels.unused : labels.used(new Date(link.used * 1000).toLocaleString())}</small>
-      <button
-        type="button"
+      <ConfirmButton
         class="icon-button"
-        aria-label={labels.revoke(role)}
-        title={labels.revoke(role)}
-        onClick={revoke}
+        label={labels.revoke(role)}
+        question={labels.revokeQuestion}
+        confirm={labels.revokeConfirm}
+        onConfirm={revoke}
       >
         <CloseIcon />
-      </button>
+      </ConfirmButton>
     </li>
   );
 }
@@ -131,25 +132,16 @@ function CreatedLink({ role, url }: NewLink) {
 }
 
 function DeleteRoom({ room }: { readonly room: RoomKey }) {
-  const [confirming, setConfirming] = useState(false);
-  if (!confirming) {
-    return (
-      <button type="button" class="small-button is-bad" onClick={() => setConfirming(true)}>
-        {labels.delete}
-      </button>
-    );
-  }
   return (
-    <div class="confirm" role="alertdialog" aria-label={labels.deleteQuestion}>
-      <p>{labels.deleteQuestion}</p>
-      <div class="row">
-        <button type="button" class="small-button is-bad" onClick={() => void deleteRoom(room).catch(toastFailure)}>
-          {labels.deleteConfirm}
-        </button>
-        <button type="button" class="small-button" onClick={() => setConfirming(false)}>
-          {labels.deleteCancel}
-        </button>
-      </div>
+    <div>
+      <ConfirmButton
+        class="small-button is-bad"
+        question={labels.deleteQuestion}
+        confirm={labels.deleteConfirm}
+        onConfirm={() => void deleteRoom(room).catch(toastFailure)}
+      >
+        {labels.delete}
+      </ConfirmButton>
     </div>
   );
 }

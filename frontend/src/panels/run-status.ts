@@ -15,6 +15,9 @@ type Preparing = Prepared & { readonly stage: keyof typeof texts.prepared };
 
 const labels = texts.status;
 
+/** Steps before the time left is shown. */
+const FIRST_ESTIMATE = 5;
+
 export function runStatus(): RunStatus {
   if (store.connection.value.state === "lost") {
     return { title: labels.offline, detail: store.running.value ? labels.offlineRunning : "" };
@@ -39,6 +42,11 @@ function runningStatus(progress: Progress | null): RunStatus {
 function idleStatus(): RunStatus {
   const run = endedRun(store.document.value);
   if (run?.interrupted) return { title: labels.interrupted, detail: labels.interruptedHelp };
+  if (run?.outcome !== "failed" && store.outsideDrags.value.length > 0) return outsideStatus(store.outsideDrags.value);
+  // Points may have been added or moved since, or an earlier step was returned to.
+  if (run?.outcome === "arrived" && store.unreachedDrags.value.length > 0) {
+    return unreachedStatus(store.unreachedDrags.value);
+  }
   if (run?.outcome) {
     const [title, detail] = texts.outcomes[run.outcome];
     return { title, detail: detail(run.iterations, run.message) };
@@ -46,6 +54,21 @@ function idleStatus(): RunStatus {
   if (!store.editable.value) return { title: labels.viewOnly, detail: labels.viewOnlyHelp };
   if (store.drags.value.length === 0) return { title: labels.noPoints, detail: labels.noPointsHelp };
   return { title: labels.ready, detail: joined([labels.readyHelp, preparationOf(store.room.value.prepared)]) };
+}
+
+function outsideStatus(drags: readonly store.ShownDrag[]): RunStatus {
+  const [first] = drags;
+  const title = drags.length === 1 && first ? labels.outside(first.number) : labels.severalOutside(drags.length);
+  return { title, detail: labels.outsideHelp };
+}
+
+function unreachedStatus(drags: readonly store.ShownDrag[]): RunStatus {
+  const [first] = drags;
+  const title =
+    drags.length === 1 && first
+      ? labels.unreached(first.number, first.distance)
+      : labels.severalUnreached(drags.length);
+  return { title, detail: store.editable.value ? labels.unreachedHelp : "" };
 }
 
 function preparationOf(prepared: Prepared | null): string {
@@ -60,9 +83,11 @@ function stepOf({ stage, step, steps }: Progress): string {
   return steps > 1 ? labels.steps(step, steps) : "";
 }
 
-/** A single step is too little for an estimate. */
-function timeLeftOf({ step, seconds_left }: Pick<Progress, "step" | "seconds_left">): string {
-  return seconds_left === null || step <= 1 ? "" : ui.timeLeft(seconds_left);
+/** The first steps are too little for an estimate, and half of the way is not "nearly done" however fast it goes. */
+function timeLeftOf({ step, steps, seconds_left }: Pick<Progress, "step" | "steps" | "seconds_left">): string {
+  const started = step >= Math.min(FIRST_ESTIMATE, steps);
+  if (seconds_left === null || !started || (seconds_left < 1 && step < steps / 2)) return "";
+  return ui.timeLeft(seconds_left);
 }
 
 function joined(parts: readonly string[]): string {

@@ -65,7 +65,7 @@ export async function fetchMask(key: RoomKey, sha256: string): Promise<Blob> {
   return (await roomRequest(key, `/masks/${sha256}`)).blob();
 }
 
-export async function uploadMask(key: RoomKey, png: Blob): Promise<void> {
-  const headers = { "Content-Type": "image/png" };
-  await roomRequest(key, "/mask", { method: "PUT", headers, body: png });
+/** Takes any format that the server reads. */
+export async function uploadMask(key: RoomKey, file: Blob): Promise<void> {
+  await roomRequest(key, "/mask", { method: "PUT", body: file });
 }

@@ -2,8 +2,10 @@
 
 import { computed } from "@preact/signals";
 import { currentPlace, isRunning } from "./document.ts";
+import { isEditable } from "./editable-area.ts";
 import { distance, fit, keepInSight, progressOf } from "./geometry.ts";
 import type { DragEnds, View } from "./geometry.ts";
+import { isOpaqueAt } from "./mask-files.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
 import { isStarting, isStopping, visibleDocument, waitingDrags } from "./room.ts";
 import * as state from "./state.ts";
@@ -103,6 +105,34 @@ export const drags = computed<readonly ShownDrag[]>(() => {
     };
   });
 });
+
+/** The drags whose handle was placed where nothing may change. */
+export const outsideDrags = computed<readonly ShownDrag[]>(() => {
+  const size = picture.value;
+  const rasters = state.rasters.value;
+  if (size === null || mask.value.length === 0) return [];
+  const isWhite = (sha256: string, place: XY) => {
+    const raster = rasters.get(sha256);
+    // What has not been fetched yet is given the benefit of the doubt.
+    return raster === undefined || isOpaqueAt(raster, size, place);
+  };
+  return drags.value.filter(({ start }) => !isEditable(mask.value, start, isWhite));
+});
+
+/** The drags whose content is further from its target than a run accepts. */
+export const unreachedDrags = computed<readonly ShownDrag[]>(() =>
+  drags.value.filter((drag) => drag.distance > arrivalDistance()),
+);
+
+/** In pixels of the picture, and rather too large: only a run knows the exact size of the model's cells. */
+function arrivalDistance(): number {
+  const size = picture.value;
+  const model = state.room.value.model;
+  if (size === null) return 0;
+  const cells = Number(document.value?.settings.arrival_distance ?? model?.settings.arrival_distance ?? 2);
+  const cellsAcross = model?.kind === "builtin" ? 128 : 256;
+  return (1.5 * cells * Math.max(size.width, size.height)) / cellsAcross;
+}
 
 /** Which picture the canvas shows: a run's previews while there are any, then its result, else the original. */
 export const showing = computed<"original" | "preview" | "result" | "moment">(() => {

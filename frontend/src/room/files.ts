@@ -4,7 +4,6 @@ import { fetchDownload, uploadMask } from "./api.ts";
 import type { Download } from "./api.ts";
 import { currentSession } from "./current-session.ts";
 import { messageOf } from "./http.ts";
-import { toPng } from "./mask-files.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 
@@ -15,19 +14,15 @@ const EXTENSIONS: Readonly<Record<Download, string>> = {
   export: "zip",
 };
 
-/** Replaces the mask by a file, in which white may change. The server takes PNGs; others are converted first. */
+/** What file choosers offer: the formats that the server reads. */
+export const PICTURE_TYPES = "image/png,image/jpeg,image/webp,image/avif,image/bmp,image/tiff,image/gif";
+
+/** Replaces the mask by a file, in which white may change. */
 export async function loadMask(file: File): Promise<void> {
   const session = currentSession();
   if (session === null) return;
-  let png: Blob = file;
   try {
-    if (file.type !== "image/png") png = await toPng(file);
-  } catch {
-    store.toast("error", texts.errors.maskUnreadable(file.name));
-    return;
-  }
-  try {
-    await uploadMask(session.key, png);
+    await uploadMask(session.key, file);
     store.toast("info", texts.mask.loaded);
   } catch (error) {
     store.toast("error", texts.errors.maskFailed(messageOf(error)));

@@ -1,10 +1,13 @@
 /** Mask files, read by the browser. */
 
+import type { Size } from "./geometry.ts";
+import type { XY } from "./protocol.ts";
+
 /** Longest side of a mask on this page, in its own pixels. */
 export const MASK_SIDE = 1024;
 
 /** A mask as transparency: white becomes opaque, black transparent. */
-export async function readMask(file: Blob): Promise<CanvasImageSource> {
+export async function readMask(file: Blob): Promise<HTMLCanvasElement> {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, MASK_SIDE / Math.max(bitmap.width, bitmap.height));
   const width = Math.max(1, Math.round(bitmap.width * scale));
@@ -21,18 +24,11 @@ export async function readMask(file: Blob): Promise<CanvasImageSource> {
   return canvas;
 }
 
-/** Any picture the browser can read, as a PNG of the same size. */
-export async function toPng(file: Blob): Promise<Blob> {
-  const bitmap = await createImageBitmap(file);
-  const [canvas, context] = newCanvas(bitmap.width, bitmap.height);
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => {
-      if (blob === null) reject(new Error("the browser can't encode a PNG"));
-      else resolve(blob);
-    }, "image/png");
-  });
+/** Whether a place of the picture is in the opaque half of a mask that `readMask` gave. */
+export function isOpaqueAt(mask: HTMLCanvasElement, picture: Size, [x, y]: XY): boolean {
+  const [left, top] = [((x + 0.5) / picture.width) * mask.width, ((y + 0.5) / picture.height) * mask.height];
+  const pixel = mask.getContext("2d")?.getImageData(Math.floor(left), Math.floor(top), 1, 1).data;
+  return (pixel?.[3] ?? 0) >= 128;
 }
 
 function newCanvas(width: number, height: number): [HTMLCanvasElement, CanvasRenderingContext2D] {

@@ -92,7 +92,7 @@ export const scrubbed = signal<{ readonly id: number; readonly bitmap: ImageBitm
 /** Whether the canvas shows a quick preview that moves anything. */
 export const quickPreviewShown = signal(false);
 /** Uploaded masks by digest; white has become opaque. */
-export const rasters = signal<ReadonlyMap<string, CanvasImageSource>>(new Map());
+export const rasters = signal<ReadonlyMap<string, HTMLCanvasElement>>(new Map());
 
 const MAX_TOASTS = 4;
 // Milliseconds.

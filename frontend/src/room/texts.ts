@@ -65,7 +65,6 @@ export const texts = {
     unreachable: "Can't reach the server. Is it running?",
     status: (status: number) => `The server answered with status ${status}.`,
     targetOnHandle: "The target is on the handle. Place it a little further away.",
-    maskUnreadable: (name: string) => `Couldn't read “${name}” as an image.`,
     maskFailed: (message: string) => `Couldn't load the mask: ${message}`,
     downloadFailed: (message: string) => `Couldn't download: ${message}`,
     pictureFailed: (message: string) => `Couldn't show the picture: ${message}`,

@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { roomAddress } from "../room/address.ts";
 import type { RoomKey } from "../room/address.ts";
+import { PICTURE_TYPES } from "../room/files.ts";
 import { recentRooms, removeRecentRoom } from "../room/recent-rooms.ts";
 import type { RecentRoom } from "../room/recent-rooms.ts";
 import { CloseIcon, Mark, PictureIcon } from "../ui/icons.tsx";
@@ -61,7 +62,7 @@ function DropZone({ opener }: { readonly opener: PictureOpener }) {
       <input
         type="file"
         class="visually-hidden"
-        accept="image/png,image/jpeg,image/webp"
+        accept={PICTURE_TYPES}
         data-testid="picture-file"
         disabled={opener.busy}
         aria-label={labels.choose}

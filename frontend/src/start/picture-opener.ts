@@ -42,11 +42,8 @@ export function usePictureOpener(enter: (key: RoomKey) => void): PictureOpener {
       }
     });
   const open = (picture: Blob) => create(() => createRoom({ picture }));
-  const dragOver = useDroppedFiles((file) => {
-    // The server refuses broken images in better words than we could.
-    if (file.type === "" || file.type.startsWith("image/")) open(file);
-    else toast("error", texts.errors.notAnImage);
-  });
+  // What is no picture, or none that can be opened, the server recognises better than we could.
+  const dragOver = useDroppedFiles(open);
   return {
     busy,
     dragOver,

@@ -9,7 +9,7 @@ export const texts = {
     choose: "choose a file",
     open: "Open a picture",
     openFrom: "from this device",
-    formats: "PNG, JPEG or WebP. Stored on this server only.",
+    formats: "PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF. Stored on this server only.",
     opening: "Opening your picture…",
     release: "Drop to open",
     samples: "Or start with a sample",
@@ -58,7 +58,6 @@ export const texts = {
   },
 
   errors: {
-    notAnImage: "No image found. Use a PNG, JPEG or WebP file.",
     notOpened: (message: string) => `Couldn't open the picture: ${message}`,
     uploadCut: (mebibytes: number, limit: number) =>
       `The upload was cut off. The picture is ${mebibytes.toFixed(0)} MiB, and the server usually accepts up to ${limit} MiB.`,

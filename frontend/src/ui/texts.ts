@@ -12,6 +12,7 @@ export const texts = {
   product: "livedrag",
   pixels: (value: number) => `${pixelCount(value)} px`,
   timeLeft,
+  cancel: "Cancel",
   close: "Close",
   dismiss: "Dismiss",
   more: "More",

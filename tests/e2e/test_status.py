@@ -1,0 +1,79 @@
+"""What the page says about points and pictures is what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.e2e.editor import OpenPage, choose
+from tests.e2e.played import PlayedRun
+from tests.quiet import QuietEngine
+
+HANDLE, TARGET, FAR = (94.0, 150.0), (72.0, 110.0), (150.0, 60.0)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+Quiet = tuple[str, QuietEngine]
+
+
+def test_a_pair_that_arrived_is_pulled_on_by_its_target(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    run.step(3, 0.5)
+    run.arrive(23, left=2.0)
+    editor.expect_outcome("^arrived$")
+    expect(editor.stage).to_contain_text("Reached the target")
+    expect(editor.page.get_by_test_id("point-1")).to_contain_text("reached")
+    # Right on the handle.
+    editor.pull((TARGET[0] + 2, TARGET[1]), (FAR[0] + 2, FAR[1]))
+    editor.expect_place("target", FAR)
+    editor.expect_place("handle", (TARGET[0] + 2, TARGET[1]))
+    expect(editor.stage).to_contain_text(re.compile(r"Point 1 has \d\d px to go. *Press Drag to continue"))
+    editor.expect_sent()
+    editor.page.reload()
+    expect(editor.stage).to_contain_text("px to go")
+
+
+def test_a_point_that_cannot_move_is_warned_of_at_once(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.button("Paint").click()
+    editor.pull((200, 60), (260, 60))
+    editor.button("Points").click()
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    expect(editor.stage).to_contain_text("Point 1 is outside the editable area")
+    expect(editor.page.get_by_test_id("point-1")).to_contain_text("outside the editable area")
+    editor.pull(HANDLE, (230, 60))
+    expect(editor.stage).not_to_contain_text("outside")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tiff", "gif", "avif", "webp"])
+def test_pictures_of_every_readable_format_open(
+    open_page: OpenPage, upload: Path, tmp_path: Path, quiet: Quiet, suffix: str
+) -> None:
+    path = tmp_path / f"bear.{suffix}"
+    with Image.open(upload) as picture:
+        picture.save(path)
+    choose(open_page(), path)
+
+
+def test_what_is_dropped_and_is_no_picture_is_named(open_page: OpenPage, quiet: Quiet, complaints: list[str]) -> None:
+    page = open_page()
+    page.evaluate(
+        """() => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File(["%PDF-1.7"], "plan.pdf", { type: "application/pdf" }));
+            window.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+        }"""
+    )
+    expect(page.get_by_test_id("toast")).to_contain_text("a PDF document")
+    # The browser notes the refusal too.
+    assert all("422" in complaint for complaint in complaints)
+    complaints.clear()
