@@ -14,6 +14,7 @@ from livedrag.server.storage.strokes import (
     Packed,
     pack_document,
     pack_record,
+    pack_stroke,
 )
 
 IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
@@ -87,9 +88,13 @@ def put_record(database: sqlite3.Connection, room: str, record: DocRecord) -> in
 
 def put_strokes(database: sqlite3.Connection, room: str, seq: int, packed: Packed) -> bytes:
     """Store the strokes of a record or a document at ``seq`` unless they are there already; returns the rest."""
-    rows = [(room, sha256, seq, stroke) for sha256, stroke in packed.strokes.items()]
-    statement = "INSERT INTO strokes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)"
-    database.executemany(statement, rows)
+    if packed.strokes:
+        stored = {sha256 for (sha256,) in database.execute("SELECT sha256 FROM stroke_uses WHERE room = ?", (room,))}
+        new = [(room, sha256, pack_stroke(packed.strokes[sha256])) for sha256 in packed.strokes.keys() - stored]
+        database.executemany("INSERT INTO strokes VALUES (?, ?, ?)", new)
+        uses = [(room, sha256, seq) for sha256 in packed.strokes]
+        statement = "INSERT INTO stroke_uses VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)"
+        database.executemany(statement, uses)
     return packed.data
 
 
@@ -102,7 +107,9 @@ def compact_log(database: sqlite3.Connection, room: str, seq: int, document: Doc
     )
     base_seq = "(SELECT base_seq FROM rooms WHERE id = ?)"
     database.execute(f"DELETE FROM records WHERE room = ? AND seq <= {base_seq}", (room, room))
-    database.execute(f"DELETE FROM strokes WHERE room = ? AND seq < {base_seq}", (room, room))
+    database.execute(f"DELETE FROM stroke_uses WHERE room = ? AND seq < {base_seq}", (room, room))
+    used = "(SELECT sha256 FROM stroke_uses WHERE room = ?)"
+    database.execute(f"DELETE FROM strokes WHERE room = ? AND sha256 NOT IN {used}", (room, room))
 
 
 def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
@@ -115,7 +122,7 @@ def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
 def delete_room(database: sqlite3.Connection, room: str) -> set[str]:
     """Delete all rows of a room; returns the files that no other room refers to."""
     files = {sha256 for (sha256,) in database.execute("SELECT sha256 FROM files WHERE room = ?", (room,))}
-    for table in ("records", "strokes", "links", "members", "files"):
+    for table in ("records", "strokes", "stroke_uses", "links", "members", "files"):
         database.execute(f"DELETE FROM {table} WHERE room = ?", (room,))
     database.execute("DELETE FROM rooms WHERE id = ?", (room,))
     return unreferenced(database, files)

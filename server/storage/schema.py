@@ -26,12 +26,17 @@ STROKES = """
 CREATE TABLE strokes (
     room TEXT NOT NULL,
     sha256 BLOB NOT NULL,
-    seq INTEGER NOT NULL,
     stroke BLOB NOT NULL,
     PRIMARY KEY (room, sha256)
 ) WITHOUT ROWID;
+CREATE TABLE stroke_uses (
+    room TEXT NOT NULL,
+    sha256 BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (room, sha256)
+) WITHOUT ROWID;
 """
-"""``seq`` is of the last record or document that contains the stroke."""
+"""``seq`` is of the last record or document that contains the stroke; apart from it, since it changes often."""
 SCHEMA = """
 CREATE TABLE rooms (
     id TEXT PRIMARY KEY,
@@ -136,7 +141,12 @@ def _no_database(path: Path) -> StoreError:
 
 
 def _create_tables(database: sqlite3.Connection) -> None:
-    for statement in filter(str.strip, (SCHEMA + STROKES).split(";")):
+    _execute_all(database, SCHEMA + STROKES)
+
+
+def _execute_all(database: sqlite3.Connection, statements: str) -> None:
+    """Unlike `executescript`, this stays inside the transaction."""
+    for statement in filter(str.strip, statements.split(";")):
         database.execute(statement)
 
 
@@ -183,7 +193,7 @@ def _from_2(database: sqlite3.Connection) -> None:
 def _from_3(database: sqlite3.Connection) -> None:
     """Long strokes are stored once, and the log is bounded in bytes."""
     database.execute("ALTER TABLE rooms ADD COLUMN log_bytes INTEGER NOT NULL DEFAULT 0")
-    database.execute(STROKES)
+    _execute_all(database, STROKES)
 
 
 def _rename_stored_fields(database: sqlite3.Connection) -> None:

@@ -23,7 +23,7 @@ class Drag(Struct, frozen=True, kw_only=True):
     tracked: XY | None = None
 
 
-class Stroke(Record, frozen=True, kw_only=True, tag="stroke"):
+class Stroke(Record, frozen=True, kw_only=True, weakref=True, tag="stroke"):
     """A round brush drawn through ``points``. ``paint`` makes the area editable, ``erase`` protects it.
 
     ``radius`` is in pixels. ``softness`` is 0 for a hard edge; at 1 the brush fades over its whole radius, and an area

@@ -449,7 +449,7 @@ def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: 
     database = sqlite3.connect(old / "livedrag.sqlite3")
     assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert names == {"rooms", "records", "strokes", "links", "members", "sessions", "files"}
+    assert names == {"rooms", "records", "strokes", "stroke_uses", "links", "members", "sessions", "files"}
     database.close()
 
 

@@ -28,7 +28,15 @@ from livedrag.server.document.protocol import (
 from livedrag.server.settings import MIB
 from livedrag.server.storage import Store
 from livedrag.server.storage.store import DATABASE, MAX_LOG_BYTES
-from livedrag.server.storage.strokes import pack_document, pack_record, unpack_document, unpack_record, unpack_stroke
+from livedrag.server.storage.strokes import (
+    Digests,
+    pack_document,
+    pack_record,
+    pack_stroke,
+    unpack_document,
+    unpack_record,
+    unpack_stroke,
+)
 from tests.quiet import MODEL
 
 EMPTY = Document(picture=Picture(sha256="0" * 64, width=64, height=48))
@@ -51,7 +59,7 @@ def test_records_and_documents_come_back_as_they_were() -> None:
         pack_record(Edited(seq=1, op_id="o", by="p", op=op))
         for op in (AddStroke(stroke=layers[1]), Restore(mask=layers), SetPrompt(prompt="a stored_stroke"))
     ]
-    strokes = {sha256: unpack_stroke(data) for one in packed for sha256, data in one.strokes.items()}
+    strokes = {sha256: unpack_stroke(pack_stroke(stroke)) for one in packed for sha256, stroke in one.strokes.items()}
     assert len(strokes) == 1
     assert all(len(one.data) < 500 for one in (*packed, packed_document))
     added, restored, prompted = (unpack_record(one.data, strokes) for one in packed)
@@ -64,6 +72,17 @@ def test_records_and_documents_come_back_as_they_were() -> None:
     assert prompted == Edited(seq=1, op_id="o", by="p", op=SetPrompt(prompt="a stored_stroke"))
     with pytest.raises(msgspec.ValidationError, match="is missing"):
         unpack_record(packed[0].data, {})
+
+
+def test_the_digest_of_a_stroke_is_forgotten_with_it() -> None:
+    digests = Digests()
+    strokes = [stroke("a", 50), stroke("b", 50)]
+    first = [digests.of(one) for one in strokes]
+    assert [digests.of(one) for one in strokes] == first
+    assert digests.of(stroke("a", 50)) == first[0]
+    assert len(digests) == 2
+    strokes.clear()
+    assert len(digests) == 0
 
 
 class Recorded:
