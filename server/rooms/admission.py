@@ -113,7 +113,7 @@ class Admission:
         room = await self._open(room_id)  # it may have been closed and opened again meanwhile
         person = session.person if session is not None else _script(room, secret, name)
         member = self._admit(room, person, secret)
-        if not member.name:
+        if session is None and not member.name:  # joining names a person
             room.rename(person, name)
         return room, person
 

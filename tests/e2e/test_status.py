@@ -54,6 +54,21 @@ def test_a_point_that_cannot_move_is_warned_of_at_once(open_page: OpenPage, uplo
     expect(editor.stage).not_to_contain_text("outside")
 
 
+def test_the_picture_lies_still_when_the_timeline_appears(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    before = editor.on_screen(0, 0), editor.number("scale")
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    for iteration in range(3):
+        run.keep(iteration)
+        run.step(iteration, iteration / 10)
+    expect(editor.page.get_by_test_id("timeline")).to_be_visible()
+    assert (editor.on_screen(0, 0), editor.number("scale")) == before
+    editor.stop()
+
+
 @pytest.mark.parametrize("suffix", ["bmp", "tiff", "gif", "avif", "webp"])
 def test_pictures_of_every_readable_format_open(
     open_page: OpenPage, upload: Path, tmp_path: Path, quiet: Quiet, suffix: str

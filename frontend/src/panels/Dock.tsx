@@ -102,6 +102,7 @@ function RunButton() {
         key="run"
         type="button"
         class="run-button run-stop"
+        title={labels.stopHelp}
         aria-disabled={store.stopping.value}
         onClick={() => performance.now() - pressed.current > DOUBLE_CLICK && stopRun()}
       >
@@ -115,6 +116,7 @@ function RunButton() {
       key="run"
       type="button"
       class="run-button"
+      title={labels.dragHelp}
       aria-disabled={!canRun()}
       onClick={() => {
         pressed.current = performance.now();

@@ -24,7 +24,7 @@ export function Timeline() {
   const at = found < 0 ? moments.length - 1 : found;
   const [playing, setPlaying] = usePlayback(moments, at);
   const current = moments[at];
-  if (moments.length < 2 || current === undefined) return null;
+  if (moments.length < 2 || current === undefined) return <NoTimeline />;
   return (
     <section class="timeline" aria-label={labels.title} data-testid="timeline" data-moments={moments.length}>
       <PlayButton
@@ -57,6 +57,12 @@ export function Timeline() {
       <Caption moment={current} elsewhere={scrubbed !== null && scrubbed.id !== here} stop={() => setPlaying(false)} />
     </section>
   );
+}
+
+/** Takes the room of the timeline beforehand, so that the picture keeps its place and its size when a run begins. */
+function NoTimeline() {
+  if (store.picture.value === null) return null;
+  return <p class="timeline timeline-empty">{labels.empty}</p>;
 }
 
 /** Shows one moment after the other while playing, up to the last. */

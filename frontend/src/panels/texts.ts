@@ -16,7 +16,9 @@ export const texts = {
   dock: {
     title: "Run",
     drag: "Drag",
+    dragHelp: "Drag (Enter)",
     stop: "Stop",
+    stopHelp: "Stop (Space)",
     compare: "Hold to compare",
     compareShort: "Compare",
     compareHelp: "Hold to see the original (C)",
@@ -219,6 +221,7 @@ export const texts = {
 
   timeline: {
     title: "Timeline",
+    empty: "The steps of a run appear here.",
     play: "Play",
     pause: "Pause",
     moment: (iteration: number) => (iteration === 0 ? "Start" : `Iteration ${iteration}`),

@@ -6,6 +6,7 @@
 import type { RoomKey } from "./address.ts";
 import { displayName } from "./display-name.ts";
 import { ApiError, json, request, requestJson } from "./http.ts";
+import { texts } from "./texts.ts";
 
 /** Rooms whose cookie the browser does not send. */
 const withoutCookie = new Set<string>();
@@ -50,6 +51,6 @@ async function sentOrDenied(send: () => Promise<Response>): Promise<Response | A
 function withSecret(init: RequestInit, secret: string): RequestInit {
   const headers = new Headers(init.headers);
   headers.set("Authorization", `Bearer ${secret}`);
-  if (displayName.value !== "") headers.set("Livedrag-Name", encodeURIComponent(displayName.value));
+  headers.set("Livedrag-Name", encodeURIComponent(displayName.value || texts.people.anonymous));
   return { ...init, headers };
 }
