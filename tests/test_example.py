@@ -47,4 +47,4 @@ def test_it_says_what_is_wrong(live_server: str, tmp_path: Path) -> None:
     assert "drag.py: the target (700, 40) lies outside the picture" in ran.stderr
     (tmp_path / "none.png").write_text("no picture")
     ran = run(tmp_path / "none.png", "--server", live_server, "--drag", "30,30:70,40")
-    assert "is no picture" in ran.stderr
+    assert "is not a picture" in ran.stderr
