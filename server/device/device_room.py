@@ -1,6 +1,6 @@
 """DeviceRoom: what the worker of a device knows of one room: its session, and the work under way for it.
 
-Four words are told apart here. A *run* is a press on Drag, which the document records. *Work* is what a worker does for
+Four terms: a *run* is a press on Drag, which the document records. *Work* is what a worker does for
 a room: a run, a preparation or a generation. A *step* is the part of it after which another room may have its turn.
 A *session* is the editor's state of the picture, which outlives work.
 """

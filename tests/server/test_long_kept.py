@@ -1,4 +1,4 @@
-"""What is acknowledged is kept: the server is killed at twenty random moments, and no edit it confirmed is gone."""
+"""The server is killed at twenty random moments, and no edit that it acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KILLS = 20
 PEOPLE = 3
 
 
-class Story:
-    """People who edit one room without a pause, and remember what was acknowledged."""
+class Editors:
+    """People who edit one room without a pause, and what was acknowledged."""
 
     def __init__(self, address: str, room: NewRoom) -> None:
         self.address, self.room = address, room
@@ -30,7 +30,7 @@ class Story:
         self.connections = 0
 
     async def edit(self, person: int, until: asyncio.Event) -> Document:
-        """One drag, moved on and on; returns the document as it is for this person at the end."""
+        """Move one drag again and again; returns the document as this person has it at the end."""
         async with Client.join(self.address, self.room.id, self.room.secret, name=f"P{person}") as client:
             mine = f"d{person}"
             if mine not in client.document.drags:
@@ -59,15 +59,15 @@ def test_no_acknowledged_edit_is_lost_when_the_server_is_killed(tmp_path: Path) 
     async def story() -> None:
         until = asyncio.Event()
         editing: list[asyncio.Task[Document]] = []
-        told: Story | None = None
+        editors: Editors | None = None
         for kill in range(KILLS + 1):
             serving = serving_traffic(data, port, heartbeat=0.5, deadline=3.0)
             process = await asyncio.to_thread(serving.__enter__)
-            if told is None:
-                told = Story(address, await asyncio.to_thread(create_room, address, png()))
-                editing = [asyncio.create_task(told.edit(person, until)) for person in range(PEOPLE)]
-            before = len(told.acknowledged)
-            while len(told.acknowledged) < before + PEOPLE:  # everybody is back, or will be
+            if editors is None:
+                editors = Editors(address, await asyncio.to_thread(create_room, address, png()))
+                editing = [asyncio.create_task(editors.edit(person, until)) for person in range(PEOPLE)]
+            before = len(editors.acknowledged)
+            while len(editors.acknowledged) < before + PEOPLE:  # all have reconnected, or will
                 await asyncio.sleep(0.01)
                 for task in editing:
                     if task.done():
@@ -76,31 +76,33 @@ def test_no_acknowledged_edit_is_lost_when_the_server_is_killed(tmp_path: Path) 
             if kill < KILLS:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                await check(told)
+                await check(editors)
             else:
                 until.set()
                 documents = await asyncio.gather(*editing)
-                async with Client.join(address, told.room.id, told.room.secret) as late:
-                    assert late.seq == max(told.acknowledged)
-                    assert sorted(told.acknowledged) == list(range(1, late.seq + 1)), "an edit was done twice, or lost"
+                async with Client.join(address, editors.room.id, editors.room.secret) as late:
+                    assert late.seq == max(editors.acknowledged)
+                    assert sorted(editors.acknowledged) == list(range(1, late.seq + 1)), (
+                        "an edit was applied twice, or lost"
+                    )
                     assert late.document in documents
-                assert told.connections >= PEOPLE * 2
-                sys.stdout.write(f"{late.seq} edits, {told.connections} connections, {KILLS} kills\n")
+                assert editors.connections >= PEOPLE * 2
+                sys.stdout.write(f"{late.seq} edits, {editors.connections} connections, {KILLS} kills\n")
             await asyncio.to_thread(serving.__exit__, None, None, None)
 
-    async def check(told: Story) -> None:
-        """What lies on disk has every edit that was acknowledged by now, just as it was acknowledged."""
-        acknowledged = dict(told.acknowledged)
+    async def check(editors: Editors) -> None:
+        """Every edit acknowledged by now is on disk, as it was acknowledged."""
+        acknowledged = dict(editors.acknowledged)
 
-        def kept() -> dict[int, Edited]:
+        def on_disk_now() -> dict[int, Edited]:
             from livedrag.server.storage import Store
 
             with Store(data) as store:
-                saved = store.load(told.room.id).result(10)
+                saved = store.load(editors.room.id).result(10)
             assert saved is not None
             return {record.seq: record for record in saved.records if isinstance(record, Edited)}
 
-        on_disk = await asyncio.to_thread(kept)
+        on_disk = await asyncio.to_thread(on_disk_now)
         recent = {seq: record for seq, record in acknowledged.items() if seq >= min(on_disk)}
         assert len(recent) >= min(len(acknowledged), 900)
         assert recent.items() <= on_disk.items()

@@ -1,4 +1,4 @@
-"""The real server and the real worker, killed: what people in a room see of it, and what is still there afterwards."""
+"""The real server and the real worker are killed: what people in the room see, and what is left afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def worker_of(process: subprocess.Popen[bytes]) -> int:
 
 
 async def put_down(client: Client) -> None:
-    """A drag, and settings for a run that is short, but long enough to be killed in."""
+    """Add a drag, with settings for a run that is short, but long enough to be killed in."""
     await client.edit(SHORT)
     await client.edit(AddDrag(id="d1", handle=(30, 30), target=(80, 50)))
     await client.wait(Prepared, lambda prepared: prepared.stage == "ready")
@@ -80,7 +80,7 @@ async def the_worker_is_killed(process: subprocess.Popen[bytes], address: str, r
         ended = await client.end_of(started.run.id)
         assert (ended.run.id, ended.run.outcome) == (started.run.id, "stopped")
         stages = {message.stage for message in client.received if isinstance(message, Progress)}
-        assert "fitting" not in stages, "it was prepared before Drag was pressed, and kept"
+        assert "fitting" not in stages, "the preparation before Drag was stored"
         assert other.welcome.room == room.id
         await other.end_of(started.run.id)
         assert len([m for m in client.received if isinstance(m, Ended)]) == 1

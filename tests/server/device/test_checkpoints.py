@@ -29,7 +29,7 @@ CHECKPOINT = Checkpoint(picture="p", desired=DESIRED, run="r1", iterations=7)
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "kept")
+    return Checkpoints(tmp_path / "checkpoints")
 
 
 WRITTEN_BY_0_1 = Path(__file__).parent / "checkpoints_0_1"
@@ -41,7 +41,7 @@ def part(name: str, data: bytes, stamp: str = "") -> Part:
 
 
 def files(tmp_path: Path, room: str = "a") -> set[str]:
-    return set(os.listdir(tmp_path / "kept" / room))
+    return set(os.listdir(tmp_path / "checkpoints" / room))
 
 
 def info(id: int, parent: int | None, iteration: int) -> MomentInfo:
@@ -80,7 +80,7 @@ def test_where_the_newest_is_damaged_the_one_before_it_counts(
     checkpoints.save("a", CHECKPOINT, [part("state", b"1")])
     saved = checkpoints.save("a", replace(CHECKPOINT, iterations=9), [part("state", b"2")])
     newest = max(name for name in files(tmp_path) if name.endswith(".checkpoint"))
-    victim = tmp_path / "kept" / "a" / (newest if what == "list" else saved.parts["state"].sha256)
+    victim = tmp_path / "checkpoints" / "a" / (newest if what == "list" else saved.parts["state"].sha256)
     victim.unlink() if "gone" in what else victim.write_bytes(victim.read_bytes()[:-1])
     assert [parts for _, parts in checkpoints.load("a")] == [{"state": b"1"}]
 
@@ -126,7 +126,7 @@ def test_checkpoints_of_version_0_1_still_open() -> None:
 def test_rooms_are_apart_and_wiped_alone(checkpoints: Checkpoints, tmp_path: Path) -> None:
     for room in ("a", "b", "../c"):
         checkpoints.save(room, CHECKPOINT, [part("state", room.encode())])
-    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(tmp_path) == ["checkpoints"]
     checkpoints.wipe("a")
     assert checkpoints.newest("a") is None
     assert [next(checkpoints.load(room))[1]["state"] for room in ("b", "../c")] == [b"b", b"../c"]
@@ -138,9 +138,9 @@ def test_a_timeline_is_shown_without_a_worker(checkpoints: Checkpoints) -> None:
     thumbnails = {0: b"t0", 1: b"t1", 40: b"t40"}
     parts = [*picture_parts("thumbnails", thumbnails), *picture_parts("frames", {0: b"f0", 1: b"f1", 41: b"f41"})]
     checkpoints.save("a", replace(CHECKPOINT, moments=moments, current=40), parts)
-    kept = checkpoints.load_timeline("a")
-    assert kept is not None
-    assert (kept.moments, kept.current, kept.thumbnails) == (infos, 40, thumbnails)
+    timeline = checkpoints.load_timeline("a")
+    assert timeline is not None
+    assert (timeline.moments, timeline.current, timeline.thumbnails) == (infos, 40, thumbnails)
     assert [(shot.iteration, shot.data) for shot in checkpoints.frames("a")] == [(0, b"f0"), (1, b"f1")]
     nothing: Any = checkpoints.load_timeline("b"), checkpoints.frames("b")
     assert nothing == (None, [])

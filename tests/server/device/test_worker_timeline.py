@@ -75,16 +75,16 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
 ) -> None:
     start(worker)
     finish(worker, events)
-    kept = latest(events)
-    assert [(moment.id, moment.parent, moment.iteration) for moment in kept.moments] == [
+    timeline = latest(events)
+    assert [(moment.id, moment.parent, moment.iteration) for moment in timeline.moments] == [
         (0, None, 0),
         (1, 0, 1),
         (2, 1, 2),
         (3, 2, 3),
     ]
-    assert kept.current == 3
+    assert timeline.current == 3
     thumbnails = {id: data for event in events.of(TimelineChanged) for id, data in event.thumbnails.items()}
-    assert sorted(thumbnails) == [moment.id for moment in kept.moments if moment.thumbnail]
+    assert sorted(thumbnails) == [moment.id for moment in timeline.moments if moment.thumbnail]
     assert {0, 1} <= thumbnails.keys()
     assert Image.open(io.BytesIO(thumbnails[0])).size == (64, 43), "of the uploaded picture's shape"
     assert sum(len(event.thumbnails) for event in events.of(TimelineChanged)) == len(thumbnails), (
@@ -92,10 +92,10 @@ def test_every_iteration_is_a_moment_and_those_with_a_preview_have_thumbnails(
     )
     on_disk = checkpoints.load_timeline("a")
     assert on_disk is not None
-    assert (on_disk.moments, on_disk.current, on_disk.thumbnails) == (kept.moments, 3, thumbnails)
+    assert (on_disk.moments, on_disk.current, on_disk.thumbnails) == (timeline.moments, 3, thumbnails)
     shots = checkpoints.frames("a")
     assert [shot.iteration for shot in shots] == [
-        moment.iteration for moment in kept.moments if moment.id in thumbnails
+        moment.iteration for moment in timeline.moments if moment.id in thumbnails
     ]
     assert Image.open(io.BytesIO(shots[-1].data)).format == "WEBP"
 
@@ -323,9 +323,9 @@ def test_a_released_room_is_on_disk_and_a_wiped_one_is_not(
     advance_until(worker, events, 1)
     worker.obey(ReleaseSession(room="a"))
     assert not worker.busy
-    kept = checkpoints.newest("a")
-    assert kept is not None
-    assert (kept.run, kept.iterations) == ("r1", 1)
+    saved = checkpoints.newest("a")
+    assert saved is not None
+    assert (saved.run, saved.iterations) == ("r1", 1)
     worker.obey(ReleaseSession(room="a", wipe=True))
     assert checkpoints.newest("a") is None
     assert events.of(RunFinished) == []
@@ -391,9 +391,9 @@ def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
     prepare(worker, seq=11)
     work(worker)
     assert [event.stage for event in events.of(PreparationProgress)] == ["ready"], "the session fits as it is"
-    kept = checkpoints.newest("a")
-    assert kept is not None
-    assert len(kept.moments) == 4
+    saved = checkpoints.newest("a")
+    assert saved is not None
+    assert len(saved.moments) == 4
 
 
 def test_a_preparation_says_which_end_of_the_prompt_is_ignored(worker: DeviceWorker, events: Events) -> None:
