@@ -184,9 +184,10 @@ def drag_to(x: float, y: float, far: float, turn: float) -> Drag:
     return drag((x + far * math.cos(turn), y + far * math.sin(turn)), (x, y))
 
 
-@given(turn_of, st.floats(4, 60), st.tuples(st.floats(0, 0.25), turn_of), st.tuples(st.floats(0, 0.25), turn_of))
+# Up to about 0.22 of the distance; two opposite drags of a quarter of it, end to end, do fold the picture.
+@given(turn_of, st.floats(4, 60), st.tuples(st.floats(0, 0.2), turn_of), st.tuples(st.floats(0, 0.2), turn_of))
 @settings(deadline=None)
-def test_two_drags_some_lengths_apart_do_not_fold_the_picture(
+def test_two_drags_five_lengths_apart_do_not_fold_the_picture(
     turn: float, apart: float, one: tuple[float, float], other: tuple[float, float]
 ) -> None:
     x, y = 80 + apart * math.cos(turn) / 2, 60 + apart * math.sin(turn) / 2
