@@ -102,7 +102,9 @@ def _snapshot(database: Path, target: Path) -> tuple[set[str], list[str]]:
         if verdict != "ok":
             raise BackupError(f"the database {str(database)!r} is damaged: {verdict}")
         (version,) = copy.execute("PRAGMA user_version").fetchone()
-        return referenced(copy) if version > 1 else (set(), [])
+        if version == 1:  # it does not list the files that rooms refer to
+            raise BackupError(f"{str(database)!r} was made by an early livedrag: start the server once to migrate it")
+        return referenced(copy)
 
 
 def _copy_pictures(source: Pictures, target: Pictures, files: set[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from livedrag.server.document.fold import fold
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document, Stroke
-from livedrag.server.storage.errors import Damaged
+from livedrag.server.storage.errors import Damaged, is_corrupt
 from livedrag.server.storage.queries import LINK, MEMBER
 from livedrag.server.storage.saved import SavedRoom
 from livedrag.server.storage.strokes import unpack_document, unpack_record, unpack_stroke
@@ -59,7 +60,7 @@ def _replay_best(database: sqlite3.Connection, room: str, seq: int, documents: l
     """Replay the log from the base or, if it is damaged before ``next``, from there; returns the damage too."""
     base_seq, base, next_seq, next = documents
     strokes = _readable_strokes(database, room)
-    rows = database.execute("SELECT seq, record FROM records WHERE room = ? ORDER BY seq", (room,)).fetchall()
+    rows = _readable(database, "SELECT seq, record FROM records WHERE room = ? ORDER BY seq", room)
     replay = _replay(base_seq, base, rows, seq, strokes)
     if replay is not None and not replay.damage:
         return replay, ""
@@ -103,9 +104,20 @@ def _replay(
 
 def _readable_strokes(database: sqlite3.Connection, room: str) -> dict[bytes, Stroke]:
     strokes = {}
-    for sha256, packed in database.execute("SELECT sha256, stroke FROM strokes WHERE room = ?", (room,)):
+    for sha256, packed in _readable(database, "SELECT sha256, stroke FROM strokes WHERE room = ?", room):
         try:
             strokes[sha256] = unpack_stroke(packed)
         except UNREADABLE:
             continue  # a record that needs it is named
     return strokes
+
+
+def _readable(database: sqlite3.Connection, statement: str, room: str) -> list[tuple[Any, bytes]]:
+    """The rows up to the first damaged page of the database."""
+    rows: list[tuple[Any, bytes]] = []
+    try:
+        rows.extend(database.execute(statement, (room,)))
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from livedrag.server.document.protocol import DocRecord, Edited, Ended, Raster
+from livedrag.server.storage.errors import is_corrupt
 from livedrag.server.storage.pictures import Pictures
 
 MAX_ROOMS = 10_000
@@ -45,7 +46,12 @@ class RoomSizes:
 
     def measure(self, database: sqlite3.Connection, room: str) -> None:
         """Measure a room."""
-        (log,) = database.execute(LOG_BYTES, (room,)).fetchone()
+        try:
+            (log,) = database.execute(LOG_BYTES, (room,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            return  # its damage is named where it is read
         files = database.execute("SELECT DISTINCT sha256 FROM files WHERE room = ?", (room,))
         if len(self._sizes) >= MAX_ROOMS:
             self._sizes.clear()

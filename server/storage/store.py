@@ -25,7 +25,7 @@ from livedrag.server.document.protocol import DocRecord, Document, Ended
 from livedrag.server.settings import MIB
 from livedrag.server.storage.cleaner import Cleaner
 from livedrag.server.storage.disk import DirectoryLock, DiskSpace
-from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_full
+from livedrag.server.storage.errors import DiskFull, StoreError, directory_error, is_corrupt, is_full
 from livedrag.server.storage.loading import load_room
 from livedrag.server.storage.pictures import Pictures
 from livedrag.server.storage.room_sizes import RoomSizes
@@ -210,7 +210,12 @@ class Store:
         """What SQLite finds wrong with the database file; takes long if it is large."""
 
         def job(database: sqlite3.Connection) -> list[str]:
-            return [verdict for (verdict,) in database.execute("PRAGMA quick_check") if verdict != "ok"]
+            try:
+                return [verdict for (verdict,) in database.execute("PRAGMA quick_check") if verdict != "ok"]
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                return [str(error)]
 
         return self._writer.submit(job)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from livedrag.server.storage.errors import DiskFull, StoreError, is_full
+from livedrag.server.storage.errors import DiskFull, StoreError, is_corrupt, is_full
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,13 @@ class Writer:
 
 def commit(database: sqlite3.Connection, jobs: Iterable[_Job]) -> None:
     """Run a group of jobs in one transaction; a job that fails does not affect the others."""
-    group = [(job, after, _running(future)) for job, after, future in jobs]
+    _commit(database, [(job, after, _running(future)) for job, after, future in jobs])
+
+
+def _commit(database: sqlite3.Connection, group: list[_Job]) -> None:
     done: list[tuple[Future[object], Callable[[Any], None] | None, object]] = []
-    pending = [future for _, _, future in group]
+    failed: list[tuple[Future[object], Exception]] = []
+    changes = database.total_changes
     try:
         database.execute("BEGIN IMMEDIATE")
         for job, after, future in group:
@@ -77,16 +81,22 @@ def commit(database: sqlite3.Connection, jobs: Iterable[_Job]) -> None:
                 if _concerns_all(error):
                     raise
                 database.execute("ROLLBACK TO job")
-                pending.remove(future)
-                future.set_exception(error)
+                failed.append((future, error))
             database.execute("RELEASE job")
         database.execute("COMMIT")
     except Exception as error:
         with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
             database.execute("ROLLBACK")
-        for future in pending:
-            future.set_exception(_not_saved(error))
-        return
+        if is_corrupt(error) and len(group) > 1:
+            for one in group:  # the damage may concern only one of them
+                _commit(database, [one])
+            return
+        if not (is_corrupt(error) and done and database.total_changes == changes):  # it only read, and succeeded
+            for _, _, future in group:
+                future.set_exception(_not_saved(error))
+            return
+    for future, failure in failed:
+        future.set_exception(failure)
     for future, _, result in done:
         future.set_result(result)
     for _, after, result in done:

@@ -19,7 +19,7 @@ from livedrag.server.storage.saved import folded, references
 from tests.conftest import ROOT
 from tests.quiet import MODEL, png
 from tests.server.storage.test_archive import make
-from tests.server.storage.test_store import LINKS, OLD_2, leave_checkpoint, load, say
+from tests.server.storage.test_store import LINKS, OLD, OLD_2, leave_checkpoint, load, say
 
 SECONDS = 1.5
 
@@ -110,6 +110,14 @@ def test_an_older_data_directory_is_backed_up_and_restored(tmp_path: Path) -> No
     assert restore(tmp_path / "backup", tmp_path / "new").rooms == 2
     with Store(tmp_path / "new") as store:
         assert load(store, "generated").document.picture.generation is not None
+
+
+def test_a_data_directory_of_schema_1_is_not_backed_up_without_its_pictures(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "old")
+    with pytest.raises(BackupError, match="start the server once to migrate it"):
+        back_up(tmp_path / "old", tmp_path / "backup")
+    Store(tmp_path / "old").close()
+    assert back_up(tmp_path / "old", tmp_path / "backup2").pictures == 3
 
 
 def test_a_damaged_or_missing_picture_is_named_and_the_rest_is_saved(tmp_path: Path) -> None:

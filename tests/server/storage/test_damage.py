@@ -12,14 +12,15 @@ import pytest
 
 from livedrag.server.__main__ import FAILED, main
 from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
+from livedrag.server.document.document import RoomDocument
 from livedrag.server.document.protocol import AddDrag, ClearMask, ErrorMessage, Raster, SetPrompt
 from livedrag.server.storage import Store
 from livedrag.server.storage.archive import export_room, import_room
 from livedrag.server.storage.check import check_room
 from livedrag.server.storage.errors import Damaged
-from tests.quiet import png, quiet_server
+from tests.quiet import MODEL, png, quiet_server
 from tests.server.storage.test_archive import LIMITS, make
-from tests.server.storage.test_store import fill, load
+from tests.server.storage.test_store import EMPTY, fill, held_up, load, say
 
 
 def damage(folder: Path, *statements: str) -> None:
@@ -76,6 +77,34 @@ def test_nothing_is_lost_where_a_later_document_is_stored(tmp_path: Path, monkey
         with pytest.raises(Damaged, match="room 'r' is damaged: its document cannot be read"):
             load(store)
         assert "its document cannot be read" in next(check_room(store, "r"))
+
+
+def test_a_damaged_page_of_the_database_concerns_only_its_room(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        rooms = {name: RoomDocument(name, EMPTY, MODEL) for name in ("r", "s")}
+        for name, room in rooms.items():
+            store.create(name, EMPTY, ()).result(5)
+            for number in range(200):
+                store.append(name, say(room, f"{name}{number} ".ljust(900, "x")), room.document).result(5)
+    path = tmp_path / "livedrag.sqlite3"
+    content = bytearray(path.read_bytes())
+    page = content.index(b"r150 ") // 4096 * 4096
+    content[page : page + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    with Store(tmp_path) as store:
+        saved = load(store, "r")
+        assert 100 < saved.seq < 200
+        assert saved.damage == f"record {saved.seq + 1} is missing"
+        assert saved.document.prompt.startswith(f"r{saved.seq - 1} ")
+        assert load(store, "s").document == rooms["s"].document
+        assert load(store, "s").damage == ""
+        go_on = held_up(store)
+        reading = store.load("r")
+        edit = store.append("s", say(rooms["s"], "it goes on"), rooms["s"].document)
+        go_on.set()
+        assert edit.exception(5) is None
+        assert reading.result(5) == saved
+        assert store.check_database().result(5)
 
 
 def test_a_damaged_room_is_exported_and_its_export_is_imported(tmp_path: Path) -> None:
