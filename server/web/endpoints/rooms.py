@@ -108,6 +108,7 @@ async def _uploaded_document(request: Request) -> Document:
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
     try:
         async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
+            _file(form, "picture", context.settings.max_upload_bytes)  # before it waits for its turn
             return await context.decoders.run(request, _document, context, form)
     except (ServiceError, HTTPException):
         await body.drain()

@@ -1,4 +1,4 @@
-"""Connection: the outbox never grows; a WebSocket that says nonsense is told so and closed, and the others go on."""
+"""One WebSocket: its outbox never grows, nonsense closes it with a reason, and other connections are unaffected."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_where_people_point_is_not_lost_on_a_slow_client() -> None:
 # Over a real socket --------------------------------------------------------------------------------------------------
 
 
-def test_a_slow_viewer_holds_two_frames_slows_nobody_and_gets_the_newest(
+def test_a_slow_viewer_holds_two_frames_delays_no_one_and_gets_the_newest(
     address: str, engine: QuietEngine, room: NewRoom
 ) -> None:
     async def story() -> None:
@@ -208,7 +208,7 @@ def test_a_late_joiner_sees_the_run_at_once(address: str, engine: QuietEngine, r
     asyncio.run(story())
 
 
-def test_edits_reach_everybody_and_the_engine_while_it_runs(address: str, engine: QuietEngine, room: NewRoom) -> None:
+def test_edits_reach_everyone_and_the_engine_during_a_run(address: str, engine: QuietEngine, room: NewRoom) -> None:
     async def story() -> None:
         async with (
             Client.join(address, room.id, room.secret, name="Ada") as ada,
@@ -289,7 +289,7 @@ def test_a_refused_or_malformed_operation_is_answered_and_the_connection_goes_on
     asyncio.run(story())
 
 
-def test_what_is_too_much_is_set_told_and_refused(tmp_path: Path) -> None:
+def test_limits_are_set_announced_and_enforced(tmp_path: Path) -> None:
     limits = {"max_drags": 2, "max_prompt": 5, "max_message_bytes": 4096}
 
     async def story(address: str, room: NewRoom) -> None:
@@ -463,7 +463,7 @@ def test_people_who_leave_are_no_fault(address: str, room: NewRoom, caplog: pyte
 # People --------------------------------------------------------------------------------------------------------------
 
 
-def test_people_point_and_everybody_sees_it_in_batches(address: str, room: NewRoom) -> None:
+def test_cursors_reach_everyone_in_batches(address: str, room: NewRoom) -> None:
     async def story() -> None:
         async with (
             Client.join(address, room.id, room.secret, name="Ada") as ada,
@@ -474,17 +474,21 @@ def test_people_point_and_everybody_sees_it_in_batches(address: str, room: NewRo
             for x in range(50):
                 await ada.send(Presence(cursor=(float(x), 2.0), selected="d1", tool="points", busy=True))
             me = ada.welcome.person
-            last = await grace.wait(Presences, lambda told: (told.people[me] or PersonPresence()).cursor == (49.0, 2.0))
+            last = await grace.wait(
+                Presences, lambda update: (update.people[me] or PersonPresence()).cursor == (49.0, 2.0)
+            )
             assert last.people == {me: PersonPresence(cursor=(49.0, 2.0), selected="d1", tool="points", busy=True)}
-            told = [message for message in grace.received if isinstance(message, Presences)]
-            assert len(told) <= 2 + (time.monotonic() - began) * 30
+            update = [message for message in grace.received if isinstance(message, Presences)]
+            assert len(update) <= 2 + (time.monotonic() - began) * 30
             async with Client.join(address, room.id, room.secret, name="Late") as late:
                 assert (await late.wait(Presences)).people[me] == last.people[me]
         async with Client.join(address, room.id, room.secret, name="Grace") as grace:
             async with Client.join(address, room.id, room.secret, name="Ada") as ada:
                 await ada.send(Presence(cursor=(1.0, 2.0)))
-                await grace.wait(Presences, lambda told: me in told.people)
-            assert (await grace.wait(Presences, lambda told: told.people.get(me, told) is None)).people == {me: None}
+                await grace.wait(Presences, lambda update: me in update.people)
+            assert (await grace.wait(Presences, lambda update: update.people.get(me, update) is None)).people == {
+                me: None
+            }
 
     asyncio.run(story())
 
@@ -499,10 +503,12 @@ def test_names_change_and_who_has_edited_stays_listed(address: str, room: NewRoo
                 await grace.edit(D1)
                 await grace.send(Rename(name="  Grace H. "))
                 me = grace.welcome.person
-                renamed = await ada.wait(People, lambda told: me in told.people and told.people[me].name == "Grace H.")
+                renamed = await ada.wait(
+                    People, lambda update: me in update.people and update.people[me].name == "Grace H."
+                )
                 assert all(person.colour.startswith("#") and person.here for person in renamed.people.values())
                 assert len({person.colour for person in renamed.people.values()}) == 3
-            gone = await ada.wait(People, lambda told: len(told.people) == 2 and not told.people[me].here)
+            gone = await ada.wait(People, lambda update: len(update.people) == 2 and not update.people[me].here)
             assert gone.people[me].name == "Grace H."
             edited = await ada.wait(Edited)
             assert edited.by == me
@@ -527,18 +533,18 @@ def test_two_tabs_are_one_person_until_both_are_closed(address: str, room: NewRo
                     await second.send(Presence(cursor=(1.0, 1.0)))
                     await ada.wait(Presences)
                     before = ada.count
-                told = await ada.wait(People, since=before)
-                assert told.people[first.welcome.person].here
+                update = await ada.wait(People, since=before)
+                assert update.people[first.welcome.person].here
                 # Had the person's presence been removed, that would have come before this.
                 await first.send(Presence(cursor=(2.0, 2.0)))
-                await ada.wait(Presences, lambda told: any(p and p.cursor == (2, 2) for p in told.people.values()))
+                await ada.wait(Presences, lambda update: any(p and p.cursor == (2, 2) for p in update.people.values()))
                 assert not [m for m in ada.received if isinstance(m, Presences) and None in m.people.values()]
-            await ada.wait(Presences, lambda told: None in told.people.values())
+            await ada.wait(Presences, lambda update: None in update.people.values())
 
     asyncio.run(story())
 
 
-def test_who_is_cut_off_is_gone_after_the_deadline_and_slows_nobody(address: str, room: NewRoom) -> None:
+def test_a_lost_client_is_gone_after_the_deadline_and_delays_no_one(address: str, room: NewRoom) -> None:
     """The other end neither reads, nor answers pings, nor says goodbye; the server's deadline is 1 s here."""
 
     async def story() -> None:
@@ -546,14 +552,14 @@ def test_who_is_cut_off_is_gone_after_the_deadline_and_slows_nobody(address: str
             url = f"{address.replace('http', 'ws')}/ws/{room.id}"
             async with connect(url, compression=None, proxy=None, close_timeout=0.1) as stalled:
                 await stalled.send(encode(Hello(version=VERSION, secret=room.secret, name="Mallory")))
-                there = await ada.wait(People, lambda told: len(told.people) == 2)
+                there = await ada.wait(People, lambda update: len(update.people) == 2)
                 stalled.transport.pause_reading()
                 cut = time.monotonic()
                 while time.monotonic() - cut < 0.5:
                     began = time.monotonic()
                     await ada.edit(SetPrompt(prompt="x" * 1000))
                     assert time.monotonic() - began < 5
-                await ada.wait(People, lambda told: len(told.people) == 1, since=ada.count)
+                await ada.wait(People, lambda update: len(update.people) == 1, since=ada.count)
                 assert 0.5 < time.monotonic() - cut < 20
                 assert "Mallory" in {person.name for person in there.people.values()}
 
@@ -563,7 +569,7 @@ def test_who_is_cut_off_is_gone_after_the_deadline_and_slows_nobody(address: str
 # Undo, coming back ---------------------------------------------------------------------------------------------------
 
 
-def test_undo_reaches_everybody_and_each_is_told_of_their_own(address: str, room: NewRoom) -> None:
+def test_undo_reaches_everyone_and_each_sees_their_own_history(address: str, room: NewRoom) -> None:
     async def story() -> None:
         async with (
             Client.join(address, room.id, room.secret, name="Ada") as ada,
@@ -571,12 +577,12 @@ def test_undo_reaches_everybody_and_each_is_told_of_their_own(address: str, room
         ):
             assert await ada.wait(History) == History(undo=None, redo=None)
             await ada.edit(D1)
-            await ada.wait(History, lambda told: told.undo == "add_drag")
+            await ada.wait(History, lambda update: update.undo == "add_drag")
             await grace.edit(SetPrompt(prompt="theirs"))
-            await grace.wait(History, lambda told: told.undo == "set_prompt")
+            await grace.wait(History, lambda update: update.undo == "set_prompt")
             undone = await ada.undo()
             assert (undone.by, undone.op) == (ada.welcome.person, Restore(drags={"d1": None}))
-            await ada.wait(History, lambda told: told == History(undo=None, redo="add_drag"))
+            await ada.wait(History, lambda update: update == History(undo=None, redo="add_drag"))
             await grace.wait(Edited, lambda edited: edited.undoes is not None)
             assert grace.document == ada.document
             assert (ada.document.drags, ada.document.prompt) == ({}, "theirs")
@@ -586,7 +592,7 @@ def test_undo_reaches_everybody_and_each_is_told_of_their_own(address: str, room
             assert (await ada.redo()).redoes == undone.undoes
             seen = ada.count
             await grace.edit(MoveDrag(id="d1", target=(40.0, 40.0)))
-            await ada.wait(History, lambda told: told == History(undo=None, redo=None), since=seen)
+            await ada.wait(History, lambda update: update == History(undo=None, redo=None), since=seen)
         async with Client.join(address, room.id, room.secret, name="Grace") as grace:
             assert (await grace.wait(History)).undo == "move_drag"  # from the disk
 
@@ -594,7 +600,7 @@ def test_undo_reaches_everybody_and_each_is_told_of_their_own(address: str, room
 
 
 async def first_answers(address: str, room: NewRoom, count: int, **hello: object) -> list[ServerMessage]:
-    """What somebody is told who says hello, by hand."""
+    """What a client receives that says hello by hand."""
     url = f"{address.replace('http', 'ws')}/ws/{room.id}"
     async with connect(url, compression=None, proxy=None) as socket:
         greeting = Hello(version=VERSION, secret=room.secret, name="Ada", **hello)  # type: ignore[arg-type]
@@ -678,7 +684,7 @@ def test_anybody_may_go_back_to_a_moment_also_during_a_run(address: str, engine:
     asyncio.run(story())
 
 
-def test_everybody_sees_that_the_worker_restarts_and_the_run_goes_on(
+def test_everyone_sees_that_the_worker_restarts_and_the_run_continues(
     address: str, engine: QuietEngine, room: NewRoom
 ) -> None:
     async def story() -> None:
@@ -688,12 +694,12 @@ def test_everybody_sees_that_the_worker_restarts_and_the_run_goes_on(
             run = (await client.run()).run.id
             await asyncio.to_thread(engine.expect, Start, room.id)
             engine.tell(WorkerRestarting(message="the worker stopped (exit code -9)", rooms=(room.id,)))
-            told = await client.wait(EngineReport, lambda told: told.state == "restarting")
-            assert told.message == "the worker stopped (exit code -9)"
+            update = await client.wait(EngineReport, lambda update: update.state == "restarting")
+            assert update.message == "the worker stopped (exit code -9)"
             async with Client.join(address, room.id, room.secret, name="Late") as late:
                 assert (await late.wait(EngineReport)).state == "restarting"
                 engine.tell(WorkerRestarted(rooms=(room.id,)))
-                await late.wait(EngineReport, lambda told: told.state == "ready")
+                await late.wait(EngineReport, lambda update: update.state == "ready")
             engine.show(room.id, run, 9)
             await client.wait(Frame)
             await client.stop()
@@ -715,7 +721,7 @@ def test_a_restart_of_another_device_is_not_this_rooms_business(
     asyncio.run(story())
 
 
-def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engine: QuietEngine, room: NewRoom) -> None:
+def test_the_picture_is_prepared_as_soon_as_someone_is_there(address: str, engine: QuietEngine, room: NewRoom) -> None:
     async def story() -> None:
         async with Client.join(address, room.id, room.secret) as client:
             prepare = await asyncio.to_thread(engine.expect, Prepare, room.id)
@@ -723,10 +729,10 @@ def test_the_picture_is_prepared_as_soon_as_somebody_is_there(address: str, engi
             assert prepare.picture.sha256 == client.document.picture.sha256
             assert prepare.desired.drags == {}
             engine.tell(PreparationProgress(room=room.id, stage="fitting", step=3, steps=80, seconds_left=5.0))
-            told = Prepared(stage="fitting", step=3, steps=80, seconds_left=5.0)
-            assert await client.wait(Prepared) == told
+            update = Prepared(stage="fitting", step=3, steps=80, seconds_left=5.0)
+            assert await client.wait(Prepared) == update
             async with Client.join(address, room.id, room.secret, name="Late") as late:
-                assert await late.wait(Prepared) == told
+                assert await late.wait(Prepared) == update
             await client.edit(SetSettings(settings={"latent_lr": 0.5}))  # counts without preparing
             await client.edit(SetPrompt(prompt="a bear"))
             await client.edit(SetSettings(settings={"lora_steps": 7}))
