@@ -1,6 +1,6 @@
 """One WebSocket connection: a reader, a writer, and an outbox between them.
 
-A slow client delays nobody: volatile messages are replaced by newer ones while they wait, and a client that does not
+A slow client delays no one: volatile messages are replaced by newer ones while they wait, and a client that does not
 even read the reliable ones is disconnected.
 """
 

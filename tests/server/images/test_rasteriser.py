@@ -1,4 +1,4 @@
-"""Masks that take long to draw hold up nobody."""
+"""Masks that take long to draw delay no one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.traffic import serving_traffic
 MIB = 2**20
 PEAK = 700 * MIB
 """Resident memory of the web process, whatever is uploaded at once."""
-KEPT = 350 * MIB
+REMAINING = 350 * MIB
 """What of it may stay afterwards."""
 
 
@@ -65,10 +65,10 @@ def test_a_hundred_large_uploads_at_once_take_bounded_memory(tmp_path: Path, mod
         done.set()
         watcher.join()
         time.sleep(1)
-        kept = memory.memory_info().rss
+        remaining = memory.memory_info().rss
         assert json.loads(urllib.request.urlopen(f"{address}/healthz").read())["status"] == "ok"
     assert peak < PEAK
-    assert kept < KEPT
+    assert remaining < REMAINING
     assert set(outcomes) <= {"created", "503 busy", "left"}
     assert outcomes.count("created") > 2
 

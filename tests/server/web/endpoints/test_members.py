@@ -126,9 +126,9 @@ def test_an_owner_changes_roles_at_once(address: str, room: NewRoom) -> None:
 
 
 def test_a_removed_member_is_disconnected_at_once_and_cannot_return(address: str, room: NewRoom) -> None:
-    boss, guest = owner(address, room), Visitor(address)
+    boss, other = owner(address, room), Visitor(address)
     editing = boss.ask("POST", f"/api/rooms/{room.id}/links", {"role": "editor"})[1]["secret"]
-    ticket = guest.enter(room, editing)[1]["ticket"]
+    ticket = other.enter(room, editing)[1]["ticket"]
 
     async def story() -> None:
         async with (
@@ -146,8 +146,8 @@ def test_a_removed_member_is_disconnected_at_once_and_cannot_return(address: str
             await grace.edit(SetPrompt(prompt="still here"))
 
     asyncio.run(story())
-    assert refusal(guest.enter(room, editing)) == (403, "removed")
-    assert guest.handshake(room) == (None, 4413)
+    assert refusal(other.enter(room, editing)) == (403, "removed")
+    assert other.handshake(room) == (None, 4413)
     assert Visitor(address).enter(room, editing)[0] == 200, "the link is as it was"
 
 

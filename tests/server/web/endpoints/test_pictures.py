@@ -103,8 +103,8 @@ def test_steps_of_the_timeline_have_thumbnails(tmp_path: Path) -> None:
                         room=room.id, moments=moments, current=1, thumbnails={0: webp("red"), 1: webp("blue")}
                     )
                 )
-                told = await client.wait(Moments)
-                assert ([moment.id for moment in told.moments], told.current) == ([0, 1], 1)
+                timeline = await client.wait(Moments)
+                assert ([moment.id for moment in timeline.moments], timeline.current) == ([0, 1], 1)
                 assert await client.get("moments/1") == webp("blue")
                 engine.tell(TimelineChanged(room=room.id, moments=moments[:1], current=0))
                 await client.wait(Moments, lambda moments: moments.current == 0)

@@ -221,7 +221,7 @@ def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path
     data = get(address, room, "export")
     with Store(tmp_path / "other") as store:
         imported, _ = import_room(store, io.BytesIO(data), RoomLimits())
-        kept = store.load(imported).result()
-        assert kept is not None
-        assert kept.document.prompt == "a bear"
-        assert store.get_picture(kept.document.picture.sha256) == get(address, room, "picture")
+        saved_room = store.load(imported).result()
+        assert saved_room is not None
+        assert saved_room.document.prompt == "a bear"
+        assert store.get_picture(saved_room.document.picture.sha256) == get(address, room, "picture")
