@@ -104,6 +104,8 @@ def test_the_worker_runs_elsewhere_and_ends_with_the_engine() -> None:
             assert psutil.Process(engine.pid).nice() > psutil.Process().nice(), "it steps back for this process"
             engine.submit(Start(run="r1", picture=PICTURE, desired=DESIRED))
             await ear.expect(RunFinished)
+            engine.submit(Seek(moment=99, desired=DESIRED))
+            await ear.expect(CommandFailed)  # and so the statistics, which come between the two
             (device,) = engine.stats().devices
             assert (device.state, device.restarts, device.sessions) == ("ready", 0, 1)
             assert device.steps["fitting"] == DESIRED.settings["lora_steps"]
