@@ -237,7 +237,7 @@ def test_a_cell_is_open_where_all_it_touches_may_change(width: int, height: int,
 
 
 def test_what_does_not_fit_the_picture_is_refused_with_its_value() -> None:
-    with pytest.raises(PointError, match=r"target \(160, 3\) lies outside the picture of 160 x 120"):
+    with pytest.raises(PointError, match=r"target \(160, 3\) is outside the picture of 160 x 120 pixels"):
         warp(smooth_picture(), [drag((10, 10), (160, 3))])
     with pytest.raises(MaskError, match="10 x 20"):
         warp(smooth_picture(), [], np.ones((20, 10), dtype=bool))
