@@ -232,7 +232,8 @@ export interface Edited {
   readonly redoes?: string | null;
 }
 
-export type Reason = "invalid" | "stale" | "busy" | "forbidden" | "too_many" | "unknown" | "nothing" | "slow_down" | "damaged";
+export type Reason =
+  "invalid" | "stale" | "busy" | "forbidden" | "too_many" | "unknown" | "nothing" | "slow_down" | "damaged";
 
 export interface Rejected {
   readonly type: "rejected";
