@@ -48,7 +48,7 @@ def generate(
     Args:
         model: that generates it.
         prompt: what the picture should show.
-        seed: of the noise it starts from, 0 to `livedrag.editor.settings.MAX_SEED`.
+        seed: of the noise it starts from, 0 to `livedrag.limits.MAX_SEED`.
         guidance: guidance scale, 0 to `livedrag.limits.MAX_GUIDANCE`; 1 is no guidance.
         ddim_steps: steps of the schedule, 1 to `livedrag.editor.settings.MAX_DDIM_STEPS`.
 

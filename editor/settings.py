@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from livedrag.editor.errors import SettingsError
-from livedrag.limits import MAX_GUIDANCE
+from livedrag.limits import MAX_GUIDANCE, MAX_SEED
 
 Setting = bool | int | float | str
 """A setting's value."""
@@ -161,11 +161,10 @@ _PRESETS: dict[str, Mapping[str, Setting]] = {
 }
 PRESETS = tuple(_PRESETS)
 """Names of the presets."""
-MAX_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
-    """Raise `SettingsError` unless the seed is 0 to `MAX_SEED`."""
+    """Raise `SettingsError` unless the seed is 0 to `livedrag.limits.MAX_SEED`."""
     if not 0 <= seed <= MAX_SEED:
         raise SettingsError(f"the seed is {seed}: it must be 0 to {MAX_SEED}")
 

@@ -13,3 +13,5 @@ MASK_THRESHOLD = 128
 GUIDANCE = 3.0
 """How closely a generated picture follows its prompt, unless set otherwise. Stable Diffusion works best with 7.5."""
 MAX_GUIDANCE = 50.0
+MAX_SEED = 2**31 - 1
+"""Of a random generator: what JavaScript and JSON carry without loss, and all of torch's generators take."""

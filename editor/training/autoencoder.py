@@ -21,8 +21,8 @@ WHOLE = 0.7
 """From this part of the training on, whole pictures are seen, with whose statistics the normalisations will work."""
 CROP = 128
 NOISE = 0.05
-"""Of what is added to the latent, in its own standard deviations: latents a little off are to be pictures a little off,
-and what matters in a latent is to be large enough for the UNet to see."""
+"""Of what is added to the latent, in its own standard deviations: so that latents a little off decode to
+pictures a little off, and what matters in a latent is large enough for the UNet to see."""
 EDGES = 0.5
 """Weight of the difference of gradients."""
 SQUARES = 4.0

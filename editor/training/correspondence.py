@@ -1,4 +1,4 @@
-"""Training features to correspond: a place of one view is to be most like the same content in the other view.
+"""Training features to correspond: a place of one view should resemble the same content in the other view most.
 
 As in Readout Guidance and Track4Gen (2412.06016), but on the raw features that dragging reads, compared as tracking
 compares them, by mean absolute difference: the drag loop needs no new head.

@@ -34,7 +34,7 @@ noise, words decide what becomes of it, and that has to count."""
 UNEVEN = 0.5
 """Share of a batch, its least noisy part, whose noise has something smooth added, local light and dark: dragging makes
 such changes there, and a model that has only seen white noise takes them for the picture."""
-MOST_UNEVEN = 0.5
+MAX_UNEVENNESS = 0.5
 """Standard deviation of the smooth part at most, where white noise has one."""
 KNOTS = (3, 9)
 """Knots along a side of the smooth part, at least and below."""
@@ -235,7 +235,7 @@ def draw_noise(random: np.random.Generator, count: int, device: torch.device = C
     side, uneven = SIDE // STRIDE, round(UNEVEN * count)
     noise = torch.randn(count, 4, side, side, generator=generator, device=device)
     knots = torch.randn(uneven, 4, *random.integers(*KNOTS, 2).tolist(), generator=generator, device=device)
-    amounts = MOST_UNEVEN * torch.rand(uneven, 1, 1, 1, generator=generator, device=device)
+    amounts = MAX_UNEVENNESS * torch.rand(uneven, 1, 1, 1, generator=generator, device=device)
     noise[:uneven] += amounts * interpolate(knots, (side, side), mode="bicubic")
     return noise
 

@@ -85,7 +85,7 @@ def orthogonal(stacks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _polynomial(square: Tensor) -> Tensor:
-    """What matrices are to be multiplied by, from their squares ``(N, side, side)``."""
+    """The factor of the matrices, from their squares ``(N, side, side)``."""
     one = torch.eye(square.shape[1], device=square.device)
     factor = whole = one
     for step, (first, third, fifth) in enumerate(COEFFICIENTS):

@@ -110,7 +110,7 @@ def fetch(cache: Path) -> Path:
 
 
 def catalogue(codes: Iterable[str]) -> list[Emoji]:
-    """Captions, weights and the held-out split of pictures by their code points; those nobody has named are left out.
+    """Captions, weights and the held-out split of pictures by their code points; those without a name are left out.
 
     Three quarters of the pictures are the same people in other skin tones, other genders and flags: a concept counts
     once, however many tones it comes in; flags, signs and joined people count less.

@@ -152,14 +152,14 @@ def edit(model: Diffusion, trials: Sequence[Trial], settings: DragSettings) -> E
     return Edits(edited, back)
 
 
-LEAST_GAIN = 0.5
+MIN_GAIN = 0.5
 """Decibels by which a setting has to be better than the one before: ten pictures tell no finer difference."""
 
 
 def search(
     model: Diffusion, trials: Sequence[Sequence[Trial]], grid: Mapping[str, Sequence[Setting]]
 ) -> dict[str, Setting]:
-    """Improve one setting after the other, from the model's defaults, if it scores better by `LEAST_GAIN`.
+    """Improve one setting after the other, from the model's defaults, if it scores better by `MIN_GAIN`.
 
     Args:
         grid: values to try by setting, in the order in which settings are tried.
@@ -169,7 +169,7 @@ def search(
     for name, values in grid.items():
         for value in values:
             tried = {**best, name: value}
-            if _settings(tried) != _settings(best) and (result := _score(model, trials, tried)) > score + LEAST_GAIN:
+            if _settings(tried) != _settings(best) and (result := _score(model, trials, tried)) > score + MIN_GAIN:
                 best, score = tried, result
     return best
 

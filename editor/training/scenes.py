@@ -27,7 +27,7 @@ BENT = 0.5
 FLIPPED = 0.5
 ALIASED = 0.4
 """Share of the pictures that have other names which are called by one of those."""
-MOST_BENDING = 0.05
+MAX_BENDING = 0.05
 """Standard deviation of the smooth warp, in parts of half the scene's side."""
 PLAIN, GRADED = 0.4, 0.45
 """Shares of grounds in one colour, and of those with a gradient; the others are mottled."""
@@ -79,7 +79,7 @@ def draw_scenes(pictures: Collection, random: np.random.Generator, count: int) -
     chosen = pictures.draw(random, (count, 2))
     chosen[random.random(count) >= TWO_OBJECTS, 1] = -1
     placing = _affine(*_places(chosen[:, 1] >= 0, random), random)
-    amount = random.uniform(0.2, 1, (count, 2)) * (random.random((count, 2)) < BENT) * MOST_BENDING
+    amount = random.uniform(0.2, 1, (count, 2)) * (random.random((count, 2)) < BENT) * MAX_BENDING
     bending = random.standard_normal((count, 2, 2, 5, 5)) * amount[..., None, None, None]
     colours, gradient, mottle = _grounds(count, random)
     captions = tuple(

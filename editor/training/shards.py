@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from livedrag.editor.training.pictures import TrainingError
 
-MOST_BYTES = 15 * 2**20
+MAX_SHARD_BYTES = 15 * 2**20
 """Of a file."""
 NAME = "weights-{step:07d}-{number}-of-{count}.safetensors"
 _PATTERN = re.compile(r"weights-(\d+)-(\d+)-of-(\d+)\.safetensors")
 
 
-def save_shards(modules: nn.Module, folder: Path, step: int, *, most_bytes: int = MOST_BYTES) -> None:
+def save_shards(modules: nn.Module, folder: Path, step: int, *, max_bytes: int = MAX_SHARD_BYTES) -> None:
     """Write all weights in half precision; those of earlier steps go once these are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in modules.state_dict().items():
         half = tensor.detach().to("cpu", torch.float16).contiguous()
-        if shards[-1] and size + half.nbytes > most_bytes:
+        if shards[-1] and size + half.nbytes > max_bytes:
             shards.append({})
             size = 0
         shards[-1][name] = half

@@ -139,7 +139,7 @@ class Training:
                 if now - saved > save_every:
                     self.save()
                     saved = time.monotonic()
-        finally:  # also when somebody interrupts it
+        finally:  # when interrupted, too
             self.save()
         self.show()
         return steps is None or self.step >= steps

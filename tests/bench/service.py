@@ -186,7 +186,7 @@ async def _catch_up(client: Client, replica: Replica, seq: int) -> None:
 
 
 async def _dead_peer(address: str) -> Promise:
-    """Somebody's network is gone without a word: how long the others still see them."""
+    """A client's network is gone without a close: how long the others still see it."""
     async with _seated(address) as client:
         gone = Client.join(address, client.room, client.secret, name="gone", reconnect=False)
         peer = await gone.__aenter__()
@@ -347,7 +347,7 @@ def serving_here(data: Path) -> Iterator[tuple[str, LocalEngine]]:
 
 @asynccontextmanager
 async def _seated(address: str, picture: bytes | None = None, remember: int = 1000) -> AsyncIterator[Client]:
-    """Somebody in a new room with one drag in it."""
+    """A client in a new room with one drag."""
     room = await asyncio.to_thread(create_room, address, picture or png(256, 256))
     async with Client.join(address, room.id, room.secret, remember=remember) as client:
         await client.edit(DRAG)

@@ -41,7 +41,7 @@ def upload(samples: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, QuietEngine]]:
     """A server whose runs do nothing by themselves, and the engine through which a test plays them."""
-    # Nobody is to be given up because a machine with few cores has been busy with something else for a while.
+    # A machine with few cores may be busy with something else for a while: no client should be given up for that.
     with quiet_server(tmp_path_factory.mktemp("quiet"), heartbeat=2.0, deadline=60.0) as served:
         yield served
 

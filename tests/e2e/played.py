@@ -30,7 +30,7 @@ def room_of(page: Page) -> str:
 
 
 class PlayedRun:
-    """The run that somebody has just asked for in a page's room."""
+    """The run that was just started in a page's room."""
 
     def __init__(self, engine: QuietEngine, page: Page) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""Many rooms at once: everybody's copy ends as the server's, edits stay quick, and who does not read slows nobody."""
+"""Many rooms at once: all replicas end equal, edits stay quick, and a client that does not read slows down no one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_fifty_rooms_with_four_people_each(tmp_path: Path) -> None:
                 assert late.seq == last
                 assert all(client.document == late.document for client in group)
                 assert len(late.document.drags) == PEOPLE
-        assert all(client.connections == 1 for client in clients), "somebody was let go"
+        assert all(client.connections == 1 for client in clients), "a client was disconnected"
         for task in watching:
             task.cancel()
         for joined in closing:
@@ -107,7 +107,7 @@ def test_who_does_not_read_slows_nobody_and_is_let_go_after_the_deadline(tmp_pat
     ages: list[float] = []
 
     async def stall(room: NewRoom) -> ClientConnection:
-        """Somebody who comes in and reads nothing any more: no frame is acknowledged, no ping answered."""
+        """A client that joins and then reads nothing: no frame is acknowledged, no ping answered."""
         socket = await connect(f"ws://127.0.0.1:{port}/ws/{room.id}", subprotocols=[VERSION], max_queue=1)  # type: ignore[list-item]
         await socket.send(encode(Hello(version=VERSION, secret=room.secret)))
         await socket.recv()
@@ -134,7 +134,7 @@ def test_who_does_not_read_slows_nobody_and_is_let_go_after_the_deadline(tmp_pat
             assert client.connections == 1
 
     async def received(socket: ClientConnection) -> int:
-        """How many frames had been sent to somebody before the server let them go; what came last must be its end."""
+        """How many frames a client was sent before the server disconnected it; the last message must be the end."""
         frames, began = 0, time.monotonic()
         try:
             while True:

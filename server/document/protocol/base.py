@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from livedrag.limits import MAX_SEED
+
 VERSION = "livedrag.v1"
 FRAME_CREDITS = 2
 """Frames that a client may hold without having acknowledged them."""
 MAX_STROKE_POINTS = 2000
-MAX_SEED = 2**31 - 1
 PRESENCE_RATE = 30
 """How many presence updates a second are sent at most."""
 

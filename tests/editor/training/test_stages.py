@@ -24,7 +24,7 @@ from livedrag.editor.training.__main__ import main
 from livedrag.editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
 from livedrag.editor.training.clean_latents import clean_latent_errors
 from livedrag.editor.training.correspondence import FeatureUNet, Likeness, cell_places, correspondence, draw_places
-from livedrag.editor.training.denoiser import MOST_UNEVEN, DenoiserStage, assemble, draw_noise
+from livedrag.editor.training.denoiser import MAX_UNEVENNESS, DenoiserStage, assemble, draw_noise
 from livedrag.editor.training.flows import Flows
 from livedrag.editor.training.networks import TEXT_WIDTH, new_tokenizer, tokens_of
 from livedrag.editor.training.pairs import Pairs, draw_pairs, local_contrast
@@ -231,7 +231,7 @@ def test_half_of_the_noise_has_something_smooth_added() -> None:
     assert torch.equal(noise, draw_noise(np.random.default_rng(0), 64))
     coarse = torch.nn.functional.avg_pool2d(noise, 8).std(dim=(1, 2, 3))  # white: 1 / 8
     assert coarse[32:].mean() == pytest.approx(1 / 8, rel=0.1)
-    assert 1.5 / 8 < coarse[:32].mean() < MOST_UNEVEN
+    assert 1.5 / 8 < coarse[:32].mean() < MAX_UNEVENNESS
 
 
 class Line(Stage):
@@ -435,8 +435,8 @@ def test_weights_in_small_files_are_those_of_the_latest_complete_step(tmp_path: 
     modules = nn.ModuleDict({"a": nn.Linear(64, 64), "b": nn.Linear(64, 64)}).half().float()
     with pytest.raises(TrainingError, match="no complete weights"):
         load_shards(tmp_path / "missing")
-    save_shards(modules, tmp_path, 5, most_bytes=10_000)
-    save_shards(modules, tmp_path, 20, most_bytes=10_000)
+    save_shards(modules, tmp_path, 5, max_bytes=10_000)
+    save_shards(modules, tmp_path, 20, max_bytes=10_000)
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["weights-0000020-1-of-2.safetensors", "weights-0000020-2-of-2.safetensors"]
     assert all(file.stat().st_size < 12_000 for file in tmp_path.iterdir())

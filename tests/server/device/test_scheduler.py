@@ -78,7 +78,7 @@ def test_fitting_is_the_background_and_is_not_starved() -> None:
     ready = {"drag": Priority.RUN, "fit": Priority.FITTING, "prepare": Priority.PREPARATION}
     taken = turns(scheduler, ready, dict.fromkeys(ready, 0.1), 40)
     assert taken.count("fit") == 40 // BACKGROUND_EVERY
-    assert "prepare" not in taken, "nobody waits for it yet"
+    assert "prepare" not in taken, "no one waits for it yet"
     assert turns(scheduler, {"prepare": Priority.PREPARATION}, {"prepare": 0.1}, 1) == ["prepare"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import typing
 from typing import Any
 
@@ -197,3 +198,12 @@ def test_text_and_oversized_messages_are_refused_with_their_size() -> None:
 
 if __name__ == "__main__":
     RECORDED.write_text(json.dumps([recorded(message) for message in [*CLIENT, *SERVER]], indent=1) + "\n")
+
+
+def test_the_page_gives_up_on_the_same_codes() -> None:
+    """It asks for a password and joins again where that can help; all other final codes end its attempts."""
+    source = (ROOT / "frontend" / "src" / "room" / "socket.ts").read_text()
+    listed = re.search(r"FINAL_CODES[^(]*\(\[(.*?)\]", source, re.DOTALL)
+    assert listed is not None
+    page_codes = {p.Close[name] for name in re.findall(r"Close\.(\w+)", listed[1])}
+    assert page_codes == p.FINAL_CLOSES - {p.Close.BAD_MESSAGE, p.Close.PASSWORD}
