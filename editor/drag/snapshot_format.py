@@ -119,7 +119,7 @@ class Snapshot:
                 *(handle.cell.row, handle.cell.column, handle.offset.row, handle.offset.column),
                 *(handle.warp.handle.x, handle.warp.handle.y, handle.warp.target.x, handle.warp.target.y),
                 self._put_template(handle.template),
-                self._put_template(handle.patch),
+                *([] if handle.patch is None else [self._put_template(handle.patch)]),
             ]
             for name, handle in handles.items()
         }
@@ -134,8 +134,7 @@ class Snapshot:
                 offset=Cell(*parts[8:10]),
                 warp=Drag(Point(*parts[10:12]), Point(*parts[12:14])),
                 template=None if parts[14] is None else self._get_template(parts[14], like),
-                # Snapshots from before 0.2.0 have no patch.
-                patch=None if parts[15:] in ([], [None]) else self._get_template(parts[15], like),
+                patch=self._get_template(parts[15], like) if len(parts) > 15 else None,
             )
             for name, parts in numbers.items()
         }

@@ -35,7 +35,7 @@ function newCanvas(width: number, height: number): [HTMLCanvasElement, CanvasRen
   const canvas = window.document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // read again for every point
   if (context === null) throw new Error("this browser has no 2D canvas");
   return [canvas, context];
 }
