@@ -12,10 +12,10 @@ Points are ``(x, y)`` in pixels of the uploaded picture, with the origin at the 
 
 from __future__ import annotations
 
+from livedrag.limits import MAX_SEED
 from livedrag.server.document.protocol.base import (
     FINAL_CLOSES,
     FRAME_CREDITS,
-    MAX_SEED,
     MAX_STROKE_POINTS,
     PRESENCE_RATE,
     VERSION,
