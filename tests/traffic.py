@@ -73,7 +73,13 @@ class BusyEngine(QuietEngine):
 
 @contextmanager
 def serving_traffic(data: Path, port: int, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server in a process of its own, which the caller may kill; gives it once it answers."""
+    """Run the server in a process of its own, which the caller may kill; gives it once it answers.
+
+    Args:
+        data: the data directory; the log is written beside it.
+        port: to listen on.
+        settings: of the server. With ``rate_limits=1`` the default rate limits apply, otherwise none.
+    """
     log = data.with_suffix(".log")
     arguments = [f"{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "tests.traffic", str(port), str(data), *arguments]
@@ -89,7 +95,8 @@ def serving_traffic(data: Path, port: int, **settings: object) -> Iterator[subpr
 def main() -> None:
     port, data, *settings = sys.argv[1:]
     chosen = {name: float(value) for name, value in (setting.split("=") for setting in settings)}
-    served = Settings(port=int(port), data_dir=Path(data), **UNLIMITED, **chosen)  # type: ignore[arg-type]
+    rates = {} if chosen.pop("rate_limits", 0) else UNLIMITED
+    served = Settings(port=int(port), data_dir=Path(data), **rates, **chosen)  # type: ignore[arg-type]
     asyncio.run(serve(served, BusyEngine(), started=lambda address, server: None))
 
 
