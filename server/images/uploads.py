@@ -29,15 +29,6 @@ def encode_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: i
 
 
 @contextlib.contextmanager
-def _answered() -> Iterator[None]:
-    try:
-        yield
-    except PictureFileError as error:
-        status = 413 if error.reason == "too_many_pixels" else 422
-        raise ServiceError(status, error.reason, str(error)) from error
-
-
-@contextlib.contextmanager
 def _turn(file: IO[bytes]) -> Iterator[None]:
     """Let one WebP at a time be read and encoded."""
     is_webp = file.read(12)[8:] == b"WEBP"
