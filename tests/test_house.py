@@ -46,7 +46,7 @@ ON_THE_DEVICE = {
     "generator",
     "memory",
     "pictures",
-    "placement",
+    "residency",
     "previews",
     "queue_report",
     "room_settings",

@@ -1,135 +1,147 @@
-"""Placement: which rooms are on the device, and which wait for a place there."""
+"""Placement: which worker gets a room, and which idle rooms move to another worker. Pure functions, without a clock.
+
+A worker's load is the seconds that a round takes in which each of its rooms does a step, an idle room counted as a
+part of one: that is how long the people in a room wait for their next step. `livedrag.server.device.residency` decides
+about the rooms of one device.
+"""
 
 from __future__ import annotations
 
-import logging
-import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
-from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.engine import DesiredState, EventHandler, SessionReleased
-from livedrag.server.device.scheduler import Scheduler
-from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.usage import DeviceUsage
+from msgspec import Struct
+from msgspec.structs import replace
 
-log = logging.getLogger(__name__)
+MAX_IMBALANCE = 1.2
+"""The highest load over the mean load: above it, idle rooms move."""
+IDLE_WEIGHT = 0.5
+"""Of an idle room, where a running one has 1: it takes no steps, but memory, and may run at any moment."""
 
 
-class Placement:
-    """The rooms of one device, within its limits.
+class WorkerLoad(Struct, frozen=True, kw_only=True):
+    """What a worker has to do.
 
     Args:
-        max_sessions: on the device. Idle ones leave for rooms that have work; where none is idle, rooms wait.
-        max_bytes: that the sessions may hold together, likewise; 0: no limit.
+        worker: its id.
+        node: the machine that it runs on.
+        models: references of the models that it has loaded.
+        active: ids of rooms that run or wait for a place there; they stay.
+        idle: ids of rooms whose session is there without any work, the least recently used one first.
+        step_seconds: that a step takes there; 0: not known yet, it counts as the mean of the others.
+        draining: it gets no rooms, and its idle rooms leave.
     """
 
-    def __init__(
-        self,
-        files: SessionFiles,
-        scheduler: Scheduler,
-        usage: DeviceUsage,
-        on_event: EventHandler,
-        *,
-        max_sessions: int,
-        max_bytes: int,
-    ) -> None:
-        self.rooms: dict[str, DeviceRoom] = {}
-        self._files = files
-        self._scheduler = scheduler
-        self._usage = usage
-        self._emit = on_event
-        self._max_sessions, self._max_bytes = max_sessions, max_bytes
-
-    @property
-    def active(self) -> list[DeviceRoom]:
-        """The rooms that take steps."""
-        return [room for room in self.rooms.values() if room.active]
-
-    @property
-    def queue(self) -> list[DeviceRoom]:
-        """The rooms that wait for a place: runs before preparations, each in the order in which they came."""
-        waiting = [room for room in self.rooms.values() if room.work is not None and not room.work.has_place]
-        return sorted(waiting, key=_order)
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that the sessions on the device hold."""
-        return sum(room.session.nbytes for room in self.rooms.values() if room.session is not None)
-
-    def room(self, desired: DesiredState) -> DeviceRoom:
-        """The room with this desired state, which is added if it is not there."""
-        return self.rooms.setdefault(desired.room, DeviceRoom(desired))
-
-    def give(self, room: DeviceRoom, work: Work) -> None:
-        """Give a room something to do, as soon as it has a place."""
-        room.stop_work()
-        self._scheduler.enter(room.id, [other.id for other in self.active])
-        work.waiting_since = time.monotonic()
-        room.work = work
-        self.fill()
-
-    def fill(self) -> None:
-        """Give places to rooms that wait. Those whose session is on the device have theirs already."""
-        queue = self.queue
-        for room in queue:
-            assert room.work is not None
-            room.work.has_place = room.session is not None
-        for room in queue:
-            assert room.work is not None
-            if not room.work.has_place and not self._make_place(room):
-                break
-            room.work.has_place = True
-
-    def _make_place(self, room: DeviceRoom) -> bool:
-        """Whether there is a place for a room; idle sessions leave for any room, preparations for runs."""
-        while True:
-            here = [other for other in self.rooms.values() if other.session is not None or other.active]
-            if not here or (len(here) < self._max_sessions and self._fits_beside(here)):
-                return True
-            idle = [other for other in here if other.idle]
-            preparing = [other for other in here if other.active and not other.run] if room.run else []
-            if idle:
-                self.evict(min(idle, key=lambda other: other.used_at))
-            elif preparing:
-                self._postpone(max(preparing, key=_order))
-            else:
-                return False
-
-    def _fits_beside(self, here: list[DeviceRoom]) -> bool:
-        """Whether one more session of average size fits into the memory for sessions."""
-        held = [room.session.nbytes for room in here if room.session is not None]
-        return not self._max_bytes or not held or sum(held) + sum(held) / len(held) <= self._max_bytes
-
-    def _postpone(self, room: DeviceRoom) -> None:
-        """Take a preparation off the device; it goes on when there is a place again."""
-        work = room.work
-        assert work is not None
-        work.close()
-        if room.session is not None:
-            self._files.save(room)
-            room.close_session()
-        work.restart()
-        work.has_place = False
-
-    def evict(self, room: DeviceRoom) -> None:
-        """Move an idle session from the device to disk; if the disk refuses it, it is lost."""
-        log.info("the idle session of room %s leaves the device", room.id)
-        self._files.save(room)
-        self.release(room)
-
-    def release(self, room: DeviceRoom, *, requested: bool = False) -> None:
-        """Take a room off the device, and report it."""
-        self.remove(room)
-        self._emit(SessionReleased(room=room.id, requested=requested))
-
-    def remove(self, room: DeviceRoom) -> None:
-        """Take a room off the device."""
-        room.stop_work()
-        room.close_session()
-        self.rooms.pop(room.id, None)
-        self._scheduler.leave(room.id)
-        self._usage.leave(room.id)
+    worker: str
+    node: str = ""
+    models: frozenset[str] = frozenset()
+    active: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+    step_seconds: float = 0.0
+    draining: bool = False
 
 
-def _order(room: DeviceRoom) -> tuple[int, float]:
-    assert room.work is not None
-    return (room.work.priority, room.work.waiting_since)
+class Move(Struct, frozen=True, kw_only=True):
+    """An idle room moves from the worker ``source`` to the worker ``destination``."""
+
+    room: str
+    source: str
+    destination: str
+
+
+def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str = "") -> str | None:
+    """The worker for a room that begins to run: the least loaded one. Equally loaded: the first in the list.
+
+    Instead of it, the current worker of the room as long as its load stays within `MAX_IMBALANCE` times the mean, or
+    else the least loaded one that has the model, which may have a room more than that: loading a model takes longer.
+
+    Args:
+        model: reference of the room's model; empty: every worker has it.
+        current: the worker that has the idle session of the room, which is then not among its ``idle`` rooms; empty:
+            none.
+
+    Returns:
+        The worker's id; None if there is no worker, or all are draining.
+    """
+    paces = _paces(workers)
+    taking = {worker.worker: worker for worker in workers if not worker.draining}
+    if not taking:
+        return None
+    after = {name: load(worker, paces) + paces[name] for name, worker in taking.items()}
+    least = min(after, key=lambda name: after[name])
+    mean = (sum(after.values()) - sum(paces[name] for name in taking if name != least)) / len(taking)
+    bound = max(MAX_IMBALANCE * mean, after[least])
+    if current in taking and after[current] <= bound:
+        return current
+    holders = [name for name, worker in taking.items() if not model or model in worker.models]
+    holder = min(holders, key=lambda name: after[name], default=least)
+    return holder if after[holder] <= max(bound, after[least] + paces[holder]) else least
+
+
+def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None) -> list[Move]:
+    """The idle rooms that have to move so that no load exceeds `MAX_IMBALANCE` times the mean, as far as possible.
+
+    As few as possible move: none within that limit, and none that would be no better off. Those of a draining worker
+    all move. Rooms that run stay where they are.
+
+    Args:
+        models: references of the rooms' models, by room; workers that have a room's model are preferred.
+    """
+    models = models or {}
+    paces = _paces(workers)
+    state = {worker.worker: worker for worker in workers}
+    taking = [worker.worker for worker in workers if not worker.draining]
+    found: list[Move] = []
+    if not taking:
+        return found
+
+    def move(room: str, source: str, destination: str) -> None:
+        left, entered = state[source], state[destination]
+        state[source] = replace(left, idle=tuple(other for other in left.idle if other != room))
+        state[destination] = replace(entered, idle=(*entered.idle, room))
+        found.append(Move(room=room, source=source, destination=destination))
+
+    def best(room: str, source: str) -> str:
+        """The least loaded of the other workers with the room's model, or of all others if none of them has it."""
+        others = [name for name in taking if name != source]
+        model = models.get(room, "")
+        holders = [name for name in others if not model or model in state[name].models]
+        return min(holders or others, key=lambda name: load(state[name], paces) + IDLE_WEIGHT * paces[name])
+
+    for worker in workers:
+        if worker.draining:
+            for room in worker.idle:
+                move(room, worker.worker, best(room, worker.worker))
+    movable = set(taking) if len(taking) > 1 else set()
+    while movable:
+        loads = {name: load(state[name], paces) for name in taking}
+        source = max(movable, key=lambda name: loads[name])
+        if loads[source] <= MAX_IMBALANCE * fmean(loads.values()):
+            break
+        room = next(iter(state[source].idle), None)
+        destination = best(room, source) if room is not None else source
+        if room is None or loads[destination] + IDLE_WEIGHT * paces[destination] >= loads[source]:
+            movable.discard(source)
+        else:
+            move(room, source, destination)
+    return found
+
+
+def imbalance(workers: Sequence[WorkerLoad]) -> float:
+    """The highest load over the mean load of the workers that take rooms; 1 if they have nothing to do."""
+    paces = _paces(workers)
+    loads = [load(worker, paces) for worker in workers if not worker.draining]
+    mean = fmean(loads) if loads else 0.0
+    return max(loads) / mean if mean else 1.0
+
+
+def load(worker: WorkerLoad, paces: Mapping[str, float]) -> float:
+    """The load of a worker in seconds, at its pace in seconds a step."""
+    return paces[worker.worker] * (len(worker.active) + IDLE_WEIGHT * len(worker.idle))
+
+
+def _paces(workers: Sequence[WorkerLoad]) -> dict[str, float]:
+    """Seconds a step by worker, with the mean of the known ones, or else 1, for those that are not known."""
+    known = [worker.step_seconds for worker in workers if worker.step_seconds > 0]
+    usual = fmean(known) if known else 1.0
+    return {worker.worker: worker.step_seconds if worker.step_seconds > 0 else usual for worker in workers}

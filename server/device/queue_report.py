@@ -7,7 +7,7 @@ import time
 from livedrag.editor import EditorError
 from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.placement import Placement
+from livedrag.server.device.residency import Residency
 from livedrag.server.device.room_settings import RoomSettings
 from livedrag.server.device.scheduler import wait
 from livedrag.server.device.stages import Stages
@@ -24,27 +24,27 @@ class QueueReport:
     def __init__(
         self,
         settings: RoomSettings,
-        placement: Placement,
+        residency: Residency,
         usage: DeviceUsage,
         generator: PictureGenerator,
         stages: Stages,
     ) -> None:
         self._settings = settings
-        self._placement = placement
+        self._residency = residency
         self._usage = usage
         self._generator = generator
         self._stages = stages
 
     def send(self) -> None:
         """Report to all runs in the queue if one has moved up, or has had no report for long."""
-        waiting = [(room, room.work) for room in self._placement.queue if room.work is not None and room.run]
+        waiting = [(room, room.work) for room in self._residency.queue if room.work is not None and room.run]
         now = time.monotonic()
         if not any(
             now - work.reported_at >= REPEAT_SECONDS or work.reported_ahead != ahead
             for ahead, (_, work) in enumerate(waiting)
         ):
             return
-        running = [self._needs(room, room.work) for room in self._placement.active if room.work and room.run]
+        running = [self._needs(room, room.work) for room in self._residency.active if room.work and room.run]
         needed = [self._needs(room, work) for room, work in waiting]
         for ahead, (room, work) in enumerate(waiting):
             work.reported_ahead, work.reported_at = ahead, now

@@ -5,7 +5,7 @@ loop: plain calls go in, events come out. Around it, from the outside in:
 
     worker_main     the process: reads commands from a pipe, and calls the worker
     worker          commands, turns, faults
-    placement       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
+    residency       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
     stages          the steps of a run, a preparation and a generation
     sessions        opens the editor's sessions and makes them follow the room; `session_files` keeps them on disk
 """
@@ -46,9 +46,9 @@ from livedrag.server.device.engine import (
     room_of,
 )
 from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.placement import Placement
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.queue_report import QueueReport
+from livedrag.server.device.residency import Residency
 from livedrag.server.device.room_settings import NO_CAPS, RoomSettings
 from livedrag.server.device.room_timeline import tracked_now
 from livedrag.server.device.scheduler import Scheduler
@@ -105,7 +105,7 @@ class DeviceWorker:
         self._stages = Stages(
             self._settings, self._sessions, self._files, generator, previews, on_event, checkpoint_every=every
         )
-        self._placement = Placement(
+        self._residency = Residency(
             self._files,
             self._scheduler,
             self._usage,
@@ -113,8 +113,8 @@ class DeviceWorker:
             max_sessions=sessions,
             max_bytes=memory.sessions if memory else 0,
         )
-        self._rooms = self._placement.rooms
-        self._queue_report = QueueReport(self._settings, self._placement, self._usage, generator, self._stages)
+        self._rooms = self._residency.rooms
+        self._queue_report = QueueReport(self._settings, self._residency, self._usage, generator, self._stages)
         self._stats_reported = 0.0
 
     @property
@@ -133,18 +133,18 @@ class DeviceWorker:
         return DeviceStats(
             state="ready",
             sessions=sum(room.session is not None for room in self._rooms.values()),
-            running=len(self._placement.active),
-            queued=len(self._placement.queue),
+            running=len(self._residency.active),
+            queued=len(self._residency.queue),
             steps=self._usage.steps,
             seconds=self._usage.seconds,
             rooms=dict(self._usage.seconds_of_room),
-            memory_bytes=self._placement.held_bytes,
+            memory_bytes=self._residency.held_bytes,
         )
 
     def close(self) -> None:
         """Take all rooms off the device; the model is left as it was."""
         for room in list(self._rooms.values()):
-            self._placement.remove(room)
+            self._residency.remove(room)
 
     # Commands --------------------------------------------------------------------------------------------------------
 
@@ -186,18 +186,18 @@ class DeviceWorker:
                 self._release(command)
 
     def _start(self, start: Start) -> None:
-        room = self._placement.room(start.desired)
+        room = self._residency.room(start.desired)
         room.save_failed = False
         work = Work(partial(self._stages.run, room, start), run=start.run, resume=start.resume)
         if not work.continues(room.count.run):
             room.count = RunCount(start.run)
-        self._placement.give(room, work)
+        self._residency.give(room, work)
 
     def _generate(self, generate: Generate) -> None:
         id, generation = generate.room, generate.generation
         desired = DesiredState(room=id, seq=0, prompt=generation.prompt, settings={}, drags={}, format=generate.format)
-        room = self._placement.room(desired)
-        self._placement.give(
+        room = self._residency.room(desired)
+        self._residency.give(
             room, Work(partial(self._stages.generation, room, generate), run=id, generation=generation)
         )
 
@@ -209,8 +209,8 @@ class DeviceWorker:
         if not self._can_prepare(id, room, prepare):
             self._emit(PreparationProgress(room=id, stage="failed", step=0, steps=1))
             return
-        room = self._placement.room(prepare.desired)
-        self._placement.give(room, Work(partial(self._stages.preparation, room, prepare)))
+        room = self._residency.room(prepare.desired)
+        self._residency.give(room, Work(partial(self._stages.preparation, room, prepare)))
 
     def _can_prepare(self, id: str, room: DeviceRoom | None, prepare: Prepare) -> bool:
         """Whether the settings are possible, and no edit would be discarded for another session."""
@@ -228,7 +228,7 @@ class DeviceWorker:
         if not room.work.has_place:  # it has done nothing yet, and need not wait for a place
             self._stages.finish(room, "stopped")
             if room.session is None:
-                self._placement.release(room)
+                self._residency.release(room)
 
     def _seek(self, seek: Seek) -> None:
         id = seek.desired.room
@@ -256,7 +256,7 @@ class DeviceWorker:
             room.stop_work()
             if not release.wipe:
                 self._files.save(room)
-            self._placement.remove(room)
+            self._residency.remove(room)
         if release.wipe:
             self._files.checkpoints.wipe(release.room)
         self._emit(SessionReleased(room=release.room, requested=True))
@@ -265,8 +265,8 @@ class DeviceWorker:
 
     def advance(self) -> None:
         """Do one step of the room that the scheduler chooses."""
-        self._placement.fill()
-        ready = {room.id: room.work.priority for room in self._placement.active if room.work is not None}
+        self._residency.fill()
+        ready = {room.id: room.work.priority for room in self._residency.active if room.work is not None}
         if ready:
             room = self._rooms[self._scheduler.choose(ready)]
             assert room.work is not None
@@ -292,7 +292,7 @@ class DeviceWorker:
         self._usage.add(room.id, work.stage, seconds)
         room.used_at = time.monotonic()
         if room.session is None and room.work is None:
-            self._placement.release(room)
+            self._residency.release(room)
 
     # Faults ----------------------------------------------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class DeviceWorker:
         """Free what idle sessions hold and try the step again, once; then this run fails, and no other."""
         idle = [other for other in self._rooms.values() if other.idle and other is not room]
         for other in idle:
-            self._placement.evict(other)
+            self._residency.evict(other)
         free_memory()
         if work.retried:
             log.warning("run %s in room %s does not fit into the device's memory: %s", work.run, room.id, error)

@@ -1,0 +1,129 @@
+"""Placement: the least loaded worker, the model's and the current one first; idle rooms move, running ones stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from livedrag.server.device.placement import MAX_IMBALANCE, Move, WorkerLoad, imbalance, moves, worker_for
+
+
+def worker(
+    name: str, active: int = 0, idle: int = 0, *models: str, pace: float = 0.0, leaves: bool = False
+) -> WorkerLoad:
+    return WorkerLoad(
+        worker=name,
+        models=frozenset(models),
+        active=tuple(f"{name}-active-{number}" for number in range(active)),
+        idle=tuple(f"{name}-idle-{number}" for number in range(idle)),
+        step_seconds=pace,
+        draining=leaves,
+    )
+
+
+def moved(workers: Sequence[WorkerLoad], done: Sequence[Move]) -> list[WorkerLoad]:
+    """The workers after these moves; fails where one is impossible."""
+    state = {one.worker: one for one in workers}
+    for move in done:
+        source, destination = state[move.source], state[move.destination]
+        assert move.room in source.idle
+        assert move.source != move.destination
+        state[move.source] = replace(source, idle=tuple(room for room in source.idle if room != move.room))
+        state[move.destination] = replace(destination, idle=(*destination.idle, move.room))
+    return list(state.values())
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> list[WorkerLoad]:
+    count = draw(st.integers(1, 12))
+    return [
+        worker(
+            str(name),
+            draw(st.integers(0, 6)),
+            draw(st.integers(0, 12)),
+            *draw(st.lists(st.sampled_from("ab"), max_size=2)),
+            pace=draw(st.sampled_from([0.0, 0.1, 0.2, 0.3])),
+            leaves=draw(st.integers(0, 5)) == 0,
+        )
+        for name in range(count)
+    ]
+
+
+def test_a_new_room_gets_the_least_loaded_worker() -> None:
+    assert worker_for([worker("a", 2), worker("b", 1), worker("c", 1)]) == "b"
+    assert worker_for([worker("a", 1), worker("b", 0, 1)]) == "b", "an idle room is less than a running one"
+    assert worker_for([worker("a", 2, pace=0.1), worker("b", 1, pace=0.4)]) == "a", "a fast device takes more rooms"
+
+
+def test_a_worker_of_unknown_speed_counts_as_an_average_one() -> None:
+    known = [worker("a", 2, pace=0.1), worker("b", 2, pace=0.3)]
+    assert worker_for([*known, worker("new", 1)]) == "a", "3 x 0.1 s is less than 2 x 0.2 s"
+    assert worker_for([*known, worker("new")]) == "new", "1 x 0.2 s is less than 3 x 0.1 s"
+
+
+def test_draining_workers_get_no_room() -> None:
+    assert worker_for([worker("a", 5), worker("b", leaves=True)]) == "a"
+    assert worker_for([worker("a", leaves=True)]) is None
+    assert worker_for([]) is None
+
+
+def test_a_worker_with_the_model_is_preferred_up_to_one_room_more() -> None:
+    assert worker_for([worker("a"), worker("b", 1, 0, "sd")], model="sd") == "b"
+    assert worker_for([worker("a"), worker("b", 2, 0, "sd")], model="sd") == "a"
+    assert worker_for([worker("a"), worker("b", 1)], model="sd") == "a", "where none has it, the load decides"
+
+
+def test_a_room_stays_with_its_session_unless_the_load_is_above_the_limit() -> None:
+    even = [worker("a", 10), worker("b", 10), worker("c", 9)]
+    assert worker_for(even, current="b") == "b"
+    assert worker_for([worker("a", 10), worker("b", 14), worker("c", 9)], current="b") == "c"
+    assert worker_for([worker("a", 10), worker("b", 10, leaves=True)], current="b") == "a"
+    assert worker_for(even, current="gone") == "c"
+
+
+def test_idle_rooms_move_from_the_most_to_the_least_loaded() -> None:
+    crowded = [worker("a", 2, 8), worker("b", 2), worker("c", 2)]
+    done = moves(crowded)
+    assert {move.source for move in done} == {"a"}
+    assert {move.destination for move in done} == {"b", "c"}
+    assert [move.room for move in done] == [f"a-idle-{number}" for number in range(len(done))], "longest unused first"
+    assert imbalance(crowded) > MAX_IMBALANCE >= imbalance(moved(crowded, done))
+
+
+def test_nothing_moves_within_the_limit_or_for_no_gain() -> None:
+    assert moves([worker("a", 4, 2), worker("b", 4, 1)]) == []
+    assert moves([worker("a", 0, 1), worker("b")]) == [], "the room would be no better off"
+    assert moves([worker("a", 9), worker("b")]) == [], "rooms that run stay"
+    assert moves([worker("a", 9, 9)]) == [] == moves([])
+
+
+def test_idle_rooms_move_to_a_worker_with_their_model() -> None:
+    workers = [worker("a", 0, 4), worker("b"), worker("c", 0, 1, "sd")]
+    assert {move.destination for move in moves(workers, {f"a-idle-{number}": "sd" for number in range(4)})} == {"c"}
+
+
+def test_a_draining_worker_gives_all_its_idle_rooms_away() -> None:
+    workers = [worker("a", 1, 2, leaves=True), worker("b", 3), worker("c", 3)]
+    assert [(move.room, move.destination) for move in moves(workers)] == [("a-idle-0", "b"), ("a-idle-1", "c")]
+    assert moves([worker("a", 0, 2, leaves=True)]) == [], "there is no other"
+
+
+@given(clusters())
+def test_moves_only_improve_and_are_complete(workers: list[WorkerLoad]) -> None:
+    done = moves(workers)
+    after = moved(workers, done)
+    taking = [one for one in workers if not one.draining]
+    if taking:
+        assert all(not one.idle for one in after if one.draining)
+    assert not {move.destination for move in done} & {one.worker for one in workers if one.draining}
+    assert moves(after) == [], "moving again changes nothing"
+
+
+@given(clusters(), st.sampled_from(["", "a", "b"]))
+def test_the_chosen_worker_exists_and_takes_rooms(workers: list[WorkerLoad], model: str) -> None:
+    chosen = worker_for(workers, model=model)
+    taking = {one.worker for one in workers if not one.draining}
+    assert chosen in taking if taking else chosen is None
