@@ -118,12 +118,12 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
         source = max(movable, key=lambda name: loads[name])
         if loads[source] <= MAX_IMBALANCE * fmean(loads.values()):
             break
-        room = next(iter(state[source].idle), None)
-        destination = best(room, source) if room is not None else source
-        if room is None or loads[destination] + IDLE_WEIGHT * paces[destination] >= loads[source]:
+        longest_unused = next(iter(state[source].idle), "")
+        destination = best(longest_unused, source)
+        if not longest_unused or loads[destination] + IDLE_WEIGHT * paces[destination] >= loads[source]:
             movable.discard(source)
         else:
-            move(room, source, destination)
+            move(longest_unused, source, destination)
     return found
 
 
