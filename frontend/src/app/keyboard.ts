@@ -2,12 +2,12 @@
 
 import { useEffect } from "preact/hooks";
 import { resizeBrush } from "../canvas/brush.ts";
-import { ZOOM_STEP, pan, zoom, zoomToActualSize, zoomToFit } from "../canvas/camera.ts";
+import { pan, zoom, zoomToActualSize, zoomToFit } from "../canvas/camera.ts";
 import { moveByKey, placeAtCrosshair, showCrosshairOrPlace } from "../canvas/crosshair.ts";
 import { cancel, chooseTool, isPressed } from "../canvas/pointer.ts";
 import { toggleSplit } from "../canvas/Split.tsx";
 import { duplicateDrag, redo, removeDrag, startRun, stopRun, undo } from "../room/actions.ts";
-import { arrowKey } from "../room/geometry.ts";
+import { ZOOM_STEP, arrowKey } from "../room/geometry.ts";
 import type { View } from "../room/geometry.ts";
 import * as store from "../room/store.ts";
 
@@ -132,7 +132,7 @@ const SHORTCUTS: Readonly<Record<string, Shortcut>> = {
   x: always(toggleSplit),
   c: always(() => (store.comparing.value = true)),
   p: unlessRepeated(() => {
-    canvas()?.focus({ preventScroll: true });
+    focusCanvas();
     showCrosshairOrPlace();
   }),
   d: unlessRepeated(() => {
@@ -198,6 +198,14 @@ function removeSelected(): boolean {
   if (selection === null || !store.editable.value) return false;
   removeDrag(selection.id);
   return true;
+}
+
+/** The crosshair shows that the canvas has the focus. */
+function focusCanvas(): void {
+  const element = canvas();
+  if (element === null) return;
+  element.dataset.focusShown = "";
+  element.focus({ preventScroll: true });
 }
 
 function canvas(): HTMLElement | null {

@@ -32,7 +32,7 @@ export function Canvas() {
         onPointerCancel={events.onPointerCancel}
         onPointerLeave={events.onPointerLeave}
         onWheel={events.onWheel}
-        onKeyDown={(event) => delete event.currentTarget.dataset.byPointer}
+        onBlur={(event) => delete event.currentTarget.dataset.focusShown}
         onContextMenu={(event) => event.preventDefault()}
       />
       <p id="canvas-help" class="visually-hidden">

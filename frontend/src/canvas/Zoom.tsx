@@ -1,6 +1,7 @@
+import { ZOOM_STEP } from "../room/geometry.ts";
 import * as store from "../room/store.ts";
 import { FitIcon, MinusIcon, PlusIcon } from "../ui/icons.tsx";
-import { ZOOM_STEP, zoom, zoomToActualSize, zoomToFit } from "./camera.ts";
+import { zoom, zoomToActualSize, zoomToFit } from "./camera.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.zoom;

@@ -5,9 +5,6 @@ import type { Size } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 
-/** The factor of one press of a zoom button or key. */
-export const ZOOM_STEP = 1.25;
-
 /** Zooms around a canvas point; by default around the middle. */
 export function zoom(factor: number, around?: XY): void {
   withPicture((picture, canvas) => {

@@ -33,7 +33,7 @@ export class PointerEvents {
     canvas.setPointerCapture(event.pointerId);
     // Focus by hand, so that the browser does not scroll the page under a finger.
     canvas.focus({ preventScroll: true });
-    canvas.dataset.byPointer = "";
+    canvas.dataset.focusShown = "";
     event.preventDefault();
     followPointer(event);
     press(store.view.value, placeOf(event), kindOf(event), middle ? "hand" : store.activeTool.value);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
+  ZOOM_STEP,
   arrow,
   clampToPicture,
   progressOf,
@@ -177,6 +178,16 @@ describe("looking closer", () => {
     const turn = { ctrlKey: false, metaKey: false, shiftKey: false, deltaX: 0, deltaY: 0, deltaMode: 0 };
     expect(wheelAction({ ...turn, deltaY: -100 })).toMatchObject({ kind: "zoom" });
     expect(wheelAction({ ...turn, deltaY: -3, deltaMode: 1 })).toMatchObject({ kind: "zoom" });
+    // One notch is one step, whatever the system scrolls for it; and back again.
+    for (const notch of [{ deltaY: -53 }, { deltaY: -100 }, { deltaY: -120 }, { deltaY: -3, deltaMode: 1 }]) {
+      expect(wheelAction({ ...turn, ...notch })).toEqual({ kind: "zoom", factor: ZOOM_STEP });
+      expect(wheelAction({ ...turn, ...notch, deltaY: -notch.deltaY })).toEqual({
+        kind: "zoom",
+        factor: 1 / ZOOM_STEP,
+      });
+    }
+    expect(wheelAction({ ...turn, deltaY: -100, ctrlKey: true })).toEqual({ kind: "zoom", factor: ZOOM_STEP });
+    expect(wheelAction({ ...turn, deltaY: -240 })).toEqual({ kind: "zoom", factor: ZOOM_STEP ** 2 });
     expect(wheelAction({ ...turn, deltaY: 4 })).toEqual({ kind: "pan", by: [-0, -4] });
     expect(wheelAction({ ...turn, deltaX: 3, deltaY: 4 })).toEqual({ kind: "pan", by: [-3, -4] });
     expect(wheelAction({ ...turn, deltaY: -2, ctrlKey: true })).toMatchObject({ kind: "zoom" });

@@ -18,6 +18,13 @@ export interface View {
   readonly y: number;
 }
 
+/** The factor of one press of a zoom button or key, and of one notch of the wheel. */
+export const ZOOM_STEP = 1.25;
+/** About what systems scroll for one notch of the wheel, in CSS pixels. */
+const NOTCH = 100;
+/** Of one event; a free-spinning wheel reports many. */
+const MAX_NOTCHES = 3;
+
 export type DragEnd = "handle" | "target";
 
 /** A drag's handle and target. */
@@ -109,12 +116,18 @@ export function middle([ax, ay]: XY, [bx, by]: XY): XY {
 export function wheelAction(
   event: Pick<WheelEvent, "ctrlKey" | "metaKey" | "shiftKey" | "deltaX" | "deltaY" | "deltaMode">,
 ): { readonly kind: "zoom"; readonly factor: number } | { readonly kind: "pan"; readonly by: XY } {
-  const unit = event.deltaMode === 0 ? 1 : event.deltaMode === 1 ? 16 : 240;
+  const unit = event.deltaMode === 0 ? 1 : event.deltaMode === 1 ? NOTCH / 3 : NOTCH;
   const [dx, dy] = [event.deltaX * unit, event.deltaY * unit];
+  const notched = dx === 0 && (event.deltaMode !== 0 || (Math.abs(dy) >= 50 && Number.isInteger(dy)));
+  if (notched && !event.shiftKey) return { kind: "zoom", factor: ZOOM_STEP ** -notchesOf(dy) };
   if (event.ctrlKey || event.metaKey) return { kind: "zoom", factor: Math.exp(-clamp(dy, -120, 120) / 100) };
   if (event.shiftKey) return { kind: "pan", by: [-(dx || dy), 0] };
-  const notched = dx === 0 && (event.deltaMode !== 0 || (Math.abs(dy) >= 50 && Number.isInteger(dy)));
-  return notched ? { kind: "zoom", factor: Math.exp(-clamp(dy, -240, 240) / 500) } : { kind: "pan", by: [-dx, -dy] };
+  return { kind: "pan", by: [-dx, -dy] };
+}
+
+/** The notches of a wheel's turn, whatever distance the system scrolls for one: from 1 to `MAX_NOTCHES`, signed. */
+function notchesOf(dy: number): number {
+  return Math.sign(dy) * clamp(Math.round(Math.abs(dy) / NOTCH), 1, MAX_NOTCHES);
 }
 
 /** The nearest place inside the picture: from the centre of its first pixel to the centre of its last. */
