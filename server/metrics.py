@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
@@ -20,12 +21,21 @@ FRAME_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class DeviceStats(Struct, frozen=True, kw_only=True):
-    """What one device has done and holds. ``steps`` and ``seconds`` are by stage, since its worker started.
+    """What the worker of one device has done and holds.
 
-    ``rooms`` has each room's seconds of device time since it was loaded; ``memory_bytes`` is held by all sessions.
+    Args:
+        worker: its id, unique in the engine; the engine sets this and the next one.
+        node: the machine that it runs on.
+        draining: it gets no more rooms, and ends when it has given away those that it has.
+        steps, seconds: by stage, since the worker started.
+        rooms: each room's seconds of device time since it was loaded.
+        memory_bytes: held by all sessions.
     """
 
+    worker: str = ""
+    node: str = ""
     device: str = ""
+    draining: bool = False
     state: EngineState = "starting"
     restarts: int = 0
     sessions: int = 0
@@ -128,26 +138,36 @@ class DeviceCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
-        devices = {_label(index, device): device for index, device in enumerate(self._read().devices)}
+        found = self._read().devices
+        devices = {(_label(index, device), device.node): device for index, device in enumerate(found)}
+        workers = GaugeMetricFamily("livedrag_workers", "Workers.", labels=("node", "state"))
+        for (node, state), count in Counts((device.node, state_of(device)) for device in found).items():
+            workers.add_metric((node, state), count)
+        yield workers
         for name, (help, number) in self.GAUGES.items():
-            gauge = GaugeMetricFamily(name, help, labels=("device",))
+            gauge = GaugeMetricFamily(name, help, labels=("device", "node"))
             for label, device in devices.items():
-                gauge.add_metric((label,), number(device))
+                gauge.add_metric(label, number(device))
             yield gauge
         restarts = CounterMetricFamily(
-            "livedrag_device_restarts_total", "Restarts of the device's worker.", labels=("device",)
+            "livedrag_device_restarts_total", "Restarts of the device's worker.", labels=("device", "node")
         )
         for label, device in devices.items():
-            restarts.add_metric((label,), device.restarts)
+            restarts.add_metric(label, device.restarts)
         yield restarts
         for name, (help, numbers) in self.STAGE_COUNTERS.items():
-            counter = CounterMetricFamily(name, help, labels=("device", "stage"))
+            counter = CounterMetricFamily(name, help, labels=("device", "node", "stage"))
             for label, device in devices.items():
                 for stage, value in numbers(device).items():
-                    counter.add_metric((label, stage), value)
+                    counter.add_metric((*label, stage), value)
             yield counter
 
 
+def state_of(worker: DeviceStats) -> str:
+    """The state of a worker for people: ``draining``, or else its engine state."""
+    return "draining" if worker.draining else worker.state
+
+
 def _label(index: int, device: DeviceStats) -> str:
-    """A device's label: several workers may share one device, and its name may not be known yet."""
-    return f"{index}:{device.device}" if device.device else f"{index}"
+    """A worker's id; else a number, because several may share one device, and its name if that is known yet."""
+    return device.worker or (f"{index}:{device.device}" if device.device else f"{index}")

@@ -46,7 +46,7 @@ from livedrag.server.document.protocol import (
     Setting,
     Stage,
 )
-from livedrag.server.errors import LivedragError
+from livedrag.server.errors import LivedragError, ServiceError
 from livedrag.server.metrics import DeviceStats, EngineStats
 
 FrameFormat = Literal["webp", "jpeg"]
@@ -54,6 +54,13 @@ FrameFormat = Literal["webp", "jpeg"]
 
 class EngineError(LivedragError):
     """The engine cannot start; the text says why, for the person who starts the server."""
+
+
+class DrainRefused(ServiceError):
+    """A worker that cannot be drained; the text names it and says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, "cannot_drain", message)
 
 
 class PictureRef(Struct, frozen=True, kw_only=True):
@@ -390,8 +397,27 @@ class Engine(ABC):
         """Send a command to the room's worker; the answer comes as events."""
 
     def stats(self) -> EngineStats:
-        """Statistics of each device, at most a second old."""
+        """Statistics of each worker, at most a second old."""
         return EngineStats()
+
+    def workers(self) -> tuple[DeviceStats, ...]:
+        """The workers by their ids, with the node that each runs on; also those that restart or drain."""
+        return self.stats().devices
+
+    def drain(self, worker: str) -> None:
+        """Take a worker out of service: it gets no more rooms, gives away those that it has, and ends.
+
+        Rooms that are idle leave at once, for the disk; their next command goes to another worker. How those that run
+        leave is the engine's own choice, as long as they lose no iteration. Draining a worker again does nothing.
+
+        Args:
+            worker: its id, as `workers` has it.
+
+        Raises:
+            DrainRefused: there is no such worker, or no other that could take its rooms.
+        """
+        known = ", ".join(repr(one.worker) for one in self.workers()) or "none"
+        raise DrainRefused(f"worker {worker!r} cannot be drained; the workers are {known}")
 
     @abstractmethod
     async def close(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,12 +17,14 @@ from livedrag.server.device.devices import devices, share_of_cores
 from livedrag.server.device.engine import (
     AnyCommand,
     AnyEvent,
+    DrainRefused,
     Engine,
     EventHandler,
     Generate,
     LoadFailed,
     Prepare,
     Ready,
+    ReleaseSession,
     SessionReleased,
     SessionReset,
     Start,
@@ -35,6 +39,8 @@ from livedrag.server.device.supervisor import LOAD_SECONDS, Death, Supervisor
 from livedrag.server.device.worker_process import WORKER, WorkerOptions
 from livedrag.server.document.protocol import EngineState, ModelInfo
 from livedrag.server.metrics import EngineStats
+
+log = logging.getLogger(__name__)
 
 
 class LocalEngine(Engine):
@@ -59,6 +65,9 @@ class LocalEngine(Engine):
         self._supervisors: list[Supervisor] = []
         self._pending = PendingCommands()
         self._places: dict[str, Supervisor] = {}
+        self._node = socket.gethostname()
+        self._draining: set[Supervisor] = set()
+        self._ending: set[asyncio.Task[None]] = set()  # workers that are drained
         self._watching: asyncio.Task[None] | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -82,8 +91,9 @@ class LocalEngine(Engine):
                 self._receive,
                 self._on_death,
                 self._clock,
+                id=f"{index}:{name}" if name else f"{index}",
             )
-            for name in names
+            for index, name in enumerate(names)
         ]
         info, *_ = await asyncio.gather(*(supervisor.start() for supervisor in self._supervisors))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -102,25 +112,63 @@ class LocalEngine(Engine):
     def stats(self) -> EngineStats:
         return EngineStats(
             devices=tuple(
-                replace(one.stats, device=one.device, state=one.state, restarts=one.restarts)
+                replace(
+                    one.stats,
+                    worker=one.worker,
+                    node=self._node,
+                    device=one.device,
+                    draining=one in self._draining,
+                    state=one.state,
+                    restarts=one.restarts,
+                )
                 for one in self._supervisors
             )
         )
+
+    def drain(self, worker: str) -> None:
+        """Idle rooms leave at once, those with work when it has ended; then the worker ends."""
+        found = next((one for one in self._supervisors if one.worker == worker), None)
+        if found is None:
+            super().drain(worker)
+        elif all(one is found or one in self._draining for one in self._supervisors):
+            text = f"worker {worker!r} is the only one that takes rooms: it cannot be drained. Stop the server instead"
+            raise DrainRefused(text)
+        elif found not in self._draining:
+            log.info("worker %r drains: it gets no more rooms", worker)
+            self._draining.add(found)
+            for room in self._rooms(found):
+                self._release_if_idle(room)
+            self._end_if_drained(found)
 
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        await asyncio.gather(*(supervisor.close() for supervisor in self._supervisors))
+        await asyncio.gather(*(supervisor.close() for supervisor in self._supervisors), *self._ending)
         if self._temporary is not None:
             self._temporary.cleanup()
 
     def _place(self, room: str) -> Supervisor:
         """The device that has the room, else the one with the least to do."""
         if room not in self._places:
-            self._places[room] = min(self._supervisors, key=self._load)
+            taking = [one for one in self._supervisors if one not in self._draining]
+            self._places[room] = min(taking, key=self._load)
         return self._places[room]
+
+    def _release_if_idle(self, room: str) -> None:
+        if not self._pending.has(room):
+            self.submit(ReleaseSession(room=room))
+
+    def _end_if_drained(self, supervisor: Supervisor) -> None:
+        """End the worker if it is draining and no room is left on it."""
+        if supervisor in self._draining and not self._rooms(supervisor):
+            log.info("worker %r is drained, and ends", supervisor.worker)
+            self._draining.discard(supervisor)
+            self._supervisors.remove(supervisor)
+            self.state = _combined({one.state for one in self._supervisors})
+            self._ending.add(ending := asyncio.get_running_loop().create_task(supervisor.close()))
+            ending.add_done_callback(self._ending.discard)
 
     def _load(self, supervisor: Supervisor) -> tuple[bool, int, int]:
         rooms = self._rooms(supervisor)
@@ -147,6 +195,10 @@ class LocalEngine(Engine):
                 pass  # the engine's own
             case _:
                 self._emit(event)
+        if supervisor in self._draining and not isinstance(event, StatsReported | StepStarted):
+            for room in self._rooms(supervisor):
+                self._release_if_idle(room)
+            self._end_if_drained(supervisor)
 
     def _on_death(self, supervisor: Supervisor, death: Death) -> list[AnyCommand]:
         """Report it, and end the run in whose steps a worker has died again."""

@@ -56,6 +56,7 @@ class Supervisor:
         on_event: takes this supervisor and each event, also `Ready` after every start.
         on_death: takes this supervisor and the death; returns the commands that the next worker is sent first.
         clock: in seconds.
+        id: of the worker, unique in the engine.
     """
 
     def __init__(
@@ -65,12 +66,15 @@ class Supervisor:
         on_event: Callable[[Supervisor, AnyEvent], None],
         on_death: Callable[[Supervisor, Death], list[AnyCommand]],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        id: str = "",
     ) -> None:
+        self.worker = id
         self.device = options.device
         self.state: EngineState = "starting"
         self.stats = DeviceStats()
         self.restarts = 0
-        self._options, self._worker = options, worker
+        self._options, self._serve = options, worker
         self._on_event, self._on_death = on_event, on_death
         self._clock = clock
         self._process: WorkerProcess | None = None
@@ -139,7 +143,7 @@ class Supervisor:
     async def _spawn(self) -> None:
         self._fault, self._stepping = "", None
         process: WorkerProcess | None = None
-        process = await WorkerProcess.spawn(self._worker, self._options, self._receive, lambda: self._died(process))
+        process = await WorkerProcess.spawn(self._serve, self._options, self._receive, lambda: self._died(process))
         self._process, self._heard_at = process, self._clock()
         waiting, self._waiting = self._waiting, []
         for command in waiting:

@@ -51,6 +51,8 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
             host, port = listeners[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             server = Server(Config(create_app(registry), settings), registry)
+            for worker in engine.workers():
+                log.info("worker %s: device %r of node %s", worker.worker, worker.device, worker.node)
             started(f"http://{shown}:{port}", server)
             await server.serve(sockets=listeners)
 

@@ -67,13 +67,29 @@ def test_devices_are_shown_each_for_itself() -> None:
     first = DeviceStats(device="cpu", state="ready", sessions=3, steps={"dragging": 7}, seconds={"dragging": 1.5})
     metrics.watch_engine(lambda: EngineStats(devices=(first, DeviceStats(device="cpu", queued=2, restarts=1))))
     found = samples(metrics.text())
-    assert found['livedrag_device_ready{device="0:cpu"}'] == 1
-    assert found['livedrag_device_ready{device="1:cpu"}'] == 0
-    assert found['livedrag_sessions{device="0:cpu"}'] == 3
-    assert found['livedrag_queue{device="1:cpu"}'] == 2
-    assert found['livedrag_device_restarts_total{device="1:cpu"}'] == 1
-    assert found['livedrag_steps_total{device="0:cpu",stage="dragging"}'] == 7
-    assert found['livedrag_step_seconds_total{device="0:cpu",stage="dragging"}'] == 1.5
+    assert found['livedrag_device_ready{device="0:cpu",node=""}'] == 1
+    assert found['livedrag_device_ready{device="1:cpu",node=""}'] == 0
+    assert found['livedrag_sessions{device="0:cpu",node=""}'] == 3
+    assert found['livedrag_queue{device="1:cpu",node=""}'] == 2
+    assert found['livedrag_device_restarts_total{device="1:cpu",node=""}'] == 1
+    assert found['livedrag_steps_total{device="0:cpu",node="",stage="dragging"}'] == 7
+    assert found['livedrag_step_seconds_total{device="0:cpu",node="",stage="dragging"}'] == 1.5
+
+
+def test_workers_are_counted_by_node_and_named_by_their_ids() -> None:
+    metrics = Metrics()
+    workers = (
+        DeviceStats(worker="one/0", node="one", state="ready", sessions=2),
+        DeviceStats(worker="one/1", node="one", state="ready"),
+        DeviceStats(worker="one/2", node="one", state="ready", draining=True),
+        DeviceStats(worker="two/0", node="two", state="restarting"),
+    )
+    metrics.watch_engine(lambda: EngineStats(devices=workers))
+    found = samples(metrics.text())
+    assert found['livedrag_workers{node="one",state="ready"}'] == 2
+    assert found['livedrag_workers{node="one",state="draining"}'] == 1
+    assert found['livedrag_workers{node="two",state="restarting"}'] == 1
+    assert found['livedrag_sessions{device="one/0",node="one"}'] == 2
 
 
 def test_every_limit_that_somebody_meets_is_counted(tmp_path: Path) -> None:

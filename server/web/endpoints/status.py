@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from livedrag.server.errors import ServiceError
-from livedrag.server.metrics import CONTENT_TYPE
+from livedrag.server.metrics import CONTENT_TYPE, DeviceStats, state_of
 from livedrag.server.version import version
 from livedrag.server.web.context import check_password, context_of
 
@@ -22,11 +24,20 @@ async def health(request: Request) -> Response:
             "version": version(),
             "model": registry.model.name if registry.model else None,
             "worker": registry.engine.state,
+            "workers": _by_node(registry.engine.workers()),
             "storage": "read-only" if registry.store.space.problem() else "ok",
             "capabilities": registry.capabilities,
         },
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _by_node(workers: Iterable[DeviceStats]) -> dict[str, dict[str, int]]:
+    """How many workers are in which state, by node."""
+    nodes: dict[str, Counter[str]] = {}
+    for worker in workers:
+        nodes.setdefault(worker.node, Counter())[state_of(worker)] += 1
+    return {node: dict(states) for node, states in nodes.items()}
 
 
 async def metrics(request: Request) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from livedrag.server.device.engine import (
     AnyEvent,
     CommandFailed,
     DesiredState,
+    DrainRefused,
     EngineError,
     Generate,
     PlacedDrag,
@@ -441,5 +443,53 @@ def test_a_worker_that_dies_at_once_is_no_endless_wait() -> None:
         with pytest.raises(EngineError, match="exit code 1"):
             async with running(engine):
                 pass
+
+    asyncio.run(story())
+
+
+# Draining ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_drained_worker_finishes_its_runs_gives_its_rooms_away_and_ends(tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = quiet(device="cpu:0,cpu:1", checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            first, second = (worker.worker for worker in engine.workers())
+            assert {worker.node for worker in engine.workers()} == {socket.gethostname()}
+            pid = engine.pid
+            assert pid is not None
+            engine.submit(Prepare(picture=PICTURE, desired=quietly("idle")))  # the first worker's
+            await ear.expect(PreparationProgress)
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("other")))  # the second's
+            engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("running", 50)))
+            engine.drain(first)
+            engine.drain(first)
+            states = {worker.worker: worker.draining for worker in engine.workers()}
+            assert states == {first: True, second: False}
+            engine.submit(Start(run="r3", picture=PICTURE, desired=quietly("new")))
+            finished = await ends(ear, 3)
+            assert {event.outcome for event in finished.values()} == {"exhausted"}
+            assert finished["running"].iterations == 50, "it has lost none"
+            await asyncio.to_thread(wait_until, lambda: not psutil.pid_exists(pid))
+            assert [worker.worker for worker in engine.workers()] == [second]
+            assert engine.state == "ready"
+            for room in ("idle", "running"):
+                engine.submit(Start(run=f"{room} again", picture=PICTURE, desired=quietly(room)))
+            assert len(await ends(ear, 2)) == 2
+            with pytest.raises(DrainRefused, match=f"{second!r} is the only one that takes rooms"):
+                engine.drain(second)
+
+    asyncio.run(story())
+
+
+def test_draining_the_only_worker_or_an_unknown_one_is_refused_by_name() -> None:
+    async def story() -> None:
+        engine = quiet(device="cpu")
+        async with running(engine):
+            with pytest.raises(DrainRefused, match="'0:cpu' is the only one that takes rooms: it cannot be drained"):
+                engine.drain("0:cpu")
+            with pytest.raises(DrainRefused, match="'7:cpu' cannot be drained; the workers are '0:cpu'"):
+                engine.drain("7:cpu")
+            assert not engine.workers()[0].draining
 
     asyncio.run(story())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from livedrag.server.document.protocol import (
     Ended,
     Frame,
 )
-from tests.quiet import png, quiet_server
+from livedrag.server.metrics import DeviceStats, EngineStats
+from livedrag.server.settings import Settings
+from tests.quiet import QuietEngine, png, quiet_server, serving_in_thread
 from tests.server.web.browser import answer
 
 
@@ -49,3 +52,14 @@ def test_metrics_count_what_happens(tmp_path: Path) -> None:
         assert room.secret not in shown
     with quiet_server(tmp_path / "off", metrics=False) as (address, _):
         assert answer(address, "/metrics")[0] == 404
+
+
+def test_health_has_the_workers_by_node(tmp_path: Path) -> None:
+    class TwoNodes(QuietEngine):
+        def stats(self) -> EngineStats:
+            one = DeviceStats(worker="a/0", node="a", state="ready")
+            return EngineStats(devices=(one, DeviceStats(worker="b/0", node="b", state="ready", draining=True)))
+
+    with serving_in_thread(Settings(data_dir=tmp_path, port=0), TwoNodes(), patience=60) as address:
+        health = json.loads(request(address, "GET", "/healthz"))
+    assert health["workers"] == {"a": {"ready": 1}, "b": {"draining": 1}}
