@@ -14,7 +14,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 MAX_IMBALANCE = 1.2
-"""The highest load over the mean load: above it, idle rooms move."""
+"""The highest load over the mean load that is allowed, where rooms that run do not prevent it."""
+TARGET_IMBALANCE = 1.1
+"""Above it, idle rooms move, so that the limit leaves space for runs that begin and end meanwhile."""
 IDLE_WEIGHT = 0.5
 """Of an idle room, where a running one has 1: it takes no steps, but memory, and may run at any moment."""
 
@@ -28,7 +30,7 @@ class WorkerLoad(Struct, frozen=True, kw_only=True):
         models: references of the models that it has loaded.
         active: ids of rooms that run or wait for a place there; they stay.
         idle: ids of rooms whose session is there without any work, the least recently used one first.
-        step_seconds: that a step takes there; 0: not known yet, it counts as the mean of the others.
+        step_seconds: that a step takes there; 0: not known yet, it counts as the slowest of the others.
         draining: it gets no rooms, and its idle rooms leave.
     """
 
@@ -52,7 +54,7 @@ class Move(Struct, frozen=True, kw_only=True):
 def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str = "") -> str | None:
     """The worker for a room that begins to run: the least loaded one. Equally loaded: the first in the list.
 
-    Instead of it, the current worker of the room as long as its load stays within `MAX_IMBALANCE` times the mean, or
+    Instead of it, the current worker of the room as long as its load stays within `TARGET_IMBALANCE` times the mean, or
     else the least loaded one that has the model, which may have a room more than that: loading a model takes longer.
 
     Args:
@@ -70,7 +72,7 @@ def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str =
     after = {name: load(worker, paces) + paces[name] for name, worker in taking.items()}
     least = min(after, key=lambda name: after[name])
     mean = (sum(after.values()) - sum(paces[name] for name in taking if name != least)) / len(taking)
-    bound = max(MAX_IMBALANCE * mean, after[least])
+    bound = max(TARGET_IMBALANCE * mean, after[least])
     if current in taking and after[current] <= bound:
         return current
     holders = [name for name, worker in taking.items() if not model or model in worker.models]
@@ -79,7 +81,7 @@ def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str =
 
 
 def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None) -> list[Move]:
-    """The idle rooms that have to move so that no load exceeds `MAX_IMBALANCE` times the mean, as far as possible.
+    """The idle rooms that have to move so that no load exceeds `TARGET_IMBALANCE` times the mean, as far as possible.
 
     As few as possible move: none within that limit, and none that would be no better off. Those of a draining worker
     all move. Rooms that run stay where they are.
@@ -116,7 +118,7 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
     while movable:
         loads = {name: load(state[name], paces) for name in taking}
         source = max(movable, key=lambda name: loads[name])
-        if loads[source] <= MAX_IMBALANCE * fmean(loads.values()):
+        if loads[source] <= TARGET_IMBALANCE * fmean(loads.values()):
             break
         longest_unused = next(iter(state[source].idle), "")
         destination = best(longest_unused, source)
@@ -141,7 +143,10 @@ def load(worker: WorkerLoad, paces: Mapping[str, float]) -> float:
 
 
 def _paces(workers: Sequence[WorkerLoad]) -> dict[str, float]:
-    """Seconds a step by worker, with the mean of the known ones, or else 1, for those that are not known."""
-    known = [worker.step_seconds for worker in workers if worker.step_seconds > 0]
-    usual = fmean(known) if known else 1.0
-    return {worker.worker: worker.step_seconds if worker.step_seconds > 0 else usual for worker in workers}
+    """Seconds a step by worker, with the slowest of the known ones, or else 1, for those that are not known.
+
+    A new worker that turns out to be faster gets more rooms; one that turned out to be slower could not give back those
+    that run.
+    """
+    slowest = max((worker.step_seconds for worker in workers), default=0.0) or 1.0
+    return {worker.worker: worker.step_seconds or slowest for worker in workers}
