@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from livedrag.server.errors import LivedragError
 
 if TYPE_CHECKING:
+    from livedrag.server.device.engine import Engine
+    from livedrag.server.settings import Settings
     from livedrag.server.web.serve import Server
 
 FAILED = 2
@@ -54,8 +56,6 @@ def serve(chosen: argparse.Namespace) -> int:
     """``livedrag serve``."""
     import asyncio
 
-    from livedrag.server.device.local import LocalEngine
-    from livedrag.server.device.worker_process import WorkerOptions
     from livedrag.server.logs import configure
     from livedrag.server.settings import resolve
     from livedrag.server.web.serve import serve as serve_app
@@ -63,23 +63,7 @@ def serve(chosen: argparse.Namespace) -> int:
     try:
         settings = resolve(os.environ, vars(chosen))
         configure(settings.log_level, settings.log_format)
-        engine = LocalEngine(
-            WorkerOptions(
-                model=settings.model,
-                device=settings.device,
-                threads=settings.threads,
-                sessions=settings.sessions,
-                memory=settings.memory,
-                caps=settings.caps,
-                checkpoints_dir=str(settings.data_dir / "checkpoints"),
-                checkpoint_every=settings.checkpoint_every,
-                hang=settings.hang,
-                tiny=settings.tiny,
-                preview_quality=settings.preview_quality,
-                log_level=settings.log_level,
-                log_format=settings.log_format,
-            )
-        )
+        engine = _engine(settings)
         asyncio.run(serve_app(settings, engine, started=_announce))
     except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
@@ -87,6 +71,43 @@ def serve(chosen: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _engine(settings: Settings) -> Engine:
+    """The engine that the settings name."""
+    from pathlib import Path
+
+    from livedrag.server.device.local import LocalEngine
+    from livedrag.server.device.worker_process import WorkerOptions
+
+    options = WorkerOptions(
+        model=settings.model,
+        device=settings.device,
+        threads=settings.threads,
+        sessions=settings.sessions,
+        memory=settings.memory,
+        caps=settings.caps,
+        checkpoints_dir=str(settings.data_dir / "checkpoints"),
+        checkpoint_every=settings.checkpoint_every,
+        hang=settings.hang,
+        tiny=settings.tiny,
+        preview_quality=settings.preview_quality,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    )
+    if settings.engine == "local":
+        return LocalEngine(options)
+    from livedrag.server.device.ray.engine import RayEngine
+    from livedrag.server.device.ray.hub import Tls
+
+    return RayEngine(
+        options,
+        address=settings.ray_address,
+        cpus=settings.ray_cpus,
+        host=settings.ray_host,
+        port=settings.ray_port,
+        tls=Tls(Path(settings.ray_certificate), Path(settings.ray_key)) if settings.ray_key else None,
+    )
 
 
 def rooms(arguments: Sequence[str]) -> int:
@@ -134,6 +155,15 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--device", help="torch device such as cuda:0 or cpu, several separated by commas, or all (default: the best)"
     )
+    option("--engine", help="local: workers on this machine; ray: on those of a Ray cluster (default: local)")
+    option(
+        "--ray-address",
+        dest="ray_address",
+        help="HOST:PORT of the Ray cluster, or auto for the one of this machine (default: start one here)",
+    )
+    option("--ray-cpus", dest="ray_cpus", type=int, help="CPUs of each worker, without GPUs (default: all of a node's)")
+    option("--ray-host", dest="ray_host", help="address where workers connect (default: this machine's in the cluster)")
+    option("--ray-port", dest="ray_port", type=int, help="port where workers connect (default: any free one)")
     option("--threads", type=int, help="threads of the device worker (default: one for each core)")
     option("--tiny", help="tiny autoencoder for previews, a folder or owner/name@<commit> (default: none)")
     option(

@@ -30,13 +30,15 @@ class DeviceStats(Struct, frozen=True, kw_only=True):
         steps, seconds: by stage, since the worker started.
         rooms: each room's seconds of device time since it was loaded.
         memory_bytes: held by all sessions.
+        error: why it takes no rooms, such as a model that it cannot load; empty: it does.
     """
 
     worker: str = ""
     node: str = ""
     device: str = ""
-    draining: bool = False
     state: EngineState = "starting"
+    draining: bool = False
+    error: str = ""
     restarts: int = 0
     sessions: int = 0
     running: int = 0

@@ -96,6 +96,13 @@ class Settings:
     port: int = number(8000, 0, 65535)  # 0: any free port
     model: str = "builtin"
     device: str = ""  # comma-separated, or all; empty: the best
+    engine: str = choice("local", "local", "ray")  # workers on this machine, or on those of a Ray cluster
+    ray_address: str = ""  # of the cluster's head; empty: a cluster on this machine that ends with the server
+    ray_cpus: int = number(0)  # of each worker on a CPU; 0: all of its node's
+    ray_host: str = ""  # where workers connect to the server; empty: its address in the cluster
+    ray_port: int = number(0, 0, 65535)  # 0: any free port
+    ray_certificate: str = ""  # file with the certificate by which workers connect with TLS; empty: without
+    ray_key: str = ""  # file with its key
     data_dir: Path = field(default_factory=default_data_dir)
     static_dir: Path = field(default_factory=default_static_dir)
     log_level: str = choice("info", "debug", "info", "warning", "error")
@@ -163,6 +170,8 @@ class Settings:
             )
         if self.generation_steps == 1:
             raise SettingsError("generation_steps is 1: must be from 2 to 999, or 0 for the model's own")
+        if bool(self.ray_certificate) != bool(self.ray_key):
+            raise SettingsError("ray_certificate and ray_key must be given together: one is empty")
         if self.deadline <= self.heartbeat:
             raise SettingsError(f"deadline is {self.deadline:g} s: must be above heartbeat, {self.heartbeat:g} s")
 

@@ -1,6 +1,7 @@
 """Engine: the service's interface to the processes that own the devices. Commands go in, events come out.
 
-`LocalEngine` implements it with a child process for each device. What another implementation has to keep:
+`LocalEngine` implements it with a child process for each device, `RayEngine` with an actor for each device of a Ray
+cluster. What another implementation has to keep:
 
 * All commands of one room go to one worker, in the order of submission, as long as the room has a session there or a
   command without its answer. `SessionReleased` says that the session has left: the next command may go elsewhere.
@@ -20,9 +21,9 @@
   `ReleaseSession`  `SessionReleased` with ``requested``
   ================  =================================================================================================
 
-* A worker that dies is replaced. Until then the engine keeps the commands without an answer, and submits them to the
-  next worker, with ``resume`` where a run was under way: it continues from the checkpoints on disk. A run in whose
-  steps the worker dies twice has failed (`RunFinished`), so that it cannot take the device from all others.
+* A worker that dies is replaced. The engine keeps the commands without an answer, and submits them to its successor or
+  to another worker, with ``resume`` where a run was under way: it continues from the checkpoints on disk. A run in
+  whose steps the worker dies twice has failed (`RunFinished`), so that it cannot take the device from all others.
 
 Commands and events are msgspec structs, tagged with their class names: they cross processes as MessagePack.
 """
@@ -338,7 +339,7 @@ class StatsReported(Event, frozen=True, kw_only=True):
 class WorkerRestarting(Event, frozen=True, kw_only=True):
     """A worker has died or was killed because it hung; another one is started. Its work resumes by itself.
 
-    ``rooms`` are those whose commands go to this device.
+    ``rooms`` are those whose commands went to this device.
     """
 
     message: str
@@ -347,7 +348,7 @@ class WorkerRestarting(Event, frozen=True, kw_only=True):
 
 
 class WorkerRestarted(Event, frozen=True, kw_only=True):
-    """The device has a worker again."""
+    """The device has a worker again, which has these rooms, or took them over from another one."""
 
     device: str = ""
     rooms: tuple[str, ...] = ()

@@ -90,6 +90,14 @@ class PendingCommands:
         """The run or generation of a room; empty if there is none."""
         return self.work[room].run if room in self.work else ""
 
+    def is_leaving(self, room: str) -> bool:
+        """Whether all that it waits for is that its session leaves."""
+        return room in self._releases and room not in self.work
+
+    def is_generation(self, room: str) -> bool:
+        """Whether it is a generation, and under way."""
+        return room in self.work and isinstance(self.work[room].command, Generate)
+
     def add(self, command: AnyCommand) -> None:
         """A command was submitted."""
         room = room_of(command)

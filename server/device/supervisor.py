@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from livedrag.server.device.engine import (
     AnyCommand,
     AnyEvent,
     EngineError,
+    EventHandler,
     LoadFailed,
     Ready,
     StatsReported,
     StepStarted,
 )
-from livedrag.server.device.worker_process import WorkerOptions, WorkerProcess
 from livedrag.server.document.protocol import EngineState, ModelInfo
 from livedrag.server.metrics import DeviceStats
 
@@ -30,6 +31,34 @@ SETTLED_SECONDS = 60.0
 """A worker that dies so long after it was ready has died for another reason than the one before it."""
 LOAD_SECONDS = 600.0
 """That a restarted worker has to load its model, which is on this machine by then."""
+
+
+class Worker(Protocol):
+    """A device worker in another process."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process on its machine, once known."""
+
+    @property
+    def ending(self) -> str:
+        """How it has ended, for people, such as "stopped (exit code -9)"."""
+
+    def send(self, command: AnyCommand) -> None:
+        """Send a command; lost if the process is gone. One that is still loading the model reads it later."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def forget(self) -> None:
+        """It has ended: free what belongs to it."""
+
+    async def end(self) -> None:
+        """Ask it to end, and make sure that it does."""
+
+
+Spawn = Callable[[EventHandler, Callable[[], None]], Awaitable[Worker]]
+"""Starts a worker, whose events and exit are reported to these two on the event loop. Raises OSError."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +80,37 @@ class Supervisor:
     """One device. Commands that come while it has no worker are sent to the next one.
 
     Args:
-        options: of this device's worker.
-        worker: names a function ``module:name`` of (connection, options).
+        id: of the worker, unique in the engine.
+        device: its name.
+        spawn: starts a worker.
+        hang: seconds without a step after which a worker that has work is killed; 0: never.
         on_event: takes this supervisor and each event, also `Ready` after every start.
         on_death: takes this supervisor and the death; returns the commands that the next worker is sent first.
+        node: the machine that it runs on.
         clock: in seconds.
-        id: of the worker, unique in the engine.
     """
 
     def __init__(
         self,
-        options: WorkerOptions,
-        worker: str,
+        id: str,
+        device: str,
+        spawn: Spawn,
         on_event: Callable[[Supervisor, AnyEvent], None],
         on_death: Callable[[Supervisor, Death], list[AnyCommand]],
-        clock: Callable[[], float] = time.monotonic,
         *,
-        id: str = "",
+        node: str = "",
+        hang: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.worker = id
-        self.device = options.device
+        self.worker, self.device, self.node = id, device, node
+        self.draining = False
         self.state: EngineState = "starting"
         self.stats = DeviceStats()
         self.restarts = 0
-        self._options, self._serve = options, worker
+        self._spawn_worker, self._hang = spawn, hang
         self._on_event, self._on_death = on_event, on_death
         self._clock = clock
-        self._process: WorkerProcess | None = None
+        self._process: Worker | None = None
         self._loaded: asyncio.Future[ModelInfo] | None = None
         self._waiting: list[AnyCommand] = []
         self._stepping: str | None = None  # the run whose step is under way; empty: a preparation; None: idle
@@ -110,6 +143,13 @@ class Supervisor:
         else:
             self._process.send(command)
 
+    def give_up(self, fault: str) -> None:
+        """Kill its worker for this reason."""
+        if self._process is not None and not self._fault:
+            self._fault = fault
+            log.error("the worker of device %r %s and is killed", self.device, fault)
+            self._process.kill()
+
     def expect_steps(self) -> None:
         """It was idle and has something to do from now on: silence counts from now."""
         self._heard_at = self._clock()
@@ -121,14 +161,11 @@ class Supervisor:
         """
         if self._process is None or self._fault:
             return
-        silent, hang = self._clock() - self._heard_at, self._options.hang
-        if self.state == "ready" and busy and silent > hang:
-            self._fault = f"did nothing for {hang:g} s"
+        silent, hang = self._clock() - self._heard_at, self._hang
+        if self.state == "ready" and busy and 0 < hang < silent:
+            self.give_up(f"did nothing for {hang:g} s")
         elif self.state == "restarting" and silent > LOAD_SECONDS:
-            self._fault = f"did not load the model within {LOAD_SECONDS:g} s"
-        if self._fault:
-            log.error("the worker of device %r %s and is killed", self.device, self._fault)
-            self._process.kill()
+            self.give_up(f"did not load the model within {LOAD_SECONDS:g} s")
 
     async def close(self) -> None:
         """End the worker."""
@@ -138,12 +175,12 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._restarting
         if self._process is not None:
-            await asyncio.to_thread(self._process.end)
+            await self._process.end()
 
     async def _spawn(self) -> None:
         self._fault, self._stepping = "", None
-        process: WorkerProcess | None = None
-        process = await WorkerProcess.spawn(self._serve, self._options, self._receive, lambda: self._died(process))
+        process: Worker | None = None
+        process = await self._spawn_worker(self._receive, lambda: self._died(process))
         self._process, self._heard_at = process, self._clock()
         waiting, self._waiting = self._waiting, []
         for command in waiting:
@@ -170,19 +207,19 @@ class Supervisor:
                     self._stepping = None
         self._on_event(self, event)
 
-    def _died(self, process: WorkerProcess | None) -> None:
+    def _died(self, process: Worker | None) -> None:
         if self._closing or process is None or process is not self._process:
             return
         assert self._loaded is not None
         self._process = None
         process.forget()
         if not self._loaded.done():
-            message = f"the worker stopped while loading the model (exit code {process.exitcode})"
+            message = f"the worker {process.ending} while loading the model"
             self._loaded.set_exception(EngineError(message))
         if self.state == "starting":
             return  # the first start failed: `start` raises
         settled = self.state == "ready" and self._clock() - self._ready_at >= SETTLED_SECONDS
-        reason = self._fault or f"stopped (exit code {process.exitcode})"
+        reason = self._fault or process.ending
         log.error("the worker %s of device %r %s and is restarted", process.pid, self.device, reason)
         suspect = None if self.state == "restarting" else self._stepping
         self._deaths = 0 if settled else self._deaths

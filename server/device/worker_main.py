@@ -27,7 +27,9 @@ NICENESS = 5
 
 def serve(connection: Connection, options: WorkerOptions) -> None:
     """The process's main function: serve until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all of the terminal's processes; the parent says when
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl+C reaches all of the terminal's processes; the parent says when to end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure(options.log_level, options.log_format)
     yield_to_others(options.threads)
     commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()

@@ -99,8 +99,9 @@ class WorkerProcess:
         return self._process.pid
 
     @property
-    def exitcode(self) -> int | None:
-        return self._process.exitcode
+    def ending(self) -> str:
+        """How it has ended, for people."""
+        return f"stopped (exit code {self._process.exitcode})"
 
     def send(self, command: AnyCommand) -> None:
         """Send a command; lost if the process is gone. One that is still loading the model reads it later."""
@@ -114,8 +115,11 @@ class WorkerProcess:
         """It has ended: free what belongs to it."""
         self._sender.shutdown(wait=False)
 
-    def end(self) -> None:
-        """Ask it to end, and make sure that it does (blocking)."""
+    async def end(self) -> None:
+        """Ask it to end, and make sure that it does."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
         self._sender.submit(_send, self._connection, b"")
         self._sender.shutdown(wait=False)  # one that hangs reads nothing; what waits for it ends when it is killed
         self._process.join(EXIT_SECONDS)

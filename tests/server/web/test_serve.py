@@ -37,10 +37,10 @@ COMMAND = (sys.executable, "-m", "livedrag.server", "serve")
 
 
 @contextmanager
-def server(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def server(data: Path, port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server that may be killed meanwhile."""
     log = data.with_suffix(".log")
-    command = [*COMMAND, "--port", str(port), "--data-dir", str(data)]
+    command = [*COMMAND, "--port", str(port), "--data-dir", str(data), *arguments]
     with log.open("ab") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
         try:
             wait_until_healthy(f"http://127.0.0.1:{port}", process, log)

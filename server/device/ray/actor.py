@@ -1,0 +1,56 @@
+"""WorkerActor: a device worker on a machine of the cluster, as Ray runs it. Neither torch nor Ray is imported here.
+
+The worker is a thread of the actor, and talks to the server over its own connection: Ray sees no command and no event.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+
+from livedrag.server.device.ray.link import WorkerLink
+from livedrag.server.device.ray.picture_cache import PictureCache
+from livedrag.server.device.ray.wire import Endpoint
+from livedrag.server.device.worker_process import WorkerOptions
+
+log = logging.getLogger(__name__)
+
+REFUSED = 3
+"""Exit code of a worker whose server is not there any more, or does not know it."""
+
+
+class WorkerActor:
+    """Starts its worker at once. The process ends with the worker.
+
+    Args:
+        worker: names a function ``module:name`` of (connection, options).
+    """
+
+    def __init__(self, worker: str, options: WorkerOptions, endpoint: Endpoint) -> None:
+        # Read when torch is loaded, see `worker_process.run_worker`. Ray sets the number of threads to the CPUs that
+        # it has reserved, which are none beside a GPU.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.pop("OMP_NUM_THREADS", None)
+        arguments = (worker, options, endpoint)
+        threading.Thread(target=_run, args=arguments, name="device-worker", daemon=True).start()
+
+
+def _run(worker: str, options: WorkerOptions, endpoint: Endpoint) -> None:
+    code = 1
+    try:
+        link = WorkerLink.connect(endpoint, PictureCache.of_this_machine())
+        module, _, name = worker.partition(":")
+        try:
+            getattr(importlib.import_module(module), name)(link, options)
+            code = 0
+        finally:
+            link.close()
+    except OSError as error:
+        log.error("the server at %s:%d: %s", endpoint.host, endpoint.port, error)
+        code = REFUSED
+    except BaseException:
+        log.exception("the device worker failed")
+    finally:
+        os._exit(code)  # whatever the other threads are doing: its device has to be free

@@ -1,0 +1,274 @@
+"""Cluster: what the engine asks of Ray. Ray is imported when the cluster is joined, and blocking calls have threads."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.ray.calls import Calls
+from livedrag.server.device.ray.probe import Found
+from livedrag.server.device.ray.process import end_process
+from livedrag.server.device.ray.wire import Endpoint, ProcessInfo
+from livedrag.server.device.worker_process import WorkerOptions
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "livedrag"
+INSTALL = "the engine 'ray' needs the extra 'ray': pip install 'livedrag[ray]'"
+PROBE_SECONDS = 20.0
+JOIN_SECONDS = 180.0
+CALL_SECONDS = 10.0
+STORE_BYTES = 128 * 2**20
+"""Of a local cluster's object store, which holds nothing of ours."""
+ENVIRONMENT: Mapping[str, str] = {
+    "RAY_worker_niceness": "0",  # else workers run at 15, below everything else on the machine
+    "RAY_memory_monitor_refresh_ms": "0",  # else it kills workers when the machine's memory is nearly full
+    "RAY_prestart_worker_first_driver": "0",  # else a node begins with an idle process for each CPU
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a call that comes after the end starts another cluster
+    # A client that cannot reach the head for this long ends its process, which is the web server.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
+}
+"""Of the server's process, where they are not set: Ray reads them when it is imported and when it starts processes."""
+
+
+class ClusterLost(Exception):
+    """The head of the cluster does not answer."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster that is alive; ``name`` is unique."""
+
+    id: str
+    name: str
+    cpus: int
+    gpus: int
+    draining: bool
+
+
+class Cluster:
+    """A Ray cluster that runs already, or with an empty address one on this machine that ends with this process.
+
+    Args:
+        address: as ``host:port``, or ``auto`` for the one of this machine.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._lifetime = Calls("ray")
+        self._calls = Calls("ray-calls")
+        self._ends = Calls("ray-ends")
+        self._killing: set[asyncio.Future[None]] = set()
+        self._ray: Any = None
+
+    async def join(self) -> None:
+        """Join it, or start one. Raises `EngineError`."""
+        if importlib.util.find_spec("ray") is None:
+            raise EngineError(INSTALL)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        if self._address:
+            await self._check()
+        elif "RAY_AUTH_MODE" not in os.environ:
+            # Its ports are open to everyone on this machine, and some to the network.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        try:
+            await self._lifetime(self._init, JOIN_SECONDS)
+        except TimeoutError as error:
+            raise EngineError(f"{self._name} did not answer within {JOIN_SECONDS:g} s") from error
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            raise EngineError(f"{self._name} cannot be joined: {type(error).__name__}: {first}") from error
+
+    @property
+    def _name(self) -> str:
+        return f"the Ray cluster at {self._address}" if self._address else "a local Ray cluster"
+
+    def _init(self) -> None:
+        ray: Any = importlib.import_module("ray")
+        shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address:
+            ray.init(address=self._address, **shared)
+        else:
+            ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **shared)
+        self._ray = ray
+
+    async def _check(self) -> None:
+        """Raise `EngineError` where Ray's client would wait for minutes, or end this process."""
+        address = self._address
+        if "://" in address:
+            raise EngineError(f"--ray-address {address!r} must be HOST:PORT as `ray start` prints it, or auto")
+        if address == "auto":
+            address = await asyncio.to_thread(_running_here)
+            self._address = address
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise EngineError(f"--ray-address {address!r} must be HOST:PORT as `ray start` prints it, or auto")
+        silent = f"no Ray cluster answers at {address}: start one with `ray start --head`, or leave --ray-address out"
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                writer.close()
+        except (OSError, TimeoutError) as error:
+            raise EngineError(f"{silent} ({str(error) or 'it is silent'})") from error
+        found = await asyncio.to_thread(_probe, address)
+        if found is None:
+            raise EngineError(silent)
+        ours, theirs = (found.own_ray, found.own_python), (found.ray, found.python)
+        if ours != theirs:
+            raise EngineError(
+                f"the cluster at {address} has Ray {theirs[0]} and Python {theirs[1]}, "
+                f"this server Ray {ours[0]} and Python {ours[1]}: install the same versions on all machines"
+            )
+        if not any(map(_is_own, found.nodes)):
+            raise EngineError(
+                f"this machine is not a node of the cluster at {address}: "
+                f"run `ray start --address={address} --num-cpus=0 --num-gpus=0` here first"
+            )
+
+    async def nodes(self) -> list[Node]:
+        """The machines that are alive. Raises `ClusterLost`."""
+        try:
+            return await self._calls(self._nodes, CALL_SECONDS)
+        except Exception as error:
+            self._calls = Calls("ray-calls")  # that one may be stuck
+            raise ClusterLost(f"{self._name} does not answer") from error
+
+    def _nodes(self) -> list[Node]:
+        state = importlib.import_module("ray._private.state").state
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        draining = state.get_draining_nodes()
+        names = [str(node["NodeName"]) for node in alive]
+        return [
+            Node(
+                id=node["NodeID"],
+                name=name if names.count(name) == 1 else f"{name}-{node['NodeID'][:6]}",
+                cpus=int(node["Resources"].get("CPU", 0)),
+                gpus=int(node["Resources"].get("GPU", 0)),
+                draining=node["NodeID"] in draining,
+            )
+            for name, node in zip(names, alive, strict=True)
+        ]
+
+    async def leave(self) -> None:
+        """Leave it; a local one ends."""
+        if self._ray is not None:
+            try:
+                await self._lifetime(self._ray.shutdown, 2 * CALL_SECONDS)
+            except Exception as error:
+                log.warning("%s cannot be left in order: %s", self._name, error)
+                self._lifetime = Calls("ray")
+
+    @property
+    def host(self) -> str:
+        """An address of this machine by which all nodes reach it: loopback, if there are no others."""
+        return str(self._ray.util.get_node_ip_address()) if self._address else "127.0.0.1"
+
+    # Actors ----------------------------------------------------------------------------------------------------------
+
+    async def start_actor(
+        self, name: str, node: str, resources: Mapping[str, int], worker: str, options: WorkerOptions, to: Endpoint
+    ) -> Any:
+        """Start a worker's actor on a node, as soon as the resources are free there; returns its handle."""
+        return await self._calls(lambda: self._start(name, node, resources, worker, options, to), CALL_SECONDS)
+
+    def _start(
+        self, name: str, node: str, resources: Mapping[str, int], worker: str, options: WorkerOptions, to: Endpoint
+    ) -> Any:
+        from livedrag.server.device.ray.actor import WorkerActor
+
+        actor = self._ray.remote(WorkerActor).options(
+            name=name,
+            num_cpus=resources.get("CPU", 0),
+            num_gpus=resources.get("GPU", 0),
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=_only_on(node),
+        )
+        return actor.remote(worker, options, to)
+
+    async def fails(self, actor: Any) -> str:
+        """Wait until an actor has failed to start; returns why."""
+        try:
+            await asyncio.wrap_future(actor.__ray_ready__.remote().future())
+        except Exception as error:
+            return str(error).strip().partition("\n")[0]
+        await asyncio.Event().wait()  # it runs
+        raise AssertionError
+
+    def kill(self, actor: Any) -> None:
+        """Have Ray end an actor. Its process may outlive that."""
+        if self._ray is not None and self._ray.is_initialized():
+            killing = asyncio.ensure_future(self._kill(actor))
+            self._killing.add(killing)
+            killing.add_done_callback(self._killing.discard)
+
+    async def _kill(self, actor: Any) -> None:
+        try:
+            await self._calls(lambda: self._ray.kill(actor, no_restart=True), CALL_SECONDS)
+        except Exception as error:
+            log.debug("an actor cannot be killed: %s", error)
+
+    async def end_process(self, node: str, process: ProcessInfo) -> bool:
+        """Kill a process on a node; whether it has certainly gone. False where the node does not answer."""
+        try:
+            return bool(await self._ends(lambda: self._end_process(node, process), 2 * CALL_SECONDS))
+        except Exception as error:
+            log.debug("a process on node %s: %s", node, error)
+            return False
+
+    def _end_process(self, node: str, process: ProcessInfo) -> bool:
+        task = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=_only_on(node))(end_process)
+        return bool(self._ray.get(task.remote(process.pid, process.started), timeout=2 * CALL_SECONDS))
+
+
+def _probe(address: str) -> Found | None:
+    """What answers at an address; None: nothing that is Ray."""
+    command = [sys.executable, "-m", "livedrag.server.device.ray.probe", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=3 * PROBE_SECONDS, check=True)
+        return msgspec.json.decode(done.stdout, type=Found)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return None
+
+
+def _only_on(node: str) -> Any:
+    strategies = importlib.import_module("ray.util.scheduling_strategies")
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _running_here() -> str:
+    """The address of the cluster that runs on this machine. Raises `EngineError`."""
+    services: Any = importlib.import_module("ray._private.services")
+    found: list[str] = sorted(services.find_gcs_addresses())
+    if len(found) != 1:
+        names = ", ".join(found) or "none"
+        raise EngineError(f"--ray-address auto needs exactly one Ray cluster on this machine, found {names}: name it")
+    return found[0]
+
+
+def _is_own(address: str) -> bool:
+    """Whether an IP address is one of this machine."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True

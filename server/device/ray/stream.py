@@ -1,0 +1,70 @@
+"""Stream: a connected socket, with TLS or without, on which one thread may send while another one receives."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+
+
+class Stream:
+    """Blocks like a socket, but never holds its lock while it waits: an SSL object must not be used by two threads.
+
+    Args:
+        connection: connected; its TLS handshake is done.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._lock = threading.Lock()
+
+    def receive(self, size: int, seconds: float) -> bytes:
+        """Exactly so many bytes. Raises `OSError` where the other end is gone, or silent for so many seconds."""
+        parts = bytearray()
+        while len(parts) < size:
+            deadline = time.monotonic() + seconds
+            while True:
+                try:
+                    with self._lock:
+                        part = self._socket.recv(min(size - len(parts), 2**20))
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    self._wait(select.POLLIN, deadline)
+                except ssl.SSLWantWriteError:
+                    self._wait(select.POLLOUT, deadline)
+                else:
+                    break
+            if not part:
+                raise ConnectionResetError("the other end has closed the connection")
+            parts += part
+        return bytes(parts)
+
+    def send(self, data: bytes, seconds: float) -> None:
+        """All of these bytes. Raises `OSError` where the other end is gone, or takes nothing for so many seconds."""
+        left = memoryview(data)
+        while left:
+            deadline = time.monotonic() + seconds
+            while True:
+                try:
+                    with self._lock:
+                        sent = self._socket.send(left)
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._wait(select.POLLOUT, deadline)
+                except ssl.SSLWantReadError:
+                    self._wait(select.POLLIN, deadline)
+                else:
+                    break
+            left = left[sent:]
+
+    def close(self) -> None:
+        """Close it; both ends notice."""
+        with self._lock:
+            self._socket.close()
+
+    def _wait(self, for_what: int, deadline: float) -> None:
+        waiting = select.poll()
+        waiting.register(self._socket.fileno(), for_what)
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError("the other end is silent")
