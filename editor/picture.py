@@ -123,13 +123,14 @@ def compose(
 def _upsample(working: Tensor, size: tuple[int, int], rasters: Rasters | None) -> Tensor:
     """The working picture at the size of the picture, rows and columns, without the margin."""
     if rasters is None:
-        return _resize(working, size)
+        return resize(working, size)
     shares = (rasters.covered.height / rasters.picture.height, rasters.covered.width / rasters.picture.width)
     rows, columns = (round(side * share) for side, share in zip(size, shares, strict=True))
-    return _resize(working, (rows, columns))[..., : size[0], : size[1]]
+    return resize(working, (rows, columns))[..., : size[0], : size[1]]
 
 
-def _resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+    """``(1, C, h, w)`` at another size, rows and columns; bilinear, averaging where it shrinks."""
     if tuple(tensor.shape[-2:]) == size:
         return tensor
     return nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)

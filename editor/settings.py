@@ -66,6 +66,8 @@ class DragSettings:
         mask_weight: lambda, weight of the mask loss.
         max_iterations: iterations per run.
         arrival_distance: a handle closer to its target than this has arrived, in the same cells.
+        detail: what a full-size result shows where content only moved: the uploaded picture's own pixels, moved
+            (``carried``), or the model's, scaled up (``model``); see `livedrag.editor.drag.detail`.
         reference_control: whether denoising attends to the unedited picture (the authors' later code; MasaCtrl).
 
     Raises:
@@ -91,6 +93,7 @@ class DragSettings:
     mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
     max_iterations: int = _setting(80, 1, 10_000, live=True)
     arrival_distance: float = _setting(2.0, 0.5, 256.0, live=True)
+    detail: str = _choice("carried", "model")
     reference_control: bool = field(default=False, metadata={"live": False})
 
     def __post_init__(self) -> None:

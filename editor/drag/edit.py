@@ -45,6 +45,11 @@ class Edit:
             name: Drag(current_position(handle, self.rasters), handle.target) for name, handle in self.handles.items()
         }
 
+    @property
+    def moved(self) -> list[Drag]:
+        """From where content was in the unedited picture to where it is, in pixels of the picture."""
+        return [Drag(handle.warp.handle, current_position(handle, self.rasters)) for handle in self.handles.values()]
+
     def add_drag(self, name: str, drag: Drag) -> None:
         """Place a handle and its target. Raises `PointError`."""
         self.rasters.check_drag(drag)

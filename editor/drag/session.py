@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
+from livedrag.editor.drag.detail import carry_detail
 from livedrag.editor.drag.iteration import (
     keep_background,
     move_on,
@@ -313,7 +314,10 @@ class DragSession:
         edited, unedited = (
             state.model.decode(latent) for latent in (state.denoising.rendered, state.denoising.unedited[-1])
         )
-        return compose(state.picture, edited, unedited, state.edit.mask, state.rasters)
+        edit = state.edit
+        if self.settings.detail == "model":
+            return compose(state.picture, edited, unedited, edit.mask, state.rasters)
+        return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, edit.moved)
 
     def preview(
         self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None

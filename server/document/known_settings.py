@@ -30,6 +30,7 @@ KNOWN_SETTINGS = ModelInfo(
         "mask_weight": 0.1,
         "max_iterations": 80,
         "arrival_distance": 2.0,
+        "detail": "carried",
         "reference_control": False,
         "preset": "",
         "seed": 0,
@@ -40,6 +41,7 @@ KNOWN_SETTINGS = ModelInfo(
     live=(
         "arrival_distance",
         "background",
+        "detail",
         "latent_lr",
         "mask_weight",
         "max_iterations",
@@ -73,5 +75,9 @@ KNOWN_SETTINGS = ModelInfo(
         "preview_side": (32, 1024),
     },
     words={"lora_targets": ("to_q", "to_k", "to_v", "to_out")},
-    choices={"supervision_template": ("current", "first"), "background": ("loss", "keep")},
+    choices={
+        "supervision_template": ("current", "first"),
+        "background": ("loss", "keep"),
+        "detail": ("carried", "model"),
+    },
 )

@@ -23,6 +23,7 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
       "steps_per_tracking",
       "tracking_radius",
       "background",
+      "detail",
     ],
   ],
   [

@@ -178,6 +178,7 @@ export const texts = {
       ],
       steps_per_tracking: ["Steps per tracking", "", "Iterations before the handle is searched for again."],
       background: ["Background", "", "How everything outside the painted area is preserved."],
+      detail: ["Fine detail", "", "Where content only moved: the original’s own pixels, moved, or the model’s."],
       tracking_radius: ["Tracking radius", "r₂", "How far around each handle its content is searched for."],
       lora_steps: ["LoRA steps", "", "How long the model learns your picture. Fewer is faster and less faithful."],
       lora_rank: ["LoRA rank", "r", "How much of your picture the model can learn."],
@@ -202,6 +203,7 @@ export const texts = {
     choices: {
       supervision_template: { current: "Current (paper)", first: "First" },
       background: { loss: "Mask loss (paper)", keep: "Restore it" },
+      detail: { carried: "Carried along", model: "From the model" },
     } as Readonly<Record<string, Readonly<Record<string, string>>>>,
     symbol: (symbol: string) => `${symbol} in the paper`,
     reset: (name: string) => `Reset ${name} to its default`,

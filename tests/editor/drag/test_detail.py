@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
+from livedrag.editor.drag import detail
+from livedrag.editor.drag.detail import agreement, carry_detail, displace, estimate_displacement
+from livedrag.editor.drag.warp import WarpField, warp
+from livedrag.editor.picture import compose, to_picture, to_tensor
+from livedrag.editor.points import Rasters, Size
+
+SIDE, SCALE = 128, 4
+FULL = SIDE * SCALE
+DRAG = Drag(Point(200, 240), Point(260, 270))
+SMALL = Size(SIDE, SIDE)
+RASTERS = Rasters(Size(FULL, FULL), SMALL)
+
+
+def textured(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Detail of every size: some that the working picture can hold, and some that it cannot."""
+    rng = np.random.default_rng(seed)
+    layers = np.full((height, width, 3), 128.0)
+    for size, strength in ((2, 14), (4, 14), (16, 26), (64, 32)):
+        noise = rng.normal(128, strength, (height // size + 1, width // size + 1, 3)).clip(0, 255).astype(np.uint8)
+        scaled = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        layers += np.asarray(scaled).astype(float) - 128
+    return Image.fromarray(layers.clip(0, 255).astype(np.uint8))
+
+
+def soft(picture: Image.Image, size: Size = SMALL) -> Tensor:
+    """The working picture as a model that loses some sharpness gives it back."""
+    tensor = to_tensor(picture, size)
+    return torch.nn.functional.avg_pool2d(torch.nn.functional.pad(tensor, (1,) * 4, mode="replicate"), 3, 1)
+
+
+def square_mask() -> NDArray[np.bool_]:
+    mask = np.zeros((FULL, FULL), dtype=bool)
+    mask[100:420, 80:440] = True
+    return mask
+
+
+def decibels(picture: Image.Image, truth: Image.Image, where: NDArray[np.bool_]) -> float:
+    off = (np.asarray(picture).astype(float) - np.asarray(truth))[where] / 255
+    return -10 * math.log10((off**2).mean() + 1e-12)
+
+
+def sharpness(picture: Image.Image, where: NDArray[np.bool_]) -> float:
+    """Mean squared difference of neighbours."""
+    grey = np.asarray(picture.convert("L")).astype(float)
+    energy = np.diff(grey, axis=0)[:, :-1] ** 2 + np.diff(grey, axis=1)[:-1] ** 2
+    return float(energy[where[:-1, :-1]].mean())
+
+
+def changed(one: Image.Image, other: Image.Image) -> NDArray[np.bool_]:
+    different: NDArray[np.bool_] = (np.asarray(one) != np.asarray(other)).any(-1)
+    return different
+
+
+@pytest.mark.parametrize(
+    "assumed",
+    [[DRAG], [Drag(DRAG.handle, Point(245, 275))], []],
+    ids=["the drag is known", "it went elsewhere", "it is unknown"],
+)
+def test_content_that_only_moved_stays_as_sharp_as_uploaded(assumed: list[Drag]) -> None:
+    uploaded, mask = textured(FULL, FULL), square_mask()
+    truth = warp(uploaded, [DRAG], mask)
+    moved = changed(uploaded, truth)
+    unedited, edited = soft(uploaded), soft(truth)
+    plain = compose(uploaded, edited, unedited, mask, RASTERS)
+    carried = carry_detail(uploaded, edited, unedited, mask, RASTERS, assumed)
+    assert decibels(carried, truth, moved) > decibels(plain, truth, moved) + 4
+    assert sharpness(plain, moved) < 0.3 * sharpness(truth, moved)
+    assert sharpness(carried, moved) > 0.7 * sharpness(truth, moved)
+    assert np.array_equal(np.asarray(carried)[~mask], np.asarray(uploaded)[~mask])
+
+
+def test_the_displacement_of_a_known_warp_is_found() -> None:
+    picture, drag = textured(SIDE, SIDE, seed=3), Drag(Point(50, 60), Point(60, 66))
+    truth = warp(picture, [drag])
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    wanted = torch.from_numpy(np.stack(WarpField([drag], None, Size(SIDE, SIDE)).at(x, y))).float()
+    before, after = (to_tensor(each, Size(SIDE, SIDE)) for each in (picture, truth))
+    found = estimate_displacement(before, after, torch.zeros(1, 2, SIDE, SIDE))[0]
+    off = (found - wanted).norm(dim=0)[wanted.norm(dim=0) > 1]
+    assert off.median() < 0.25
+    assert agreement(before, after, found[None]).median() > 0.9
+    assert agreement(before, after, torch.zeros_like(found)[None])[0, 0][wanted.norm(dim=0) > 5].median() < 0.1
+
+
+def test_a_drag_that_moved_nothing_changes_nothing() -> None:
+    """The drag is where the estimate begins, not what it ends with."""
+    uploaded = textured(FULL, FULL)
+    working = soft(uploaded)
+    assert not changed(carry_detail(uploaded, working, working, None, RASTERS, [DRAG]), uploaded).any()
+    elsewhere = working.clone()
+    elsewhere[..., 100:110, 10:20] = 0.9
+    result = carry_detail(uploaded, elsewhere, working, None, RASTERS, [DRAG])
+    assert changed(result, uploaded)[400:440, 40:80].all()
+    assert not changed(result, uploaded)[:300, 130:].any()
+
+
+def test_the_model_paints_what_comes_from_nowhere() -> None:
+    uploaded, mask = textured(FULL, FULL), square_mask()
+    unedited = soft(uploaded)
+    edited = unedited.clone()
+    edited[:, :, 50:80, 50:80] = torch.tensor([0.9, -0.9, -0.9])[:, None, None]
+    result = np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG])).astype(int)
+    painted = np.array(to_picture(edited))[64, 64].astype(int)
+    assert np.abs(result[220:300, 220:300] - painted).max() <= 6
+
+
+def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded, mask = textured(FULL, FULL), square_mask()
+    unedited, edited = soft(uploaded), soft(warp(uploaded, [DRAG], mask))
+    at_once = []
+    for rows in (7, 10_000):
+        monkeypatch.setattr(detail, "ROWS", rows)
+        at_once.append(np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG])).astype(int))
+    assert np.abs(at_once[0] - at_once[1]).max() <= 1  # positions in a strip round differently
+
+
+@pytest.mark.parametrize(("width", "height"), [(254, 250), (64, 63), (700, 400)])
+def test_any_size_and_margin(width: int, height: int) -> None:
+    """Smaller than the working picture, larger, and with a margin."""
+    uploaded = textured(width, height)
+    rasters = Rasters.fit(Size(width, height), 128, 8)
+    drag = Drag(Point(width * 0.4, height * 0.5), Point(width * 0.5, height * 0.55))
+    truth = warp(uploaded, [drag])
+    margin = ((0, rasters.margin.height), (0, rasters.margin.width), (0, 0))
+    unedited, edited = (
+        soft(Image.fromarray(np.pad(np.asarray(each), margin, "edge")), rasters.working) for each in (uploaded, truth)
+    )
+    result = carry_detail(uploaded, edited, unedited, None, rasters, [drag])
+    moved = changed(uploaded, truth)
+    assert result.size == uploaded.size
+    assert decibels(result, truth, moved) > decibels(uploaded, truth, moved) + 3
+
+
+def test_a_mask_of_one_pixel_and_a_change_outside_it() -> None:
+    uploaded = textured(FULL, FULL)
+    mask = np.zeros((FULL, FULL), dtype=bool)
+    mask[300, 300] = True
+    unedited = soft(uploaded)
+    edited = unedited.clone()
+    edited[..., 10:20, 10:20] = 1
+    assert not changed(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG]), uploaded).any()
+
+
+def test_displacing_by_whole_pixels_shifts() -> None:
+    picture = to_tensor(textured(20, 16), Size(20, 16))
+    flow = torch.zeros(1, 2, 16, 20)
+    flow[:, 0], flow[:, 1] = 3, -2
+    assert torch.allclose(displace(picture, flow)[..., 2:, :17], picture[..., :14, 3:], atol=1e-4)
+
+
+def test_the_setting_turns_it_off(tiny: Diffusion) -> None:
+    """During a run too, and then the result is that of `compose`, byte for byte."""
+    settings = DragSettings.resolve(None, {}, {"lora_steps": 1, "ddim_steps": 4, "max_iterations": 2, "latent_lr": 0.3})
+    uploaded = textured(200, 200)
+    session = DragSession(tiny, uploaded, settings=settings)
+    session.add_drag("a", Drag(Point(90, 90), Point(130, 120)))
+    for steps in (session.prepare(), session.drag(0), session.render(0)):
+        for _ in steps:
+            pass
+    carried = session.result()
+    session.change({"detail": "model"})
+    state = session._state
+    assert state.denoising is not None
+    assert state.denoising.rendered is not None
+    edited, unedited = (tiny.decode(each) for each in (state.denoising.rendered, state.denoising.unedited[-1]))
+    assert session.result().tobytes() == compose(uploaded, edited, unedited, None, state.rasters).tobytes()
+    assert session.result().tobytes() != carried.tobytes()
+    session.close()
+
+
+@pytest.mark.long
+def test_12_megapixels_in_bounded_memory() -> None:
+    """In a process of its own, whose peak is its own: the picture in floats, twice, would be 288 MB."""
+    code = """
+import resource, numpy as np
+from tests.editor.drag.test_detail import *
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+small, size = Size(296, 224), Size(4000, 3000)
+uploaded = textured(500, 375).resize((4000, 3000))
+mask = np.zeros((3000, 4000), dtype=bool)
+mask[400:2600, 400:3600] = True
+drag = Drag(Point(1500, 1400), Point(1900, 1600))
+truth = warp(uploaded, [drag], mask)
+unedited, edited = soft(uploaded, small), soft(truth, small)
+before = peak()
+result = carry_detail(uploaded, edited, unedited, mask, Rasters(size, small), [drag])
+assert changed(result, uploaded).any()
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 280
