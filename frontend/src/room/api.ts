@@ -46,9 +46,14 @@ export async function removePerson(key: RoomKey, person: string): Promise<void> 
   await roomRequest(key, `/people/${encodeURIComponent(person)}`, { method: "DELETE" });
 }
 
-/** The uploaded picture, or the last run's result, as a PNG. */
-export async function fetchPicture(key: RoomKey, which: "picture" | "result"): Promise<Blob> {
-  return (await roomRequest(key, `/${which}`)).blob();
+/** The uploaded picture, or the last run's result, as a PNG with its digest, "" if a proxy has removed that. */
+export async function fetchPicture(
+  key: RoomKey,
+  which: "picture" | "result",
+): Promise<{ readonly blob: Blob; readonly sha256: string }> {
+  const response = await roomRequest(key, `/${which}`);
+  const sha256 = /[0-9a-f]{64}/.exec(response.headers.get("ETag") ?? "")?.[0] ?? "";
+  return { blob: await response.blob(), sha256 };
 }
 
 /** The thumbnail of a stored iteration. */

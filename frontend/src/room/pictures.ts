@@ -7,6 +7,7 @@ import { messageOf } from "./http.ts";
 import { readMask } from "./mask-files.ts";
 import { isPhoto } from "./photo.ts";
 import { addRecentRoom } from "./recent-rooms.ts";
+import { loadStoredPicture, momentName, storePicture } from "./stored-rooms.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 
@@ -17,7 +18,7 @@ export async function showPicture(session: Session): Promise<void> {
   const sha256 = store.picture.value?.sha256 ?? null;
   if (sha256 === null || sha256 === session.picture) return;
   try {
-    const bitmap = await createImageBitmap(await fetchPicture(session.key, "picture"));
+    const bitmap = await createImageBitmap(await pictureBlob(session, "picture", sha256));
     if (currentSession() !== session) return bitmap.close();
     session.picture = sha256;
     store.original.value?.close();
@@ -37,7 +38,7 @@ export async function showResult(session: Session): Promise<void> {
     const outdated = () => currentSession() !== session || session.result !== sha256;
     let bitmap: ImageBitmap | null = null;
     try {
-      if (sha256 !== null) bitmap = await createImageBitmap(await fetchPicture(session.key, "result"));
+      if (sha256 !== null) bitmap = await createImageBitmap(await pictureBlob(session, "result", sha256));
     } catch (error) {
       if (!outdated()) {
         session.result = null;
@@ -60,11 +61,10 @@ export function momentPicture(id: number): Promise<ImageBitmap> {
   const session = currentSession();
   const moment = store.room.value.moments.find((one) => one.id === id);
   if (session === null || moment === undefined) return Promise.reject(new Error(`no moment ${id}`));
-  // Preparing the picture again restarts the ids, but not the times.
-  const name = `${id} ${moment.time}`;
+  const name = momentName(moment);
   const known = session.thumbnails.get(name);
   if (known !== undefined) return known;
-  const fetched = fetchMoment(session.key, id).then((blob) => createImageBitmap(blob));
+  const fetched = storedOr(session, name, () => fetchMoment(session.key, id)).then((blob) => createImageBitmap(blob));
   session.thumbnails.set(name, fetched);
   // A failure is not remembered: the next try may succeed.
   fetched.catch(() => session.thumbnails.delete(name));
@@ -86,13 +86,31 @@ export async function loadRasters(session: Session): Promise<void> {
   for (const layer of store.document.value?.mask ?? []) {
     if (layer.type !== "raster" || store.rasters.value.has(layer.sha256)) continue;
     try {
-      const mask = await readMask(await fetchMask(session.key, layer.sha256));
+      const mask = await readMask(await storedOr(session, layer.sha256, () => fetchMask(session.key, layer.sha256)));
       if (currentSession() !== session) return;
       store.rasters.value = new Map(store.rasters.value).set(layer.sha256, mask);
     } catch (error) {
       if (currentSession() === session) store.toast("error", texts.errors.maskFailed(messageOf(error)));
     }
   }
+}
+
+/** From this browser if it has the picture, else from the server. */
+async function pictureBlob({ key }: Session, which: "picture" | "result", sha256: string): Promise<Blob> {
+  const stored = await loadStoredPicture(key.room, sha256);
+  if (stored !== null) return stored;
+  const fetched = await fetchPicture(key, which);
+  // The server may have a newer result already.
+  if (fetched.sha256 === sha256) void storePicture(key.room, sha256, fetched.blob);
+  return fetched.blob;
+}
+
+async function storedOr({ key }: Session, name: string, fetchBlob: () => Promise<Blob>): Promise<Blob> {
+  const stored = await loadStoredPicture(key.room, name);
+  if (stored !== null) return stored;
+  const blob = await fetchBlob();
+  void storePicture(key.room, name, blob);
+  return blob;
 }
 
 function thumbnailOf(bitmap: ImageBitmap): string {

@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { RoomKey } from "./address.ts";
+import { removeStoredRoom } from "./stored-rooms.ts";
 
 export interface RecentRoom extends RoomKey {
   /** Milliseconds, `Date.now()`. */
@@ -22,6 +23,7 @@ export function addRecentRoom({ room, secret }: RoomKey, thumbnail: string): voi
 
 export function removeRecentRoom(room: string): void {
   write(recentRooms.value.filter((other) => other.room !== room));
+  void removeStoredRoom(room);
 }
 
 function read(): readonly RecentRoom[] {

@@ -63,11 +63,11 @@ function open(document: Document = blankDocument, seq = 3): FakeWebSocket {
 
 const edits = (socket: FakeWebSocket) => socket.sent.filter(({ type }) => type === "edit");
 
-it("enters by HTTP, then says hello without the secret and fetches the picture", () => {
+it("enters by HTTP, then says hello without the secret and fetches the picture", async () => {
   const socket = open();
   expect(socket.url).toBe("wss://here/ws/r");
   expect(socket.sent[0]).toEqual({ type: "hello", version: "livedrag.v1", ticket: "t1ck3t" });
-  expect(requested).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]);
+  await vi.waitFor(() => expect(requested).toEqual(["/api/rooms/r/enter", "/api/rooms/r/picture"]));
   expect(store.picture.value).toMatchObject({ width: 200 });
 });
 

@@ -1,6 +1,6 @@
 /** Being in a room: connects socket, frames, pictures and store. */
 
-import { batch } from "@preact/signals";
+import { batch, effect } from "@preact/signals";
 import { enterRoom } from "./access.ts";
 import { markUnrendered } from "./actions.ts";
 import { withActivity } from "./activity.ts";
@@ -22,7 +22,11 @@ import { ConnectionRefused, RoomSocket } from "./socket.ts";
 import type { Connection } from "./socket.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
+import { loadStoredRoom, removeStoredRoom, storeRoom } from "./stored-rooms.ts";
 import { loadUnsent, removeUnsent } from "./unsent-edits.ts";
+
+/** Milliseconds from a change of the room to when this browser stores it. */
+const STORE_DELAY = 1_000;
 
 /** Joins a room, leaving the one before. Returns a function that leaves it. */
 export function joinRoom(key: RoomKey): () => void {
@@ -43,11 +47,13 @@ export function joinRoom(key: RoomKey): () => void {
   window.addEventListener("offline", check);
   window.addEventListener("visibilitychange", comeBack);
   const stopPresence = sharePresence(session);
+  const stopStoring = storeChanges(session);
   return () => {
     window.removeEventListener("online", reconnect);
     window.removeEventListener("offline", check);
     window.removeEventListener("visibilitychange", comeBack);
     stopPresence();
+    stopStoring();
     closeSession(session);
   };
 }
@@ -88,7 +94,7 @@ function createSession(key: RoomKey): Session {
     },
     onConnection: (connection) => {
       session.synced = false;
-      followConnection(connection);
+      followConnection(session, connection);
     },
   });
   return session;
@@ -140,10 +146,12 @@ function helloFields(session: Session): Omit<Hello, "type" | "version"> {
   };
 }
 
-function followConnection(connection: Connection): void {
+function followConnection(session: Session, connection: Connection): void {
   const before = store.connection.value;
   store.connection.value = connection;
   if (connection.state === "open" && before.state === "lost") store.toast("info", texts.connection.restored);
+  if (connection.state === "lost" && store.room.value.document === null) void openStored(session);
+  if (connection.state === "refused") void removeStoredRoom(session.key.room);
 }
 
 /** Shows a preview, or closes it if its run is over. */
@@ -245,9 +253,42 @@ function react(session: Session, before: Room, message: ServerMessage): void {
 function synchronise(session: Session): void {
   session.synced = true;
   for (const request of store.room.value.pending) session.socket.send(request);
+  showPictures(session);
+}
+
+function showPictures(session: Session): void {
   void showPicture(session);
   void showResult(session);
   void loadRasters(session);
+}
+
+/** Shows the room as this browser saw it last, until the server can be reached. */
+async function openStored(session: Session): Promise<void> {
+  const stored = await loadStoredRoom(session.key.room);
+  if (stored === null || currentSession() !== session || store.room.value.document !== null) return;
+  store.room.value = { ...store.room.value, ...stored };
+  const { edits } = loadUnsent(session.key.room, stored.instance);
+  store.room.value = edits.reduce(withRequest, store.room.value);
+  showPictures(session);
+}
+
+/** Stores the room, a while after it has changed and when the page is left. Returns a function that stops. */
+function storeChanges(session: Session): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const save = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    if (session.synced) void storeRoom(session.key.room, store.room.peek());
+  };
+  const stopFollowing = effect(() => {
+    if (store.room.value.document !== null) timer ??= setTimeout(save, STORE_DELAY);
+  });
+  window.addEventListener("pagehide", save);
+  return () => {
+    stopFollowing();
+    window.removeEventListener("pagehide", save);
+    save();
+  };
 }
 
 /** Takes over the unsent edits of an earlier page. */

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from livedrag.server.errors import ServiceError
 from livedrag.server.web.context import context_of
 
-PUBLIC_FILES = ("icon.svg", "favicon.svg", "favicon.ico", "manifest.webmanifest", "robots.txt")
+PUBLIC_FILES = (
+    "icon.svg",
+    "icon-192.png",
+    "icon-512.png",
+    "icon-maskable-512.png",
+    "apple-touch-icon.png",
+    "favicon.svg",
+    "favicon.ico",
+    "manifest.webmanifest",
+    "robots.txt",
+    "service-worker.js",
+)
+GZIP = ".gz"
 
 
 async def index(request: Request) -> Response:
@@ -49,12 +64,40 @@ async def samples(request: Request) -> Response:
 
 def static_folders(static_dir: Path) -> list[BaseRoute]:
     """Routes of the folders that are served as they are, if they have been built."""
-    places = (("/assets", "app/assets"), ("/samples", "samples"))
+    places = (("/assets", "app/assets", AssetFiles), ("/samples", "samples", StaticFiles))
     return [
-        Mount(path, StaticFiles(directory=static_dir / folder))
-        for path, folder in places
+        Mount(path, files(directory=static_dir / folder))
+        for path, folder, files in places
         if (static_dir / folder).is_dir()
     ]
+
+
+class AssetFiles(StaticFiles):
+    """Files whose names contain a digest of their content: browsers store them for good.
+
+    One that the build has compressed, as ``static/build.py`` does, is sent so to who accepts it.
+    """
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = None
+        if accepts_gzip(Headers(scope=scope).get("accept-encoding", "")):
+            with contextlib.suppress(HTTPException):
+                response = await super().get_response(path + GZIP, scope)
+                response.headers["Content-Encoding"] = "gzip"
+        if response is None:
+            response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers.add_vary_header("Accept-Encoding")
+        return response
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """Whether an ``Accept-Encoding`` header allows gzip."""
+    weights = {}
+    for entry in accepted.lower().split(","):
+        coding, _, weight = entry.partition(";")
+        weights[coding.strip()] = weight.strip().removeprefix("q=").strip(" 0.") != "" or not weight.strip()
+    return weights.get("gzip", weights.get("*", False))
 
 
 def rebase(base: str, page: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -53,6 +55,43 @@ def test_samples_are_listed_with_files_that_are_there(address: str) -> None:
         picture = opened(request(address, "GET", sample["picture"]))
         assert opened(request(address, "GET", sample["mask"])).size == picture.size
         assert set(sample) == {"name", "title", "picture", "mask", "prompt", "drags", "credit"}
+
+
+def test_assets_are_compressed_and_stored_for_good(tmp_path: Path) -> None:
+    static = tmp_path / "static"
+    assets = static / "app" / "assets"
+    assets.mkdir(parents=True)
+    (static / "app" / "index.html").write_text("the page")
+    (assets / "main-1.js").write_text("1")
+    (assets / "main-1.js.gz").write_bytes(gzip.compress(b"1"))
+    (assets / "bear-2.webp").write_bytes(b"2")
+    with quiet_server(tmp_path / "data", static_dir=static) as (address, _):
+
+        def fetch(path: str, accepted: str | None) -> tuple[dict[str, str], bytes]:
+            headers = {} if accepted is None else {"Accept-Encoding": accepted}
+            with urlopen(Request(address + path, headers=headers)) as response:
+                return {name.lower(): value for name, value in response.headers.items()}, response.read()
+
+        accepted: str | None
+        for accepted in ("gzip, deflate, br", "br;q=1.0, gzip;q=0.8", "*"):
+            headers, body = fetch("/assets/main-1.js", accepted)
+            assert gzip.decompress(body) == b"1"
+            assert headers["content-encoding"] == "gzip"
+            assert headers["content-type"].startswith("text/javascript")
+        for accepted in (None, "identity", "gzip;q=0", "gzip; q=0.0, br"):
+            headers, body = fetch("/assets/main-1.js", accepted)
+            assert body == b"1"
+            assert "content-encoding" not in headers
+        for path in ("/assets/main-1.js", "/assets/bear-2.webp"):
+            headers, _ = fetch(path, "gzip")
+            assert headers["cache-control"] == "public, max-age=31536000, immutable"
+            assert headers["vary"] == "Accept-Encoding"
+        assert fetch("/assets/bear-2.webp", "gzip")[1] == b"2"
+        # The name stays the same in every version.
+        assert answer(address, "/")[1]["cache-control"] == "no-cache"
+        status, headers, _ = answer(address, "/assets/main-0.js")
+        assert status == 404
+        assert "cache-control" not in headers
 
 
 def test_the_page_is_served_for_every_room(tmp_path: Path) -> None:
