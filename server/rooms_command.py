@@ -38,6 +38,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         parser = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
         where = "where rooms are stored (default: the user's data directory)"
         parser.add_argument("--data-dir", dest="data_dir", type=_path, help=where)
+        where = "where the server has its checkpoints (default: in the data directory)"
+        parser.add_argument("--checkpoints-url", dest="checkpoints_url", help=where)
         return parser
 
     action("list", "list rooms, the most recently used first").add_argument(
@@ -67,16 +69,16 @@ def manage(chosen: argparse.Namespace, settings: Settings) -> None:
     Raises:
         LivedragError: it cannot be carried out.
     """
-    folder = settings.data_dir
+    folder, url = settings.data_dir, settings.checkpoints_url
     if chosen.action == "restore":
-        _report(f"restored into {str(folder)!r}", restore(chosen.directory, folder))
+        _report(f"restored into {str(folder)!r}", restore(chosen.directory, folder, url))
         return
     if chosen.action != "import" and not (folder / DATABASE).exists():
         raise CommandError(f"there are no rooms in {str(folder)!r}: choose another directory with --data-dir")
     if chosen.action == "backup":
-        _report(f"backed up into {str(chosen.directory)!r}", back_up(folder, chosen.directory))
+        _report(f"backed up into {str(chosen.directory)!r}", back_up(folder, chosen.directory, url))
         return
-    with Store(folder) as store:
+    with Store(folder, checkpoints_url=url) as store:
         ACTIONS[chosen.action](store, chosen, settings)
 
 

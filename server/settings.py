@@ -104,6 +104,7 @@ class Settings:
     ray_certificate: str = ""  # file with the certificate by which workers connect with TLS; empty: without
     ray_key: str = ""  # file with its key
     data_dir: Path = field(default_factory=default_data_dir)
+    checkpoints_url: str = ""  # a folder or URL that every worker reaches; empty: in the data directory
     static_dir: Path = field(default_factory=default_static_dir)
     log_level: str = choice("info", "debug", "info", "warning", "error")
     log_format: str = choice("text", "text", "json")
@@ -130,6 +131,7 @@ class Settings:
     generation_steps: int = number(0, 0, 999)  # 0: as many as the model uses for dragging
     generation_guidance: float = number(GUIDANCE, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
     session_days: float = number(180.0, exclusive=True)  # cookies unused for so long are forgotten
+    admin_token: str = ""  # opens /admin; empty: the password does, and without one there is no /admin
     metrics: bool = True  # whether /metrics answers
     metrics_token: str = ""  # required for /metrics, as a bearer token; empty: the password, if there is one
     sessions: int = number(16, 1)  # on a device; the one idle longest is unloaded first
@@ -180,6 +182,11 @@ class Settings:
         """Largest values of the editor's settings, by their names."""
         capped = ("lora_rank", "lora_batch", "lora_steps", "lora_copies", "ddim_steps")
         return {name: cap for name in capped if (cap := getattr(self, f"max_{name}"))}
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder or URL of the checkpoints."""
+        return self.checkpoints_url or str(self.data_dir / "checkpoints")
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -4,25 +4,23 @@ A room has a folder. Little changes from one checkpoint to the next, so a checkp
 named by the SHA-256 of its content and written once. The list is a file named by a growing number and its own SHA-256:
 a list that is not complete is ignored, and the one before it counts.
 
-This module knows no torch, so that the service can show a timeline without a worker.
+Where they lie is the business of `livedrag.server.device.checkpoint_files`. This module knows no torch, so that the
+service can show a timeline without a worker.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from livedrag.server.device.checkpoint_files import DELETED, CheckpointFiles, LocalFiles
 from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
 from livedrag.server.document.protocol import XY
 from livedrag.server.errors import LivedragError
@@ -31,9 +29,6 @@ CHECKPOINTS_STORED = 2
 """Of a room: if the newest is damaged, there is one more."""
 PICTURES_A_PART = 32
 """Thumbnails or previews of moments in one part."""
-
-DELETED = "+gone-"
-"""Prefix of folders that are being deleted; no room's has it."""
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.checkpoint")
 
@@ -120,10 +115,14 @@ def _renamed(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of all rooms, in one folder that is made when it is needed."""
+    """The checkpoints of all rooms.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        place: their files, or a folder of this machine, which is made when it is needed.
+    """
+
+    def __init__(self, place: Path | CheckpointFiles) -> None:
+        self.files = place if isinstance(place, CheckpointFiles) else LocalFiles(place)
 
     def save(
         self, room: str, checkpoint: Checkpoint, parts: Sequence[Part], before: Checkpoint | None = None
@@ -137,17 +136,28 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or broken; the room's last checkpoint is unchanged.
         """
-        folder = self._of(room)
-        folder.mkdir(parents=True, exist_ok=True)
         known = {} if before is None else before.parts
-        refs = {part.name: self._write_part(folder, part, known.get(part.name)) for part in parts}
-        saved = msgspec.structs.replace(checkpoint, parts=refs)
-        self._list(folder, saved)
+        saved, made = with_parts(checkpoint, parts, known, self.files.names(folder_of(room)))
+        self.write(room, saved, made)
         return saved
+
+    def write(self, room: str, checkpoint: Checkpoint, made: Mapping[str, bytes]) -> None:
+        """Write those parts that are not there yet, by their SHA-256, then the list. Raises `OSError`."""
+        folder = folder_of(room)
+        there = self.files.names(folder)
+        for sha256 in made.keys() - there:
+            self.files.write(folder, sha256, made[sha256])
+        missing = {ref.sha256 for ref in checkpoint.parts.values()} - there - made.keys()
+        if missing:
+            raise OSError(f"{len(missing)} parts of the checkpoint before are missing, such as {min(missing)}")
+        self._list(folder, checkpoint)
 
     def amend(self, room: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint with the same parts again. Raises `OSError`."""
-        self._list(self._of(room), checkpoint)
+        self._list(folder_of(room), checkpoint)
+
+    def flush(self, room: str) -> None:
+        """Return when everything that was saved of a room is written; here it is at once. Raises `OSError`."""
 
     def newest(self, room: str) -> Checkpoint | None:
         """The newest list that is complete; its parts may be damaged."""
@@ -192,75 +202,50 @@ class Checkpoints:
         return found
 
     def wipe(self, room: str) -> None:
-        """Delete all checkpoints of a room."""
-        shutil.rmtree(self._of(room), ignore_errors=True)
+        """Delete all checkpoints of a room. Raises `OSError` where they are remote."""
+        self.files.wipe(folder_of(room))
 
-    def folders(self, rooms: Iterable[str]) -> list[Path]:
-        """Where rooms have their checkpoints, if they have any."""
-        return [self._of(room) for room in rooms]
+    def folders(self) -> set[str]:
+        """The folders of all rooms that have checkpoints. Raises `OSError`."""
+        return {folder for folder in self.files.folders() if not folder.startswith(DELETED)}
 
-    def others(self, rooms: Iterable[str]) -> list[Path]:
-        """The folders of all rooms but these."""
-        there = {path for path in self._folder.iterdir() if path.is_dir()} if self._folder.is_dir() else set()
-        return sorted(there - set(self.folders(rooms)))
-
-    def set_aside(self, folders: Iterable[Path]) -> None:
-        """Rename folders, which is quick, for `clear` to delete. Raises `OSError`."""
-        for folder in folders:
-            with contextlib.suppress(FileNotFoundError):
-                folder.rename(self._folder / f"{DELETED}{secrets.token_hex(8)}")
-
-    def clear(self) -> None:
-        """Delete what was set aside, also by a process that crashed."""
-        for folder in self._folder.glob(f"{DELETED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _of(self, room: str) -> Path:
-        plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", room)
-        return self._folder / (room if plain else f"+{hashlib.sha256(room.encode()).hexdigest()}")
-
-    def _write_part(self, folder: Path, part: Part, known: PartRef | None) -> PartRef:
-        if known is not None and part.stamp and known.stamp == part.stamp and (folder / known.sha256).exists():
-            return known
-        data = part.make()
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not (folder / sha256).exists():
-            _write(folder / sha256, data)
-        return PartRef(sha256=sha256, stamp=part.stamp)
-
-    def _list(self, folder: Path, checkpoint: Checkpoint) -> None:
-        lists = _numbered(folder)
+    def _list(self, folder: str, checkpoint: Checkpoint) -> None:
+        lists = _numbered(self.files.names(folder))
         data = msgspec.msgpack.encode(checkpoint)
         number = lists[0][0] + 1 if lists else 1
-        _write(folder / f"{number:010}-{hashlib.sha256(data).hexdigest()}.checkpoint", data)
-        if hasattr(os, "O_DIRECTORY"):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        self.files.write(folder, f"{number:010}-{hashlib.sha256(data).hexdigest()}.checkpoint", data)
+        self.files.settle(folder)
         self._sweep(folder)
 
-    def _sweep(self, folder: Path) -> None:
+    def _sweep(self, folder: str) -> None:
         """Delete what belongs to none of the newest checkpoints."""
-        lists = [path for _, path in _numbered(folder)]
-        wanted = {path.name for path in lists[:CHECKPOINTS_STORED]}
-        for path in lists[:CHECKPOINTS_STORED]:
-            checkpoint = _decoded(path)
+        names = self.files.names(folder)
+        wanted = {name for _, name in _numbered(names)[:CHECKPOINTS_STORED]}
+        for name in sorted(wanted):
+            checkpoint = self._decoded(folder, name)
             wanted |= {ref.sha256 for ref in checkpoint.parts.values()} if checkpoint else set()
-        for path in folder.iterdir():
-            if path.name not in wanted:
-                path.unlink(missing_ok=True)
+        self.files.remove(folder, names - wanted)
 
     def _lists(self, room: str) -> Iterator[Checkpoint]:
-        for _, path in _numbered(self._of(room)):
-            checkpoint = _decoded(path)
+        folder = folder_of(room)
+        for _, name in _numbered(self.files.names(folder)):
+            checkpoint = self._decoded(folder, name)
             if checkpoint is not None:
                 yield checkpoint
 
+    def _decoded(self, folder: str, name: str) -> Checkpoint | None:
+        """A checkpoint; None if its file is incomplete or gone."""
+        try:
+            data = self.files.read(folder, name)
+            match = _NAME.fullmatch(name)
+            whole = match is not None and hashlib.sha256(data).hexdigest() == match[2]
+            return msgspec.convert(upgraded(msgspec.msgpack.decode(data)), Checkpoint) if whole else None
+        except (OSError, msgspec.MsgspecError):
+            return None
+
     def _read(self, room: str, name: str, ref: PartRef) -> bytes:
         try:
-            data = (self._of(room) / ref.sha256).read_bytes()
+            data = self.files.read(folder_of(room), ref.sha256)
         except OSError as error:
             raise CheckpointError(f"{name} of a checkpoint of room {room} cannot be read: {error}") from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:
@@ -268,6 +253,33 @@ class Checkpoints:
                 f"{name} of a checkpoint of room {room} is damaged: its {len(data)} bytes have changed"
             )
         return data
+
+
+def folder_of(room: str) -> str:
+    """The name of the folder with a room's checkpoints."""
+    plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", room)
+    return room if plain else f"+{hashlib.sha256(room.encode()).hexdigest()}"
+
+
+def with_parts(
+    checkpoint: Checkpoint, parts: Sequence[Part], known: Mapping[str, PartRef], there: Collection[str] | None = None
+) -> tuple[Checkpoint, dict[str, bytes]]:
+    """A checkpoint with references to its parts, and the parts that had to be made, by their SHA-256.
+
+    Args:
+        known: parts of the checkpoint before, which are not made again if their stamp has not changed.
+        there: names of the files that are written; a part that is not among them is made in any case. None: all are.
+    """
+    refs: dict[str, PartRef] = {}
+    made: dict[str, bytes] = {}
+    for part in parts:
+        ref = known.get(part.name)
+        if ref is None or not part.stamp or ref.stamp != part.stamp or (there is not None and ref.sha256 not in there):
+            data = part.make()
+            ref = PartRef(sha256=hashlib.sha256(data).hexdigest(), stamp=part.stamp)
+            made[ref.sha256] = data
+        refs[part.name] = ref
+    return msgspec.structs.replace(checkpoint, parts=refs), made
 
 
 def branch(moments: Sequence[MomentInfo], current: int | None) -> list[MomentInfo]:
@@ -291,34 +303,6 @@ def picture_parts(kind: str, pictures: Mapping[int, bytes]) -> list[Part]:
     ]
 
 
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The lists in a folder, newest first."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    found = [(int(match[1]), folder / name) for name in names if (match := _NAME.fullmatch(name))]
-    return sorted(found, reverse=True)
-
-
-def _decoded(path: Path) -> Checkpoint | None:
-    """A checkpoint; None if its file is incomplete or gone."""
-    try:
-        data = path.read_bytes()
-        match = _NAME.fullmatch(path.name)
-        whole = match is not None and hashlib.sha256(data).hexdigest() == match[2]
-        return msgspec.convert(upgraded(msgspec.msgpack.decode(data)), Checkpoint) if whole else None
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file, which is complete and on disk when this returns, or not there. Raises `OSError`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+def _numbered(names: Iterable[str]) -> list[tuple[int, str]]:
+    """The lists among files, newest first."""
+    return sorted(((int(match[1]), name) for name in names if (match := _NAME.fullmatch(name))), reverse=True)

@@ -113,7 +113,7 @@ class Residency:
     def evict(self, room: DeviceRoom) -> None:
         """Move an idle session from the device to disk; if the disk refuses it, it is lost."""
         log.info("the idle session of room %s leaves the device", room.id)
-        self._files.save(room)
+        self._files.save(room, leaves=True)
         self.release(room)
 
     def release(self, room: DeviceRoom, *, requested: bool = False) -> None:

@@ -24,20 +24,33 @@ class SessionFiles:
         self.checkpoints = checkpoints
         self._emit = on_event
 
-    def save(self, room: DeviceRoom) -> None:
-        """Write a checkpoint. If the disk refuses, report it once a run; the run continues without."""
+    def save(self, room: DeviceRoom, *, leaves: bool = False) -> None:
+        """Write a checkpoint. If the disk refuses, report it once a run; the run continues without.
+
+        Args:
+            leaves: another worker may need it: return only when it is there.
+        """
         if room.session is None:
             return
         room.saved_at = time.monotonic()
         try:
             checkpoint, parts = room.to_checkpoint()
             room.checkpoint = self.checkpoints.save(room.id, checkpoint, parts, before=room.checkpoint)
+            if leaves:
+                self.checkpoints.flush(room.id)
         except OSError as error:
             log.error("no checkpoint of room %s could be written: %s", room.id, error)
             if not room.save_failed:
                 message = f"this edit cannot be saved to disk and would not survive a restart: {error}"
                 self._emit(CommandFailed(room=room.id, message=message))
             room.save_failed = True
+
+    def wipe(self, room: str) -> None:
+        """Delete the checkpoints of a room; what cannot be deleted is swept away later, when the server starts."""
+        try:
+            self.checkpoints.wipe(room)
+        except OSError as error:
+            log.error("the checkpoints of room %s could not be deleted: %s", room, error)
 
     def report_timeline(self, room: DeviceRoom, *, throttled: bool = False) -> None:
         """Report a room's timeline if it has changed; ``throttled``: not too often."""

@@ -255,10 +255,10 @@ class DeviceWorker:
         if room is not None:
             room.stop_work()
             if not release.wipe:
-                self._files.save(room)
+                self._files.save(room, leaves=True)
             self._residency.remove(room)
         if release.wipe:
-            self._files.checkpoints.wipe(release.room)
+            self._files.wipe(release.room)
         self._emit(SessionReleased(room=release.room, requested=True))
 
     # Turns -----------------------------------------------------------------------------------------------------------

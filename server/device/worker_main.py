@@ -8,13 +8,13 @@ import queue
 import signal
 import threading
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import msgspec
 import torch
 
 from livedrag.editor import Diffusion, EditorError
-from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.background_checkpoints import open_checkpoints
+from livedrag.server.device.checkpoint_files import CheckpointsUrlError
 from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.memory import memory_of
 from livedrag.server.device.worker import DeviceWorker
@@ -40,14 +40,15 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
             connection.send_bytes(msgspec.msgpack.encode(event))
 
     try:
+        checkpoints = open_checkpoints(options.checkpoints_dir)
         model = load(options)
-    except EditorError as error:
+    except (EditorError, CheckpointsUrlError) as error:
         send(LoadFailed(message=str(error)))
         return
     worker = DeviceWorker(
         model,
         send,
-        Checkpoints(Path(options.checkpoints_dir)),
+        checkpoints,
         sessions=options.sessions,
         memory=memory_of(model.device, options.memory, options.workers),
         caps=options.caps,

@@ -40,7 +40,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         memory: bytes that the sessions on a device may hold; 0: half of what the device has beside the model.
         workers: that share a device.
         caps: largest values of settings, by name, below the editor's own.
-        checkpoints_dir: where sessions are stored; empty: in a folder that is deleted with the engine.
+        checkpoints_dir: a folder or URL where sessions are stored; empty: in a folder that is deleted with the engine.
         checkpoint_every: iterations of a run between two checkpoints.
         hang: seconds without a step after which a worker that has work is killed and started again; 0: never.
         tiny: folder or hub id of a tiny autoencoder for previews.

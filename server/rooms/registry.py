@@ -12,7 +12,6 @@ from types import TracebackType
 from livedrag.server.access.credentials import Credentials
 from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
-from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyEvent, Engine, ReleaseSession, WorkerRestarted, WorkerRestarting
 from livedrag.server.document.protocol import Close, Document, EngineReport, Hello, ModelInfo, RoomLimits
 from livedrag.server.errors import UnknownRoom
@@ -22,6 +21,7 @@ from livedrag.server.metrics import Metrics
 from livedrag.server.rooms.admission import Admission, new_link
 from livedrag.server.rooms.background import BackgroundTasks
 from livedrag.server.rooms.clock import Clock
+from livedrag.server.rooms.device_seconds import DeviceSeconds
 from livedrag.server.rooms.generation import Generations
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.room import LiveRoom, RoomEvent
@@ -52,12 +52,13 @@ class RoomRegistry:
         self.limits = RateLimits(settings)
         self.metrics = Metrics()
         self.admission = Admission(store, Credentials(store, settings.password), self.limits, self.open)
-        self.checkpoints = Checkpoints(settings.data_dir / "checkpoints")
+        self.checkpoints = store.checkpoints
         self.generations = Generations(settings, engine, self.metrics)
         self.room_limits = RoomLimits.of(settings)
         self.model: ModelInfo | None = None
         self.encoder: str | None = None
         self.tasks = BackgroundTasks()
+        self.device_seconds = DeviceSeconds()
         self.rooms: dict[str, LiveRoom] = {}  # those that are open
         self._clock = clock or Clock()
         self._opening = asyncio.Lock()
@@ -82,6 +83,7 @@ class RoomRegistry:
             self.engine.start(self.on_event), asyncio.to_thread(find_encoder)
         )
         self.tasks.start(self._keep_house())
+        self.tasks.start(self._count_device_seconds())
         return self
 
     async def __aexit__(
@@ -133,17 +135,35 @@ class RoomRegistry:
             capabilities=self.capabilities,
         )
         room = LiveRoom(room_id, saved, services, self._on_unused)
-        timeline = await asyncio.to_thread(self.checkpoints.load_timeline, room_id)
-        if timeline is not None:
-            room.timeline.update(timeline)
+        try:
+            timeline = await asyncio.to_thread(self.checkpoints.load_timeline, room_id)
+        except OSError as error:
+            log.error("the timeline of room %s cannot be read: %s", room_id, error)
+        else:
+            if timeline is not None:
+                room.timeline.update(timeline)
         return room
 
-    async def delete(self, room: LiveRoom) -> None:
-        """Delete a room with everything that is stored of it, and disconnect everyone in it."""
+    def eject(self, room: LiveRoom, why: str) -> None:
+        """Disconnect everyone in a room, and take it off its device. A run in it is interrupted; anyone may come back.
+
+        Args:
+            why: for the people in it.
+        """
+        self._close(room)
+        self.engine.submit(ReleaseSession(room=room.id))
+        room.disconnect(room.sessions.values(), Close.REMOVED, "ejected", why)
+
+    async def delete(self, room: LiveRoom, why: str = "an owner has deleted this room") -> None:
+        """Delete a room with everything that is stored of it, and disconnect everyone in it.
+
+        Args:
+            why: for the people in it.
+        """
         deleting = self.store.delete(room.id)
         self._close(room)
         self.engine.submit(ReleaseSession(room=room.id, wipe=True))
-        room.disconnect(room.sessions.values(), Close.ROOM_DELETED, "room_deleted", "an owner has deleted this room")
+        room.disconnect(room.sessions.values(), Close.ROOM_DELETED, "room_deleted", why)
         await asyncio.wrap_future(deleting)
 
     def _close(self, room: LiveRoom) -> None:
@@ -199,6 +219,11 @@ class RoomRegistry:
             except StoreError as error:
                 log.error("old rooms could not be deleted: %s", error)
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _count_device_seconds(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)  # workers report once a second
+            self.device_seconds.note(self.engine.workers())
 
     async def _expire(self) -> None:
         now = self._clock.now()

@@ -6,10 +6,11 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from livedrag.server.device.checkpoint_files import CheckpointFiles, LocalFiles, open_files
 from livedrag.server.storage.disk import DirectoryLock
 from livedrag.server.storage.errors import BackupError
 from livedrag.server.storage.pictures import Pictures
@@ -29,13 +30,17 @@ class Copied:
     damaged: tuple[str, ...]
 
 
-def back_up(folder: Path, target: Path) -> Copied:
+def back_up(folder: Path, target: Path, checkpoints_url: str = "") -> Copied:
     """Copy a data directory into a new one.
 
     The copy has every change that was acknowledged before this call. The database comes last, so that a directory
     without one is not a backup.
 
+    Args:
+        checkpoints_url: where the checkpoints are, which the copy has in a folder; empty: in the data directory.
+
     Raises:
+        CheckpointsUrlError: there can be no checkpoints there.
         BackupError: there is no database, or the target is not empty.
     """
     source, copies, draft = Pictures(folder / "pictures"), Pictures(target / "pictures"), target / f"{DATABASE}.draft"
@@ -51,7 +56,9 @@ def back_up(folder: Path, target: Path) -> Copied:
             if not missing or missing == before:  # else a room was deleted or a result replaced: take a newer snapshot
                 break
         copies.remove(copies.names() - files)
-        if (folder / "checkpoints").is_dir():
+        if checkpoints_url:
+            _copy_checkpoints(open_files(checkpoints_url), LocalFiles(target / "checkpoints"))
+        elif (folder / "checkpoints").is_dir():
             shutil.copytree(folder / "checkpoints", target / "checkpoints", copy_function=_copy_if_there)
         damaged = {sha256 for sha256 in files & copies.names() if not copies.is_whole(sha256)}
         _sync(draft)
@@ -59,10 +66,14 @@ def back_up(folder: Path, target: Path) -> Copied:
     return Copied(len(rooms), len(copies.names()), tuple(sorted(damaged | (missing or set()))))
 
 
-def restore(backup: Path, folder: Path) -> Copied:
+def restore(backup: Path, folder: Path, checkpoints_url: str = "") -> Copied:
     """Make a data directory of a backup.
 
+    Args:
+        checkpoints_url: where its checkpoints go, an empty place; empty: into the data directory.
+
     Raises:
+        CheckpointsUrlError: there can be no checkpoints there.
         BackupError: it is not a backup, its database is damaged, or the data directory is not empty.
         StoreError: the data directory is in use, or the backup comes from a newer livedrag.
     """
@@ -70,18 +81,23 @@ def restore(backup: Path, folder: Path) -> Copied:
     with _disk_errors(f"cannot restore {str(backup)!r} into {str(folder)!r}"):
         if not (backup / DATABASE).is_file():
             raise BackupError(f"{str(backup)!r} is not a complete backup: it has no {DATABASE}")
+        elsewhere = open_files(checkpoints_url) if checkpoints_url else None
+        if elsewhere is not None and (elsewhere.folders() or elsewhere.names("")):
+            raise BackupError(f"{elsewhere.where!r} is not empty: choose another --checkpoints-url")
         _make_empty(folder)
         lock = DirectoryLock(folder)
         try:
             _snapshot(backup / DATABASE, draft)
-            for name in ("pictures", "checkpoints"):
+            for name in ("pictures",) if elsewhere else ("pictures", "checkpoints"):
                 if (backup / name).is_dir():
                     shutil.copytree(backup / name, folder / name)
+            if elsewhere:
+                _copy_checkpoints(LocalFiles(backup / "checkpoints"), elsewhere)
             _sync(draft)
             draft.rename(folder / DATABASE)
         finally:
             lock.release()
-    with Store(folder) as store:
+    with Store(folder, checkpoints_url=checkpoints_url) as store:
         files, rooms = store.referenced().result()
         damaged = sorted(sha256 for sha256 in files if not copies.is_whole(sha256))
     return Copied(len(rooms), len(files) - len(damaged), tuple(damaged))
@@ -116,6 +132,13 @@ def _copy_pictures(source: Pictures, target: Pictures, files: set[str]) -> None:
         if draft.exists():
             _sync(draft)
             draft.rename(path)
+
+
+def _copy_checkpoints(source: CheckpointFiles, target: CheckpointFiles) -> None:
+    for folder in source.folders():
+        for name in source.names(folder):
+            with suppress(FileNotFoundError):  # a running server has removed it meanwhile
+                target.write(folder, name, source.read(folder, name))
 
 
 def _copy_if_there(source: str | Path, target: str | Path) -> str | Path:

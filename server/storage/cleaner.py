@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.checkpoint_files import CheckpointFiles, LocalFiles
+from livedrag.server.device.checkpoints import Checkpoints, folder_of
 from livedrag.server.storage.disk import DiskSpace
 from livedrag.server.storage.pictures import SHA256, Pictures
-from livedrag.server.storage.quarantine import Quarantine
+from livedrag.server.storage.quarantine import QUARANTINE_DAYS, Quarantine
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,8 @@ class Cleaner:
 
     def __init__(self, folder: Path, pictures: Pictures, checkpoints: Checkpoints, space: DiskSpace) -> None:
         self._pictures = pictures
-        self._checkpoints = checkpoints
+        self._files = files = checkpoints.files
+        self._own = files if isinstance(files, LocalFiles) and files.root.parent == folder else None
         self._space = space
         self._quarantine = Quarantine(folder / "quarantine")
         self._thread = ThreadPoolExecutor(1, "store-cleaner")
@@ -42,17 +45,24 @@ class Cleaner:
         """Remove the checkpoints of deleted rooms, and their pictures that no other room refers to."""
         for pictures in deleted.values():
             self.remove_pictures(pictures)
-        # Renamed at once, before another room of that name can write some.
-        self._checkpoints.set_aside(self._checkpoints.folders(deleted))
-        self.submit(self._checkpoints.clear)
+        for folder in map(folder_of, deleted):
+            if isinstance(self._files, LocalFiles):
+                self._files.set_aside(folder)  # at once, before another room of that name can write some
+            else:
+                self.submit(self._files.wipe, folder)
+        if isinstance(self._files, LocalFiles):
+            self.submit(self._files.clear)
         self.submit(self._space.restore_reserve)
         self.submit(self._space.measure)
 
-    def quarantine(self, orphans: tuple[set[str], list[Path]]) -> None:
+    def quarantine(self, pictures: set[str], folders: set[str]) -> None:
         """Set pictures and checkpoints aside that belong to no room, and remove what was set aside long ago."""
-        pictures, checkpoints = orphans
-        self._quarantine.add(checkpoints)
-        self.submit(self._checkpoints.clear)
+        if self._own is not None:
+            self._quarantine.add(self._own.root / folder for folder in sorted(folders))
+        else:
+            self.submit(_quarantine_elsewhere, self._files, folders)
+        if isinstance(self._files, LocalFiles):
+            self.submit(self._files.clear)
         self.submit(self._pictures.remove_drafts)
         self.submit(self._pictures.set_aside, pictures, self._quarantine)
         self.submit(self._quarantine.expire)
@@ -61,7 +71,21 @@ class Cleaner:
     def return_quarantined(self, files: Iterable[str], rooms: Iterable[str]) -> None:
         """Have back what belongs to a room after all: another database was here meanwhile."""
         self._quarantine.give_back(map(self._pictures.path, filter(SHA256.fullmatch, files)))
-        self._quarantine.give_back(self._checkpoints.folders(rooms))
+        folders = [folder_of(room) for room in rooms]
+        if self._own is not None:
+            self._quarantine.give_back(self._own.root / folder for folder in folders)
+        else:
+            self.submit(self._files.give_back, folders)
+
+
+def _quarantine_elsewhere(files: CheckpointFiles, folders: set[str]) -> None:
+    unused = sorted(folders - files.quarantined())
+    if unused:
+        log.warning(
+            "the checkpoints of %d rooms that there are not, at %s, are in quarantine", len(unused), files.where
+        )
+    files.quarantine(unused, time.time())
+    files.expire(time.time() - QUARANTINE_DAYS * 86_400)
 
 
 def _logged(clean_up: Callable[..., object], *arguments: object) -> None:

@@ -19,7 +19,8 @@ from typing import TypeVar
 import msgspec
 
 import livedrag.server.storage.queries as queries
-from livedrag.server.device.checkpoints import Checkpoints
+from livedrag.server.device.checkpoint_files import open_files
+from livedrag.server.device.checkpoints import Checkpoints, folder_of
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document, Ended
 from livedrag.server.settings import MIB
@@ -46,18 +47,21 @@ MAX_LOG_BYTES = 4 * MIB
 class Store:
     """The rooms in one data directory, which one process at a time may have open."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = 0, checkpoints_url: str = "") -> None:
         """Open or create a data directory; an older one is migrated.
 
         Args:
             max_bytes: of the data directory, beyond which only deletions are saved; 0: no limit.
+            checkpoints_url: where the rooms' checkpoints are; empty: in the data directory.
 
         Raises:
+            CheckpointsUrlError: no checkpoints can be stored there.
             StoreError: it cannot be written, is in use by another process, or comes from a newer livedrag.
         """
         self.folder = folder
         self.pictures = Pictures(folder / "pictures")
-        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self.checkpoints = Checkpoints(open_files(checkpoints_url) if checkpoints_url else folder / "checkpoints")
+        self._elsewhere = bool(checkpoints_url)
         self.sizes = RoomSizes(self.pictures)
         self._loaded: dict[str, float] = {}  # when each room was last read; only used in the writer's thread
         try:
@@ -67,10 +71,15 @@ class Store:
             raise directory_error(folder, error) from error
         try:
             self.space = DiskSpace(folder, max_bytes)
-            self._cleaner = Cleaner(folder, self.pictures, self._checkpoints, self.space)
+            self._cleaner = Cleaner(folder, self.pictures, self.checkpoints, self.space)
             self._writer = Writer(self._open_database())
-            self._cleaner.return_quarantined(*self.referenced().result())
             self.id = self._identify()
+            if self._elsewhere:
+                self.checkpoints.files.claim(self.id)
+                if unused := Checkpoints(folder / "checkpoints").folders():
+                    text = "the checkpoints of %d rooms in %s are not used, because others are at %s: copy them there"
+                    log.warning(text, len(unused), folder / "checkpoints", self.checkpoints.files.where)
+            self._cleaner.return_quarantined(*self.referenced().result())
         except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
             self._lock.release()
             raise directory_error(folder, error) from error
@@ -84,7 +93,7 @@ class Store:
     def _open_database(self) -> sqlite3.Connection:
         """Open or create the database; never create one beside files that it would not know."""
         path = self.folder / DATABASE
-        create = not self.pictures.names() and not self._checkpoints.others(())
+        create = not self.pictures.names() and (self._elsewhere or not self.checkpoints.folders())
         try:
             return open_database(path, create=create)
         except sqlite3.OperationalError as error:
@@ -166,6 +175,10 @@ class Store:
     def rooms(self) -> Future[list[RoomSummary]]:
         """All rooms, the most recently used first."""
         return self._writer.submit(queries.list_rooms)
+
+    def count_rooms(self) -> Future[int]:
+        """How many rooms there are."""
+        return self._writer.submit(lambda database: int(database.execute("SELECT count(*) FROM rooms").fetchone()[0]))
 
     def delete(self, room: str) -> Future[bool]:
         """Delete a room with its log, links, checkpoints and the pictures that no other room refers to.
@@ -267,8 +280,8 @@ class Store:
         def done(tried: Future[dict[str, set[str]]]) -> None:
             if isinstance(tried.exception(), DiskFull) and first is tried:
                 self.space.give_up_reserve()
-                for room in rooms:
-                    self._checkpoints.wipe(room)
+                for room in () if self._elsewhere else rooms:
+                    self.checkpoints.wipe(room)
                 self._writer.submit(job, self._cleaner.remove_rooms).add_done_callback(done)
             elif (error := tried.exception()) is not None:
                 deleted.set_exception(error)
@@ -312,9 +325,14 @@ class Store:
 
         A crash between writing a file and its record leaves some; so does a database that is not the right one.
         """
+        try:
+            folders = self.checkpoints.folders()  # before the rooms: what a new one writes must not be among them
+        except OSError as error:
+            log.error("old checkpoints could not be swept away: %s", error)
+            folders = set()
 
-        def job(database: sqlite3.Connection) -> tuple[set[str], list[Path]]:
+        def job(database: sqlite3.Connection) -> tuple[set[str], set[str]]:
             referenced, rooms = queries.referenced(database)
-            return self.pictures.names() - referenced, self._checkpoints.others(rooms)
+            return self.pictures.names() - referenced, folders - set(map(folder_of, rooms))
 
-        return then(self._writer.submit(job, self._cleaner.quarantine), lambda _: None)
+        return then(self._writer.submit(job, lambda orphans: self._cleaner.quarantine(*orphans)), lambda _: None)

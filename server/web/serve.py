@@ -37,6 +37,7 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
     Raises:
         ListenError: the port is taken.
         StoreError: the data directory cannot be used.
+        CheckpointsUrlError: no checkpoints can be stored where they should be.
         EngineError: the model cannot be loaded.
     """
     if "*" in settings.trusted_proxies:
@@ -46,7 +47,9 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
         )
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
-        store = stack.enter_context(Store(settings.data_dir, max_bytes=settings.max_disk))
+        store = stack.enter_context(
+            Store(settings.data_dir, max_bytes=settings.max_disk, checkpoints_url=settings.checkpoints_url)
+        )
         async with RoomRegistry(settings, store, engine) as registry:
             host, port = listeners[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

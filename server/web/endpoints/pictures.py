@@ -128,7 +128,11 @@ async def trajectory_mp4(request: Request) -> Response:
 
 
 async def _timeline_frames(request: Request, live: LiveRoom) -> list[bytes]:
-    frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.id)
+    try:
+        frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.id)
+    except OSError as error:
+        text = f"the trajectory of room {live.id!r} cannot be read now: {error}. Try again"
+        raise ServiceError(503, "no_checkpoints", text) from error
     if len(frames) < 2:
         text = f"room {live.id!r} has no trajectory yet: press Drag and wait for the end"
         raise ServiceError(404, "no_trajectory", text)
