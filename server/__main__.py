@@ -1,4 +1,4 @@
-"""``livedrag serve | rooms | edit | generate | --version``. Each command imports what it needs when it runs."""
+"""``livedrag serve | rooms | status | edit | generate | --version``. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def run(arguments: Sequence[str]) -> int:
         return code
     if list(arguments[:1]) == ["rooms"]:
         return rooms(arguments)
+    if list(arguments[:1]) == ["status"]:
+        return status(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
         from livedrag.server.version import version
@@ -79,7 +81,11 @@ def _engine(settings: Settings) -> Engine:
 
     from livedrag.server.device.local import LocalEngine
     from livedrag.server.device.worker_process import WorkerOptions
+    from livedrag.server.settings import SettingsError
 
+    if settings.checkpoints_url.startswith("memory:"):
+        text = f"checkpoints at {settings.checkpoints_url!r} would be in the memory of each process: use a folder"
+        raise SettingsError(text)
     options = WorkerOptions(
         model=settings.model,
         device=settings.device,
@@ -87,7 +93,7 @@ def _engine(settings: Settings) -> Engine:
         sessions=settings.sessions,
         memory=settings.memory,
         caps=settings.caps,
-        checkpoints_dir=str(settings.data_dir / "checkpoints"),
+        checkpoints_dir=settings.checkpoints,
         checkpoint_every=settings.checkpoint_every,
         hang=settings.hang,
         tiny=settings.tiny,
@@ -119,7 +125,21 @@ def rooms(arguments: Sequence[str]) -> int:
     add_parsers(parser.add_subparsers(dest="command"))
     chosen = parser.parse_args(arguments)
     try:
-        manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir}))
+        manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir, "checkpoints_url": chosen.checkpoints_url}))
+    except LivedragError as error:
+        sys.stderr.write(f"livedrag: {error}\n")
+        return FAILED
+    return 0
+
+
+def status(arguments: Sequence[str]) -> int:
+    """``livedrag status``."""
+    from livedrag.server.status_command import add_parser, show
+
+    parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
+    add_parser(parser.add_subparsers(dest="command"))
+    try:
+        show(parser.parse_args(arguments))
     except LivedragError as error:
         sys.stderr.write(f"livedrag: {error}\n")
         return FAILED
@@ -169,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--data-dir", dest="data_dir", type=_path, help="where rooms are stored (default: the user's data directory)"
     )
+    option(
+        "--checkpoints-url",
+        dest="checkpoints_url",
+        help="where runs continue from: a folder, file:///folder, or s3:// and gs:// (untested) (default: in the data "
+        "directory)",
+    )
     option("--static-dir", dest="static_dir", type=_path, help="folder of the built page and the samples")
     option(
         "--base-path",
@@ -181,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--log-level", dest="log_level", help="debug, info, warning or error (default: info)")
     option("--log-format", dest="log_format", help="text, or json for one object per line (default: text)")
     commands.add_parser("rooms", help="list, export, import or delete rooms while no server is running", add_help=False)
+    commands.add_parser("status", help="show rooms, people, workers and disk of a running server", add_help=False)
     commands.add_parser("edit", help="edit a picture without a server", add_help=False)
     commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
     return parser

@@ -143,7 +143,7 @@ class StaticHook(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         build()
-        for product in ("app", "samples", "samples.json"):
+        for product in ("app", "admin", "samples", "samples.json"):
             build_data["force_include"][f"static/{product}"] = f"livedrag/server/static/{product}"
 
 

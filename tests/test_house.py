@@ -37,7 +37,7 @@ SERVER = [
     ["storage"],
     ["access"],
     ["rooms"],
-    ["web", "rooms_command"],
+    ["web", "rooms_command", "status_command"],
     ["__main__"],
 ]
 ON_THE_DEVICE = {

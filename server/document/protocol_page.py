@@ -96,7 +96,11 @@ HTTP = (
     ("DELETE", "/api/rooms/{room}/people/{person}", "owner", "removes a person for good"),
     ("DELETE", "/api/rooms/{room}", "owner", "deletes the room and everything in it"),
     ("GET", "/api/samples", "anyone", "sample pictures with drags to try"),
-    ("GET", "/healthz", "anyone", "`{status, version, model, worker, storage, capabilities}`"),
+    ("GET", "/api/admin", "operator", "rooms, people, device time, disk, queue, and workers by node"),
+    ("POST", "/api/admin/rooms/{room}/eject", "operator", "sends everyone out of a room; they may come back"),
+    ("DELETE", "/api/admin/rooms/{room}", "operator", "deletes a room and everything in it"),
+    ("POST", "/api/admin/drain", "operator", "`{worker}` takes a worker out of service"),
+    ("GET", "/healthz", "anyone", "`{status, version, model, worker, workers, storage, capabilities}`"),
     ("GET", "/metrics", "anyone", "metrics for Prometheus"),
 )
 """Method, path below the base path, who may use it, and what it does."""
@@ -153,7 +157,8 @@ A link to a room is `{{base}}/r/{{room}}#{{secret}}`. `POST {{base}}/api/rooms/{
 from then on, and answers `{{"role": "...", "ticket": "..."}}`. The WebSocket of a page is authenticated by the
 cookie. A script sends the ticket, which is valid for one connection within a minute, or the secret itself in `hello`.
 HTTP requests take the cookie, or `Authorization: Bearer <secret>` with `Livedrag-Name: <name>` (the name in `hello`, to
-be the same person), and `Livedrag-Password: <password>` if the server has one; both are percent-encoded.
+be the same person), and `Livedrag-Password: <password>` if the server has one; both are percent-encoded. The operator
+sends the admin token, or without one the server's password, as `Authorization: Bearer <...>`, percent-encoded.
 """
 
 

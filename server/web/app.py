@@ -16,7 +16,7 @@ from livedrag.server.errors import ServiceError
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.web import websocket
 from livedrag.server.web.context import Context, context_of
-from livedrag.server.web.endpoints import entry, generations, members, pages, pictures, rooms, status
+from livedrag.server.web.endpoints import admin, entry, generations, members, pages, pictures, rooms, status
 from livedrag.server.web.security import SecurityMiddleware, error_response
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,12 @@ ROUTES: list[BaseRoute] = [
     Route("/api/rooms/{room}/trajectory.webp", pictures.trajectory_webp),
     Route("/api/rooms/{room}/trajectory.mp4", pictures.trajectory_mp4),
     Route("/api/samples", pages.samples),
+    Route("/api/admin", admin.status, methods=["GET"]),
+    Route("/api/admin/rooms/{room}/eject", admin.eject, methods=["POST"]),
+    Route("/api/admin/rooms/{room}", admin.delete, methods=["DELETE"]),
+    Route("/api/admin/drain", admin.drain, methods=["POST"]),
+    Route("/admin", admin.page),
+    Route("/admin/{name}", admin.file),
     Route("/healthz", status.health),
     Route("/metrics", status.metrics),
     WebSocketRoute("/ws/{room}", websocket.connect),
@@ -69,7 +75,7 @@ def create_app(registry: RoomRegistry) -> Starlette:
             Exception: _on_unexpected,
         },
     )
-    app.state.context = Context(registry)
+    app.state.context = Context.of(registry)
     return app
 
 

@@ -8,11 +8,12 @@ from urllib.parse import unquote
 
 from starlette.requests import HTTPConnection, Request
 
-from livedrag.server.access.password import Caller
+from livedrag.server.access.password import Caller, ServerPassword
 from livedrag.server.access.rate_limits import AddressAction
 from livedrag.server.document.members import RANKS
 from livedrag.server.document.protocol import Role
 from livedrag.server.errors import ServiceError
+from livedrag.server.rooms.operator import Operator
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.settings import Settings
@@ -25,9 +26,22 @@ class Context:
     """The state of one application. Decoders and semaphores bound what takes much memory or a whole core."""
 
     registry: RoomRegistry
+    operator: Operator
+    operator_password: ServerPassword
     decoders: Decoders = field(default_factory=Decoders)
     animators: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     exporters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+
+    @classmethod
+    def of(cls, registry: RoomRegistry) -> Context:
+        """The context of a server's application."""
+        settings = registry.settings
+        return cls(registry, Operator(registry), ServerPassword(settings.admin_token or settings.password))
+
+    @property
+    def operator_secret(self) -> str:
+        """Names what opens the operator's page."""
+        return "the token of LIVEDRAG_ADMIN_TOKEN" if self.settings.admin_token else "the server's password"
 
     @property
     def cookie_name(self) -> str:

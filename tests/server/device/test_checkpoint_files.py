@@ -221,7 +221,7 @@ def test_a_room_goes_on_at_another_worker_from_a_store_that_both_reach(model: Di
     [
         ("file:///proc/nowhere/checkpoints", "checkpoints cannot be stored at '/proc/nowhere/checkpoints': "),
         ("ftp://host/folder", "checkpoints URL 'ftp://host/folder' must be a folder, or a URL such as file:///folder"),
-        ("memory://here", "checkpoints at 'memory://here' would be in the memory of each worker: use a folder"),
+        ("memory://here", "checkpoints at 'memory://here' would be in the memory of each process: use a folder"),
     ],
 )
 def test_a_url_that_cannot_be_written_is_one_clear_line_at_the_start(tmp_path: Path, url: str, said: str) -> None:
