@@ -3,6 +3,7 @@
 #   docker build -t livedrag .                                      CPU, with whatever torch pip takes by default
 #   docker build -t livedrag --build-arg TORCH_INDEX=... .          CPU, the small torch
 #   docker build -t livedrag --build-arg DEVICE=cuda .              CUDA, gigabytes larger; run it with --gpus all
+#   docker build -t livedrag --build-arg EXTRAS=ray .               with extras, several separated by commas
 #   docker run -p 8000:8000 -v livedrag:/data livedrag
 #
 # TORCH_INDEX is the address of PyTorch's CPU wheel index: "Get started" on PyTorch's site gives it after `--index-url`
@@ -29,7 +30,8 @@ RUN if [ "$DEVICE" = cpu ] && [ -z "$TORCH_INDEX" ]; then \
     /livedrag/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         "$(grep '^torch==' /source/constraints.txt)"
 COPY . /source
-RUN /livedrag/bin/pip install --no-cache-dir -c /source/constraints.txt /source
+ARG EXTRAS=
+RUN /livedrag/bin/pip install --no-cache-dir -c /source/constraints.txt "/source${EXTRAS:+[$EXTRAS]}"
 
 FROM python:${PYTHON}-slim
 RUN useradd --create-home --uid 1000 livedrag && install -d -o livedrag -g livedrag /data

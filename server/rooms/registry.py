@@ -39,6 +39,8 @@ MAX_UNUSED_BYTES = 64 * MIB
 GOODBYE_SECONDS = 1.0
 """How long connections have to close when the server stops."""
 HOUSEKEEPING_SECONDS = 3600.0
+REPORT_SECONDS = 1.0
+"""Between two readings of what workers report, which is about as often as they do."""
 DAY = 86_400.0
 
 
@@ -222,7 +224,7 @@ class RoomRegistry:
 
     async def _count_device_seconds(self) -> None:
         while True:
-            await asyncio.sleep(1.0)  # workers report once a second
+            await self._clock.sleep(REPORT_SECONDS)
             self.device_seconds.note(self.engine.workers())
 
     async def _expire(self) -> None:

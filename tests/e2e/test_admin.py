@@ -51,7 +51,9 @@ def test_an_operator_ejects_people_who_may_come_back(
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name=f"Eject everyone from room {room.id}").click()
     expect(page.get_by_role("status")).to_have_text(f"Room {room.id} was ejected.")
-    expect(guest.get_by_role("main").get_by_role("alert")).to_contain_text("the operator of this server has closed this room for now")
+    expect(guest.get_by_role("main").get_by_role("alert")).to_contain_text(
+        "the operator of this server has closed this room for now"
+    )
     expect(row).not_to_contain_text("(owner)")
     guest.reload()
     Editor(guest)
@@ -60,7 +62,9 @@ def test_an_operator_ejects_people_who_may_come_back(
     page.reload()  # it is still open in this tab
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name=f"Delete room {room.id}").click()
-    expect(guest.get_by_role("main").get_by_role("alert")).to_contain_text("the operator of this server has deleted this room")
+    expect(guest.get_by_role("main").get_by_role("alert")).to_contain_text(
+        "the operator of this server has deleted this room"
+    )
     expect(row).to_have_count(0)
     page.get_by_role("button", name="Sign out").click()
     expect(field).to_be_visible()
