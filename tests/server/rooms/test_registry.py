@@ -108,7 +108,7 @@ def test_a_room_that_is_joined_and_left_again_and_again_leaves_nothing_behind(tm
             await opened.settle()
             gc.collect()
             assert len(rooms) <= 1
-            assert len(opened.registry.tasks.running()) <= 2
+            assert len(opened.registry.tasks.running()) <= 3
             assert not opened.registry.rooms
 
     asyncio.run(scenario())
@@ -124,7 +124,7 @@ def test_one_open_room_that_many_join_and_leave_stays_small(tmp_path: Path) -> N
             assert len(room.members.members) <= MAX_MEMBERS + 1
             assert len(room._histories) <= 2
             assert len(room.sessions) == 1
-            assert len(opened.registry.tasks.running()) <= 3
+            assert len(opened.registry.tasks.running()) <= 4
 
     asyncio.run(scenario())
 
