@@ -102,7 +102,7 @@ def read_picture(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Im
         raise PictureFileError("too_narrow", text)
     orientation = _orientation(picture)
     try:
-        picture = to_rgb(picture)
+        picture = _without_metadata(picture) if _is_plain(picture) else to_rgb(picture)
     except Exception as error:
         raise _damaged(name, error) from error
     return _turned(picture, orientation)
@@ -247,6 +247,16 @@ def _eight_bit(strip: Image.Image) -> Image.Image:
     if not strip.mode.startswith("I"):
         return strip
     return strip.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+
+
+def _is_plain(picture: Image.Image) -> bool:
+    """Whether a picture's pixels are 8-bit sRGB already."""
+    return picture.mode == "RGB" and not picture.has_transparency_data and _to_srgb(picture) is None
+
+
+def _without_metadata(picture: Image.Image) -> Image.Image:
+    """The same pixels as a picture of its own. A copy, which Pillow's public functions make, needs twice the memory."""
+    return Image.Image()._new(picture.im)
 
 
 def _flattened(

@@ -155,6 +155,8 @@ class Settings:
     rate_runs: Rate = Rate(5, 40)  # run, stop, reset, seek
     rate_presence: Rate = Rate(30, 60)  # cursors and names
     rate_signals: Rate = Rate(200, 600)  # pings, acknowledged frames and all other messages
+    # Of one room. A burst must stay well below max_unsent_bytes, or it disconnects everyone else: a point is 20 bytes.
+    rate_strokes: Rate = Rate(25_000, 300_000)  # points of strokes that are painted or restored
     # Of one address, which many people may share:
     rate_connections: Rate = Rate(10, 400)
     rate_entries: Rate = Rate(2, 200)  # attempts to enter, once the password is right

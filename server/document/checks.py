@@ -33,7 +33,7 @@ from livedrag.server.document.protocol import (
     Setting,
     Stroke,
 )
-from livedrag.server.document.strokes import MAX_STROKE_WORK, stroke_work
+from livedrag.server.document.strokes import is_too_much_work
 from livedrag.server.errors import ServiceError
 
 MAX_MASK_POINTS = 100_000
@@ -266,7 +266,7 @@ def _check_mask_points(points: int) -> None:
 
 
 def _check_stroke_work(picture: Picture, stroke: Stroke) -> None:
-    if stroke_work(stroke, (picture.width, picture.height)) > MAX_STROKE_WORK:
+    if is_too_much_work(stroke, (picture.width, picture.height)):
         raise Refused(
             "too_many",
             f"a brush with radius {stroke.radius:g} covers too much at {len(stroke.points)} points: "

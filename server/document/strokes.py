@@ -29,10 +29,24 @@ def stroke_work(stroke: Stroke, size: tuple[int, int]) -> float:
     return discs + sum(_covered(start, end, radius, size) for start, end in itertools.pairwise(stroke.points))
 
 
-def rasterising_work(layers: Sequence[MaskLayer], size: tuple[int, int]) -> float:
-    """Pixels that rasterising layers writes, estimated."""
+def max_stroke_work(stroke: Stroke, size: tuple[int, int]) -> float:
+    """What `stroke_work` is at most, found ten times as fast: only strokes beyond the picture's edges differ much."""
+    points, area = stroke.points, size[0] * size[1]
+    width = 2 * (drawn_radius(stroke, size) + 1)
+    length = sum(map(math.dist, points, points[1:]))
+    discs = min(len(points) * area, len(points) * width**2)
+    return discs + min((len(points) - 1) * area, width * (length + (len(points) - 1) * width))
+
+
+def is_too_much_work(stroke: Stroke, size: tuple[int, int]) -> bool:
+    """Whether drawing a stroke writes more than `MAX_STROKE_WORK`."""
+    return max_stroke_work(stroke, size) > MAX_STROKE_WORK and stroke_work(stroke, size) > MAX_STROKE_WORK
+
+
+def max_rasterising_work(layers: Sequence[MaskLayer], size: tuple[int, int]) -> float:
+    """Pixels that rasterising layers writes, at most."""
     area = size[0] * size[1]
-    return sum(stroke_work(layer, size) if isinstance(layer, Stroke) else area for layer in layers)
+    return sum(max_stroke_work(layer, size) if isinstance(layer, Stroke) else area for layer in layers)
 
 
 def _covered(start: XY, end: XY, radius: float, size: tuple[int, int]) -> float:

@@ -7,9 +7,9 @@ stop every other room in this process. ``python -m livedrag.server.images.raster
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 from PIL import Image
 
 from livedrag.server.document.protocol import MaskLayer, Raster
-from livedrag.server.document.strokes import rasterising_work
+from livedrag.server.document.strokes import max_rasterising_work
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.encoding import encode_png
 from livedrag.server.images.mask import lets_nothing_change, rasterise
@@ -71,7 +71,7 @@ class Rasteriser:
 
 
 def _rasterise_if_small(job: _Job) -> RasterisedMask | None:
-    return _rasterise(job) if rasterising_work(job.layers, job.size) <= THREAD_WORK else None
+    return _rasterise(job) if max_rasterising_work(job.layers, job.size) <= THREAD_WORK else None
 
 
 def _rasterise(job: _Job) -> RasterisedMask:
@@ -83,23 +83,22 @@ def _rasterise(job: _Job) -> RasterisedMask:
 
 
 async def _rasterise_in_process(job: _Job) -> RasterisedMask:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            packed, _ = await process.communicate(msgspec.msgpack.encode(job))
-    except TimeoutError:
-        text = f"the mask takes more than {SECONDS:g} s to draw: undo the last stroke, or clear the mask"
-        raise ServiceError(503, "mask_too_complex", text) from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    with await asyncio.to_thread(_start_process) as process:
+        try:
+            async with asyncio.timeout(SECONDS):
+                packed, _ = await asyncio.to_thread(process.communicate, msgspec.msgpack.encode(job))
+        except TimeoutError:
+            text = f"the mask takes more than {SECONDS:g} s to draw: undo the last stroke, or clear the mask"
+            raise ServiceError(503, "mask_too_complex", text) from None
+        finally:
+            process.kill()  # does nothing to one that has ended; the thread that waits for it ends at once, too
     if process.returncode:
         raise OSError(f"the mask could not be rasterised: exit code {process.returncode}")
     return msgspec.msgpack.decode(packed, type=RasterisedMask)
+
+
+def _start_process() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def main() -> None:

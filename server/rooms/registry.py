@@ -62,6 +62,7 @@ class RoomRegistry:
         self.tasks = BackgroundTasks()
         self.device_seconds = DeviceSeconds()
         self.rooms: dict[str, LiveRoom] = {}  # those that are open
+        self.is_stopping = False  # clients are being disconnected
         self._clock = clock or Clock()
         self._opening = asyncio.Lock()
         self._rasteriser = Rasteriser()
@@ -250,6 +251,7 @@ class RoomRegistry:
 
     async def disconnect_all(self) -> None:
         """The server stops: ask all clients to reconnect later, and wait until they have gone."""
+        self.is_stopping = True
         self.generations.close()
         for room in self.rooms.values():
             text = "the server is stopping: reconnect in a moment"

@@ -39,7 +39,7 @@ class RequestHandler:
     def __init__(self, room: LiveRoom) -> None:
         self._room = room
         self._services = room.services
-        self._strokes = StrokeBudget(room.services.clock)
+        self._strokes = StrokeBudget(room.services.settings.rate_strokes, room.services.clock)
 
     def handle(self, session: RoomSession, request: Request) -> None:
         """Check whether the person may do this now, then do it."""

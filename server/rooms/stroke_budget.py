@@ -9,16 +9,13 @@ from livedrag.server.document.protocol import AddStroke, DocRecord, Edit, Redo, 
 from livedrag.server.rooms.clock import Clock
 from livedrag.server.settings import Rate
 
-STROKE_POINTS = Rate(25_000, 1_000_000)
-"""Points a second, and at once; undoing a cleared mask restores at most 100,000."""
-
 
 class StrokeBudget:
-    """The budget of one room."""
+    """The budget of one room, in points."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, rate: Rate, clock: Clock) -> None:
         self._clock = clock
-        self._points = Buckets(STROKE_POINTS)
+        self._points = Buckets(rate)
 
     def check(self, request: Request) -> None:
         """Raise `Refused` for a request that may paint or restore strokes while there have been too many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.applications import Starlette
@@ -10,9 +11,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from livedrag.server.access.rate_limits import RateLimited
-from livedrag.server.errors import ServiceError
+from livedrag.server.errors import Busy, ServiceError
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.web import websocket
 from livedrag.server.web.context import Context, context_of
@@ -20,6 +22,9 @@ from livedrag.server.web.endpoints import admin, entry, generations, members, pa
 from livedrag.server.web.security import SecurityMiddleware, error_response
 
 log = logging.getLogger(__name__)
+
+STOPPING_RETRY_SECONDS = 5
+"""When a client whose request is cut off by the server's end may try again."""
 
 ROUTES: list[BaseRoute] = [
     Route("/api/password", entry.give_password, methods=["POST"]),
@@ -67,7 +72,7 @@ def create_app(registry: RoomRegistry) -> Starlette:
     )
     app = Starlette(
         routes=[*ROUTES, *pages.static_folders(registry.settings.static_dir)],
-        middleware=[security],
+        middleware=[security, Middleware(_AnswerWhenStopped, registry=registry)],
         exception_handlers={
             ServiceError: _on_service_error,
             HTTPException: _on_http_exception,
@@ -77,6 +82,29 @@ def create_app(registry: RoomRegistry) -> Starlette:
     )
     app.state.context = Context.of(registry)
     return app
+
+
+class _AnswerWhenStopped:
+    """Answers requests that are cancelled because the server stops, which are not errors of the application."""
+
+    def __init__(self, app: ASGIApp, registry: RoomRegistry) -> None:
+        self._app, self._registry = app, registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_started
+            has_started = has_started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or not self._registry.is_stopping:
+                raise
+            if not has_started:
+                await error_response(Busy("the server is stopping", STOPPING_RETRY_SECONDS))(scope, receive, send)
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:

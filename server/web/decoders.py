@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +17,10 @@ from livedrag.server.errors import Busy
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+NICENESS = 10
+"""Of the threads, so that the event loop does not wait for a core; Linux has a priority for each thread."""
 
 
 class Decoders:
@@ -28,7 +35,7 @@ class Decoders:
     def __init__(self, count: int = 2, patience: float = 30.0) -> None:
         self._patience = patience
         self._free = asyncio.Semaphore(count)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+        self._threads = ThreadPoolExecutor(count, "decoder", initializer=_lower_priority)
 
     async def run(self, request: Request, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work`` for a request once it is its turn.
@@ -52,3 +59,8 @@ class Decoders:
         running = loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
         running.add_done_callback(lambda _: self._free.release())
         return await asyncio.shield(running)  # a client that goes away does not free a thread that still decodes
+
+
+def _lower_priority() -> None:
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 MESSAGE_TOO_BIG = 1009
 """WebSocket's own close code for a message that is too large."""
 
+CLOSED_MEANWHILE = 1006
+"""WebSocket's own code for a connection that is gone without a close frame."""
+
 CLOSE_SECONDS = 2.0
 """How long a client has to read why it is disconnected."""
 
@@ -133,7 +136,11 @@ class Connection:
 
     async def _write(self, outbox: Outbox) -> None:
         while True:
-            await self._websocket.send_bytes(await outbox.get())
+            message = await outbox.get()
+            try:
+                await self._websocket.send_bytes(message)
+            except RuntimeError as error:  # the server has closed this connection, which is received only next
+                raise WebSocketDisconnect(CLOSED_MEANWHILE) from error
 
     async def _receive(self) -> bytes | str:
         message = await self._websocket.receive()

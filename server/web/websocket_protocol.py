@@ -30,4 +30,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _abort_soon(self) -> None:
         if not self.disconnected:
-            self.loop.call_later(ABORT_SECONDS, self.transport.abort)
+            self.loop.call_later(ABORT_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        if not self.disconnected:
+            self.transport.abort()

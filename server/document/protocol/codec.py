@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, get_args
 
 import msgpack
@@ -13,6 +14,8 @@ from livedrag.server.document.protocol.server_messages import ServerMessage
 from livedrag.server.errors import LivedragError
 from livedrag.server.settings import Settings
 
+_CLIENT: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ClientMessage)
+_SERVER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ServerMessage)
 REQUESTS = frozenset(str(record.__struct_config__.tag) for record in get_args(Request))
 
 
@@ -34,12 +37,12 @@ def encode(message: ServerMessage | ClientMessage) -> bytes:
 
 def decode_client(data: bytes | str, max_bytes: int = Settings.max_message_bytes) -> ClientMessage:
     """Unpack a message from a client. Raises `ProtocolError`."""
-    return _decode(data, ClientMessage, max_bytes)  # type: ignore[no-any-return]
+    return _decode(data, _CLIENT, max_bytes)  # type: ignore[no-any-return]
 
 
 def decode_server(data: bytes | str) -> ServerMessage:
     """Unpack a message from a server. Raises `ProtocolError`."""
-    return _decode(data, ServerMessage, None)  # type: ignore[no-any-return]
+    return _decode(data, _SERVER, None)  # type: ignore[no-any-return]
 
 
 def tag_of(record: Any) -> str:
@@ -47,24 +50,30 @@ def tag_of(record: Any) -> str:
     return str(type(record).__struct_config__.tag)
 
 
-def _decode(data: bytes | str, records: Any, max_bytes: int | None) -> Any:
+def _decode(data: bytes | str, decoder: msgspec.msgpack.Decoder[Any], max_bytes: int | None) -> Any:
     if isinstance(data, str):
         raise ProtocolError(f"text message {_short(data)}: {VERSION} takes binary MessagePack messages")
     if max_bytes is not None and len(data) > max_bytes:
         raise ProtocolError(f"message of {len(data)} bytes: at most {max_bytes} are allowed")
+    with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
+        return decoder.decode(data)
+    raise _error(data, decoder.type)
+
+
+def _error(data: bytes, records: Any) -> ProtocolError:
+    """What is wrong with a message that could not be decoded."""
     try:
         value = msgpack.unpackb(data)
     except (ValueError, TypeError, RecursionError) as error:  # msgpack's exceptions are ValueErrors
-        raise ProtocolError(
-            f"not a MessagePack message ({_short(data)}): {str(error) or type(error).__name__}"
-        ) from None
+        return ProtocolError(f"not a MessagePack message ({_short(data)}): {str(error) or type(error).__name__}")
     try:
         try:
-            return msgspec.convert(value, records, strict=True)
+            msgspec.convert(value, records, strict=True)
         except msgspec.ValidationError as error:
-            raise ProtocolError(f"{error}, in {_short(value)}", _op_id(value)) from None
+            return ProtocolError(f"{error}, in {_short(value)}", _op_id(value))
     except RecursionError:
-        raise ProtocolError(f"message {_short(data)} is nested too deeply") from None
+        return ProtocolError(f"message {_short(data)} is nested too deeply")
+    return ProtocolError(f"not a {VERSION} message ({_short(data)})")
 
 
 def _op_id(value: object) -> str | None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from livedrag.server.client import Client, OperationRejected, create_room
 from livedrag.server.document.protocol import AddStroke, Invert, MaskLayer, Raster, Stroke
-from livedrag.server.document.strokes import rasterising_work, stroke_work
+from livedrag.server.document.strokes import max_rasterising_work, max_stroke_work, stroke_work
 from livedrag.server.errors import ServiceError
 from livedrag.server.images import rasteriser
 from livedrag.server.images.mask import rasterise
@@ -44,12 +44,13 @@ def no_file(sha256: str) -> Path:
 def test_the_work_of_a_stroke_is_at_least_what_it_draws(stroke: Stroke) -> None:
     mask = rasterise((stroke,), (100, 80), lambda _: Image.new("L", (1, 1)))
     assert mask.histogram()[255] <= stroke_work(stroke, (100, 80)) + 100
+    assert stroke_work(stroke, (100, 80)) <= max_stroke_work(stroke, (100, 80))
 
 
 def test_work_is_bounded_by_the_picture() -> None:
     assert stroke_work(zigzag(2000, 10_000), LARGE) <= 2 * 2000 * 5000 * 5000
     assert stroke_work(Stroke(id="o", mode="paint", radius=5, points=[(-99, -99)]), LARGE) == 0
-    assert rasterising_work((Invert(id="i"), Raster(id="r", sha256="0" * 64)), (10, 10)) == 200
+    assert max_rasterising_work((Invert(id="i"), Raster(id="r", sha256="0" * 64)), (10, 10)) == 200
 
 
 def test_a_mask_is_the_same_from_the_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def flip(data: bytearray, chance: random.Random) -> None:
 
 
 def cut(data: bytearray, chance: random.Random) -> None:
-    del data[chance.randrange(1, len(data)) :]
+    del data[chance.randrange(len(data)) :]
 
 
 def drop(data: bytearray, chance: random.Random) -> None:

@@ -9,7 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +20,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from livedrag.server.client import Client, NewRoom, create_room
+from livedrag.server.client import Client, NewRoom, RequestFailed, create_room
 from livedrag.server.document.protocol import AddDrag, Ended, Frame, MoveDrag, Points, Progress, SetPrompt, SetSettings
 from livedrag.server.web.serve import ListenError, listen
 from tests.conftest import ROOT, find_free_port, wait_until_healthy
 from tests.quiet import png, quiet_server
+from tests.traffic import serving_traffic
 
 SHORT = SetSettings(
     settings={
@@ -227,3 +231,26 @@ def test_no_command_shows_the_help() -> None:
     from livedrag.server.__main__ import main
 
     assert main([]) == 2
+
+
+def test_requests_cut_off_by_the_end_are_answered(tmp_path: Path) -> None:
+    """More large uploads than the server decodes before it has to end."""
+    port, answers = find_free_port(), Counter[int]()
+    picture = png(5000, 5000)
+
+    def upload(_: int) -> None:
+        try:
+            create_room(f"http://127.0.0.1:{port}", picture)
+        except RequestFailed as error:
+            answers[error.status] += 1
+        except OSError:
+            answers[0] += 1  # it had not been read yet
+
+    with serving_traffic(tmp_path / "data", port) as server, ThreadPoolExecutor(40) as people:
+        uploads = people.map(upload, range(40))
+        time.sleep(1)
+        server.terminate()
+        server.wait(20)
+        assert list(uploads)
+    assert answers[503] > 0
+    assert "Traceback" not in (tmp_path / "data.log").read_text()

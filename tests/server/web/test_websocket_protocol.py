@@ -17,9 +17,10 @@ from websockets.uri import parse_uri
 
 from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.document.protocol import VERSION, AddStroke, ClearMask, Hello, Stroke, encode
-from livedrag.server.settings import MIB
+from livedrag.server.settings import MIB, Rate
 from tests.quiet import png, quiet_server
 
+UNLIMITED = Rate(0, 0)
 POINTS = [(float(number % 60), 5.5) for number in range(2000)]
 
 
@@ -62,7 +63,7 @@ def closes(before: int, seconds: float) -> bool:
 
 
 def test_a_client_that_never_reads_is_cut_off(tmp_path: Path) -> None:
-    with quiet_server(tmp_path, heartbeat=1.0, deadline=3.0) as (address, _):
+    with quiet_server(tmp_path, heartbeat=1.0, deadline=3.0, rate_strokes=UNLIMITED) as (address, _):
         room = create_room(address, png())
         before = descriptors()
         with client_that_never_reads(address, room):
@@ -71,7 +72,7 @@ def test_a_client_that_never_reads_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_client_that_answers_pings_but_reads_too_slowly_is_cut_off(tmp_path: Path) -> None:
-    settings = {"heartbeat": 100.0, "deadline": 300.0, "max_unsent_bytes": 4 * MIB}
+    settings = {"heartbeat": 100.0, "deadline": 300.0, "max_unsent_bytes": 4 * MIB, "rate_strokes": UNLIMITED}
     with quiet_server(tmp_path, **settings) as (address, _):
         room = create_room(address, png())
         before = descriptors()
