@@ -54,6 +54,7 @@ docs: install ## API reference of the editor and the Python client, in docs/api
 bench: install ## speed of the built-in model, the service and the page, in minutes
 	$(PY) -m tests.bench
 	$(PY) -m tests.bench --service
+	$(PY) -m tests.bench.events
 	$(PY) -m tests.bench.page
 
 bench-full: install ## speed at Stable Diffusion's shape: 12 GiB of memory, half an hour

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import events
 from tests.conftest import ROOT
+
+
+def test_the_cost_of_events_is_measured() -> None:
+    load = events.Load(rooms=2, rate=200, seconds=0.5)
+    cost = events.measure(load)
+    assert 0 < cost.rate <= 200
+    assert math.isfinite(cost.seconds)
+    assert cost.seconds > 0
+    assert "| 2 |" in events.to_markdown([cost])
 
 
 @pytest.mark.long
