@@ -15,7 +15,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -32,6 +32,7 @@ from livedrag.editor.settings import (
     check_prompt,
     check_seed,
     parse_setting,
+    unsuitable_presets,
 )
 from livedrag.limits import GUIDANCE
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from livedrag.editor.models.diffusion import Diffusion
 
 Step = TypeVar("Step")
+Value = TypeVar("Value")
 
 EXAMPLE = "for example --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pixels of the picture)"
 
@@ -86,11 +88,14 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     given = _check_edit(options)
     model = _load(options, tiny=options.tiny)
 
+    from livedrag.editor.drag.preparation import is_known, is_measured
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.drag.steps import DragStep
     from livedrag.editor.fitting.lora import FitPass
 
     settings = DragSettings.resolve(options.preset, model.defaults, given.overrides)
+    if reason := unsuitable_presets(model.kind).get(options.preset):
+        sys.stderr.write(f"livedrag edit: the preset {options.preset!r} does not suit {model.name!r}: {reason}\n")
     session = DragSession(model, given.picture, prompt=options.prompt, settings=settings, seed=options.seed)
     for name, drag in given.drags.items():
         session.add_drag(name, drag)
@@ -105,6 +110,11 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     for _ in _with_progress(preparation, "inverting", settings.inversion_steps):
         pass
     clock.lap("inversion")
+    if is_measured(model.kind, settings) and not is_known(model.kind, _returned(session.reconstruct())):
+        sys.stderr.write(
+            f"livedrag edit: the model {model.name!r} does not know pictures like this one: "
+            "expect a poor result, or use another model\n"
+        )
 
     numbers = itertools.count()
 
@@ -179,6 +189,16 @@ def _load(options: argparse.Namespace, tiny: str | None = None) -> Diffusion:
             f"which ignores everything from {ignored.split()[0]!r} on\n"
         )
     return model
+
+
+def _returned(steps: Generator[Any, None, Value]) -> Value:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
 
 
 class _Clock:

@@ -13,37 +13,15 @@ import math
 from dataclasses import dataclass
 
 from livedrag.editor.errors import PictureError, PointError
+from livedrag.geometry import Drag, Point, Size
 from livedrag.limits import MAX_ASPECT
+
+__all__ = ["Cell", "Drag", "Point", "Rasters", "Size", "check_aspect", "distance", "moved_inside", "working_size"]
+
+NO_MARGIN = Size(0, 0)
 
 AREA_COST = 0.1
 """How much a working picture of another area than the native one counts, against one of another aspect."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the picture in pixels: ``x`` to the right, ``y`` down."""
-
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class Drag:
-    """Move the content at ``handle`` to ``target``."""
-
-    handle: Point
-    target: Point
-
-
-@dataclass(frozen=True)
-class Size:
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width} x {self.height}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +54,7 @@ class Rasters:
 
     picture: Size
     working: Size
-    margin: Size = Size(0, 0)
+    margin: Size = NO_MARGIN
 
     @classmethod
     def fit(cls, picture: Size, native_side: int, stride: int) -> Rasters:

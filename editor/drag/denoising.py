@@ -62,6 +62,13 @@ class Denoising:
         """Steps that the next `render` takes."""
         return 2 * len(self._levels) - len(self.unedited)
 
+    def reconstruct(self) -> Generator[None, None, None]:
+        """Denoise the unedited latent, into `unedited`; yields after each step. Raises `NumericalError`."""
+        while (index := len(self.unedited)) < len(self._levels):
+            below = check_finite(self._step_unedited(), f"rendering step {index + 1} of the unedited picture")
+            self.unedited.append(below)
+            yield
+
     def render(self, latent: Tensor, preview_every: int) -> Generator[RenderStep, None, None]:
         """Denoise an edited latent into `rendered`; the first time, the unedited one before it.
 
@@ -73,9 +80,7 @@ class Denoising:
             NumericalError: a step is not finite.
         """
         steps, done = self.steps, 0
-        while (index := len(self.unedited)) < len(self._levels):
-            below = check_finite(self._step_unedited(), f"rendering step {index + 1} of the unedited picture")
-            self.unedited.append(below)
+        for _ in self.reconstruct():
             done += 1
             yield RenderStep(done, steps, None)
         for index in range(len(self._levels)):

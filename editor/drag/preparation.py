@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import types
+from collections.abc import Generator, Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -18,7 +19,26 @@ from livedrag.editor.models.ddim import Guidance, inversion_step, predict_x0
 from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters
-from livedrag.editor.settings import DragSettings
+from livedrag.editor.settings import MOST_NOISE, DragSettings
+
+MIN_RECONSTRUCTION: Mapping[str, float] = types.MappingProxyType({"builtin": 30.0})
+"""By kind of model: PSNR, in decibels, at which a picture of a kind that it knows comes back from its inversion. Other
+kinds of model are not measured."""
+
+
+def is_measured(kind: str, settings: DragSettings) -> bool:
+    """Whether it can be told if a kind of model knows a picture: not from more noise than it brings any back from."""
+    return kind in MIN_RECONSTRUCTION and settings.inversion_strength <= MOST_NOISE[kind]
+
+
+def is_known(kind: str, reconstruction: float) -> bool:
+    """Whether a model knows pictures like one that came back so well: else results look worse than a mere warp.
+
+    Args:
+        kind: of the model.
+        reconstruction: see `livedrag.editor.drag.session.DragSession.reconstruct`.
+    """
+    return reconstruction >= MIN_RECONSTRUCTION[kind]
 
 
 class Preparation:

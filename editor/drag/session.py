@@ -36,7 +36,7 @@ from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, predict_x0
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import compose, to_picture
+from livedrag.editor.picture import compose, to_picture, to_working_tensor
 from livedrag.editor.points import Drag, Point
 from livedrag.editor.settings import DragSettings, Quality, Setting
 from livedrag.limits import GUIDANCE
@@ -214,6 +214,25 @@ class DragSession:
             yield step
         if not state.prepared:  # a generated picture is not inverted
             state.start_dragging()
+
+    def reconstruct(self) -> Generator[None, None, float]:
+        """Denoise the inverted picture without an edit, which `render` then need not do; yields after each step.
+
+        Returns:
+            how well the model knows the picture: the PSNR of what comes back, in decibels; see
+            `livedrag.editor.drag.preparation.is_known`.
+
+        Raises:
+            EditorError: the picture is not prepared yet.
+            NumericalError: a step is not finite.
+        """
+        state = self._state
+        state.require_prepared()
+        assert state.denoising is not None
+        yield from state.denoising.reconstruct()
+        back = state.model.decode(state.denoising.unedited[-1]).float()
+        squares = ((back - to_working_tensor(state.picture, state.rasters).to(back)) / 2).square().mean()
+        return float(-10 * squares.clamp(min=1e-10).log10())
 
     def drag(self, preview_every: int = 4, iterations_done: int | None = None) -> Generator[DragStep, None, None]:
         """Move the content until all handles have arrived, for at most ``max_iterations`` iterations.

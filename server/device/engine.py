@@ -281,7 +281,7 @@ class PreparationProgress(Event, frozen=True, kw_only=True):
     """The state of a preparation. ``seconds_left`` is None until it can be estimated.
 
     After ``failed``, the next `Start` tries again and reports what is wrong. ``ignored_prompt`` is the end of a prompt
-    that is too long for the model.
+    that is too long for the model. ``unknown``, with ``ready``: the model does not know pictures of this kind.
     """
 
     room: str
@@ -290,6 +290,7 @@ class PreparationProgress(Event, frozen=True, kw_only=True):
     steps: int
     seconds_left: float | None = None
     ignored_prompt: str = ""
+    unknown: bool = False
 
 
 class TimelineChanged(Event, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from livedrag.editor import LIVE_SETTINGS, PRESETS, Diffusion, DragSettings, SettingsError
 from livedrag.editor.cost import Memory, check_cost, measure_shape
 from livedrag.editor.points import Size
+from livedrag.editor.settings import unsuitable_presets
 from livedrag.server.device.engine import DesiredState
 from livedrag.server.document.protocol import MAX_SEED, ModelInfo, Setting
 
@@ -63,6 +64,11 @@ class RoomSettings:
         """What the service and the page know of the model."""
         return describe(self._model.name, self._model.kind, self._defaults, self._caps)
 
+    @property
+    def kind(self) -> str:
+        """Of the model, see `Diffusion`."""
+        return self._model.kind
+
     def editor(self, desired: DesiredState) -> DragSettings:
         """The editor's part. Raises `SettingsError`."""
         overrides = {name: value for name, value in desired.settings.items() if name not in SERVICE_SETTINGS}
@@ -115,6 +121,7 @@ def describe(name: str, kind: str, defaults: Mapping[str, Setting], caps: Mappin
         },
         words={name: about["words"] for name, about in editor.items() if "words" in about},
         choices={name: about["choices"] for name, about in editor.items() if "choices" in about},
+        unsuitable=unsuitable_presets(kind),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from livedrag.editor import DragSession, DragStep, FitPass, FitStep
+from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.engine import (
@@ -134,7 +135,12 @@ class Stages:
                 stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
                 self._report_preparing(room, stage, progress, ignored)
             yield
-        self._emit(PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored))
+        kind, unknown = self._settings.kind, False
+        if is_measured(kind, session.settings):
+            unknown = not is_known(kind, (yield from session.reconstruct()))
+        self._emit(
+            PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
+        )
 
     def generation(self, room: DeviceRoom, generate: Generate) -> Generator[None, None, None]:
         """Generate a picture from a prompt."""

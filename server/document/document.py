@@ -19,6 +19,7 @@ from livedrag.server.document.protocol import (
     AddDrag,
     DocRecord,
     Document,
+    Drag,
     Edit,
     Edited,
     Ended,
@@ -168,6 +169,19 @@ class RoomDocument:
         last = self.document.run
         run_started = replace(last, by=by, interrupted=False) if last and last.interrupted else Run(id=run, by=by)
         return self._accept(Started(seq=self.seq + 1, op_id=message.op_id, run=run_started))
+
+    def keep_preview(
+        self, by: str, op_id: str, run: str, sha256: str, drags: Mapping[str, Drag]
+    ) -> tuple[Started, Ended]:
+        """Keep the quick preview as the result, as if a run had made it.
+
+        Args:
+            run: id of this run.
+            sha256: of the picture.
+            drags: that it was made with.
+        """
+        started = self.start(by, StartRun(op_id=op_id), run)
+        return started, self.end("kept", tracked={id: drag.target for id, drag in drags.items()}, sha256=sha256)
 
     def stop(self, by: str, message: StopRun) -> Stopping:
         """Press Stop."""

@@ -80,4 +80,5 @@ KNOWN_SETTINGS = ModelInfo(
         "background": ("loss", "keep"),
         "detail": ("carried", "model"),
     },
+    unsuitable={},
 )

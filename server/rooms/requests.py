@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.document.checks import Refused
 from livedrag.server.document.protocol import (
     DocRecord,
+    Drag,
     Edit,
     Raster,
     Redo,
@@ -113,6 +114,24 @@ class RequestHandler:
             record = self._room.draft.load_mask(by, op_id, raster)
             await asyncio.wrap_future(self._room.commit(record))
             return record
+        await asyncio.wrap_future(self._services.store.barrier())
+        published = self._room.log.published(op_id)
+        if published is None:
+            raise StoreError(f"operation {op_id!r} was not saved: send it again")
+        return published
+
+    async def keep_preview(self, by: str, op_id: str, sha256: str, drags: Mapping[str, Drag]) -> DocRecord:
+        """Keep the quick preview as the result; returns the record of its start once both are on disk.
+
+        Raises:
+            Refused: a run is under way, or there is nothing to drag.
+            StoreError: it was not saved.
+        """
+        if self._room.draft.known(op_id) is None:
+            started, ended = self._room.draft.keep_preview(by, op_id, new_run_id(), sha256, drags)
+            self._room.commit(started)
+            await asyncio.wrap_future(self._room.commit(ended))
+            return started
         await asyncio.wrap_future(self._services.store.barrier())
         published = self._room.log.published(op_id)
         if published is None:

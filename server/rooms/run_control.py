@@ -242,6 +242,7 @@ class RunControl:
                             steps=event.steps,
                             seconds_left=event.seconds_left,
                             ignored_prompt=event.ignored_prompt,
+                            unknown=event.unknown,
                         )
                     )
             case RunProgress(record=record) if draft.runs(record.run):

@@ -43,6 +43,7 @@ ROUTES: list[BaseRoute] = [
     Route("/api/rooms/{room}/people/{person}", members.remove, methods=["DELETE"]),
     Route("/api/rooms/{room}/picture", pictures.picture),
     Route("/api/rooms/{room}/result", pictures.result),
+    Route("/api/rooms/{room}/quick-preview", pictures.keep_quick_preview, methods=["POST"]),
     Route("/api/rooms/{room}/mask", pictures.mask, methods=["GET"]),
     Route("/api/rooms/{room}/mask", pictures.load_mask, methods=["PUT"]),
     Route("/api/rooms/{room}/masks/{sha256}", pictures.loaded_mask),

@@ -17,6 +17,7 @@ from PIL import Image
 from livedrag.editor.cli import main
 from livedrag.editor.output import OutputFiles
 from tests.conftest import ROOT
+from tests.other_kinds import photograph
 
 QUICK = ["--set", "lora_steps=2", "--set", "ddim_steps=6", "--set", "max_iterations=3"]
 
@@ -53,6 +54,18 @@ def story(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "no progress bars where standard error is a pipe"
     return {"report": json.loads(done.stdout), "sample": sample, "picture": picture, "mask": mask}, folder
+
+
+def test_a_preset_or_picture_that_does_not_suit_the_model_is_named(tmp_path: Path) -> None:
+    photograph("a cat").save(tmp_path / "cat.png")
+    arguments = [tmp_path / "cat.png", "--drag", "60,40:70,50", *QUICK, "-o", tmp_path / "out.png"]
+    done = livedrag(*arguments, "--preset", "official")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("livedrag edit: the preset 'official' does not suit")
+    assert done.stderr.count("\n") == 1
+    done = livedrag(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "does not know pictures like this one" in done.stderr
 
 
 def test_the_report(story: tuple[dict[str, object], Path]) -> None:

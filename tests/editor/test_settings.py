@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from livedrag.editor import DragSettings, SettingsError
+from livedrag.editor import PRESETS, DragSettings, SettingsError
+from livedrag.editor.settings import unsuitable_presets
 
 
 def test_precedence_is_person_preset_model_table() -> None:
@@ -40,6 +41,13 @@ def test_what_cannot_be_set_is_said(overrides: dict[str, object], words: list[st
     with pytest.raises(SettingsError) as refused:
         DragSettings.resolve(None, {}, overrides)  # type: ignore[arg-type]
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_presets_that_destroy_pictures_on_a_model_are_named_with_the_reason() -> None:
+    unsuitable = unsuitable_presets("builtin")
+    assert {"official", "paper"} <= unsuitable.keys() <= set(PRESETS)
+    assert "70%" in unsuitable["official"]
+    assert unsuitable_presets("stable-diffusion") == {}
 
 
 def test_an_unknown_preset_is_said() -> None:

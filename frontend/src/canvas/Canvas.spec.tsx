@@ -4,6 +4,7 @@ import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { blankDocument, oneDrag, openRoom, pendingRequests, runOf } from "../room/fixtures.ts";
 import { toCanvas } from "../room/geometry.ts";
+import type { Document } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Canvas } from "./Canvas.tsx";
 import { cancel } from "./pointer.ts";
@@ -107,11 +108,36 @@ it("says that a quick preview is not the result yet", async () => {
   openRoom(oneDrag);
   store.quickPreviewShown.value = true;
   render(<Canvas />);
-  expect(screen.getByTestId("quick-preview").textContent).toBe("Quick preview. Press Drag to render.");
+  expect(screen.getByTestId("quick-preview").textContent).toContain("Quick preview. Press Drag to render.");
   store.room.value = { ...store.room.value, role: "viewer" };
   await vi.waitFor(() =>
     expect(screen.getByTestId("quick-preview").textContent).toBe("Quick preview. Nothing has been rendered yet."),
   );
+});
+
+it("keeps the quick preview, while it is one of the original", async () => {
+  const asked = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response("{}"));
+  const button = () => screen.queryByRole("button", { name: "Keep quick preview" });
+  const show = (document: Document) => {
+    cleanup();
+    openRoom(document);
+    store.quickPreviewShown.value = true;
+    render(<Canvas />);
+  };
+  const ran = { ...oneDrag, result: { sha256: "r", run: "r1" } };
+  show({ ...ran, run: runOf({ outcome: "arrived" }) });
+  expect(button()).toBeNull();
+  show({ ...oneDrag, run: runOf() });
+  expect(button()).toBeNull();
+  show(oneDrag);
+  store.room.value = { ...store.room.value, role: "viewer" };
+  await vi.waitFor(() => expect(button()).toBeNull());
+  show(oneDrag);
+  fireEvent.click(screen.getByRole("button", { name: "Keep quick preview" }));
+  await vi.waitFor(() => expect(asked).toHaveBeenCalledTimes(1));
+  expect(asked.mock.calls[0]?.[0]).toMatch(/quick-preview$/);
+  expect(asked.mock.calls[0]?.[1]?.method).toBe("POST");
+  asked.mockRestore();
 });
 
 it("hints at painting until the mask has a layer", async () => {

@@ -1,3 +1,4 @@
+import { canKeepPreview, keepPreview } from "../room/keep-preview.ts";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
@@ -9,7 +10,12 @@ export function CanvasBadge() {
   if (store.quickPreview.value !== null && store.quickPreviewShown.value) {
     return (
       <p class="badge badge-quick-preview" data-testid="quick-preview">
-        {quickPreviewText()}
+        <span>{quickPreviewText()}</span>
+        {canKeepPreview() && (
+          <button type="button" aria-label={labels.keep} title={labels.keepHelp} onClick={() => void keepPreview()}>
+            {labels.keepShort}
+          </button>
+        )}
       </p>
     );
   }

@@ -94,6 +94,7 @@ it.each<readonly [Outcome, string]>([
   ["stopped", "Stopped.Press Drag to continue."],
   ["exhausted", "Stopped at the limit.Press Drag to continue."],
   ["failed", "The run failed.out of memory"],
+  ["kept", "Quick preview kept.Press Drag to let the model render it"],
 ])("says how a run ended: %s", (outcome, text) => {
   openRoom({
     ...oneDrag,
@@ -149,6 +150,7 @@ it("shows the preparation while it is ready", () => {
     steps: 80,
     seconds_left: 12,
     ignored_prompt: "",
+    unknown: false,
   } as const;
   openRoom(oneDrag, { prepared });
   render(<Dock />);

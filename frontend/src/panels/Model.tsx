@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { canKeepPreview, keepPreview } from "../room/keep-preview.ts";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
@@ -15,17 +16,31 @@ export function ModelCard() {
   );
 }
 
-/** Shown when a photo is opened with the built-in model. */
-export function PhotoNote() {
+/** Shown when the model has turned out not to know pictures of this kind. */
+export function UnknownPictureNote() {
   const dismissed = useSignal(false);
   const builtin = store.room.value.model?.kind === "builtin";
-  if (!store.originalIsPhoto.value || !builtin || !store.editable.value || dismissed.value) return null;
+  if (!store.room.value.unknownPicture || !store.editable.value || dismissed.value) return null;
   return (
-    <section class="note" data-testid="photo-note" aria-labelledby="photo-title">
-      <h2 id="photo-title">{labels.photoTitle}</h2>
+    <section class="note" data-testid="unknown-note" aria-labelledby="unknown-title">
+      <h2 id="unknown-title">{labels.unknownTitle}</h2>
       <p>
-        {labels.photo} <code>{labels.photoCommand}</code>
+        {labels.unknown}{" "}
+        {builtin && (
+          <>
+            {labels.otherModel} <code>{labels.otherModelCommand}</code>
+          </>
+        )}
       </p>
+      <button
+        type="button"
+        class="small-button"
+        disabled={!canKeepPreview()}
+        title={canKeepPreview() ? "" : labels.keepNeedsPoints}
+        onClick={() => void keepPreview()}
+      >
+        {labels.keep}
+      </button>
       <button type="button" class="small-button" onClick={() => (dismissed.value = true)}>
         {labels.dismiss}
       </button>

@@ -1,6 +1,6 @@
 import { ActivityList } from "./Activity.tsx";
 import { MaskSection } from "./Mask.tsx";
-import { ModelCard, PhotoNote } from "./Model.tsx";
+import { ModelCard, UnknownPictureNote } from "./Model.tsx";
 import { PointList } from "./Points.tsx";
 import { PromptSection } from "./Prompt.tsx";
 import { SettingsSection } from "./Settings.tsx";
@@ -9,7 +9,7 @@ import { texts } from "./texts.ts";
 export function Panel() {
   return (
     <aside class="panel" aria-label={texts.panel}>
-      <PhotoNote />
+      <UnknownPictureNote />
       <PointList />
       <MaskSection />
       <PromptSection />

@@ -13,7 +13,7 @@ it("says from which word on a prompt is ignored, until it is changed", () => {
   const prompt = "a koala that sits on a green hill";
   openRoom({ ...blankDocument, prompt });
   const prepared = { type: "prepared", stage: "ready", step: 1, steps: 1, seconds_left: null } as const;
-  store.room.value = receive(store.room.value, { ...prepared, ignored_prompt: "green hill" });
+  store.room.value = receive(store.room.value, { ...prepared, ignored_prompt: "green hill", unknown: false });
   const { rerender } = render(<PromptSection />);
   expect(screen.getByRole("status").textContent).toBe(
     "Too long for this model: everything from “green” on is ignored.",

@@ -15,6 +15,7 @@ const model: ModelInfo = {
   live: ["latent_lr", "warp_share"],
   words: {},
   choices: {},
+  unsuitable: {},
 };
 
 function show(document: Document = oneDrag): void {
@@ -101,4 +102,13 @@ it("is hidden from viewers", () => {
   openRoom(oneDrag, { model, role: "viewer" });
   const { container } = render(<SettingsSection />);
   expect(container.textContent).toBe("");
+});
+
+it("marks presets that do not suit the model, with the reason", () => {
+  openRoom(oneDrag, { model: { ...model, unsuitable: { official: "it loses the picture" } } });
+  render(<SettingsSection />);
+  expect(screen.getByLabelText(/^Official/).closest("label")?.textContent).toContain(
+    "Doesn’t suit this model: it loses the picture.",
+  );
+  expect(screen.getByLabelText(/^house/).closest("label")?.textContent).not.toContain("Doesn’t suit");
 });

@@ -119,6 +119,7 @@ function Presets({ model, chosen }: { readonly model: ModelInfo; readonly chosen
           <span>
             <strong>{labels.presets[preset]?.[0] ?? preset}</strong>
             <small>{labels.presets[preset]?.[1]}</small>
+            {model.unsuitable[preset] && <small class="warning">{labels.unsuitable(model.unsuitable[preset])}</small>}
           </span>
         </label>
       ))}

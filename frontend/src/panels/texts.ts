@@ -86,6 +86,7 @@ export const texts = {
     ],
     stopped: ["Stopped.", () => PRESS_DRAG],
     exhausted: ["Stopped at the limit.", () => PRESS_DRAG],
+    kept: ["Quick preview kept.", () => "Press Drag to let the model render it"],
     failed: ["The run failed.", (_: number, message: string | null) => message ?? ""],
   } satisfies Record<Outcome, readonly [title: string, detail: (iterations: number, message: string | null) => string]>,
 
@@ -206,6 +207,7 @@ export const texts = {
       detail: { carried: "Carried along", model: "From the model" },
     } as Readonly<Record<string, Readonly<Record<string, string>>>>,
     symbol: (symbol: string) => `${symbol} in the paper`,
+    unsuitable: (reason: string) => `Doesn’t suit this model: ${reason}.`,
     reset: (name: string) => `Reset ${name} to its default`,
     resetAll: "Reset all",
     locked: "Some settings can be changed only when the run has ended.",
@@ -214,10 +216,13 @@ export const texts = {
   model: {
     builtin: "Good for emoji and simple drawings",
     stableDiffusion: "A Stable Diffusion model, good for photos too",
-    photoTitle: "This looks like a photo",
-    photo:
-      "The built-in model is small and was trained mostly on emoji. For photos, use Stable Diffusion 1.5, 2.1 or a model fine-tuned from one of them. Start the server with:",
-    photoCommand: "livedrag serve --model path/to/stable-diffusion",
+    unknownTitle: "This model doesn’t know pictures like this one",
+    unknown: "The quick preview may look better than its results, and you can keep it.",
+    keep: "Keep quick preview",
+    keepNeedsPoints: "Place a point and its target first",
+    otherModel:
+      "The built-in model is small and was trained mostly on emoji. For other pictures, use Stable Diffusion 1.5, 2.1 or a model fine-tuned from one of them. Start the server with:",
+    otherModelCommand: "livedrag serve --model path/to/stable-diffusion",
     dismiss: "Got it",
   },
 
@@ -308,6 +313,7 @@ export const texts = {
       stopped: "stopped",
       exhausted: "stopped at the limit",
       failed: "failed",
+      kept: "kept the quick preview",
     } satisfies Record<ActivityKind, string>,
   },
 } as const;

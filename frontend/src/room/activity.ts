@@ -14,6 +14,7 @@ export type ActivityKind =
   | "stopped"
   | "exhausted"
   | "failed"
+  | "kept"
   | "was_reset"
   | "seeked";
 

@@ -70,6 +70,11 @@ export async function fetchMask(key: RoomKey, sha256: string): Promise<Blob> {
   return (await roomRequest(key, `/masks/${sha256}`)).blob();
 }
 
+/** Makes the quick preview, at full size, the room's result. */
+export async function keepQuickPreview(key: RoomKey): Promise<void> {
+  await roomRequest(key, "/quick-preview", { method: "POST" });
+}
+
 /** Takes any format that the server reads. */
 export async function uploadMask(key: RoomKey, file: Blob): Promise<void> {
   await roomRequest(key, "/mask", { method: "PUT", body: file });

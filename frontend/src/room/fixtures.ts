@@ -30,6 +30,7 @@ export const model: ModelInfo = {
   live: [],
   words: {},
   choices: {},
+  unsuitable: {},
 };
 
 export const bitmap = { width: 200, height: 100, close: () => undefined } as unknown as ImageBitmap;

@@ -5,7 +5,6 @@ import { currentSession } from "./current-session.ts";
 import type { Session } from "./current-session.ts";
 import { messageOf } from "./http.ts";
 import { readMask } from "./mask-files.ts";
-import { isPhoto } from "./photo.ts";
 import { addRecentRoom } from "./recent-rooms.ts";
 import { loadStoredPicture, momentName, storePicture } from "./stored-rooms.ts";
 import * as store from "./store.ts";
@@ -23,7 +22,6 @@ export async function showPicture(session: Session): Promise<void> {
     session.picture = sha256;
     store.original.value?.close();
     store.original.value = bitmap;
-    store.originalIsPhoto.value = isPhoto(bitmap);
     if (store.result.value === null) addRecentRoom(session.key, thumbnailOf(bitmap));
   } catch (error) {
     if (currentSession() === session) store.toast("error", texts.errors.pictureFailed(messageOf(error)));

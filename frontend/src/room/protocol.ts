@@ -63,7 +63,7 @@ export interface Generation {
 }
 
 export type Stage = "idle" | "queued" | "loading" | "generating" | "fitting" | "inverting" | "dragging" | "rendering";
-export type Outcome = "arrived" | "stopped" | "exhausted" | "failed";
+export type Outcome = "arrived" | "stopped" | "exhausted" | "failed" | "kept";
 
 export interface Run {
   readonly id: string;
@@ -183,6 +183,8 @@ export interface ModelInfo {
   readonly words: Readonly<Record<string, readonly string[]>>;
   /** The values of each text setting that has only a few. */
   readonly choices: Readonly<Record<string, readonly string[]>>;
+  /** Why each preset that destroys pictures on this model does so. */
+  readonly unsuitable: Readonly<Record<string, string>>;
 }
 
 export type Role = "owner" | "editor" | "viewer";
@@ -345,6 +347,8 @@ export interface Prepared {
   readonly seconds_left: number | null;
   /** The end of a prompt that is too long for the model. */
   readonly ignored_prompt: string;
+  /** The model does not know pictures of this kind. */
+  readonly unknown: boolean;
 }
 
 export interface Progress {

@@ -63,7 +63,15 @@ const SERVER: KeysByType<ServerMessage> = {
   seeked: { type: true, seq: true, op_id: true, by: true, moment: true, tracked: true },
   moments: { type: true, run: true, moments: true, current: true },
   engine: { type: true, state: true, message: true },
-  prepared: { type: true, stage: true, step: true, steps: true, seconds_left: true, ignored_prompt: true },
+  prepared: {
+    type: true,
+    stage: true,
+    step: true,
+    steps: true,
+    seconds_left: true,
+    ignored_prompt: true,
+    unknown: true,
+  },
   progress: { ...run, stage: true, step: true, steps: true, seconds: true, seconds_left: true, loss: true },
   points: { ...run, iteration: true, handles: true, distances: true, loss: true },
   frame: {
@@ -149,6 +157,7 @@ const MODEL: Keys<ModelInfo> = {
   live: true,
   words: true,
   choices: true,
+  unsuitable: true,
 };
 
 const messages = recorded as unknown as readonly {

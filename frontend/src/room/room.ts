@@ -60,6 +60,8 @@ export interface Room {
   readonly prepared: Prepared | null;
   /** The end of the prompt that the model does not read, as of the last preparation. */
   readonly ignoredPrompt: string;
+  /** The model has turned out not to know pictures of this kind. */
+  readonly unknownPicture: boolean;
   readonly stopping: boolean;
   readonly progress: Progress | null;
   readonly iteration: number;
@@ -92,6 +94,7 @@ export const EMPTY_ROOM: Room = {
   engine: "ready",
   prepared: null,
   ignoredPrompt: "",
+  unknownPicture: false,
   stopping: false,
   progress: null,
   iteration: 0,
@@ -143,6 +146,7 @@ const REDUCERS: Reducers = {
     ...room,
     prepared: isRunning(room.document) ? null : message,
     ignoredPrompt: message.ignored_prompt,
+    unknownPicture: message.stage === "ready" ? message.unknown : room.unknownPicture,
   }),
   progress: (room, message) =>
     isRunning(room.document) && room.document?.run?.id === message.run ? { ...room, progress: message } : room,

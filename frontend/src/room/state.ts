@@ -81,8 +81,6 @@ export const unrenderedDrags = signal<ReadonlySet<string>>(new Set());
 
 // Pictures
 export const original = signal<ImageBitmap | null>(null);
-/** Whether the uploaded picture looks like a photo. */
-export const originalIsPhoto = signal(false);
 export const result = signal<ImageBitmap | null>(null);
 export const preview = signal<Preview | null>(null);
 /** Previews shown since the room was opened. */
@@ -91,6 +89,8 @@ export const previewCount = signal(0);
 export const scrubbed = signal<{ readonly id: number; readonly bitmap: ImageBitmap } | null>(null);
 /** Whether the canvas shows a quick preview that moves anything. */
 export const quickPreviewShown = signal(false);
+/** Whether the server is keeping the quick preview at this moment. */
+export const keepingPreview = signal(false);
 /** Uploaded masks by digest; white has become opaque. */
 export const rasters = signal<ReadonlyMap<string, HTMLCanvasElement>>(new Map());
 
@@ -139,10 +139,10 @@ export function resetStore(): void {
   announcement.value = "";
   unrenderedDrags.value = new Set();
   original.value = null;
-  originalIsPhoto.value = false;
   result.value = null;
   preview.value = null;
   previewCount.value = 0;
   quickPreviewShown.value = false;
+  keepingPreview.value = false;
   rasters.value = new Map();
 }

@@ -65,6 +65,7 @@ export const texts = {
     unreachable: "Can't reach the server. Is it running?",
     status: (status: number) => `The server answered with status ${status}.`,
     targetOnHandle: "The target is on the handle. Place it a little further away.",
+    keepFailed: (message: string) => `Couldn't keep the quick preview: ${message}`,
     maskFailed: (message: string) => `Couldn't load the mask: ${message}`,
     downloadFailed: (message: string) => `Couldn't download: ${message}`,
     pictureFailed: (message: string) => `Couldn't show the picture: ${message}`,

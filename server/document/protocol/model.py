@@ -12,7 +12,7 @@ from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 Stage = Literal["idle", "queued", "loading", "generating", "fitting", "inverting", "dragging", "rendering"]
 EngineState = Literal["ready", "restarting", "starting"]
-Outcome = Literal["arrived", "stopped", "exhausted", "failed"]
+Outcome = Literal["arrived", "stopped", "exhausted", "failed", "kept"]
 
 
 class Drag(Struct, frozen=True, kw_only=True):
@@ -82,6 +82,8 @@ class Picture(Struct, frozen=True, kw_only=True):
 
 class Run(Struct, frozen=True, kw_only=True):
     """One press of Drag. ``outcome`` is None until it ends; ``by`` is a person.
+
+    ``kept``: no run of the model, but the quick preview at full size, kept as the result.
 
     ``interrupted``: the server stopped during the run. Pressing Drag then continues it from its last checkpoint, under
     the same id.

@@ -24,7 +24,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     ``live`` names the settings that may change during a run. ``ranges`` has the smallest and largest value of each
     numeric setting. ``words`` has the words of which a text setting may consist, separated by spaces; ``choices`` has
-    the values of one that has only a few.
+    the values of one that has only a few. ``unsuitable`` has the reason for each preset that destroys pictures on this
+    model.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     ranges: dict[str, tuple[float, float]] = {}
     words: dict[str, tuple[str, ...]] = {}
     choices: dict[str, tuple[str, ...]] = {}
+    unsuitable: dict[str, str] = {}
 
 
 class RoomLimits(Struct, frozen=True, kw_only=True):
@@ -239,6 +241,8 @@ class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
     """presence: progress of preparing the picture before anyone presses Drag. Pressing Drag reports why it failed.
 
     ``ignored_prompt`` is the end of a prompt that is too long for the model, from the first word not read whole on.
+    ``unknown``, once it is ready: the model does not know pictures of this kind, so that the instant preview may look
+    better than its results.
     """
 
     stage: Literal["generating", "fitting", "inverting", "ready", "failed"]
@@ -246,6 +250,7 @@ class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
     steps: int
     seconds_left: float | None = None
     ignored_prompt: str = ""
+    unknown: bool = False
 
 
 class Progress(Record, frozen=True, kw_only=True, tag="progress"):

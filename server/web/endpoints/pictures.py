@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -12,10 +14,11 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from livedrag.server.document.protocol import Edited, Id, Picture, Raster
+from livedrag.server.document.protocol import Drag, Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
 from livedrag.server.images.encoding import encode_png
+from livedrag.server.images.quick_preview import quick_preview
 from livedrag.server.images.uploads import encode_mask
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.storage.errors import Damaged
@@ -83,6 +86,34 @@ async def load_mask(request: Request) -> Response:
         text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
         raise ServiceError(409, "op_id_used", text)
     return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
+
+
+async def keep_quick_preview(request: Request) -> Response:
+    """Make the quick preview, at full size, the room's result. ``Op-Id`` makes a retry harmless."""
+    live, by = await enter(request, "editor")
+    context = context_of(request)
+    op_id = _op_id(request)
+    context.registry.limits.check_person(by, "run")
+    live.requests.check_writable()
+    if live.draft.known(op_id) is None and (live.draft.running or not live.draft.document.drags):
+        refused = "a run is under way: press Stop first" if live.draft.running else "there is nothing to drag yet"
+        raise ServiceError(409, "busy" if live.draft.running else "invalid", refused)
+    try:
+        mask = await live.mask.current()
+        document = live.draft.document
+        file = context.registry.store.picture_path(document.picture.sha256)
+        sha256 = await context.decoders.run(request, _store_quick_preview, context, file, document.drags, mask.png)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"the pictures of this room cannot be read: {error}") from error
+    live, by = await enter(request, "editor")  # again: a member removed meanwhile must not change the result
+    if live.draft.document.picture.sha256 != document.picture.sha256:
+        raise ServiceError(409, "stale", "the picture has changed meanwhile: try again")
+    record = await live.requests.keep_preview(by, op_id, sha256, document.drags)
+    return JSONResponse({"seq": record.seq, "sha256": sha256})
+
+
+def _store_quick_preview(context: Context, file: Path, drags: Mapping[str, Drag], mask: bytes | None) -> str:
+    return context.registry.store.put_picture(quick_preview(file, drags.values(), mask))
 
 
 def _store_mask(context: Context, file: IO[bytes], size: tuple[int, int]) -> str:

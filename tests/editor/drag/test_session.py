@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,10 @@ from livedrag.editor import (
     RenderStep,
     SettingsError,
 )
+from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.drag.snapshot_format import Snapshot
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from tests.other_kinds import photograph
 from tests.pipelines import write_pipeline
 
 SHORT = {"lora_steps": 2, "lora_batch": 1, "ddim_steps": 6, "max_iterations": 6}
@@ -614,3 +616,30 @@ def test_the_built_in_model_moves_an_arm(model: Diffusion, samples: Path) -> Non
     steps = list(session.drag(preview_every=0))
     assert steps[-1].distances["arm"] < 0.5 * steps[0].distances["arm"]
     session.close()
+
+
+def test_reconstruction_tells_pictures_that_the_model_knows_from_others(model: Diffusion, samples: Path) -> None:
+    """By the default preparation but for fewer steps of LoRA, which help both alike."""
+    settings = DragSettings.resolve(None, model.defaults, {"lora_steps": 10})
+    known: dict[str, float] = {}
+    pictures = {"a teddy bear": Image.open(samples / "teddy-bear.png"), "a cat": photograph("a cat")}
+    for prompt, each in pictures.items():
+        session = DragSession(model, each, prompt=prompt, settings=settings)
+        with pytest.raises(EditorError, match="not prepared yet"):
+            next(session.reconstruct())
+        finish(session.prepare())
+        before, reconstruction = session.render_steps, session.reconstruct()
+        assert len([None for _ in until_value(reconstruction, known, prompt)]) == settings.inversion_steps
+        assert session.render_steps == before - settings.inversion_steps, "rendering need not do it again"
+        session.close()
+    assert {prompt: is_known("builtin", value) for prompt, value in known.items()} == {
+        "a teddy bear": True,
+        "a cat": False,
+    }
+    assert is_measured("builtin", settings)
+    assert not is_measured("builtin", DragSettings()), "so much noise says nothing about the picture"
+    assert not is_measured("stable-diffusion", settings)
+
+
+def until_value(steps: Generator[None, None, float], values: dict[str, float], name: str) -> Iterator[None]:
+    values[name] = yield from steps

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from livedrag.editor import Drag, MaskError, Point, PointError
-from livedrag.editor.drag.warp import Floats, WarpField, grid_size, open_cells, warp
+from livedrag.editor.drag.warp import WarpField, warp
 from livedrag.editor.points import Size
+from livedrag.warp import Floats, grid_size, open_cells
 from tests.conftest import ROOT
 
 RECORDED = ROOT / "tests" / "warp.json"

@@ -411,6 +411,20 @@ def test_a_preparation_says_which_end_of_the_prompt_is_ignored(worker: DeviceWor
     assert {event.ignored_prompt for event in events.of(PreparationProgress)} == {""}
 
 
+def test_a_preparation_says_whether_the_model_knows_the_picture(
+    worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(worker)
+    work(worker)
+    assert not any(event.unknown for event in events.of(PreparationProgress)), "not measured for this kind of model"
+    events.clear()
+    monkeypatch.setattr("livedrag.editor.drag.preparation.MIN_RECONSTRUCTION", {"stable-diffusion": 60.0})
+    monkeypatch.setattr("livedrag.editor.drag.preparation.MOST_NOISE", {"stable-diffusion": 1.0})
+    prepare(worker, seq=1)
+    work(worker)
+    assert events.of(PreparationProgress)[-1].unknown
+
+
 def test_a_preparation_that_fails_says_so(worker: DeviceWorker, events: Events) -> None:
     prepare(worker, mask=b"no picture")
     work(worker)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from livedrag.editor import Drag, Point
+from livedrag.editor.drag.warp import warp
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, SavedMoment, picture_parts
 from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
@@ -17,6 +21,7 @@ from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
     Edited,
+    Ended,
     Moments,
     Raster,
     Stroke,
@@ -54,6 +59,76 @@ def test_a_loaded_mask_replaces_the_painted_one_for_everyone(address: str, room:
                 await client.get(f"masks/{'0' * 64}")
 
     asyncio.run(story())
+
+
+def keep(address: str, room: NewRoom, **headers: str) -> dict[str, object]:
+    """Keep the quick preview as the owner does, or as other headers say."""
+    sent = {"Authorization": f"Bearer {room.secret}", **headers}
+    answer: dict[str, object] = json.loads(request(address, "POST", f"/api/rooms/{room.id}/quick-preview", b"", sent))
+    return answer
+
+
+def test_a_kept_quick_preview_is_the_result_for_everyone(address: str) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((64, 48), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    room = create_room(address, buffer.getvalue())
+    ends = Drag(Point(20, 20), Point(34, 26))
+
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            with pytest.raises(RequestFailed, match="nothing to drag") as caught:
+                await asyncio.to_thread(keep, address, room)
+            assert caught.value.status == 409
+            await client.edit(AddDrag(id="d", handle=(20, 20), target=(34, 26)))
+            await client.load_mask(half_open_mask())
+            answer = await asyncio.to_thread(keep, address, room, **{"Op-Id": "once"})
+            ended = await client.wait(Ended)
+            assert ended.run.outcome == "kept"
+            assert client.document.drags["d"].tracked == (34, 26)
+            assert client.document.result is not None
+            assert client.document.result.sha256 == answer["sha256"]
+            mask = np.zeros((48, 64), dtype=bool)
+            mask[:, 8:] = True
+            wanted = warp(noise, [ends], mask)
+            assert np.array_equal(np.asarray(opened(await client.get("result"))), np.asarray(wanted))
+            assert np.asarray(wanted)[26, 34].tolist() == np.asarray(noise)[20, 20].tolist()
+            seq = client.seq
+            again = await asyncio.to_thread(keep, address, room, **{"Op-Id": "once"})
+            assert again["seq"] == answer["seq"], "a retry changes nothing"
+            assert client.seq == seq
+
+    asyncio.run(story())
+
+
+def test_people_who_only_look_cannot_keep_a_quick_preview(address: str, room: NewRoom) -> None:
+    link = json.dumps({"role": "viewer"}).encode()
+    owner = {"Authorization": f"Bearer {room.secret}", "Content-Type": "application/json"}
+    secret = json.loads(request(address, "POST", f"/api/rooms/{room.id}/links", link, owner))["secret"]
+    with pytest.raises(RequestFailed, match="view only") as caught:
+        keep(address, room, Authorization=f"Bearer {secret}")
+    assert caught.value.status == 403
+
+
+def test_no_quick_preview_is_kept_during_a_run(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(AddDrag(id="d", handle=(20, 20), target=(34, 26)))
+            await client.run()
+            with pytest.raises(RequestFailed, match="press Stop first") as caught:
+                await asyncio.to_thread(keep, address, room)
+            assert (caught.value.status, caught.value.reason) == (409, "busy")
+
+    asyncio.run(story())
+
+
+def half_open_mask() -> bytes:
+    mask = Image.new("L", (64, 48), 255)
+    mask.paste(0, (0, 0, 8, 48))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_a_retried_mask_changes_nothing(address: str, room: NewRoom) -> None:
