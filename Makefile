@@ -14,7 +14,7 @@ PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-.PHONY: help install run test test-long check docs bench bench-full train wheel clean
+.PHONY: help install run test test-long check docs bench bench-full bench-ray train wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ bench: install ## speed of the built-in model, the service and the page, in minu
 
 bench-full: install ## speed at Stable Diffusion's shape: 12 GiB of memory, half an hour
 	$(PY) -m tests.bench --full
+
+bench-ray: install ## the engine on a Ray cluster beside the one on this machine, in minutes
+	$(PY) -m tests.bench.cluster
 
 # Trains the built-in denoiser further, for example 6 minutes on an H100 without a network:
 #   make train TRAIN_PYTHON=python3 DEVICE=cuda MINUTES=6 BATCH=1024 SAVE_EVERY=1 TRAIN_ARGS=--compile FOLDER=data OUT=weights

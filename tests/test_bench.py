@@ -12,6 +12,7 @@ import pytest
 
 from tests.bench import events
 from tests.conftest import ROOT
+from tests.server.device.engines import with_ray
 
 
 def test_the_cost_of_events_is_measured() -> None:
@@ -41,3 +42,12 @@ def test_it_measures_everything(tmp_path: Path) -> None:
     assert all(math.isfinite(seconds) and seconds > 0 for case in report["times"].values() for seconds in case)
     assert {"model", "device", "software", "times", "memory"} <= report["facts"].keys()
     assert ran.stdout.count("\n| ") == len(rows) + 1
+
+
+@pytest.mark.long
+@with_ray
+def test_the_engines_are_measured_side_by_side() -> None:
+    command = [sys.executable, "-m", "tests.bench.cluster", "--tiny"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("\n| ") == 2 + 5 + 2 + 2, ran.stdout

@@ -27,6 +27,8 @@ DELETED = "+gone-"
 """Prefix of folders that are being deleted; no room's has it."""
 OWNER = "+livedrag"
 """A file with the id of the one data directory whose rooms have their checkpoints there."""
+SERVER = "+server"
+"""A file by which workers on other machines see that they have the same place as their server."""
 QUARANTINE = "+quarantine"
 """A folder with a file for each folder that no room refers to, named like it, with the time since when."""
 RETRY_PAUSES = (0.2, 1.0)
@@ -97,6 +99,25 @@ class CheckpointFiles(ABC):
         if there not in ("", owner):
             text = f"checkpoints at {self.where!r} belong to another data directory, with the id {there}"
             raise CheckpointsUrlError(f"{text}: choose another --checkpoints-url")
+
+    def mark(self, server: str) -> None:
+        """Leave the id of this server for `check_mark`. Raises `CheckpointsUrlError`."""
+        try:
+            self.write("", SERVER, server.encode())
+        except OSError as error:
+            raise CheckpointsUrlError(f"checkpoints cannot be stored at {self.where!r}: {_reason(error)}") from error
+
+    def check_mark(self, server: str) -> None:
+        """Check that this is where the server with this id left it. Raises `CheckpointsUrlError`."""
+        try:
+            same = SERVER in self.names("") and self.read("", SERVER) == server.encode()
+        except OSError as error:
+            raise CheckpointsUrlError(f"checkpoints cannot be read at {self.where!r}: {_reason(error)}") from error
+        if not same:
+            raise CheckpointsUrlError(
+                f"checkpoints at {self.where!r} are not those of the server: "
+                "all machines have to reach the same folder under this path, or use another --checkpoints-url"
+            )
 
     # Folders that no room refers to ----------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
 
     try:
         checkpoints = open_checkpoints(options.checkpoints_dir)
+        if options.server:
+            checkpoints.files.check_mark(options.server)
         model = load(options)
     except (EditorError, CheckpointsUrlError) as error:
         send(LoadFailed(message=str(error)))

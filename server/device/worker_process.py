@@ -41,6 +41,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         workers: that share a device.
         caps: largest values of settings, by name, below the editor's own.
         checkpoints_dir: a folder or URL where sessions are stored; empty: in a folder that is deleted with the engine.
+        server: id of the server that has left it there, see `CheckpointFiles.mark`; empty: it is not checked.
         checkpoint_every: iterations of a run between two checkpoints.
         hang: seconds without a step after which a worker that has work is killed and started again; 0: never.
         tiny: folder or hub id of a tiny autoencoder for previews.
@@ -55,6 +56,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     caps: dict[str, int] = {}
     checkpoints_dir: str = ""
+    server: str = ""
     checkpoint_every: int = 10
     hang: float = 300.0
     tiny: str = ""

@@ -7,6 +7,8 @@ import io
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,15 +20,19 @@ from livedrag.server.document.protocol import (
     AddDrag,
     Ended,
     EngineReport,
+    Frame,
     Moments,
+    MoveDrag,
     Points,
     Prepared,
     Progress,
     SetSettings,
+    Snapshot,
 )
 from tests.conftest import find_free_port
 from tests.quiet import png
-from tests.server.web.test_serve import server
+from tests.server.device.engines import with_ray
+from tests.server.web.test_serve import descendants, is_alive, server
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
 
@@ -44,9 +50,10 @@ SHORT = SetSettings(
 
 
 def worker_of(process: subprocess.Popen[bytes]) -> int:
-    """The process id of a server's worker."""
+    """The process id of a server's worker, of either engine."""
+    children = psutil.Process(process.pid).children(recursive=True)
     (worker,) = (
-        child.pid for child in psutil.Process(process.pid).children() if any("spawn_main" in w for w in child.cmdline())
+        child.pid for child in children if any("spawn_main" in w or "ray::WorkerActor" in w for w in child.cmdline())
     )
     return worker
 
@@ -69,9 +76,13 @@ async def the_worker_is_killed(process: subprocess.Popen[bytes], address: str, r
         seen = client.count
         os.kill(worker_of(process), signal.SIGKILL)
         away = await other.wait(EngineReport, lambda report: report.state == "restarting")
-        assert "exit code -9" in (away.message or "")
+        assert "stopped" in (away.message or "")
         again = await client.wait(Points, since=seen)
         assert again.iteration > 10, "it goes on from its checkpoint"
+        async with Client.join(address, room.id, room.secret, name="Cy") as late:
+            for kind in (Snapshot, Points, Frame):
+                await late.wait(kind)
+        await other.edit(MoveDrag(id="d1", target=(90, 60)))
         back = await other.seek(5)
         assert back.tracked.keys() == {"d1"}
         branched = await client.wait(Points, since=client.count)
@@ -84,6 +95,13 @@ async def the_worker_is_killed(process: subprocess.Popen[bytes], address: str, r
         assert other.welcome.room == room.id
         await other.end_of(started.run.id)
         assert len([m for m in client.received if isinstance(m, Ended)]) == 1
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 async def press_drag(address: str, room: NewRoom) -> str:
@@ -113,14 +131,18 @@ async def the_server_was_killed(address: str, room: NewRoom, run: str) -> None:
         assert not [m for m in client.received if isinstance(m, Progress) and m.stage in ("fitting", "inverting")]
 
 
-def test_what_was_under_way_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=[pytest.mark.long, with_ray])])
+def test_what_was_under_way_goes_on(engine: str, tmp_path: Path) -> None:
     data, port = tmp_path / "data", find_free_port()
     address = f"http://127.0.0.1:{port}"
-    with server(data, port) as process:
+    with server(data, port, "--engine", engine) as process:
         room = create_room(address, png(96, 64))
         asyncio.run(the_worker_is_killed(process, address, room))
         run = asyncio.run(press_drag(address, room))
+        worker, started = worker_of(process), descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with server(data, port):
+        wait_until(lambda: not is_alive(worker), seconds=30)
+        wait_until(lambda: not any(map(is_alive, started)), seconds=180)  # what else Ray has started
+    with server(data, port, "--engine", engine):
         asyncio.run(the_server_was_killed(address, room, run))

@@ -1,7 +1,7 @@
 """Device workers on the machines of a Ray cluster.
 
 Ray places and starts the workers, and knows the machines. Commands and events do not pass through it: each worker opens
-a TCP connection to the server, which delays them less than a second way through Ray.
+a TCP connection to the server. `docs/running.md` has the measurements behind that.
 
     engine      `RayEngine`: which workers there are, and which of them has which room
     cluster     what is asked of Ray; nothing else in the server's process imports it

@@ -17,15 +17,15 @@ from livedrag.server.device.worker_process import WorkerOptions
 
 log = logging.getLogger(__name__)
 
-REFUSED = 3
-"""Exit code of a worker whose server is not there any more, or does not know it."""
-
 
 class WorkerActor:
-    """Starts its worker at once. The process ends with the worker.
+    """Connects to the server and starts its worker. The process ends with the worker.
 
     Args:
         worker: names a function ``module:name`` of (connection, options).
+
+    Raises:
+        ConnectionError: the server cannot be reached from this machine, or does not know this worker.
     """
 
     def __init__(self, worker: str, options: WorkerOptions, endpoint: Endpoint) -> None:
@@ -33,24 +33,24 @@ class WorkerActor:
         # it has reserved, which are none beside a GPU.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.pop("OMP_NUM_THREADS", None)
-        arguments = (worker, options, endpoint)
-        threading.Thread(target=_run, args=arguments, name="device-worker", daemon=True).start()
+        try:
+            link = WorkerLink.connect(endpoint, PictureCache.of_this_machine())
+        except OSError as error:
+            text = (
+                f"it cannot connect to the server at {endpoint.host}:{endpoint.port} (--ray-host, --ray-port): {error}"
+            )
+            raise ConnectionError(text) from None
+        threading.Thread(target=_run, args=(worker, options, link), name="device-worker", daemon=True).start()
 
 
-def _run(worker: str, options: WorkerOptions, endpoint: Endpoint) -> None:
+def _run(worker: str, options: WorkerOptions, link: WorkerLink) -> None:
     code = 1
     try:
-        link = WorkerLink.connect(endpoint, PictureCache.of_this_machine())
         module, _, name = worker.partition(":")
-        try:
-            getattr(importlib.import_module(module), name)(link, options)
-            code = 0
-        finally:
-            link.close()
-    except OSError as error:
-        log.error("the server at %s:%d: %s", endpoint.host, endpoint.port, error)
-        code = REFUSED
+        getattr(importlib.import_module(module), name)(link, options)
+        code = 0
     except BaseException:
         log.exception("the device worker failed")
     finally:
+        link.close()
         os._exit(code)  # whatever the other threads are doing: its device has to be free

@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "livedrag"
 INSTALL = "the engine 'ray' needs the extra 'ray': pip install 'livedrag[ray]'"
-PROBE_SECONDS = 20.0
+PROBE_SECONDS = 30.0
 JOIN_SECONDS = 180.0
 CALL_SECONDS = 10.0
+NODES_SECONDS = 6.0
 STORE_BYTES = 128 * 2**20
 """Of a local cluster's object store, which holds nothing of ours."""
 ENVIRONMENT: Mapping[str, str] = {
@@ -75,6 +76,7 @@ class Cluster:
         self._calls = Calls("ray-calls")
         self._ends = Calls("ray-ends")
         self._killing: set[asyncio.Future[None]] = set()
+        self._names: dict[str, str] = {}  # of nodes, by id
         self._ray: Any = None
 
     async def join(self) -> None:
@@ -145,7 +147,7 @@ class Cluster:
     async def nodes(self) -> list[Node]:
         """The machines that are alive. Raises `ClusterLost`."""
         try:
-            return await self._calls(self._nodes, CALL_SECONDS)
+            return await self._calls(self._nodes, NODES_SECONDS)
         except Exception as error:
             self._calls = Calls("ray-calls")  # that one may be stuck
             raise ClusterLost(f"{self._name} does not answer") from error
@@ -154,16 +156,16 @@ class Cluster:
         state = importlib.import_module("ray._private.state").state
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         draining = state.get_draining_nodes()
-        names = [str(node["NodeName"]) for node in alive]
+        self._names = names_of({node["NodeID"]: str(node["NodeName"]) for node in alive}, self._names)
         return [
             Node(
                 id=node["NodeID"],
-                name=name if names.count(name) == 1 else f"{name}-{node['NodeID'][:6]}",
+                name=self._names[node["NodeID"]],
                 cpus=int(node["Resources"].get("CPU", 0)),
                 gpus=int(node["Resources"].get("GPU", 0)),
                 draining=node["NodeID"] in draining,
             )
-            for name, node in zip(names, alive, strict=True)
+            for node in alive
         ]
 
     async def leave(self) -> None:
@@ -208,7 +210,8 @@ class Cluster:
         try:
             await asyncio.wrap_future(actor.__ray_ready__.remote().future())
         except Exception as error:
-            return str(error).strip().partition("\n")[0]
+            lines = str(error).strip().splitlines()  # of a failed start: a traceback
+            return lines[-1] if lines and "creation task" in lines[0] else "".join(lines[:1])
         await asyncio.Event().wait()  # it runs
         raise AssertionError
 
@@ -238,11 +241,24 @@ class Cluster:
         return bool(self._ray.get(task.remote(process.pid, process.started), timeout=2 * CALL_SECONDS))
 
 
+def names_of(wanted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """Names of nodes, by id: the wanted ones, or others that begin so if several nodes want the same.
+
+    Args:
+        known: that nodes have already, and keep.
+    """
+    names = {id: name for id, name in known.items() if id in wanted}
+    for id, name in wanted.items():
+        if id not in names:
+            names[id] = name if name not in names.values() else f"{name}-{id[:8]}"
+    return names
+
+
 def _probe(address: str) -> Found | None:
     """What answers at an address; None: nothing that is Ray."""
     command = [sys.executable, "-m", "livedrag.server.device.ray.probe", address]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=3 * PROBE_SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True)
         return msgspec.json.decode(done.stdout, type=Found)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return None

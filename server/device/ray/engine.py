@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from livedrag.server.device.checkpoint_files import open_files
 from livedrag.server.device.engine import EngineError, EventHandler
 from livedrag.server.device.placement import moves
 from livedrag.server.device.pool import WorkerPool
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 """Between two looks at the cluster's nodes."""
-LOST_SECONDS = 8.0
-"""Without an answer from the head after which the cluster is given up, and its devices are freed."""
+LOST_SECONDS = 12.0
+"""Without an answer from the head after which the cluster is given up, and its devices are freed: two failed looks."""
 REBALANCE_SECONDS = 10.0
 RETRY_SECONDS = 60.0
 """After which a node that could not load the model is tried again."""
@@ -89,6 +89,8 @@ class RayEngine(WorkerPool):
         if not self._options.checkpoints_dir:
             self._temporary = tempfile.TemporaryDirectory(prefix="livedrag-")
             self._options = replace(self._options, checkpoints_dir=self._temporary.name)
+        self._options = replace(self._options, server=secrets.token_hex(16))
+        await asyncio.to_thread(lambda: open_files(self._options.checkpoints_dir).mark(self._options.server))
         await self._cluster.join()
         self._hub = hub = Hub(self._host or self._cluster.host, self._port, self._tls)
         await hub.start()
@@ -149,12 +151,12 @@ class RayEngine(WorkerPool):
         for id, slot in list(self._slots.items()):
             if slot.node.id not in there and id not in here:
                 del self._slots[id]
-        known = {slot.node.id for slot in self._slots.values()}
         for node in nodes:
-            if node.id not in known and not node.draining:
+            if not node.draining:
                 for slot in self._slots_of(node):
-                    self._slots[slot.id] = slot
-                    self._add(slot)
+                    if slot.id not in self._slots:
+                        self._slots[slot.id] = slot
+                        self._add(slot)
 
     def _slots_of(self, node: Node) -> list[Slot]:
         assert self._hub is not None
@@ -241,8 +243,11 @@ class RayEngine(WorkerPool):
             supervisor.give_up("was ended because the cluster's head does not answer")
         while True:
             await self._cluster.leave()
-            with contextlib.suppress(EngineError):
+            try:
                 await self._cluster.join()
+            except EngineError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(POLL_SECONDS)
+            else:
                 log.info("%s is joined again", self._cluster_name)
                 return
-            await asyncio.sleep(POLL_SECONDS)

@@ -98,15 +98,11 @@ def make_cluster() -> Any:
     from livedrag.server.device.ray.cluster import ENVIRONMENT, STORE_BYTES
 
     os.environ.update(ENVIRONMENT)
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_enable_metrics_collection="0")
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_enable_metrics_collection": "0"}
+    os.environ.update({name: value for name, value in own.items() if name not in os.environ})
     utils = importlib.import_module("ray.cluster_utils")
     little = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": NODES[0], **little})
     for cpus in NODES[1:]:
-        add_node(cluster, cpus)
+        cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES)
     return cluster
-
-
-def add_node(cluster: Any, cpus: int) -> Any:
-    """Let one more node join."""
-    return cluster.add_node(num_cpus=cpus, object_store_memory=80 * 2**20)

@@ -85,6 +85,16 @@ def test_a_place_belongs_to_one_data_directory(files: CheckpointFiles) -> None:
     assert files.folders() == set()
 
 
+def test_a_worker_sees_whether_it_has_the_place_of_its_server(files: CheckpointFiles, tmp_path: Path) -> None:
+    files.mark("one")
+    files.check_mark("one")
+    with pytest.raises(CheckpointsUrlError, match="are not those of the server: all machines"):
+        files.check_mark("two")
+    with pytest.raises(CheckpointsUrlError, match="are not those of the server: all machines"):
+        LocalFiles(tmp_path / "a folder of the same name on another machine").check_mark("one")
+    assert not files.folders()
+
+
 def test_folders_without_a_room_are_deleted_after_their_quarantine(files: CheckpointFiles) -> None:
     for folder in ("a", "b", "c"):
         files.write(folder, "part", b"1")

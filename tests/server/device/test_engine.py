@@ -1,6 +1,6 @@
 """The engines: the real worker in its own process, which is watched, on this machine and on a Ray cluster.
 
-Over Ray these tests are `long`.
+Over Ray these tests are `long`; `ray/test_cluster.py` has quick ones.
 """
 
 from __future__ import annotations
@@ -177,9 +177,9 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(
     asyncio.run(story())
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll what another process does to files."""
-    deadline = time.monotonic() + 180
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    """Poll what another process does."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,0 +1,413 @@
+"""RayEngine on a real cluster of two nodes: what is not in the tests of all engines, and quick ones of what is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from msgspec.structs import replace
+
+from livedrag.server.device.engine import (
+    EngineError,
+    Prepare,
+    RunFinished,
+    RunProgress,
+    Seek,
+    SeekCompleted,
+    SessionReleased,
+    Start,
+    Stop,
+    UpdateRun,
+    WorkerRestarted,
+    WorkerRestarting,
+)
+from livedrag.server.device.pool import WorkerPool
+from livedrag.server.device.ray.cluster import ENVIRONMENT
+from livedrag.server.device.ray.engine import RayEngine
+from livedrag.server.device.ray.hub import Hub
+from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.document.protocol import Points
+from tests.conftest import ROOT
+from tests.server.device.engines import QUIET, RayEngines, with_ray
+from tests.server.device.test_engine import Ear, ends, iteration, kill, quietly, running, wait_until
+from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
+
+pytestmark = with_ray
+
+
+def iterations(ear: Ear, room: str) -> list[int]:
+    """Those of a room's run that were reported."""
+    records = [event.record for event in ear.heard if isinstance(event, RunProgress) and event.room == room]
+    return [record.iteration for record in records if isinstance(record, Points)]
+
+
+def pids(engine: WorkerPool) -> list[int]:
+    return [one.pid for one in engine._supervisors if one.pid is not None]
+
+
+def worker_of(engine: WorkerPool, room: str) -> str:
+    return engine._places[room].worker
+
+
+def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exactly_once(
+    ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its successor would take the time of the run.
+    monkeypatch.setattr("livedrag.server.device.supervisor.RESTART_PAUSES", (60.0,))
+
+    async def story() -> None:
+        engine = ray_engines.builtin(workers=2, checkpoint_every=2)
+        desired = replace(DESIRED, settings={**SHORT, "max_iterations": 10})
+        async with running(engine) as ear:
+            first, second = engine.workers()
+            assert first.node != second.node
+            engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
+            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            assert worker_of(engine, "a") == first.worker
+            kill(engine)
+            assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
+            assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
+            assert worker_of(engine, "a") == second.worker
+            ear.heard.clear()
+            ended = await ear.expect(RunFinished)
+            assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 10)
+            assert 4 < iterations(ear, "a")[0] <= 7, "from its last checkpoint"
+            await asyncio.sleep(0.5)
+            later = [ear.events.get_nowait() for _ in range(ear.events.qsize())]
+            assert not [event for event in later if isinstance(event, RunFinished)], "exactly one end"
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(ray_engines: RayEngines) -> None:
+    async def story() -> None:
+        engine = ray_engines.builtin(workers=2, checkpoint_every=100)
+        desired = replace(DESIRED, settings={**SHORT, "max_iterations": 30})
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
+            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            drained = worker_of(engine, "a")
+            engine.drain(drained)
+            ended = await ear.expect(RunFinished)
+            assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 30)
+            reported = iterations(ear, "a")
+            assert set(reported) == set(range(reported[0], 31)), "none is lost"
+            assert reported == sorted(reported), "none is done again"
+            assert drained not in {worker.worker for worker in engine.workers()}
+            assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_engines: RayEngines) -> None:
+    async def story() -> None:
+        engine = ray_engines.quiet(workers=2)
+        async with running(engine) as ear:
+            for room in "ab":
+                engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
+            await ear.expect(RunProgress, iteration)
+            drained = worker_of(engine, "a")
+            assert drained != worker_of(engine, "b")
+            engine.submit(UpdateRun(desired=quietly("a", 10_000, seq=5)))
+            engine.submit(Seek(moment=3, desired=quietly("a", 10_000, seq=6)))
+            assert (await ear.expect(SeekCompleted)).moment == 3
+            engine.drain(drained)
+            await asyncio.to_thread(wait_until, lambda: len(engine.workers()) == 1)
+            assert worker_of(engine, "a") == worker_of(engine, "b")
+            for room in "ab":
+                engine.submit(Stop(room=room, run=room))
+            ended = await ends(ear, 2)
+            assert {event.outcome for event in ended.values()} == {"stopped"}
+            assert ended["a"].seq == 6
+            assert iterations(ear, "a") == sorted(set(iterations(ear, "a")))
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engines: RayEngines) -> None:
+    async def story() -> None:
+        engine = ray_engines.quiet(workers=2)
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 200)))
+            await ear.expect(RunProgress, iteration)
+            pid = engine.pid
+            assert pid is not None
+            began = time.monotonic()
+            kill(engine, signal.SIGSTOP)
+            assert "did not answer for 5 s" in (await ear.expect(WorkerRestarting)).message
+            assert not alive(pid), "its rooms are given to another worker once it cannot write any more"
+            assert time.monotonic() - began < 20
+            ended = await ear.expect(RunFinished)
+            assert (ended.iterations, len([e for e in ear.heard if isinstance(e, RunFinished)])) == (200, 1)
+
+    asyncio.run(story())
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@contextmanager
+def joining(address: str, cpus: int, gpus: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that joins, as people let it; yields the process above its raylet."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--address", address]
+    command += ["--num-cpus", str(cpus), "--num-gpus", str(gpus), "--object-store-memory", str(80 * 2**20)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            yield node
+        finally:
+            node.terminate()
+
+
+@pytest.mark.long
+def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(ray_engines: RayEngines) -> None:
+    async def story() -> None:
+        engine = ray_engines.quiet(workers=2)
+        async with running(engine) as ear:
+            for room in "ab":
+                engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
+            await ear.expect(RunProgress, iteration)
+            with joining(ray_engines.cluster.address, 4) as node:
+                await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
+                engine.submit(Start(run="c", picture=PICTURE, desired=quietly("c", 10_000)))
+                await ear.expect(RunProgress, lambda event: event.room == "c")
+                joined = engine.workers()[2].worker
+                assert worker_of(engine, "c") == joined
+                (raylet,) = (child for child in psutil.Process(node.pid).children() if child.name() == "raylet")
+                raylet.kill()
+                assert "c" in (await ear.expect(WorkerRestarting)).rooms
+                await ear.expect(RunProgress, lambda event: event.room == "c")
+                assert worker_of(engine, "c") != joined
+                await asyncio.to_thread(wait_until, lambda: joined not in {one.worker for one in engine.workers()})
+            for room in "abc":
+                engine.submit(Stop(room=room, run=room))
+            assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: RayEngines) -> None:
+    async def story() -> None:
+        address = ray_engines.cluster.address
+        with joining(address, 1, gpus=2) as first, joining(address, 1, gpus=1) as second:
+            await asyncio.to_thread(wait_until, lambda: has_raylet(first) and has_raylet(second))
+            engine = RayEngine(WorkerOptions(model="quiet"), address=address, worker=QUIET)
+            async with running(engine) as ear:
+                await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
+                assert {one.device for one in engine.workers()} == {"cuda"}
+                assert sorted(Counter(one.node for one in engine.workers()).values()) == [1, 2]
+                for room in "abc":
+                    engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
+                await asyncio.to_thread(wait_until, lambda: len(set(map(engine._places.get, "abc"))) == 3)
+                (alone,) = (
+                    node for node, workers in Counter(one.node for one in engine.workers()).items() if workers == 1
+                )
+                slot = next(slot for slot in engine._slots.values() if slot.node.name == alone)
+                await asyncio.to_thread(drain_node, address, slot.node.id)
+                await asyncio.to_thread(wait_until, lambda: alone not in {one.node for one in engine.workers()})
+                assert len(engine.workers()) == 2
+                for room in "abc":
+                    engine.submit(Stop(room=room, run=room))
+                assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
+                assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+
+    asyncio.run(story())
+
+
+def has_raylet(node: subprocess.Popen[bytes]) -> bool:
+    return any(child.name() == "raylet" for child in psutil.Process(node.pid).children())
+
+
+def drain_node(address: str, id: str) -> None:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address, "--node-id", id]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+    subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
+
+
+@pytest.mark.long
+def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines, tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = ray_engines.quiet(workers=2, checkpoints_dir=str(tmp_path))
+        async with running(engine) as ear:
+            for room in ("idle", "other", "running"):
+                engine.submit(Prepare(picture=PICTURE, desired=quietly(room)))
+                engine.submit(
+                    Start(run=room, picture=PICTURE, desired=quietly(room, 3 if room != "running" else 10_000))
+                )
+            await ends(ear, 2)
+            first = worker_of(engine, "running")
+            for room in ("idle", "other"):
+                engine._places[room] = engine._places["running"]
+            await ear.expect(SessionReleased)
+            assert worker_of(engine, "idle") != first
+            engine.submit(Stop(room="running", run="running"))
+            await ear.expect(RunFinished)
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engines: RayEngines, tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = ray_engines.engine(
+            WorkerOptions(model="builtin", checkpoints_dir=str(tmp_path)), "tests.picky_worker:serve", 2
+        )
+        ear = Ear()
+        try:
+            await engine.start(ear.events.put_nowait)
+            await asyncio.to_thread(wait_until, lambda: any(worker.error for worker in engine.workers()))
+            errors = {worker.worker: worker.error for worker in engine.workers()}
+            (bad,) = (worker for worker, error in errors.items() if error)
+            assert errors[bad] == "no model is here"
+            for room in "abc":
+                engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room)))
+            await ends(ear, 3)
+            assert all(worker_of(engine, room) != bad for room in "abc")
+        finally:
+            await engine.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_cluster_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        os.environ.update(ENVIRONMENT)
+        options = WorkerOptions(model="quiet", device="cpu", checkpoints_dir=str(tmp_path))
+        engine = RayEngine(options, worker=QUIET)
+        others = gcs_servers()
+        async with running(engine) as ear:
+            engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 10_000)))
+            await ear.expect(RunProgress, iteration)
+            pid = engine.pid
+            assert pid is not None
+            (head,) = gcs_servers() - others
+            os.kill(head, signal.SIGKILL)
+            await asyncio.to_thread(wait_until, lambda: not alive(pid), 30)
+            assert "head does not answer" in (await ear.expect(WorkerRestarting)).message
+            assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
+            await ear.expect(RunProgress, iteration)
+            engine.submit(Stop(room="a", run="r1"))
+            assert (await ear.expect(RunFinished)).outcome == "stopped"
+
+    asyncio.run(story())
+
+
+def gcs_servers() -> set[int]:
+    """The heads' processes that this process has started."""
+    children = psutil.Process().children(recursive=True)
+    return {child.pid for child in children if child.name() == "gcs_server" and alive(child.pid)}
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://127.0.0.1:10001", "--ray-address 'ray://127.0.0.1:10001' must be HOST:PORT as `ray start` prints it"),
+        ("nonsense", "--ray-address 'nonsense' must be HOST:PORT"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: start one with `ray start --head`"),
+    ],
+)
+def test_an_address_where_no_ray_is_found_is_named(address: str, message: str) -> None:
+    async def story() -> None:
+        engine = RayEngine(WorkerOptions(model="quiet"), address=address)
+        try:
+            with pytest.raises(EngineError, match=message):
+                await engine.start(print)
+        finally:
+            await engine.close()
+
+    asyncio.run(story())
+
+
+def test_the_command_ends_with_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "livedrag.server", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    command += ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"livedrag: no Ray cluster answers at 127\.0\.0\.1:1: .*\n", ended.stderr)
+
+
+@pytest.mark.long
+def test_something_else_that_listens_is_no_ray() -> None:
+    async def story() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            address = f"127.0.0.1:{other.getsockname()[1]}"
+            engine = RayEngine(WorkerOptions(model="quiet"), address=address)
+            try:
+                with pytest.raises(EngineError, match=f"no Ray cluster answers at {address}"):
+                    await engine.start(print)
+            finally:
+                await engine.close()
+
+    asyncio.run(story())
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    async def story() -> None:
+        engine = RayEngine(WorkerOptions(model="quiet"))
+        try:
+            with pytest.raises(EngineError, match=r"pip install 'livedrag\[ray\]'"):
+                await engine.start(print)
+        finally:
+            await engine.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_a_worker_that_cannot_reach_the_server_says_so(
+    ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "expect", lambda self, worker, expect=Hub.expect: replace(expect(self, worker), port=1))
+
+    async def story() -> None:
+        engine = ray_engines.quiet()
+        with pytest.raises(EngineError, match=r"cannot connect to the server at .*:1 \(--ray-host, --ray-port\)"):
+            async with running(engine):
+                pass
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_another_version_on_the_other_side_and_a_missing_gpu_are_named(
+    ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        address = ray_engines.cluster.address
+        for options, message in (
+            (WorkerOptions(model="quiet", device="cuda"), f"--device cuda: the Ray cluster at {address} has no GPU"),
+            (WorkerOptions(model="quiet"), f"the cluster at {address} has Ray .* and Python .*, this server Ray 1.0"),
+        ):
+            if not options.device:
+                probe = __import__("livedrag.server.device.ray.cluster", fromlist=["_probe"])._probe
+                monkeypatch.setattr(
+                    "livedrag.server.device.ray.cluster._probe",
+                    lambda address, probe=probe: replace(probe(address), own_ray="1.0"),
+                )
+            engine = RayEngine(options, address=address)
+            try:
+                with pytest.raises(EngineError, match=message):
+                    await engine.start(print)
+            finally:
+                await engine.close()
+
+    asyncio.run(story())
