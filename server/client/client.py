@@ -20,10 +20,12 @@ from livedrag.server.client.inbox import Inbox
 from livedrag.server.client.replica import Answer
 from livedrag.server.document.protocol import (
     AckFrame,
+    BaseReplaced,
     ClientMessage,
     Document,
     Edit,
     Edited,
+    EditFurther,
     Ended,
     Frame,
     Operation,
@@ -200,6 +202,10 @@ class Client:
     async def reset(self) -> WasReset:
         """Go back to the uploaded picture."""
         return await self._ask(Reset(op_id=new_id()), WasReset)
+
+    async def edit_further(self) -> BaseReplaced:
+        """Make the result the picture that is edited."""
+        return await self._ask(EditFurther(op_id=new_id()), BaseReplaced)
 
     async def seek(self, moment: int) -> Seeked:
         """Go to a stored moment of the timeline."""

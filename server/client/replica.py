@@ -11,6 +11,7 @@ from typing import Any
 from livedrag.server.document.fold import fold
 from livedrag.server.document.protocol import (
     VERSION,
+    BaseReplaced,
     Document,
     Edited,
     Ended,
@@ -28,7 +29,7 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.errors import LivedragError
 
-Answer = Edited | Started | Stopping | WasReset | Seeked | Rejected
+Answer = Edited | Started | Stopping | WasReset | Seeked | BaseReplaced | Rejected
 """The answer to a request."""
 
 
@@ -85,7 +86,7 @@ class Replica:
             case Snapshot():
                 self.document, self.seq = message.document, message.seq
                 self.connected = True
-            case Edited() | Started() | Stopping() | Ended() | WasReset() | Seeked():
+            case Edited() | Started() | Stopping() | Ended() | WasReset() | Seeked() | BaseReplaced():
                 self._fold(message)
                 if not isinstance(message, Ended) and self.pending.pop(message.op_id, None) is not None:
                     return message

@@ -27,6 +27,8 @@ from livedrag.server.errors import LivedragError
 
 CHECKPOINTS_STORED = 2
 """Of a room: if the newest is damaged, there is one more."""
+PICTURES_STORED = 3
+"""Earlier pictures of a room of which the newest checkpoint is stored, so that it can have them again."""
 PICTURES_A_PART = 32
 """Thumbnails or previews of moments in one part."""
 
@@ -159,19 +161,23 @@ class Checkpoints:
     def flush(self, room: str) -> None:
         """Return when everything that was saved of a room is written; here it is at once. Raises `OSError`."""
 
-    def newest(self, room: str) -> Checkpoint | None:
-        """The newest list that is complete; its parts may be damaged."""
-        return next(self._lists(room), None)
+    def newest(self, room: str, picture: str | None = None) -> Checkpoint | None:
+        """The newest list that is complete, of this picture if one is given; its parts may be damaged."""
+        return next(self._lists(room, picture), None)
 
-    def load(self, room: str) -> Iterator[tuple[Checkpoint, dict[str, bytes]]]:
+    def load(self, room: str, picture: str | None = None) -> Iterator[tuple[Checkpoint, dict[str, bytes]]]:
         """The checkpoints of a room that are complete, newest first, with their parts by name."""
-        for checkpoint in self._lists(room):
+        for checkpoint in self._lists(room, picture):
             with contextlib.suppress(CheckpointError):
                 yield checkpoint, {name: self._read(room, name, ref) for name, ref in checkpoint.parts.items()}
 
-    def load_timeline(self, room: str) -> TimelineChanged | None:
-        """The timeline of a room with all thumbnails, as a `TimelineChanged`; None without a checkpoint."""
-        for checkpoint in self._lists(room):
+    def load_timeline(self, room: str, picture: str | None = None) -> TimelineChanged | None:
+        """The timeline of a room with all thumbnails, as a `TimelineChanged`; None without a checkpoint.
+
+        Args:
+            picture: SHA-256 of the one that is edited; by default that of the newest checkpoint.
+        """
+        for checkpoint in self._lists(room, picture):
             with contextlib.suppress(CheckpointError):
                 return TimelineChanged(
                     room=room,
@@ -181,9 +187,9 @@ class Checkpoints:
                 )
         return None
 
-    def frames(self, room: str) -> list[TimelineFrame]:
-        """The stored previews of the current branch, oldest first; none without a checkpoint."""
-        for checkpoint in self._lists(room):
+    def frames(self, room: str, picture: str | None = None) -> list[TimelineFrame]:
+        """The stored previews of the current branch, oldest first; none without a checkpoint. See `load_timeline`."""
+        for checkpoint in self._lists(room, picture):
             with contextlib.suppress(CheckpointError):
                 shown = self.pictures(room, checkpoint, "frames")
                 return [
@@ -220,17 +226,25 @@ class Checkpoints:
     def _sweep(self, folder: str) -> None:
         """Delete what belongs to none of the newest checkpoints."""
         names = self.files.names(folder)
-        wanted = {name for _, name in _numbered(names)[:CHECKPOINTS_STORED]}
-        for name in sorted(wanted):
+        wanted: set[str] = set()
+        pictures: set[str] = set()
+        for index, (_, name) in enumerate(_numbered(names)):
             checkpoint = self._decoded(folder, name)
-            wanted |= {ref.sha256 for ref in checkpoint.parts.values()} if checkpoint else set()
+            if index < CHECKPOINTS_STORED:
+                wanted.add(name)
+            elif checkpoint is None or checkpoint.picture in pictures or len(pictures) > PICTURES_STORED:
+                continue
+            if checkpoint is not None:
+                pictures.add(checkpoint.picture)
+                wanted |= {name, *(ref.sha256 for ref in checkpoint.parts.values())}
         self.files.remove(folder, names - wanted)
 
-    def _lists(self, room: str) -> Iterator[Checkpoint]:
+    def _lists(self, room: str, picture: str | None = None) -> Iterator[Checkpoint]:
+        """The complete lists, newest first, of this picture if one is given."""
         folder = folder_of(room)
         for _, name in _numbered(self.files.names(folder)):
             checkpoint = self._decoded(folder, name)
-            if checkpoint is not None:
+            if checkpoint is not None and picture in (None, checkpoint.picture):
                 yield checkpoint
 
     def _decoded(self, folder: str, name: str) -> Checkpoint | None:

@@ -147,9 +147,14 @@ class Stop(Command, frozen=True, kw_only=True):
 
 
 class ResetSession(Command, frozen=True, kw_only=True):
-    """Back to the uploaded picture."""
+    """Back to the unedited picture.
+
+    ``picture``: its SHA-256, if the room had another one before, whose session was released. The session on disk with
+    this picture is then the room's again.
+    """
 
     room: str
+    picture: str | None = None
 
 
 class Prepare(Command, frozen=True, kw_only=True):
@@ -167,9 +172,10 @@ class Prepare(Command, frozen=True, kw_only=True):
 
 
 class Seek(Command, frozen=True, kw_only=True):
-    """Jump to a moment of the timeline. A run under way continues from there."""
+    """Jump to a moment of the timeline. A run under way continues from there. For ``picture``, see `ResetSession`."""
 
     moment: int
+    picture: str | None = None
     desired: DesiredState
 
 
@@ -252,6 +258,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
         iterations: of the whole run, also before it was interrupted.
         seq: of the last desired state that the session followed.
         tracked: where the content of each drag is, in pixels of the picture.
+        moment: of the timeline, that the content is at.
         picture: the result, a PNG of the uploaded picture's size, if the run made one.
         message: why the run failed.
     """
@@ -262,6 +269,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
     iterations: int
     seq: int
     tracked: dict[str, XY]
+    moment: int | None = None
     picture: bytes | None = None
     message: str | None = None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
 from msgspec.structs import replace
 
 from livedrag.editor import EditorError
-from livedrag.server.device.checkpoints import Checkpoint, Checkpoints
+from livedrag.server.device.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, SeekCompleted, TimelineChanged
 from livedrag.server.device.room_settings import RoomSettings, SessionKey
@@ -78,6 +79,11 @@ class SessionFiles:
         """The key of a session on disk. Raises `SettingsError` where its settings are no longer possible."""
         return self._settings.key(checkpoint.picture, checkpoint.desired)
 
+    def may_make(self, id: str, room: DeviceRoom | None, key: SessionKey) -> bool:
+        """Whether a new session with this key would discard no edit of the same picture."""
+        last = self.last_key(id, room)
+        return last is None or last.picture != key.picture or last == key or not self.is_edited(id, room)
+
     def next_moment(self, room: DeviceRoom) -> int:
         """An id that no moment of the room has had: browsers cache what moments look like."""
         if room.session is not None:
@@ -85,13 +91,16 @@ class SessionFiles:
         checkpoint = self.checkpoints.newest(room.id)
         return 1 + max((moment.info.id for moment in checkpoint.moments), default=-1) if checkpoint else 0
 
-    def seek(self, moment: int, desired: DesiredState) -> None:
+    def seek(self, moment: int, desired: DesiredState, picture: str | None = None) -> None:
         """Jump to a moment in a room whose session is only on disk: it does so when it is opened.
+
+        Args:
+            picture: SHA-256 of the one that the room has again, if it had another one.
 
         Raises:
             EditorError: the timeline has no such moment.
         """
-        checkpoint = self.checkpoints.newest(desired.room)
+        checkpoint = self.checkpoints.newest(desired.room, picture)
         known = {saved.info.id: saved for saved in checkpoint.moments} if checkpoint else {}
         if checkpoint is None or moment not in known:
             raise EditorError(f"moment {moment} is not on the timeline: it may have been thinned away")
@@ -101,17 +110,24 @@ class SessionFiles:
         )
         tracked = {id: there.get(id, drag.handle) for id, drag in desired.drags.items()}
         self._emit(SeekCompleted(room=desired.room, moment=moment, tracked=tracked))
-        moments = [saved.info for saved in checkpoint.moments]
-        self._emit(TimelineChanged(room=desired.room, moments=moments, current=moment))
+        self._report_stored(desired.room, checkpoint, moment, picture)
 
-    def reset(self, room: str) -> None:
-        """Likewise back to the uploaded picture."""
-        checkpoint = self.checkpoints.newest(room)
+    def _report_stored(self, room: str, checkpoint: Checkpoint, current: int | None, picture: str | None) -> None:
+        """Report the timeline of a checkpoint, with its thumbnails if it is of another ``picture`` than before."""
+        thumbnails: dict[int, bytes] = {}
+        if picture is not None:
+            with contextlib.suppress(CheckpointError):
+                thumbnails = self.checkpoints.pictures(room, checkpoint, "thumbnails")
+        moments = [saved.info for saved in checkpoint.moments]
+        self._emit(TimelineChanged(room=room, moments=moments, current=current, thumbnails=thumbnails))
+
+    def reset(self, room: str, picture: str | None = None) -> None:
+        """Likewise back to the unedited picture."""
+        checkpoint = self.checkpoints.newest(room, picture)
         if checkpoint is None:
             return
-        moments = [saved.info for saved in checkpoint.moments]
-        first = moments[0].id if moments else None
+        first = checkpoint.moments[0].info.id if checkpoint.moments else None
         self.checkpoints.amend(
             room, replace(checkpoint, pending_reset=True, pending_seek=None, current=first, has_picture=False)
         )
-        self._emit(TimelineChanged(room=room, moments=moments, current=first))
+        self._report_stored(room, checkpoint, first, picture)

@@ -123,7 +123,7 @@ class Sessions:
     def _restore(self, room: DeviceRoom, picture: Image.Image, key: SessionKey) -> bool:
         """Open the newest usable session on disk, if it has this key; whether there is one."""
         checkpoints = self._files.checkpoints
-        for checkpoint, parts in checkpoints.load(room.id):
+        for checkpoint, parts in checkpoints.load(room.id, key.picture):
             try:
                 if self._files.key_of(checkpoint) != key:
                     return False

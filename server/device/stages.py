@@ -297,6 +297,7 @@ class Stages:
                 iterations=room.count.iterations,
                 seq=room.desired.seq,
                 tracked={} if room.session is None else tracked_now(room.session),
+                moment=None if room.session is None else room.session.timeline.current,
                 picture=picture,
                 message=message,
             )

@@ -177,9 +177,9 @@ class DeviceWorker:
                 self._stop(command)
             case Seek():
                 self._seek(command)
-            case ResetSession(room=id):
+            case ResetSession(room=id, picture=picture):
                 try:
-                    self._reset(id)
+                    self._reset(id, picture)
                 finally:
                     self._emit(SessionReset(room=id))
             case ReleaseSession():
@@ -216,7 +216,7 @@ class DeviceWorker:
         """Whether the settings are possible, and no edit would be discarded for another session."""
         try:
             key = self._settings.key(prepare.picture.sha256, prepare.desired)
-            return not self._files.is_edited(id, room) or key == self._files.last_key(id, room)
+            return self._files.may_make(id, room, key)
         except EditorError:
             return False  # the next `Start` reports it
 
@@ -234,17 +234,17 @@ class DeviceWorker:
         id = seek.desired.room
         room = self._rooms.get(id)
         if room is None or room.session is None:
-            self._files.seek(seek.moment, seek.desired)
+            self._files.seek(seek.moment, seek.desired, seek.picture)
             return
         self._sessions.seek(room, room.session, seek.moment, seek.desired)
         self._files.save(room)
         self._emit(SeekCompleted(room=id, moment=seek.moment, tracked=tracked_now(room.session)))
         self._files.report_timeline(room)
 
-    def _reset(self, id: str) -> None:
+    def _reset(self, id: str, picture: str | None) -> None:
         room = self._rooms.get(id)
         if room is None or room.session is None:
-            self._files.reset(id)
+            self._files.reset(id, picture)
             return
         self._sessions.reset(room, room.session)
         self._files.save(room)

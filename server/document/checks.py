@@ -98,6 +98,8 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
 
 def check_restore(document: Document, restore: Restore, model: ModelInfo, limits: RoomLimits, *, running: bool) -> None:
     """Raise `Refused` if an undo or redo does not fit the limits or a run under way."""
+    if running and restore.content is not None:
+        raise Refused("busy", "a run is under way: press Stop first")
     fixed = sorted(restore.settings.keys() - {*model.live})
     if running and (fixed or restore.prompt is not None):
         what = "the prompt" if restore.prompt is not None else fixed[0]

@@ -5,7 +5,7 @@ The document is the fold of the room's log, see `fold`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -17,16 +17,20 @@ from livedrag.server.document.memory import MAX_HELD_POINTS, MAX_KNOWN, POINT_BY
 from livedrag.server.document.protocol import (
     XY,
     AddDrag,
+    BaseReplaced,
+    Content,
     DocRecord,
     Document,
     Drag,
     Edit,
     Edited,
+    EditFurther,
     Ended,
     ModelInfo,
     MoveDrag,
     Operation,
     Outcome,
+    Picture,
     Raster,
     Redo,
     Reset,
@@ -46,6 +50,13 @@ from livedrag.server.document.protocol import (
 )
 
 DocRecordT = TypeVar("DocRecordT", bound=DocRecord)
+Obstacle = Callable[[Content], str]
+"""Why this content cannot be restored; empty if it can."""
+
+
+def no_obstacle(content: Content) -> str:
+    """All content can be restored."""
+    return ""
 
 
 class RoomDocument:
@@ -123,17 +134,21 @@ class RoomDocument:
         check_operation(self.document, edit.op, self.model, self.limits, running=self.running)
         return self._accept(Edited(seq=self.seq + 1, op_id=edit.op_id, by=by, op=edit.op))
 
-    def undo(self, by: str, message: Undo) -> Edited:
-        """Undo a person's last edit, except for properties that others have changed since."""
-        change, op = self._restored(by, redo=False)
+    def undo(self, by: str, message: Undo, obstacle: Obstacle = no_obstacle) -> Edited:
+        """Undo a person's last edit, except for properties that others have changed since.
+
+        A run, a jump, a reset or a change of the base picture that cannot be undone any more is refused as ``stale``
+        and forgotten.
+        """
+        change, op = self._restored(by, obstacle, redo=False)
         return self._accept(Edited(seq=self.seq + 1, op_id=message.op_id, by=by, op=op, undoes=change.op_id))
 
-    def redo(self, by: str, message: Redo) -> Edited:
-        """Redo a person's last undo, except for properties that others have changed since."""
-        change, op = self._restored(by, redo=True)
+    def redo(self, by: str, message: Redo, obstacle: Obstacle = no_obstacle) -> Edited:
+        """Redo a person's last undo, except for properties that others have changed since; see `undo`."""
+        change, op = self._restored(by, obstacle, redo=True)
         return self._accept(Edited(seq=self.seq + 1, op_id=message.op_id, by=by, op=op, redoes=change.op_id))
 
-    def _restored(self, by: str, *, redo: bool) -> tuple[Change, Operation | Restore]:
+    def _restored(self, by: str, obstacle: Obstacle, *, redo: bool) -> tuple[Change, Operation | Restore]:
         found = self._history.last(by, self.document, redo=redo)
         if found is None:
             what = "redo" if redo else "undo"
@@ -141,6 +156,10 @@ class RoomDocument:
                 raise Refused("nothing", f"nothing to {what}: others have changed the same things since")
             raise Refused("nothing", f"nothing to {what}")
         change, restore = found
+        if restore is None or (restore.content is not None and (problem := obstacle(restore.content))):
+            self._history.drop(by, change, redo=redo)
+            problem = "others have changed the picture or its points since" if restore is None else problem
+            raise Refused("stale", f"{problem}; the next {'redo' if redo else 'undo'} continues before that")
         check_restore(self.document, restore, self.model, self.limits, running=self.running)
         return change, shortest(self.document, restore)
 
@@ -148,6 +167,16 @@ class RoomDocument:
         """The types of the edits that a person's undo and redo would change now."""
         undo, redo = (self._history.last(by, self.document, redo=redo) for redo in (False, True))
         return undo and undo[0].type, redo and redo[0].type
+
+    def edit_further(self, by: str, message: EditFurther) -> BaseReplaced:
+        """Make the result the picture that is edited."""
+        if self.running:
+            raise Refused("busy", "a run is under way: press Stop first")
+        result, picture = self.document.result, self.document.picture
+        if result is None:
+            raise Refused("invalid", "there is no result to edit further: press Drag and wait for the end")
+        base = Picture(sha256=result.sha256, width=picture.width, height=picture.height)
+        return self._accept(BaseReplaced(seq=self.seq + 1, op_id=message.op_id, by=by, picture=base))
 
     def load_mask(self, by: str, op_id: str, raster: Raster) -> Edited:
         """Replace the mask by an uploaded one, whose size has been checked."""
@@ -208,6 +237,7 @@ class RoomDocument:
         tracked: Mapping[str, XY] | None = None,
         seen: int | None = None,
         sha256: str | None = None,
+        moment: int | None = None,
         message: str | None = None,
     ) -> Ended:
         """End the run.
@@ -216,6 +246,7 @@ class RoomDocument:
             tracked: where the content of each drag is now.
             seen: the last ``seq`` that the run knew of; handles placed after it stay where they are.
             sha256: of the picture, if the run produced one.
+            moment: of the timeline, that the content is at now.
             message: the error, if there was one.
         """
         run = self.document.run
@@ -231,14 +262,14 @@ class RoomDocument:
                     for id, place in (tracked or {}).items()
                     if id in self.document.drags and self.handle_version(id) <= latest
                 },
-                result=Result(sha256=sha256, run=run.id) if sha256 else self.document.result,
+                result=Result(sha256=sha256, run=run.id, moment=moment) if sha256 else self.document.result,
+                moment=moment,
             )
         )
 
     def _accept(self, record: DocRecordT) -> DocRecordT:
-        if isinstance(record, Edited):
-            self._history.note(record, self.document)
-        self.document = fold(self.document, record)
+        before, self.document = self.document, fold(self.document, record)
+        self._history.note(record, before, self.document)
         self.seq = record.seq
         self._remember(record)
         return record
@@ -276,6 +307,8 @@ def _named(name: Property) -> str:
     """A property in words."""
     kind, id = name
     match kind:
+        case "content":
+            return "the picture"
         case "prompt":
             return "the prompt"
         case "setting":

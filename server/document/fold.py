@@ -10,7 +10,9 @@ from livedrag.server.document.protocol import (
     XY,
     AddDrag,
     AddStroke,
+    BaseReplaced,
     ClearMask,
+    Content,
     DocRecord,
     Document,
     Drag,
@@ -48,13 +50,16 @@ def fold(document: Document, record: DocRecord) -> Document:
             drags = {
                 id: replace(drag, tracked=record.tracked.get(id, drag.tracked)) for id, drag in document.drags.items()
             }
-            return replace(document, run=record.run, drags=drags, result=record.result)
+            moment = document.moment if record.moment is None else record.moment
+            return replace(document, run=record.run, drags=drags, result=record.result, moment=moment)
         case WasReset():
             drags = {id: replace(drag, tracked=None) for id, drag in document.drags.items()}
             return replace(document, run=None, drags=drags, result=None, moment=None)
         case Seeked():
             drags = {id: replace(drag, tracked=record.tracked.get(id)) for id, drag in document.drags.items()}
             return replace(document, drags=drags, moment=record.moment)
+        case BaseReplaced(picture=picture):
+            return replace(document, picture=picture, run=None, drags={}, result=None, moment=None)
 
 
 def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
@@ -82,13 +87,30 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
         case SetSettings():
             return replace(document, settings=_with_settings(document.settings, op.settings))
         case Restore():
-            return replace(
+            document = replace(
                 document,
                 drags=_with_restored(document.drags, op.drags),
                 settings=_with_settings(document.settings, op.settings),
                 prompt=document.prompt if op.prompt is None else op.prompt,
                 mask=document.mask if op.mask is None else op.mask,
             )
+            return document if op.content is None else with_content(document, op.content)
+
+
+def with_content(document: Document, content: Content) -> Document:
+    """The document with this content of its picture; drags that it does not know have not been tracked."""
+    drags = {
+        id: replace(drag, handle=content.handles.get(id, drag.handle), tracked=content.tracked.get(id))
+        for id, drag in document.drags.items()
+    }
+    return replace(
+        document,
+        picture=content.picture,
+        run=content.run,
+        drags=drags,
+        result=content.result,
+        moment=content.moment,
+    )
 
 
 def _with_settings(settings: Mapping[str, Setting], changes: Mapping[str, Setting | None]) -> dict[str, Setting]:

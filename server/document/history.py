@@ -7,6 +7,8 @@ properties that other people have written since; redo does the same with what th
 * ``("handle", id)`` and ``("target", id)``: its end points. Removing the drag writes these too.
 * ``("layer", id)``: whether the layer is in the mask, and above how many others.
 * ``("setting", name)`` and ``("prompt", "")``.
+* ``("content", "")``: what the picture shows, and where each drag's content is. Runs, jumps, resets and changes of the
+  base picture write it, and so does every edit, because what was edited since was meant for the picture as it was.
 """
 
 from __future__ import annotations
@@ -14,14 +16,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from livedrag.server.document.fold import with_content
 from livedrag.server.document.protocol import (
     XY,
     AddDrag,
     AddStroke,
+    BaseReplaced,
     ClearMask,
+    Content,
+    DocRecord,
     Document,
     Drag,
     Edited,
+    Ended,
     Invert,
     InvertMask,
     MaskLayer,
@@ -32,10 +41,13 @@ from livedrag.server.document.protocol import (
     RemoveStroke,
     Restore,
     RestoredDrag,
+    Seeked,
     SetPrompt,
     SetSettings,
     Setting,
+    Started,
     Stroke,
+    WasReset,
 )
 
 MAX_EDITS = 500
@@ -44,6 +56,9 @@ SPARE_PROPERTIES = 1000
 """Properties that may be remembered without need before they are cleaned up."""
 
 Property = tuple[str, str]
+CONTENT: Property = ("content", "")
+LASTING = ("setting", "prompt", "content")
+"""Kinds of properties of which there are only a few."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ class Layer:
     layer: MaskLayer
 
 
-Value = Drag | XY | Layer | Setting | None
+Value = Drag | XY | Layer | Setting | Content | None
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,52 @@ class History:
         self._undone: dict[str, list[Change]] = {}
         self._heights: tuple[tuple[MaskLayer, ...], Mapping[str, int]] = ((), {})
         self._overwritten: set[tuple[str, bool]] = set()  # (person, redo) with nothing left to restore
+        self._run_began: tuple[str, Content] | None = None  # the run under way, and the content before it
 
-    def note(self, record: Edited, before: Document) -> None:
-        """Take in an accepted edit; ``before`` is the document that it was applied to."""
+    def note(self, record: DocRecord, before: Document, after: Document) -> None:
+        """Take in an accepted record, which led from one document to the next."""
+        match record:
+            case Edited():
+                self._note_edit(record, before)
+            case Started(run=run):
+                if self._run_began is None or self._run_began[0] != run.id:  # else it was interrupted
+                    self._run_began = (run.id, content_of(before))
+            case Ended(run=run):
+                began, self._run_began = self._run_began, None
+                if began is not None and began[0] == run.id and not same_content(began[1], content_of(after)):
+                    self._done_to_content(run.by, run.id, "run", record.seq, {CONTENT: began[1]})
+                self._write(CONTENT, run.by, record.seq)
+            case Seeked(op_id=op_id, by=by) if is_running(before):  # undone with the run
+                self._write(CONTENT, by, record.seq)
+            case WasReset(op_id=op_id, by=by) | Seeked(op_id=op_id, by=by):
+                kind = "reset" if isinstance(record, WasReset) else "seek"
+                self._done_to_content(by, op_id, kind, record.seq, {CONTENT: content_of(before)})
+            case BaseReplaced(op_id=op_id, by=by):
+                drags = {("drag", id): drag for id, drag in before.drags.items()}
+                self._done_to_content(by, op_id, "edit_further", record.seq, {CONTENT: content_of(before), **drags})
+
+    def _done_to_content(self, by: str, op_id: str, kind: str, seq: int, before: Mapping[Property, Value]) -> None:
+        for name in before:
+            for written in _written_with(name):
+                self._write(written, by, seq)
+        self._do(by, Change(op_id, kind, seq, before))
+
+    def _do(self, by: str, change: Change) -> None:
+        done = self._done.setdefault(by, [])
+        self._undone.setdefault(by, []).clear()
+        self._overwritten.discard((by, True))
+        done.append(change)
+        del done[:-MAX_EDITS]
+
+    def _write(self, name: Property, by: str, seq: int) -> None:
+        self._written.setdefault(name, {})[by] = seq
+
+    def _note_edit(self, record: Edited, before: Document) -> None:
         names = properties(record.op, before)
+        self._write(CONTENT, record.by, record.seq)
         for name in names:
             for written in _written_with(name):
-                self._written.setdefault(written, {})[record.by] = record.seq
+                self._write(written, record.by, record.seq)
         values = {name: value(before, name, self._heights_of(before)) for name in names}
         done, undone = self._done.setdefault(record.by, []), self._undone.setdefault(record.by, [])
         if record.undoes is not None:
@@ -99,10 +153,7 @@ class History:
         elif record.redoes is not None:
             done.append(Change(record.redoes, _pop_from(undone, record.redoes), record.seq, values))
         else:
-            undone.clear()
-            self._overwritten.discard((record.by, True))
-            done.append(Change(record.op_id, str(type(record.op).__struct_config__.tag), record.seq, values))
-        del done[:-MAX_EDITS]
+            self._do(record.by, Change(record.op_id, str(type(record.op).__struct_config__.tag), record.seq, values))
         if len(self._written) > self._max_written:
             self._forget_unneeded(before)
 
@@ -117,12 +168,21 @@ class History:
             for person, changes in by_person.items():
                 by_person[person] = [change for change in changes if change.seq > seq]
 
-    def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore] | None:
-        """A person's latest edit of which anything can be undone (or redone), and the operation that does it."""
+    def drop(self, by: str, change: Change, *, redo: bool = False) -> None:
+        """Forget a change."""
+        (self._undone if redo else self._done).get(by, []).remove(change)
+
+    def last(self, by: str, document: Document, *, redo: bool = False) -> tuple[Change, Restore | None] | None:
+        """A person's latest edit of which anything can be undone (or redone), and the operation that does it.
+
+        Without an operation, it is a run, a jump, a reset or a change of the base picture, and stale.
+        """
         changes = (self._undone if redo else self._done).get(by, [])
         for index in range(len(changes) - 1, -1, -1):
             change = changes[index]
             free = {name: old for name, old in change.before.items() if not self._by_others(by, name, change.seq)}
+            if CONTENT in change.before and CONTENT not in free:
+                return change, None
             if not free:  # and never will be
                 del changes[index]
                 self._overwritten.add((by, redo))
@@ -151,7 +211,7 @@ class History:
         self._written = {
             name: by
             for name, by in self._written.items()
-            if name in needed or name[0] in ("setting", "prompt") or value(document, name, layers) is not None
+            if name in needed or name[0] in LASTING or value(document, name, layers) is not None
         }
         self._max_written = 2 * len(self._written) + SPARE_PROPERTIES
 
@@ -189,6 +249,7 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
                 *(("setting", name) for name in op.settings),
                 *([] if op.prompt is None else [("prompt", "")]),
                 *([] if op.mask is None else _added_or_removed(before.mask, op.mask)),
+                *([] if op.content is None else [CONTENT]),
             ]
 
 
@@ -209,6 +270,8 @@ def value(document: Document, name: Property, layers: Mapping[str, int]) -> Valu
             return document.settings.get(id)
         case "prompt":
             return document.prompt
+        case "content":
+            return content_of(document)
         case "layer":
             return Layer(layers[id], document.mask[layers[id]]) if id in layers else None
     drag = document.drags.get(id)
@@ -222,17 +285,48 @@ def content(drag: Drag) -> XY:
     return drag.tracked or drag.handle
 
 
+def content_of(document: Document) -> Content:
+    """What the picture of a document shows."""
+    run = document.run
+    return Content(
+        picture=document.picture,
+        run=run if run is not None and run.outcome is not None else None,
+        result=document.result,
+        moment=document.moment,
+        handles={id: drag.handle for id, drag in document.drags.items()},
+        tracked={id: drag.tracked for id, drag in document.drags.items() if drag.tracked is not None},
+    )
+
+
+def same_content(one: Content, other: Content) -> bool:
+    """Whether two contents look alike; handles that were only placed meanwhile are no difference."""
+    return (one.picture, one.result, one.moment, one.tracked) == (
+        other.picture,
+        other.result,
+        other.moment,
+        other.tracked,
+    )
+
+
+def is_running(document: Document) -> bool:
+    """Whether a run has started and not ended; one that was interrupted has not ended either."""
+    return document.run is not None and document.run.outcome is None
+
+
 def restoring(document: Document, values: Mapping[Property, Value], heights: Mapping[str, int]) -> Restore | None:
     """The operation that gives these properties these values; None if it would change nothing."""
     drags: dict[str, RestoredDrag | None] = {}
     settings: dict[str, Setting | None] = {}
     prompt: str | None = None
     layers: dict[str, Layer | None] = {}
+    shown: Content | None = None
     for (kind, id), old in values.items():
         now = value(document, (kind, id), heights)
         if now == old or (kind == "layer" and (now is None) == (old is None)):
             continue
         match kind, old:
+            case "content", Content():
+                shown = old
             case "setting", None | bool() | int() | float() | str():
                 settings[id] = old
             case "prompt", str():
@@ -250,16 +344,19 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
                     target=old if kind == "target" else ends.target,
                 )
     mask = _with_layers(document.mask, layers)
-    if not drags and not settings and prompt is None and mask == document.mask:
+    if shown is not None and replace(with_content(document, shown), run=document.run) == document:
+        shown = None
+    if not drags and not settings and prompt is None and mask == document.mask and shown is None:
         return None
-    return Restore(drags=drags, settings=settings, prompt=prompt, mask=None if mask == document.mask else mask)
+    changed_mask = None if mask == document.mask else mask
+    return Restore(drags=drags, settings=settings, prompt=prompt, mask=changed_mask, content=shown)
 
 
 def shortest(document: Document, restore: Restore) -> Operation | Restore:
     """The same as a smaller operation, if all it does is to remove one layer of the mask or to add one on top."""
-    if restore.mask is None or restore.drags or restore.settings or restore.prompt is not None:
-        return restore
     before, after = document.mask, restore.mask
+    if after is None or restore != Restore(mask=after):
+        return restore
     if after[:-1] == before:
         top = after[-1]
         if isinstance(top, Stroke):

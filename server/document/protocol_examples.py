@@ -9,7 +9,15 @@ RASTER = p.Raster(id="m1", sha256="ab" * 32)
 INVERT = p.Invert(id="i1")
 DRAG = p.Drag(handle=(62.0, 150.0), target=(40.0, 110.0), tracked=(60.5, 147.25))
 RUN = p.Run(id="r1", by="p1", iterations=12, outcome="arrived")
-RESULT = p.Result(sha256="cd" * 32, run="r1")
+RESULT = p.Result(sha256="cd" * 32, run="r1", moment=4)
+CONTENT = p.Content(
+    picture=p.Picture(sha256="ef" * 32, width=256, height=192),
+    run=RUN,
+    result=RESULT,
+    moment=4,
+    handles={"d1": (62.0, 150.0)},
+    tracked={"d1": (60.5, 147.25)},
+)
 RESTORE = p.Restore(
     drags={
         "d1": None,
@@ -40,6 +48,7 @@ CLIENT: list[p.ClientMessage] = [
     p.Undo(op_id="o23"),
     p.Redo(op_id="o24"),
     p.SeekMoment(op_id="o25", moment=4),
+    p.EditFurther(op_id="o26"),
     p.Presence(cursor=(12.5, 40.0), selected="d1", tool="points", busy=True),
     p.Rename(name="Ada L."),
     p.AckFrame(frame=3),
@@ -92,12 +101,14 @@ SERVER: list[p.ServerMessage] = [
     *(p.Edited(seq=8 + index, op_id=f"o{index}", by="p1", op=op) for index, op in enumerate([*OPERATIONS, RASTER])),
     p.Edited(seq=19, op_id="o23", by="p1", op=RESTORE, undoes="o1"),
     p.Edited(seq=20, op_id="o24", by="p1", op=OPERATIONS[0], redoes="o1"),
+    p.Edited(seq=20, op_id="o24", by="p1", op=p.Restore(content=CONTENT), undoes="r1"),
     p.Rejected(op_id="o1", reason="busy", message="a run is already under way: press Stop first"),
     p.Started(seq=21, op_id="o20", run=p.Run(id="r1", by="p1")),
     p.Stopping(seq=22, op_id="o21", by="p1"),
-    p.Ended(seq=23, run=RUN, tracked={"d1": (41.0, 112.0)}, result=RESULT),
+    p.Ended(seq=23, run=RUN, tracked={"d1": (41.0, 112.0)}, result=RESULT, moment=4),
     p.WasReset(seq=24, op_id="o22", by="p1"),
     p.Seeked(seq=25, op_id="o25", by="p1", moment=4, tracked={"d1": (50.0, 130.0)}),
+    p.BaseReplaced(seq=26, op_id="o26", by="p1", picture=p.Picture(sha256="cd" * 32, width=256, height=192)),
     p.People(
         people={
             "p1": p.Person(name="Ada", colour="#2a6fdb", role="owner", here=True),

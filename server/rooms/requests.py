@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from livedrag.server.access.rate_limits import RateLimited
@@ -13,6 +14,7 @@ from livedrag.server.document.protocol import (
     DocRecord,
     Drag,
     Edit,
+    EditFurther,
     Raster,
     Redo,
     Rejected,
@@ -25,6 +27,7 @@ from livedrag.server.document.protocol import (
     tag_of,
 )
 from livedrag.server.errors import ServiceError
+from livedrag.server.rooms.run_control import obstacle
 from livedrag.server.rooms.session import RoomSession
 from livedrag.server.rooms.stroke_budget import StrokeBudget
 from livedrag.server.settings import MIB
@@ -77,9 +80,11 @@ class RequestHandler:
             case Edit():
                 self.apply(session, request.op_id, lambda: draft.edit(by, request))
             case Undo():
-                self.apply(session, request.op_id, lambda: draft.undo(by, request))
+                self.apply(session, request.op_id, lambda: draft.undo(by, request, partial(obstacle, self._room)))
             case Redo():
-                self.apply(session, request.op_id, lambda: draft.redo(by, request))
+                self.apply(session, request.op_id, lambda: draft.redo(by, request, partial(obstacle, self._room)))
+            case EditFurther():
+                self.apply(session, request.op_id, lambda: draft.edit_further(by, request))
             case StartRun() if draft.document.mask:
                 self._services.tasks.start(self._start_with_mask(session, request))
             case StartRun():
@@ -99,6 +104,8 @@ class RequestHandler:
             record = operate()
         except Refused as refusal:
             self.reject(session, op_id, refusal)
+            if refusal.reason == "stale":  # and forgotten, if it was an undo
+                self._room.send_histories()
         else:
             self._strokes.spend(record)
             self._room.commit(record, session)

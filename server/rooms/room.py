@@ -245,7 +245,7 @@ class LiveRoom:
         self._histories[person] = History(undo=undo, redo=redo)
         return self._histories[person]
 
-    def _send_histories(self) -> None:
+    def send_histories(self) -> None:
         """Send people what they can undo and redo, if it has changed."""
         for person in self.connected:
             before = self._histories.get(person)
@@ -275,12 +275,11 @@ class LiveRoom:
     def _publish(self, record: DocRecord, document: Document) -> None:
         """A record is on disk: send it to everyone, and to the engine if it concerns a run."""
         self.services.metrics.operations.labels(tag_of(record.op if isinstance(record, Edited) else record)).inc()
-        previous = self.document.run
+        before = self.document
         self.log.publish(record, document)
         self.broadcast(record)
-        if isinstance(record, Edited):
-            self._send_histories()
-        self.run.follow(record, previous)
+        self.send_histories()
+        self.run.follow(record, before)
         if isinstance(record, Ended):
             self.services.metrics.runs.labels(str(record.run.outcome)).inc()
             self._report_unused()
@@ -301,7 +300,7 @@ class LiveRoom:
         self.log.revert(open_draft(self.id, saved, self.services.model, self.services.room_limits))
         self.run.on_revert()
         self.broadcast(Snapshot(seq=self.seq, document=self.document))
-        self._send_histories()
+        self.send_histories()
 
     # Events from the engine ------------------------------------------------------------------------------------------
 

@@ -16,15 +16,20 @@ from livedrag.server.device.engine import (
     PreparationProgress,
     Prepare,
     PreviewReady,
+    ReleaseSession,
     ResetSession,
     RunFinished,
     RunProgress,
+    Seek,
     Start,
     Stop,
     UpdateRun,
 )
 from livedrag.server.document.protocol import (
+    BaseReplaced,
+    Content,
     DocRecord,
+    Document,
     Edited,
     Ended,
     Frame,
@@ -35,7 +40,6 @@ from livedrag.server.document.protocol import (
     Progress,
     Raster,
     Restore,
-    Run,
     SetPrompt,
     SetSettings,
     Started,
@@ -110,21 +114,27 @@ class RunControl:
         self._engine = room.services.engine
         self._edited = asyncio.Event()  # the engine has not got the latest edit
         self._task: asyncio.Task[None] | None = None  # of the current state
+        self._restoring: asyncio.Task[None] | None = None  # sends the engine where to go back to
         self._frames = 0
 
     # What happens in the room ----------------------------------------------------------------------------------------
 
-    def follow(self, record: DocRecord, previous: Run | None) -> None:
-        """React to a record that was published; ``previous`` is the run before it."""
+    def follow(self, record: DocRecord, before: Document) -> None:
+        """React to a record that was published; ``before`` is the document before it."""
         if self._room.closed:
             return
         match record:
             case Started(run=run):
+                previous = before.run
                 self.latest.clear()
                 self._edited.clear()
                 if self._room.draft.runs(run.id):
                     resume = previous is not None and previous.id == run.id and previous.interrupted
                     self._enter(Starting(run.id, resume), self._drive(run.id))
+            case Edited(op=Restore(content=Content() as content)):
+                self._restore(content, before)
+            case BaseReplaced():
+                self._leave_picture()
             case Edited(op=op):
                 self._edited.set()
                 if needs_preparation(op, self._room.draft.model):
@@ -172,6 +182,7 @@ class RunControl:
     async def _prepare(self) -> None:
         room = self._room
         await room.services.clock.sleep(PREPARE_PAUSE)
+        await self._restored()
         try:
             desired, picture = await desired_state(room), picture_of(room)
         except (OSError, ServiceError, ValueError) as error:  # pressing Drag will report it
@@ -194,6 +205,7 @@ class RunControl:
             self._fail(run, error)
 
     async def _start(self, run: str) -> None:
+        await self._restored()
         desired = await desired_state(self._room)
         if not self._room.draft.runs(run) or not isinstance(self.state, Starting):
             return  # it has ended meanwhile
@@ -208,6 +220,39 @@ class RunControl:
         if self._room.draft.runs(run) and isinstance(self.state, Running | Ending):
             self._engine.submit(UpdateRun(desired=desired))
             self.state = replace(self.state, format=desired.format)
+
+    def _leave_picture(self) -> None:
+        """The room has another picture: its session goes to disk, in case that is undone."""
+        self._room.timeline.clear()
+        self.latest.clear()
+        self._engine.submit(ReleaseSession(room=self._room.id))
+        self.prepare_soon()
+
+    def _restore(self, content: Content, before: Document) -> None:
+        """Have the engine go where the content was before a run, a jump, a reset or a change of the base picture."""
+        picture = None
+        if content.picture.sha256 != before.picture.sha256:
+            picture = content.picture.sha256
+            self._leave_picture()
+        self.latest.clear()
+        if content.moment is None:
+            self._engine.submit(ResetSession(room=self._room.id, picture=picture))
+        else:
+            self._restoring = self._room.services.tasks.start(self._return_to(content.moment, picture))
+
+    async def _return_to(self, moment: int, picture: str | None) -> None:
+        try:
+            desired = await desired_state(self._room)
+        except (OSError, ServiceError, ValueError) as error:  # pressing Drag will report it
+            log.error("cannot go back to a moment: %s", error, extra={"room": self._room.id})
+            return
+        if not self._room.closed:
+            self._engine.submit(Seek(moment=moment, desired=desired, picture=picture))
+
+    async def _restored(self) -> None:
+        """Wait until the engine has been sent where to go back to."""
+        if self._restoring is not None:
+            await asyncio.wait([self._restoring])
 
     def _stop(self) -> None:
         match self.state:
@@ -272,6 +317,7 @@ class RunControl:
                 tracked=event.tracked,
                 seen=event.seq,
                 sha256=sha256,
+                moment=event.moment,
                 message=message,
             )
             self._room.commit(record)
@@ -294,6 +340,20 @@ async def desired_state(room: LiveRoom) -> DesiredState:
         format=preview_format(room.sessions.values()),
         generation=document.picture.generation,
     )
+
+
+def obstacle(room: LiveRoom, content: Content) -> str:
+    """Why this content cannot be restored in a room any more; empty if it can."""
+    store, document = room.services.store, room.draft.document
+    files = {content.picture.sha256} | ({content.result.sha256} if content.result else set())
+    if not all(store.pictures.path(sha256).exists() for sha256 in files):
+        return "the picture before that is no longer stored"
+    if content.moment is None and content.tracked:
+        return "it is not known where the content was before that"  # a run of an older version
+    same_picture = content.picture.sha256 == document.picture.sha256
+    if content.moment is not None and same_picture and not room.timeline.has(content.moment):
+        return "the timeline no longer has the step before that"
+    return ""
 
 
 def picture_of(room: LiveRoom) -> PictureRef:

@@ -47,6 +47,15 @@ class Timeline:
         self.moments = to_moments(event, self._room.document.run)
         self._room.broadcast(self.moments)
 
+    def clear(self) -> None:
+        """Forget the timeline of a picture that is not edited any more."""
+        self.moments, self.thumbnails = Moments(run=None, moments=[], current=None), {}
+        self._room.broadcast(self.moments)
+
+    def has(self, moment: int) -> bool:
+        """Whether a moment is on the timeline."""
+        return self.moments is not None and any(known.id == moment for known in self.moments.moments)
+
     async def seek(self, session: RoomSession, message: SeekMoment) -> None:
         """Have the engine jump to a moment. Its answer becomes a record, or a refusal."""
         room, request, key = self._room, SeekRequest(session, message), (session.person, message.op_id)

@@ -22,7 +22,7 @@ from livedrag.server.document.checks import ID, Refused, check_document
 from livedrag.server.document.fold import fold
 from livedrag.server.document.known_settings import KNOWN_SETTINGS
 from livedrag.server.document.members import Link, Member
-from livedrag.server.document.protocol import DocRecord, Document, Id, Role, RoomLimits
+from livedrag.server.document.protocol import DocRecord, Document, Id, Picture, Role, RoomLimits
 from livedrag.server.settings import MIB
 from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.storage.pictures import SHA256
@@ -234,6 +234,7 @@ def _last_document(base: Document, records: Iterable[DocRecord], manifest: Manif
             if ID.fullmatch(getattr(record, name, None) or "-") is None:
                 raise ArchiveError(f"{where}: {getattr(record, name)[:100]!r} cannot be the value of {name!r}")
         _check_document(document, where, limits)
+        _check_same_size(base.picture, document.picture, where)
     if seq != manifest.seq:
         raise ArchiveError(f"the log ends at record {seq}, not at {manifest.seq} as {ROOM} says")
     return document
@@ -248,6 +249,13 @@ def _check_document(document: Document, where: str, limits: RoomLimits) -> None:
         check_document(document, KNOWN_SETTINGS, limits)
     except Refused as refusal:
         raise ArchiveError(f"{where}: {refusal}") from refusal
+
+
+def _check_same_size(base: Picture, picture: Picture, where: str) -> None:
+    """Raise `ArchiveError` for a base picture that no result of the room could have become."""
+    if (picture.width, picture.height) != (base.width, base.height):
+        sizes = f"{picture.width} x {picture.height} pixels, the first one {base.width} x {base.height}"
+        raise ArchiveError(f"{where}: its picture has {sizes}")
 
 
 def _check_files(needed: Set[str], found: Set[str]) -> None:

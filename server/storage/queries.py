@@ -5,10 +5,13 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from livedrag.server.document.members import Link, Member
 from livedrag.server.document.protocol import DocRecord, Document
+from livedrag.server.settings import MIB
 from livedrag.server.storage.saved import CookieSession, RoomSummary, SavedRoom, folded, references
 from livedrag.server.storage.strokes import (
     Packed,
@@ -19,6 +22,10 @@ from livedrag.server.storage.strokes import (
 
 IF_ROOM = "WHERE EXISTS (SELECT 1 FROM rooms WHERE id = ?)"
 LINK = "id, digest, role, made, used"
+RESULTS_STORED = 20
+"""Of a room, with the current one."""
+RESULT_BYTES_STORED = 64 * MIB
+"""Of the earlier results of a room."""
 MEMBER = "person, name, colour, role, link, seen"
 
 
@@ -128,21 +135,28 @@ def delete_room(database: sqlite3.Connection, room: str) -> set[str]:
     return unreferenced(database, files)
 
 
-def drop_old_results(database: sqlite3.Connection, room: str, document: Document) -> set[str]:
-    """Forget all results but the latest and the one before, which may still be downloading.
+def drop_old_results(
+    database: sqlite3.Connection, room: str, document: Document, size: Callable[[str], int]
+) -> set[str]:
+    """Forget all results but the latest, to which one can still go back by undo.
+
+    The current result and the one before stay; up to `RESULTS_STORED` stay if together they are small enough.
+
+    Args:
+        size: of a file, in bytes.
 
     Returns:
         The files that no room refers to any more.
     """
     current = document.result.sha256 if document.result else ""
-    old = database.execute(
-        "SELECT sha256 FROM files WHERE room = ? AND kind = 'result' AND sha256 != ?"
-        " ORDER BY seq DESC LIMIT -1 OFFSET 1",
-        (room, current),
-    ).fetchall()
-    for (sha256,) in old:
+    statement = "SELECT sha256 FROM files WHERE room = ? AND kind = 'result' AND sha256 != ? ORDER BY seq DESC"
+    earlier = [sha256 for (sha256,) in database.execute(statement, (room, current))]
+    sums = accumulate(map(size, earlier))
+    small_enough = sum(total <= RESULT_BYTES_STORED for total in sums)
+    old = earlier[max(1, min(small_enough, RESULTS_STORED - 1)) :]
+    for sha256 in old:
         database.execute("DELETE FROM files WHERE room = ? AND kind = 'result' AND sha256 = ?", (room, sha256))
-    return unreferenced(database, {sha256 for (sha256,) in old})
+    return unreferenced(database, set(old))
 
 
 def referenced(database: sqlite3.Connection) -> tuple[set[str], list[str]]:

@@ -149,7 +149,9 @@ class Store:
                 raise StoreError(f"record {record.seq} of room {room!r} does not follow the last one on disk")
             if size.records >= MIN_RECORDS or size.bytes >= MAX_LOG_BYTES:
                 queries.compact_log(database, room, record.seq, document)
-            removed = queries.drop_old_results(database, room, document) if isinstance(record, Ended) else set()
+            removed: set[str] = set()
+            if isinstance(record, Ended):
+                removed = queries.drop_old_results(database, room, document, self.pictures.size)
             self.sizes.note(database, room, record)
             return size.new_files, removed
 

@@ -64,7 +64,7 @@ class PlayedRun:
         if preview:
             self.show(iteration)
 
-    def arrive(self, iterations: int, left: float = 0.0) -> None:
+    def arrive(self, iterations: int, left: float = 0.0, color: str = "teal") -> None:
         """The run ends with each handle at its target, or ``left`` pixels to the right of it."""
         desired = self.engine.desired[self.room]
         targets = {id: (drag.target[0] + left, drag.target[1]) for id, drag in desired.drags.items()}
@@ -76,7 +76,8 @@ class PlayedRun:
                 iterations=iterations,
                 seq=desired.seq,
                 tracked=targets,
-                picture=png(self.picture.width, self.picture.height, "teal"),
+                moment=self.moments[-1].id if self.moments else None,
+                picture=png(self.picture.width, self.picture.height, color),
             )
         )
 

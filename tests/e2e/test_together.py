@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from livedrag.server.device.engine import PreparationProgress, Seek, SeekCompleted, WorkerRestarted, WorkerRestarting
+from livedrag.server.device.engine import (
+    PreparationProgress,
+    Prepare,
+    ReleaseSession,
+    ResetSession,
+    Seek,
+    SeekCompleted,
+    WorkerRestarted,
+    WorkerRestarting,
+)
 from tests.e2e.editor import PHONE, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
 from tests.quiet import QuietEngine
@@ -254,3 +263,90 @@ def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: 
     engine.tell(WorkerRestarted(rooms=(room,)))
     toast(page, "The engine is running again")
     expect(ada.stage).to_contain_text("Press Drag")
+
+
+def test_undo_brings_back_what_runs_and_resets_have_changed(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    page, engine = ada.page, quiet[1]
+    bo = Editor(open_page(new_link(page, "edit")))
+    unedited = ada.pixels()
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    ada.button("Drag").click()
+    run = PlayedRun(engine, page)
+    for iteration in range(3):
+        run.keep(iteration)
+        run.step(iteration, iteration / 3)
+    run.arrive(3)
+    for one in (ada, bo):
+        one.expect_outcome("^arrived$")
+        expect(one.canvas).to_have_attribute("data-showing", "result")
+    expect(ada.stage).to_contain_text("Reached the target")
+    result = ada.pixels()
+    assert result != unedited
+
+    # The run is undone like an edit, for everyone, and the point stays.
+    expect(ada.button("Undo")).to_have_attribute("title", "Undo: run (Ctrl+Z)")
+    ada.canvas.focus()
+    page.keyboard.press("Control+z")
+    engine.expect(ResetSession, run.room)
+    for one in (ada, bo):
+        expect(one.canvas).to_have_attribute("data-showing", "original")
+        one.expect_place("handle", HANDLE)
+        expect(one.points).to_have_count(1)
+    ada.button("Redo").click()
+    seek: Seek = engine.expect(Seek, run.room)
+    assert seek.moment == 3
+    for one in (ada, bo):
+        expect(one.canvas).to_have_attribute("data-showing", "result")
+        one.expect_place("handle", TARGET)
+    assert ada.pixels() == result
+
+    # So is a reset.
+    ada.button("Reset").click()
+    expect(ada.canvas).to_have_attribute("data-showing", "original")
+    page.keyboard.press("Control+z")
+    expect(ada.canvas).to_have_attribute("data-showing", "result")
+    expect(ada.stage).to_contain_text("Reached the target")
+
+    # Once Bo has changed something, it is not Ada's to undo any more; what she did before is.
+    bo.click((200, 100))
+    bo.click((230, 120))
+    expect(ada.points).to_have_count(2)
+    ada.button("Undo").click()
+    toast(page, "others have changed the picture")
+    expect(ada.canvas).to_have_attribute("data-showing", "result")
+
+
+def test_a_result_is_edited_further_and_that_is_undone(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    ada = choose(open_page(), upload)
+    page, engine = ada.page, quiet[1]
+    expect(ada.button("Edit this further")).to_be_disabled()
+    ada.click(HANDLE)
+    ada.click(TARGET)
+    ada.button("Drag").click()
+    run = PlayedRun(engine, page)
+    run.keep(0)
+    run.keep(3)
+    run.arrive(3)
+    ada.expect_outcome("^arrived$")
+    expect(ada.canvas).to_have_attribute("data-showing", "result")
+    result = ada.pixels()
+    ada.button("Edit this further").click()
+    expect(ada.points).to_have_count(0)
+    expect(ada.canvas).to_have_attribute("data-showing", "original")
+    expect(page.get_by_test_id("timeline")).to_have_count(0)
+    assert ada.pixels() == result
+    engine.expect(ReleaseSession, run.room)
+    prepare: Prepare = engine.expect(Prepare, run.room)
+    assert prepare.picture.sha256 != run.start.picture.sha256
+    page.reload()
+    ada = Editor(page)
+    expect(ada.points).to_have_count(0)
+    ada.button("Undo").click()
+    seek: Seek = engine.expect(Seek, run.room)
+    assert (seek.moment, seek.picture) == (2, run.start.picture.sha256)
+    expect(ada.points).to_have_count(1)
+    ada.expect_place("handle", TARGET)
+    expect(ada.canvas).to_have_attribute("data-showing", "result")
+    expect(ada.stage).to_contain_text("Reached the target")

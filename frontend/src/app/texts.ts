@@ -19,6 +19,10 @@ export const texts = {
       raster: "load mask",
       set_prompt: "change prompt",
       set_settings: "change setting",
+      run: "run",
+      reset: "reset",
+      seek: "jump to a step",
+      edit_further: "edit further",
     } as Readonly<Record<string, string>>,
   },
 

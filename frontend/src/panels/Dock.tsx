@@ -1,12 +1,12 @@
 import { useEffect, useRef } from "preact/hooks";
 import { toggleSplit } from "../canvas/Split.tsx";
-import { canReset, canRun, reset, startRun, stopRun } from "../room/actions.ts";
+import { canEditFurther, canReset, canRun, editFurther, reset, startRun, stopRun } from "../room/actions.ts";
 import type { Download } from "../room/api.ts";
 import { download } from "../room/files.ts";
 import type { Stage } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Bars } from "../ui/Bars.tsx";
-import { CompareIcon, DownloadIcon, PlayIcon, ResetIcon, SplitIcon, StopIcon } from "../ui/icons.tsx";
+import { CompareIcon, DownloadIcon, DrawIcon, PlayIcon, ResetIcon, SplitIcon, StopIcon } from "../ui/icons.tsx";
 import { Menu, MenuItem } from "../ui/Menu.tsx";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
@@ -55,6 +55,19 @@ export function Dock() {
           >
             <ResetIcon />
             <span>{labels.reset}</span>
+          </button>
+        )}
+        {store.editable.value && (
+          <button
+            type="button"
+            class="quiet-button"
+            aria-label={labels.further}
+            title={labels.furtherHelp}
+            disabled={!canEditFurther()}
+            onClick={editFurther}
+          >
+            <DrawIcon />
+            <span>{labels.furtherShort}</span>
           </button>
         )}
         <Downloads />

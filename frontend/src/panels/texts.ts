@@ -27,6 +27,9 @@ export const texts = {
     splitHelp: "Original and result side by side (X)",
     reset: "Reset",
     resetHelp: "Back to the original picture. The points stay.",
+    further: "Edit this further",
+    furtherShort: "Edit further",
+    furtherHelp: "Make the result the picture that is edited. The points go; Undo brings everything back.",
     download: "Download",
     downloads: {
       result: ["Picture (PNG)", "At the original size"],
@@ -309,6 +312,7 @@ export const texts = {
       stopping: "pressed Stop",
       was_reset: "reset the picture",
       seeked: "jumped to a step",
+      base_replaced: "made the result the picture to edit",
       arrived: "reached the target",
       stopped: "stopped",
       exhausted: "stopped at the limit",

@@ -102,6 +102,15 @@ export function reset(): void {
   if (canReset()) sendRequest({ type: "reset", op_id: makeId() });
 }
 
+/** Whether there is a result that can become the picture that is edited. */
+export function canEditFurther(): boolean {
+  return canChange() && !store.running.value && !store.starting.value && !!store.document.value?.result;
+}
+
+export function editFurther(): void {
+  if (canEditFurther()) sendRequest({ type: "edit_further", op_id: makeId() });
+}
+
 export function canUndo(): boolean {
   return canChange() && store.room.value.history.undo !== null;
 }

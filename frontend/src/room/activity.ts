@@ -16,6 +16,7 @@ export type ActivityKind =
   | "failed"
   | "kept"
   | "was_reset"
+  | "base_replaced"
   | "seeked";
 
 export interface Activity {
@@ -53,6 +54,7 @@ function activityOf(room: Room, message: ServerMessage): Activity | null {
     case "stopping":
     case "was_reset":
     case "seeked":
+    case "base_replaced":
       return { ...common, seq: message.seq, by: message.by, kind: message.type };
     case "ended":
       return message.run.outcome === null ? null : { ...common, seq: message.seq, by: "", kind: message.run.outcome };

@@ -24,6 +24,7 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
   "history",
   "resumed",
   "seeked",
+  "base_replaced",
   "moments",
   "engine",
   "prepared",

@@ -1,6 +1,17 @@
 /** The room's document and what each operation does to it; pure. */
 
-import type { AppliedOperation, Document, Drag, MaskLayer, Restore, Run, Setting, XY } from "./protocol.ts";
+import type {
+  AppliedOperation,
+  Content,
+  Document,
+  Drag,
+  MaskLayer,
+  Picture,
+  Restore,
+  Run,
+  Setting,
+  XY,
+} from "./protocol.ts";
 
 /** The document after an operation. An operation that no longer applies changes nothing. */
 export function applyOperation(document: Document, op: AppliedOperation): Document {
@@ -36,6 +47,17 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
 export function resetDocument(document: Document): Document {
   const drags = mapValues(document.drags, (drag) => ({ ...drag, tracked: null }));
   return { ...document, run: null, result: null, moment: null, drags };
+}
+
+/** Whether the picture is at another step of the timeline than its result shows. */
+export function isElsewhere({ moment, result }: Document): boolean {
+  // Rooms of older versions do not say which step their result shows.
+  return moment !== null && (result === null || (typeof result.moment === "number" && result.moment !== moment));
+}
+
+/** Another picture is edited from now on; the mask stays. */
+export function rebased(document: Document, picture: Picture): Document {
+  return { ...document, picture, run: null, result: null, moment: null, drags: {} };
 }
 
 /** Drags that are not in `places` keep where they were last tracked. */
@@ -122,7 +144,18 @@ function restored(document: Document, op: Restore): Document {
     settings: withSettings(document.settings, op.settings ?? {}),
     prompt: op.prompt ?? document.prompt,
     mask: op.mask ?? document.mask,
+    ...(op.content ? withContent(drags, op.content) : {}),
   };
+}
+
+function withContent(drags: Document["drags"], content: Content): Partial<Document> {
+  const { picture, run, result, moment, handles, tracked } = content;
+  const placed = mapValues(drags, (drag, id) => ({
+    ...drag,
+    handle: handles[id] ?? drag.handle,
+    tracked: tracked[id] ?? null,
+  }));
+  return { picture, run, result, moment, drags: placed };
 }
 
 function withRestoredDrag(drags: Document["drags"], id: string, back: Move | null): Document["drags"] {

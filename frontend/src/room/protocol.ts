@@ -77,6 +77,18 @@ export interface Run {
 export interface Result {
   readonly sha256: string;
   readonly run: string;
+  /** The moment of the timeline that it shows; null or absent in rooms of older versions. */
+  readonly moment?: number | null;
+}
+
+/** What the picture shows, and where the content of each drag is. */
+export interface Content {
+  readonly picture: Picture;
+  readonly run: Run | null;
+  readonly result: Result | null;
+  readonly moment: number | null;
+  readonly handles: Readonly<Record<string, XY>>;
+  readonly tracked: Readonly<Record<string, XY>>;
 }
 
 export interface Document {
@@ -87,7 +99,7 @@ export interface Document {
   readonly settings: Readonly<Record<string, Setting>>;
   readonly run: Run | null;
   readonly result: Result | null;
-  /** The moment of the timeline that the room is at. */
+  /** The moment of the timeline that the last run ended at, or that was jumped to since. */
   readonly moment: number | null;
 }
 
@@ -112,6 +124,8 @@ export interface Restore {
   readonly settings?: Readonly<Record<string, Setting | null>>;
   readonly prompt?: string | null;
   readonly mask?: readonly MaskLayer[] | null;
+  /** Undoes a run, a jump, a reset or a change of the base picture. */
+  readonly content?: Content | null;
 }
 
 export type AppliedOperation = Operation | Raster | Restore;
@@ -146,6 +160,7 @@ export type Request =
   | { readonly type: "run"; readonly op_id: string }
   | { readonly type: "stop"; readonly op_id: string }
   | { readonly type: "reset"; readonly op_id: string }
+  | { readonly type: "edit_further"; readonly op_id: string }
   | { readonly type: "undo"; readonly op_id: string }
   | { readonly type: "redo"; readonly op_id: string }
   | { readonly type: "seek"; readonly op_id: string; readonly moment: number };
@@ -264,6 +279,16 @@ export interface Ended {
   readonly run: Run;
   readonly tracked: Readonly<Record<string, XY>>;
   readonly result: Result | null;
+  readonly moment?: number | null;
+}
+
+/** The result is now the picture that is edited. */
+export interface BaseReplaced {
+  readonly type: "base_replaced";
+  readonly seq: number;
+  readonly op_id: string;
+  readonly by: string;
+  readonly picture: Picture;
 }
 
 export interface WasReset {
@@ -399,6 +424,7 @@ export type ServerMessage =
   | Stopping
   | Ended
   | WasReset
+  | BaseReplaced
   | People
   | Presences
   | History

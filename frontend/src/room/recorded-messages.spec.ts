@@ -54,7 +54,8 @@ const SERVER: KeysByType<ServerMessage> = {
   rejected: { type: true, op_id: true, reason: true, message: true },
   started: { ...run, seq: true, op_id: true },
   stopping: { type: true, seq: true, op_id: true, by: true },
-  ended: { ...run, seq: true, tracked: true, result: true },
+  ended: { ...run, seq: true, tracked: true, result: true, moment: true },
+  base_replaced: { type: true, seq: true, op_id: true, by: true, picture: true },
   was_reset: { type: true, seq: true, op_id: true, by: true },
   people: { type: true, people: true },
   presences: { type: true, people: true },
@@ -95,6 +96,7 @@ const CLIENT: KeysByType<ClientMessage> = {
   run: { type: true, op_id: true },
   stop: { type: true, op_id: true },
   reset: { type: true, op_id: true },
+  edit_further: { type: true, op_id: true },
   undo: { type: true, op_id: true },
   redo: { type: true, op_id: true },
   seek: { type: true, op_id: true, moment: true },
@@ -122,7 +124,7 @@ const LAYERS: KeysByType<MaskLayer> = {
   invert: { type: true, id: true },
 };
 
-const RESTORE: Keys<Restore> = { type: true, drags: true, settings: true, prompt: true, mask: true };
+const RESTORE: Keys<Restore> = { type: true, drags: true, settings: true, prompt: true, mask: true, content: true };
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
 const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true };
 const MOMENT: Keys<Moment> = { id: true, parent: true, iteration: true, time: true, thumbnail: true };
@@ -147,7 +149,7 @@ const DOCUMENT: Keys<Document> = {
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };
 const RUN: Keys<Run> = { id: true, by: true, iterations: true, outcome: true, interrupted: true, message: true };
-const RESULT: Keys<Result> = { sha256: true, run: true };
+const RESULT: Keys<Result> = { sha256: true, run: true, moment: true };
 const MODEL: Keys<ModelInfo> = {
   name: true,
   kind: true,

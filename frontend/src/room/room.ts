@@ -8,6 +8,7 @@ import {
   currentPlace,
   isRunning,
   movedHandles,
+  rebased,
   resetDocument,
   without,
   withTracked,
@@ -137,6 +138,7 @@ const REDUCERS: Reducers = {
   ended: afterEnd,
   was_reset: afterReset,
   seeked: afterSeek,
+  base_replaced: afterReplacedBase,
   people: (room, { people }) => ({ ...room, people, role: people[room.person]?.role ?? room.role }),
   presences: (room, { people }) => ({ ...room, presences: withPresences(room.presences, people) }),
   history: (room, { undo, redo }) => ({ ...room, history: { undo, redo } }),
@@ -218,8 +220,15 @@ function afterSnapshot(room: Room, { seq, document }: Message<"snapshot">): Room
 function afterEdit(room: Room, { seq, op_id, op }: Message<"edited">): Room {
   const next = withoutRequest(room, op_id);
   if (room.document === null || seq <= room.seq) return next;
-  const trails = movedHandles(op).reduce(without, room.trails);
-  return { ...next, seq, document: applyOperation(room.document, op), trails };
+  const document = applyOperation(room.document, op);
+  if (op.type === "restore" && op.content) return { ...next, seq, ...withContentOf(document) };
+  return { ...next, seq, document, trails: movedHandles(op).reduce(without, room.trails) };
+}
+
+/** The picture shows something else now: what was measured of the last run is over. */
+function withContentOf(document: Document): Partial<Room> {
+  const iteration = document.run?.iterations ?? 0;
+  return { document, moment: document.moment, iteration, trails: {}, chart: [], progress: null, stopping: false };
 }
 
 function afterStart(room: Room, { seq, op_id, run }: Message<"started">): Room {
@@ -238,7 +247,7 @@ function afterStart(room: Room, { seq, op_id, run }: Message<"started">): Room {
   };
 }
 
-function afterEnd(room: Room, { seq, run, result, tracked }: Message<"ended">): Room {
+function afterEnd(room: Room, { seq, run, result, tracked, moment }: Message<"ended">): Room {
   if (room.document === null || seq < room.seq) return room;
   return {
     ...room,
@@ -248,7 +257,13 @@ function afterEnd(room: Room, { seq, run, result, tracked }: Message<"ended">): 
     iteration: Math.max(room.iteration, run.iterations),
     // There is nothing left to stop.
     pending: room.pending.filter(({ type }) => type !== "stop"),
-    document: { ...room.document, run, result, drags: withTracked(room.document.drags, tracked) },
+    document: {
+      ...room.document,
+      run,
+      result,
+      moment: moment ?? room.document.moment,
+      drags: withTracked(room.document.drags, tracked),
+    },
   };
 }
 
@@ -257,6 +272,12 @@ function afterReset(room: Room, { seq, op_id }: Message<"was_reset">): Room {
   if (room.document === null || seq < room.seq) return next;
   const document = resetDocument(room.document);
   return { ...next, seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
+}
+
+function afterReplacedBase(room: Room, { seq, op_id, picture }: Message<"base_replaced">): Room {
+  const next = withoutRequest(room, op_id);
+  if (room.document === null || seq < room.seq) return next;
+  return { ...next, seq, ...withContentOf(rebased(room.document, picture)), prepared: null };
 }
 
 function afterSeek(room: Room, { seq, op_id, moment, tracked }: Message<"seeked">): Room {

@@ -10,6 +10,7 @@ import * as api from "./api.ts";
 import { currentSession, setCurrentSession } from "./current-session.ts";
 import type { Session } from "./current-session.ts";
 import { displayName } from "./display-name.ts";
+import { isElsewhere } from "./document.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import type { Preview } from "./frame-decoder.ts";
 import { ApiError, messageOf } from "./http.ts";
@@ -225,6 +226,7 @@ function react(session: Session, before: Room, message: ServerMessage): void {
     case "edited":
       if (message.op.type === "raster" || message.op.type === "restore") void loadRasters(session);
       markUnrendered(message.op);
+      if (message.op.type === "restore" && message.op.content) showContent(session);
       break;
     case "started":
       // The run continues from the scrubbed moment, which would hide it.
@@ -241,9 +243,8 @@ function react(session: Session, before: Room, message: ServerMessage): void {
       void showMoment(session, message.moment);
       break;
     case "was_reset":
-      store.unrenderedDrags.value = new Set();
-      store.scrubbed.value = null;
-      void showResult(session);
+    case "base_replaced":
+      showContent(session);
       break;
     default:
       break;
@@ -289,6 +290,17 @@ function storeChanges(session: Session): () => void {
     window.removeEventListener("pagehide", save);
     save();
   };
+}
+
+/** The picture shows something else now: another base, result or step. */
+function showContent(session: Session): void {
+  const document = store.document.value;
+  if (document === null) return;
+  store.unrenderedDrags.value = new Set();
+  store.scrubbed.value = null;
+  void showPicture(session);
+  void showResult(session);
+  if (document.moment !== null && isElsewhere(document)) void showMoment(session, document.moment);
 }
 
 /** Takes over the unsent edits of an earlier page. */

@@ -20,6 +20,7 @@ const REJECTED: Partial<Record<RequestKind, string>> = {
   run: "Couldn't start the run",
   stop: "Couldn't stop the run",
   reset: "Couldn't reset",
+  edit_further: "Couldn't continue with the result",
 };
 
 const changes = (count: number): string => (count === 1 ? "1 earlier change" : `${count} earlier changes`);

@@ -35,6 +35,7 @@ from livedrag.server.document.protocol.client_messages import (
     AckFrame,
     ClientMessage,
     Edit,
+    EditFurther,
     Hello,
     Ping,
     Presence,
@@ -56,6 +57,7 @@ from livedrag.server.document.protocol.codec import (
     tag_of,
 )
 from livedrag.server.document.protocol.model import (
+    Content,
     Document,
     Drag,
     EngineState,
@@ -85,6 +87,7 @@ from livedrag.server.document.protocol.operations import (
     SetSettings,
 )
 from livedrag.server.document.protocol.server_messages import (
+    BaseReplaced,
     DocRecord,
     Edited,
     Ended,
@@ -128,14 +131,17 @@ __all__ = [
     "AckFrame",
     "AddDrag",
     "AddStroke",
+    "BaseReplaced",
     "ClearMask",
     "ClientMessage",
     "Close",
+    "Content",
     "Count",
     "DocRecord",
     "Document",
     "Drag",
     "Edit",
+    "EditFurther",
     "Edited",
     "Ended",
     "EngineReport",

@@ -55,8 +55,18 @@ class Reset(Record, frozen=True, kw_only=True, tag="reset"):
     op_id: Id
 
 
+class EditFurther(Record, frozen=True, kw_only=True, tag="edit_further"):
+    """doc: make the result the picture that is edited. Its drags are done and go; the mask stays. Not during a run."""
+
+    op_id: Id
+
+
 class Undo(Record, frozen=True, kw_only=True, tag="undo"):
-    """doc: undo one's own last edit, except for properties that others have changed since."""
+    """doc: undo one's own last edit, except for properties that others have changed since.
+
+    Runs, resets, jumps and changes of the base picture are undone too, by the person who made them. They are refused as
+    ``stale`` if others have edited, run or jumped since; the next ``undo`` then undoes what was before.
+    """
 
     op_id: Id
 
@@ -104,6 +114,6 @@ class Ping(Record, frozen=True, kw_only=True, tag="ping"):
     time: float
 
 
-Request = Edit | StartRun | StopRun | Reset | Undo | Redo | SeekMoment
+Request = Edit | StartRun | StopRun | Reset | Undo | Redo | SeekMoment | EditFurther
 """Messages that are answered under their ``op_id``, by the record that they became or by ``rejected``."""
 ClientMessage = Hello | Request | Presence | Rename | AckFrame | Ping

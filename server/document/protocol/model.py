@@ -98,16 +98,34 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """The picture that the last run produced, at the uploaded size. Its PNG is at ``/api/rooms/{room}/result``."""
+    """The picture that the last run produced, at the uploaded size. Its PNG is at ``/api/rooms/{room}/result``.
+
+    ``moment`` is the moment of the timeline that it shows; None in rooms of older versions.
+    """
 
     sha256: Sha256
     run: str
+    moment: int | None = None
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """What the picture shows, and where the content of each drag is: what runs, jumps and resets change.
+
+    ``run`` is the last one that had ended. ``handles`` and ``tracked`` are those of the drags.
+    """
+
+    picture: Picture
+    run: Run | None = None
+    result: Result | None = None
+    moment: int | None = None
+    handles: dict[str, XY] = {}
+    tracked: dict[str, XY] = {}
 
 
 class Document(Struct, frozen=True, kw_only=True):
     """Everything that is edited in a room. Without mask layers, the whole picture is editable.
 
-    ``moment`` is the moment of the timeline that was last jumped to; ``moments`` has where a run went from there.
+    ``moment`` is the moment of the timeline that the last run ended at, or that was jumped to since.
     """
 
     picture: Picture

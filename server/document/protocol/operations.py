@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from livedrag.server.document.protocol.base import XY, Id, Record, Setting
-from livedrag.server.document.protocol.model import MaskLayer, Stroke
+from livedrag.server.document.protocol.model import Content, MaskLayer, Stroke
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 
@@ -82,10 +82,13 @@ class RestoredDrag(Struct, frozen=True, kw_only=True):
 class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """What an undo or a redo changes; made by the server only. Properties that are null or absent stay as they are.
 
-    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers.
+    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers. ``content``:
+    undoes a run, a jump, a reset or a change of the base picture; it applies after ``drags``, whose other content has
+    not been tracked.
     """
 
     drags: dict[str, RestoredDrag | None] = field(default_factory=dict)
     settings: dict[str, Setting | None] = field(default_factory=dict)
     prompt: str | None = None
     mask: tuple[MaskLayer, ...] | None = None
+    content: Content | None = None

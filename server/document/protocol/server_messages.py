@@ -10,6 +10,7 @@ from livedrag.server.document.protocol.base import PRESENCE_RATE, XY, Count, Rec
 from livedrag.server.document.protocol.model import (
     Document,
     EngineState,
+    Picture,
     Raster,
     Result,
     Run,
@@ -144,18 +145,19 @@ class Stopping(Record, frozen=True, kw_only=True, tag="stopping"):
 class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     """doc: the single terminal event of a run. Its picture is at ``/result`` by then.
 
-    ``tracked`` is where the content is now. ``result`` is the current picture, from an earlier run if this one made
-    none.
+    ``tracked`` is where the content is now, ``moment`` its moment of the timeline. ``result`` is the current picture,
+    from an earlier run if this one made none.
     """
 
     seq: Count
     run: Run
     tracked: dict[str, XY]
     result: Result | None
+    moment: int | None = None
 
 
 class WasReset(Record, frozen=True, kw_only=True, tag="was_reset"):
-    """doc: the uploaded picture is current again, without result and tracked points."""
+    """doc: the picture is shown unedited again, without result and tracked points."""
 
     seq: Count
     op_id: str
@@ -170,6 +172,15 @@ class Seeked(Record, frozen=True, kw_only=True, tag="seeked"):
     by: str
     moment: int
     tracked: dict[str, XY]
+
+
+class BaseReplaced(Record, frozen=True, kw_only=True, tag="base_replaced"):
+    """doc: the result is now the picture that is edited, without drags, result and run. The mask stays."""
+
+    seq: Count
+    op_id: str
+    by: str
+    picture: Picture
 
 
 class Person(Struct, frozen=True, kw_only=True):
@@ -316,6 +327,7 @@ ServerMessage = (
     | Ended
     | WasReset
     | Seeked
+    | BaseReplaced
     | People
     | Presences
     | History
@@ -330,5 +342,5 @@ ServerMessage = (
 )
 
 
-DocRecord = Edited | Started | Stopping | Ended | WasReset | Seeked
+DocRecord = Edited | Started | Stopping | Ended | WasReset | Seeked | BaseReplaced
 """The records of a room's log, which raise ``seq``. The document is the fold of these over the uploaded picture."""

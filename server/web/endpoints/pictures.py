@@ -159,8 +159,9 @@ async def trajectory_mp4(request: Request) -> Response:
 
 
 async def _timeline_frames(request: Request, live: LiveRoom) -> list[bytes]:
+    checkpoints = context_of(request).registry.checkpoints
     try:
-        frames = await asyncio.to_thread(context_of(request).registry.checkpoints.frames, live.id)
+        frames = await asyncio.to_thread(checkpoints.frames, live.id, live.document.picture.sha256)
     except OSError as error:
         text = f"the trajectory of room {live.id!r} cannot be read now: {error}. Try again"
         raise ServiceError(503, "no_checkpoints", text) from error

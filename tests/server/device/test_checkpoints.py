@@ -150,3 +150,20 @@ def test_a_branch_leads_from_the_first_moment_to_the_current_one() -> None:
     moments = [info(0, None, 0), info(1, 0, 1), info(2, 1, 2), info(3, 1, 2)]
     assert [moment.id for moment in branch(moments, 3)] == [0, 1, 3]
     assert branch(moments, None) == []
+
+
+def test_the_newest_checkpoints_of_a_few_earlier_pictures_stay(checkpoints: Checkpoints) -> None:
+    for number in range(6):
+        for time in range(3):
+            checkpoint = Checkpoint(picture=f"p{number}", desired=DESIRED, iterations=time)
+            checkpoints.save("a", checkpoint, [part("x", f"{number} {time}".encode())])
+    assert [checkpoint.picture for checkpoint, _ in checkpoints.load("a")] == ["p5", "p5", "p4", "p3", "p2"]
+    earlier = checkpoints.newest("a", "p3")
+    assert earlier is not None
+    assert earlier.iterations == 2
+    assert [parts for _, parts in checkpoints.load("a", "p3")] == [{"x": b"3 2"}]
+    assert checkpoints.newest("a", "p1") is None
+    checkpoints.amend("a", earlier)
+    newest = checkpoints.newest("a")
+    assert newest is not None
+    assert newest.picture == "p3"

@@ -30,6 +30,7 @@ from livedrag.server.device.engine import (
     UpdateRun,
 )
 from livedrag.server.document.protocol import Points
+from tests.quiet import png
 from tests.server.device.test_checkpoints import WRITTEN_BY_0_1
 from tests.server.device.test_worker import (
     DESIRED,
@@ -43,6 +44,7 @@ from tests.server.device.test_worker import (
     later,
     start,
 )
+from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
@@ -436,3 +438,60 @@ def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, eve
     worker.obey(UpdateRun(desired=later(seq=3)))
     work(worker)
     assert events.of(PreparationProgress)[-1].stage == "ready"
+
+
+# Another base picture ------------------------------------------------------------------------------------------------
+
+FURTHER = stored(png(96, 64, "maroon"))
+
+
+def test_a_room_gets_its_session_with_an_earlier_picture_back(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    finish(worker, events)
+    reached = events.records(Points)[-1].handles["d1"]
+    worker.obey(ReleaseSession(room="a"))
+    worker.obey(Prepare(picture=FURTHER, desired=later(seq=10, drags={})))
+    work(worker)
+    assert events.of(PreparationProgress)[-1].stage == "ready", (
+        "the edit of the other picture does not stand in its way"
+    )
+    further = latest(events)
+    assert [moment.iteration for moment in further.moments] == [0]
+    for _ in range(3):  # as many checkpoints as are stored otherwise
+        worker.obey(Start(run="r2", picture=FURTHER, desired=later(seq=11)))
+        finish(worker, events)
+    worker.obey(ReleaseSession(room="a"))
+    events.clear()
+    worker.obey(Seek(moment=3, desired=later(seq=12), picture=PICTURE.sha256))
+    assert [(event.moment, event.tracked) for event in events.of(SeekCompleted)] == [(3, {"d1": reached})]
+    assert [moment.iteration for moment in latest(events).moments] == [0, 1, 2, 3]
+    assert latest(events).thumbnails, "clients have forgotten them"
+    events.clear()
+    start(worker, later(seq=13), "r3")
+    finish(worker, events)
+    assert events.stages() == ["loading", "dragging", "rendering"], "the picture is prepared"
+    assert {moment.id: moment.parent for moment in latest(events).moments}[4] == 3
+
+
+def test_a_room_is_reset_with_the_picture_that_it_has_again(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    finish(worker, events)
+    worker.obey(ReleaseSession(room="a"))
+    worker.obey(Prepare(picture=FURTHER, desired=later(seq=10, drags={})))
+    work(worker)
+    worker.obey(ReleaseSession(room="a"))
+    worker.obey(ResetSession(room="a", picture=PICTURE.sha256))
+    assert (len(latest(events).moments), latest(events).current) == (4, 0)
+    start(worker, later(seq=13), "r3")
+    finish(worker, events)
+    assert {moment.id: moment.parent for moment in latest(events).moments}[4] == 0
+
+
+def test_a_run_says_at_which_moment_it_ended(worker: DeviceWorker, events: Events) -> None:
+    start(worker)
+    ended = finish(worker, events)
+    assert ended.moment == latest(events).current == 3

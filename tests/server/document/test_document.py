@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timeit
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from livedrag.server.document import history
 from livedrag.server.document.checks import Refused
 from livedrag.server.document.document import RoomDocument
 from livedrag.server.document.fold import fold
-from livedrag.server.document.history import heights
+from livedrag.server.document.history import content_of, heights
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
@@ -23,6 +24,7 @@ from livedrag.server.document.protocol import (
     Document,
     Edit,
     Edited,
+    EditFurther,
     InvertMask,
     MaskLayer,
     MoveDrag,
@@ -579,11 +581,177 @@ def test_the_content_stays_at_the_moment_of_a_jump_until_the_reset() -> None:
     assert room.document.moment is None
 
 
+# Undo of runs, resets, jumps and changes of the base picture ---------------------------------------------------------
+
+RED, BLUE = "a" * 64, "b" * 64
+
+
+def run_to(room: RoomDocument, sha256: str, moment: int, person: str = "p1") -> None:
+    """A run that moves d1 to (moment, moment)."""
+    room.start(person, StartRun(op_id=f"go{room.seq}"), f"run{room.seq}")
+    room.end("arrived", iterations=moment, tracked={"d1": (moment, moment)}, sha256=sha256, moment=moment)
+
+
+def shown(room: RoomDocument) -> tuple[str | None, int | None, Any]:
+    document = room.document
+    drag = document.drags.get("d1")
+    result = document.result.sha256 if document.result else None
+    return result, document.moment, drag.tracked if drag else None
+
+
+def test_undo_of_runs_brings_the_earlier_pictures_back_one_by_one() -> None:
+    room = a_room()
+    do(room, D1)
+    placed = room.document
+    run_to(room, RED, 5)
+    after_first = room.document
+    run_to(room, BLUE, 9)
+    after_second = room.document
+    assert room.history("p1") == ("run", None)
+    undo(room)
+    assert room.document == after_first
+    assert undo(room).op == Restore(content=content_of(placed))
+    assert room.document == placed
+    assert room.history("p1") == ("add_drag", "run")
+    redo(room)
+    redo(room)
+    assert room.document == after_second
+
+
+def test_undo_after_a_reset_brings_the_result_back() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    before = room.document
+    room.reset("p1", Reset(op_id="back"))
+    assert room.history("p1")[0] == "reset"
+    undo(room)
+    assert (room.document, shown(room)) == (before, (RED, 5, (5, 5)))
+
+
+def test_undo_of_a_jump_goes_back_to_the_end_of_the_run() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    room.seek("p1", SeekMoment(op_id="s", moment=2), {"d1": (2.0, 2.0)})
+    assert shown(room) == (RED, 2, (2.0, 2.0))
+    undo(room)
+    assert shown(room) == (RED, 5, (5, 5))
+
+
+def test_a_jump_during_a_run_is_undone_with_the_run() -> None:
+    room = running_room()
+    room.seek("p1", SeekMoment(op_id="s", moment=2), {"d1": (2.0, 2.0)})
+    assert room.history("p1")[0] == "add_drag"
+    room.end("arrived", tracked={"d1": (9.0, 9.0)}, sha256=RED, moment=7)
+    undo(room)
+    assert shown(room) == (None, None, None)
+    assert room.history("p1") == ("add_drag", "run")
+
+
+def test_a_result_becomes_the_base_picture_and_undo_brings_back_the_one_before() -> None:
+    room = a_room()
+    do(room, D1)
+    do(room, AddStroke(stroke=stroke("s1")), "s")
+    with pytest.raises(Refused, match="no result"):
+        room.edit_further("p1", EditFurther(op_id="early"))
+    run_to(room, RED, 5)
+    before = room.document
+    room.edit_further("p1", EditFurther(op_id="on"))
+    after = room.document
+    assert (after.picture.sha256, after.drags, after.result, after.run, after.moment) == (RED, {}, None, None, None)
+    assert after.mask == before.mask
+    undo(room)
+    assert room.document == before
+    redo(room)
+    assert room.document == after
+
+
+THEIR_DOINGS: dict[str, Callable[[RoomDocument], object]] = {
+    "edits": lambda room: by(room, "p2", SetPrompt(prompt="theirs"), "theirs"),
+    "runs": lambda room: run_to(room, BLUE, 9, "p2"),
+    "jumps": lambda room: room.seek("p2", SeekMoment(op_id="theirs", moment=3), {}),
+    "resets": lambda room: room.reset("p2", Reset(op_id="theirs")),
+    "edits further": lambda room: room.edit_further("p2", EditFurther(op_id="theirs")),
+    "undoes": lambda room: (by(room, "p2", SetPrompt(prompt="theirs"), "theirs"), undo(room, "p2")),
+}
+
+
+@pytest.mark.parametrize("doing", THEIR_DOINGS)
+def test_undo_of_a_run_is_stale_once_another_person_has_changed_the_room_since(doing: str) -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    THEIR_DOINGS[doing](room)
+    before = room.document
+    with pytest.raises(Refused, match="others have changed the picture") as refused:
+        undo(room)
+    assert (refused.value.reason, room.document) == ("stale", before)
+    assert room.history("p1")[0] != "run", "the next undo continues before the run"
+
+
+def test_what_others_edit_during_ones_run_does_not_make_its_undo_stale() -> None:
+    room = running_room()
+    by(room, "p2", MoveDrag(id="d1", target=(33.0, 33.0)), "aim")
+    room.end("arrived", tracked={"d1": (9.0, 9.0)}, sha256=RED, moment=7)
+    undo(room)
+    assert shown(room) == (None, None, None)
+    assert room.document.drags["d1"].target == (33.0, 33.0)
+
+
+def test_content_that_cannot_come_back_is_stale_and_forgotten() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    with pytest.raises(Refused, match="thinned out; the next undo continues before that"):
+        room.undo("p1", Undo(op_id="u"), lambda content: "thinned out")
+    assert room.history("p1")[0] == "add_drag"
+
+
+def test_a_run_that_changed_nothing_is_not_undone() -> None:
+    room = running_room()
+    room.end("failed", message="no memory")
+    assert room.history("p1")[0] == "add_drag"
+
+
+def test_undo_of_a_run_waits_for_the_end_of_the_next() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    room.start("p1", StartRun(op_id="again"), "again")
+    with pytest.raises(Refused, match="press Stop first"):
+        undo(room)
+    room.end("stopped")
+    assert undo(room).undoes is not None
+    assert shown(room) == (None, None, None)
+
+
+def test_a_handle_moved_after_a_run_is_where_it_was_placed_when_both_are_undone() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    do(room, MoveDrag(id="d1", handle=(40.0, 40.0)), "m")
+    undo(room)
+    undo(room)
+    assert room.document.drags["d1"].handle == D1.handle
+
+
+def test_runs_can_be_undone_after_a_restart() -> None:
+    room = a_room()
+    records = [do(room, D1), room.start("p1", StartRun(op_id="go"), "r")]
+    records.append(room.end("arrived", tracked={"d1": (5.0, 5.0)}, sha256=RED, moment=5))
+    again = RoomDocument("room", EMPTY, MODEL, records=records)
+    assert again.history("p1") == ("run", None)
+    undo(again)
+    assert shown(again) == (None, None, None)
+
+
 # Any order of operations ---------------------------------------------------------------------------------------------
 
 places = st.tuples(st.floats(-5, 70), st.floats(-5, 55))
 drag_ids = st.sampled_from(["a", "b", "c"])
 people = st.sampled_from(["p1", "p2"])
+moments = st.integers(0, 9)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -594,13 +762,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.room = a_room()
         self.replica = EMPTY
         self.count = 0
+        self.refusal = ""
 
     def take(self, operate: Any) -> None:
         self.count += 1
         seq = self.room.seq
+        self.refusal = ""
         try:
             record = operate(f"o{self.count}")
-        except Refused:
+        except Refused as refusal:
+            self.refusal = refusal.reason
             assert self.room.seq == seq
         else:
             assert record.seq == seq + 1
@@ -643,24 +814,58 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             self.take(lambda op: self.room.redo(person, Redo(op_id=op)))
         changed = self.room.document != before
-        assert not changed if offered is None else changed or self.room.running, "what is offered does something"
+        excused = self.room.running or self.refusal == "stale"
+        assert not changed if offered is None else changed or excused, "what is offered does something"
 
-    @rule()
-    def start(self) -> None:
-        self.take(lambda op: self.room.start("p", StartRun(op_id=op), f"run-{op}"))
+    @rule(person=people)
+    def start(self, person: str) -> None:
+        self.take(lambda op: self.room.start(person, StartRun(op_id=op), f"run-{op}"))
 
     @rule()
     def stop(self) -> None:
         self.take(lambda op: self.room.stop("p", StopRun(op_id=op)))
 
-    @rule()
-    def reset(self) -> None:
-        self.take(lambda op: self.room.reset("p", Reset(op_id=op)))
+    @rule(person=people)
+    def reset(self, person: str) -> None:
+        self.take(lambda op: self.room.reset(person, Reset(op_id=op)))
 
-    @rule(tracked=st.dictionaries(drag_ids, places), behind=st.integers(0, 5))
-    def end(self, tracked: Any, behind: int) -> None:
+    @rule(person=people, moment=moments, tracked=st.dictionaries(drag_ids, places))
+    def seek(self, person: str, moment: int, tracked: Any) -> None:
+        self.take(lambda op: self.room.seek(person, SeekMoment(op_id=op, moment=moment), tracked))
+
+    @rule(person=people)
+    def edit_further(self, person: str) -> None:
+        self.take(lambda op: self.room.edit_further(person, EditFurther(op_id=op)))
+
+    @rule(
+        tracked=st.dictionaries(drag_ids, places),
+        behind=st.integers(0, 5),
+        sha256=st.none() | st.sampled_from("abc").map(lambda letter: letter * 64),
+        moment=st.none() | moments,
+    )
+    def end(self, tracked: Any, behind: int, sha256: str | None, moment: int | None) -> None:
         if self.room.running:
-            self.take(lambda op: self.room.end("arrived", tracked=tracked, seen=self.room.seq - behind))
+            seen = self.room.seq - behind
+            self.take(lambda op: self.room.end("arrived", tracked=tracked, seen=seen, sha256=sha256, moment=moment))
+
+    @rule(person=people)
+    def undo_all_and_redo_all(self, person: str) -> None:
+        """What one person undoes comes back, if no one else does anything meanwhile."""
+        if self.room.running:
+            return
+        before = self.room.document
+        steps = 0
+        while self.room.history(person)[0] is not None and self.undoes(person):
+            steps += 1
+        for _ in range(steps):
+            self.take(lambda op: self.room.redo(person, Redo(op_id=op)))
+        after = self.room.document
+        assert (after.picture, after.result, after.moment) == (before.picture, before.result, before.moment)
+
+    def undoes(self, person: str) -> bool:
+        seq = self.room.seq
+        self.take(lambda op: self.room.undo(person, Undo(op_id=op)))
+        return self.room.seq > seq
 
     @invariant()
     def replica_equals_room(self) -> None:

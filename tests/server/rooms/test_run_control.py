@@ -8,23 +8,40 @@ from pathlib import Path
 import pytest
 
 from livedrag.server.access.password import Caller
-from livedrag.server.device.engine import Prepare, Start, Stop, UpdateRun
+from livedrag.server.device.engine import (
+    MomentInfo,
+    Prepare,
+    ReleaseSession,
+    ResetSession,
+    RunFinished,
+    Seek,
+    Start,
+    Stop,
+    TimelineChanged,
+    UpdateRun,
+)
 from livedrag.server.document.protocol import (
     AddStroke,
     Edit,
+    EditFurther,
     Hello,
+    History,
+    Moments,
     MoveDrag,
+    Rejected,
     SetPrompt,
     SetSettings,
     Snapshot,
     StartRun,
     StopRun,
     Stroke,
+    Undo,
 )
 from livedrag.server.rooms.outbox import Outbox
 from livedrag.server.rooms.run_control import PREPARE_PAUSE, Ending, Idle, Running
-from tests.open_room import disk_full, open_registry, open_room, received, send, settle
-from tests.quiet import MODEL
+from livedrag.server.rooms.session import RoomSession
+from tests.open_room import OpenRoom, disk_full, open_registry, open_room, received, send, settle
+from tests.quiet import MODEL, png
 
 STROKE = Stroke(id="s", mode="paint", radius=4.0, points=[(5.0, 5.0)])
 
@@ -208,5 +225,109 @@ def test_a_run_whose_state_cannot_be_made_ends_here_and_on_the_engine(
             assert run is not None
             assert run.outcome == "failed"
             assert [stop.run for stop in opened.engine.submitted(Stop)] == [run.id]
+
+    asyncio.run(scenario())
+
+
+# Undo of what the engine did -----------------------------------------------------------------------------------------
+
+
+async def after_a_run(opened: OpenRoom, result: bytes, moment: int = 1) -> RoomSession:
+    """A room in which a run has ended at a moment of the timeline."""
+    session = await opened.join()
+    send(session, StartRun(op_id=f"go{moment}"))
+    await opened.settle()
+    run = session.room.document.run
+    assert run is not None
+    moments = [MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0) for id in range(moment + 1)]
+    opened.engine.tell(TimelineChanged(room=opened.id, moments=moments, current=moment))
+    opened.engine.tell(
+        RunFinished(
+            room=opened.id,
+            run=run.id,
+            outcome="arrived",
+            iterations=moment,
+            seq=1,
+            tracked={"d1": (20.0, 15.0)},
+            moment=moment,
+            picture=result,
+        )
+    )
+    await opened.settle()
+    received(session)
+    return session
+
+
+def test_undo_of_runs_sends_the_engine_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await after_a_run(opened, png(color="red"))
+            first = session.room.document
+            await after_a_run(opened, png(color="blue"), 2)
+            send(session, Undo(op_id="u1"))
+            await opened.settle()
+            (seek,) = opened.engine.submitted(Seek)
+            assert (seek.moment, seek.picture) == (1, None)
+            assert seek.desired.drags["d1"].handle == (10.0, 10.0)
+            assert session.room.document == first
+            assert [m.undo for m in received(session) if isinstance(m, History)][-1] == "run"
+            send(session, Undo(op_id="u2"))
+            await opened.settle()
+            assert opened.engine.submitted(ResetSession) == [ResetSession(room=opened.id)]
+            assert session.room.document.result is None
+
+    asyncio.run(scenario())
+
+
+def test_a_run_pressed_right_after_an_undo_begins_where_that_went(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await after_a_run(opened, png(color="red"))
+            await after_a_run(opened, png(color="blue"), 2)
+            send(session, Undo(op_id="u1"))
+            send(session, StartRun(op_id="again"))
+            await opened.settle()
+            kinds = [type(command) for command in opened.engine.commands.queue if isinstance(command, Seek | Start)]
+            assert kinds[-2:] == [Seek, Start]
+
+    asyncio.run(scenario())
+
+
+def test_undo_of_what_is_no_longer_stored_is_stale_and_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await after_a_run(opened, png(color="red"))
+            await after_a_run(opened, png(color="blue"), 2)
+            moments = [MomentInfo(id=id, parent=None if id == 0 else 0, iteration=id, time=1.0) for id in (0, 2)]
+            opened.engine.tell(TimelineChanged(room=opened.id, moments=moments, current=2))
+            await opened.settle()
+            received(session)
+            send(session, Undo(op_id="u1"))
+            await opened.settle()
+            messages = received(session)
+            assert [(m.reason, "timeline no longer has" in m.message) for m in messages if isinstance(m, Rejected)] == [
+                ("stale", True)
+            ]
+            assert opened.engine.submitted(Seek) == []
+
+    asyncio.run(scenario())
+
+
+def test_the_result_is_edited_further_as_a_picture_of_its_own_and_undone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await after_a_run(opened, png(color="red"))
+            before = session.room.document
+            assert before.result is not None
+            send(session, EditFurther(op_id="on"))
+            await opened.advance(PREPARE_PAUSE)
+            assert opened.engine.submitted(ReleaseSession) == [ReleaseSession(room=opened.id)]
+            assert opened.engine.submitted(Prepare)[-1].picture.sha256 == before.result.sha256
+            assert [m.moments for m in received(session) if isinstance(m, Moments)] == [[]]
+            send(session, Undo(op_id="u"))
+            await opened.settle()
+            (seek,) = opened.engine.submitted(Seek)
+            assert (seek.moment, seek.picture) == (1, before.picture.sha256)
+            assert session.room.document == before
 
     asyncio.run(scenario())

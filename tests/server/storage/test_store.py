@@ -35,7 +35,8 @@ from livedrag.server.document.protocol import (
     SetPrompt,
     StartRun,
 )
-from livedrag.server.storage import CookieSession, SavedRoom, Store, StoreError
+from livedrag.server.settings import MIB
+from livedrag.server.storage import CookieSession, SavedRoom, Store, StoreError, queries
 from livedrag.server.storage.saved import folded, new_room, references
 from livedrag.server.storage.schema import SCHEMA_VERSION
 from livedrag.server.storage.store import MIN_RECORDS
@@ -375,7 +376,12 @@ def test_what_a_crash_left_between_a_file_and_its_record_is_swept_away(tmp_path:
     assert kept(tmp_path) == {document.picture.sha256}
 
 
-def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "megabytes", "stored"), [(2, 64, 2), (3, 64, 3), (20, 0, 2)])
+def test_only_the_latest_results_of_a_room_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, megabytes: int, stored: int
+) -> None:
+    monkeypatch.setattr(queries, "RESULTS_STORED", count)
+    monkeypatch.setattr(queries, "RESULT_BYTES_STORED", megabytes * MIB)
     with Store(tmp_path) as store:
         document = with_picture(store, "teal")
         store.create("r", document, LINKS).result(5)
@@ -384,13 +390,13 @@ def test_only_the_latest_two_results_of_a_room_are_kept(tmp_path: Path) -> None:
 
         store.append("r", do(room, D1), room.document).result(5)
         results = []
-        for number, color in enumerate(["red", "green", "blue", "red"]):
+        for number, color in enumerate(["red", "green", "blue", "white", "black"]):
             results.append(store.put_picture(png(color=color)))
             age(store)
             store.append("r", room.start("p", StartRun(op_id=f"go{number}"), f"r{number}"), room.document)
             store.append("r", room.end("arrived", sha256=results[-1]), room.document).result(5)
             settle(store)
-            assert kept(tmp_path) == {document.picture.sha256, *results[-2:]}
+            assert kept(tmp_path) == {document.picture.sha256, *results[-stored:]}
 
 
 def test_rooms_expire_unless_people_are_inside(tmp_path: Path) -> None:
