@@ -11,6 +11,7 @@ from torch import Tensor
 
 from livedrag.editor.drag.handles import Handle, Handles
 from livedrag.editor.errors import EditorError
+from livedrag.editor.points import Cell
 
 THUMBNAIL_SIDE = 96
 """Longest side of a moment's thumbnail, in pixels."""
@@ -79,17 +80,37 @@ class Timeline:
     def add(self, iteration: int, handles: Handles, latent: Tensor) -> Moment:
         """Store what an iteration reached, as a child of the current moment; it becomes the current one.
 
+        If the same iteration was reached from there before, that moment becomes the current one: dragging again after a
+        reset does not make another branch.
+
         Args:
             iteration: iterations from the unedited latent to here.
             handles: where the content is.
             latent: ``(1, 4, H/8, W/8)``; stored in half precision.
         """
         half = latent.detach().to(torch.float16)
+        known = self._like(iteration, handles, half)
+        if known is not None:
+            self.current = known.index
+            return known
         moment = Moment(self._next, self.current, iteration, dict(handles), half)
         self.insert(moment)
         self.current = moment.index
         self._thin()
         return moment
+
+    def _like(self, iteration: int, handles: Handles, latent: Tensor) -> Moment | None:
+        """The moment that came from the current one and is the same as this, if there is one."""
+        for moment in self:
+            if (
+                moment.parent == self.current
+                and moment.iteration == iteration
+                and moment.handles.keys() == handles.keys()
+                and all(_place(moment.handles[name]) == _place(handle) for name, handle in handles.items())
+                and torch.equal(moment.latent, latent)
+            ):
+                return moment
+        return None
 
     def insert(self, moment: Moment) -> None:
         """Add or replace a moment that already has its index and parent."""
@@ -135,3 +156,7 @@ class Timeline:
             for moment in self
             if moment.parent is not None and len(children.get(moment.index, ())) == 1 and moment.index != self.current
         ]
+
+
+def _place(handle: Handle) -> tuple[Cell, Cell]:
+    return handle.cell, handle.offset

@@ -63,10 +63,10 @@ class BackgroundCheckpoints(Checkpoints):
         if failed is not None:
             raise failed
 
-    def _lists(self, room: str) -> Iterator[Checkpoint]:
+    def _lists(self, room: str, picture: str | None = None) -> Iterator[Checkpoint]:
         with self._changed:
             self._changed.wait_for(lambda: self._is_written(room))
-        yield from super()._lists(room)
+        yield from super()._lists(room, picture)
 
     def _is_written(self, room: str) -> bool:
         return self._writing != room and room not in self._waiting

@@ -16,7 +16,7 @@ from livedrag.server.device.engine import DesiredState
 from livedrag.server.device.room_settings import SessionKey
 from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.scheduler import Priority
-from livedrag.server.document.protocol import Generation, Stage
+from livedrag.server.document.protocol import Generation, Outcome, Stage
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Work:
         steps_left: of this stage and later ones, as far as they are known.
         stopping: a run ends within one step, and its result is rendered.
         jumped: the content was moved to another moment of the timeline; the stage under way has to start over.
+        reaimed: a point was placed or aimed elsewhere after the latest iteration.
         retried: the step was already tried again after the device's memory was full.
         waiting_since: in seconds of `time.monotonic`.
         reported_ahead, reported_at: how many were ahead of it in the latest report on the queue, and when that was.
@@ -58,6 +59,7 @@ class Work:
     steps_left: dict[str, int] = field(default_factory=dict)
     stopping: bool = False
     jumped: bool = False
+    reaimed: bool = False
     retried: bool = False
     waiting_since: float = 0.0
     reported_ahead: int = -1
@@ -78,6 +80,10 @@ class Work:
     def continues(self, run: str) -> bool:
         """Whether the iterations of this run are still counted: an interrupted run goes on, a preparation waits."""
         return not self.run or (self.resume and self.run == run)
+
+    def continues_after(self, outcome: Outcome) -> bool:
+        """Whether dragging continues after it has come to this outcome, instead of being rendered."""
+        return self.jumped or (self.reaimed and outcome == "arrived" and not self.stopping)
 
     @property
     def priority(self) -> Priority:

@@ -46,6 +46,15 @@ class Previews:
         session.timeline.set_thumbnail(small)
         store(room, session, encode_preview(small, "webp"))
 
+    def store_result(self, room: DeviceRoom, session: DragSession, result: Image.Image) -> None:
+        """Store the result for the moment that it was rendered of, unless that has a preview."""
+        current = session.timeline.current
+        if current is None or current in room.timeline.thumbnails:
+            return
+        small = shrink(result, min(service_setting(room.desired, "preview_side"), MAX_STORED_SIDE))
+        session.timeline.set_thumbnail(small)
+        store(room, session, encode_preview(small, "webp"))
+
     def send(self, room: DeviceRoom, stage: Stage, picture: Image.Image, data: bytes) -> None:
         """Send a picture and its encoding."""
         self._emit(

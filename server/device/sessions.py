@@ -166,8 +166,9 @@ class Sessions:
                 change()
             except EditorError as error:
                 self._emit(CommandFailed(room=room.id, message=str(error)))
-        if not desired.drags and room.work is not None:
-            room.work.stopping = True
+        if room.work is not None:
+            room.work.stopping = room.work.stopping or not desired.drags
+            room.work.reaimed = room.work.reaimed or bool(desired.drags.items() - before.drags.items())
 
     def seek(self, room: DeviceRoom, session: DragSession, moment: int, desired: DesiredState) -> None:
         """Jump to a moment, then apply what else is desired. Raises `EditorError` where there is no such moment."""

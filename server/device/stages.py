@@ -117,8 +117,10 @@ class Stages:
             work.jumped = False
             outcome: Outcome = "stopped" if work.stopping else (yield from self._drag(room, session))
             nothing_new = outcome == "stopped" and room.count.iterations == 0
-            picture = None if work.jumped or nothing_new else (yield from self._render(room, session))
-            if not work.jumped:
+            if work.continues_after(outcome):
+                continue
+            picture = None if nothing_new else (yield from self._render(room, session, outcome))
+            if not work.continues_after(outcome):
                 break
         self.finish(room, outcome, picture=picture)
 
@@ -211,6 +213,7 @@ class Stages:
                 self._report_iteration(room, session, step, watch, max(end, room.count.iterations))
                 if moved and room.count.iterations % self._checkpoint_every == 0:
                     self._files.save(room)
+                work.reaimed = False
                 yield
                 before = session.iteration
                 if work.jumped or work.stopping:
@@ -224,8 +227,8 @@ class Stages:
     def _max_iterations(self, room: DeviceRoom) -> int:
         return self._settings.editor(room.desired).max_iterations
 
-    def _render(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, bytes | None]:
-        """Render the result, unless the content is moved to another moment meanwhile.
+    def _render(self, room: DeviceRoom, session: DragSession, outcome: Outcome) -> Generator[None, None, bytes | None]:
+        """Render the result, unless the content is moved to another moment meanwhile, or has further to go.
 
         A stop while rendering keeps the last result, if there is one.
         """
@@ -238,9 +241,11 @@ class Stages:
                 self.report(room, watch.progress(work.run, step.step, step.steps))
                 self._previews.show(room, session, "rendering", step)
                 yield
-                if work.jumped or (work.stopping and not already_stopping and room.has_result):
+                if work.continues_after(outcome) or (work.stopping and not already_stopping and room.has_result):
                     return None
-        return encode_png(session.result())
+        result = session.result()
+        self._previews.store_result(room, session, result)
+        return encode_png(result)
 
     def _enter(self, work: Work, stage: Stage, steps: int, after: Stopwatch | None = None) -> Stopwatch:
         work.stage, work.steps_left = stage, {stage: steps}

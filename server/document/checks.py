@@ -17,6 +17,7 @@ from livedrag.server.document.protocol import (
     Document,
     Drag,
     InvertMask,
+    MarkBranch,
     MaskLayer,
     ModelInfo,
     MoveDrag,
@@ -40,6 +41,9 @@ MAX_MASK_POINTS = 100_000
 """Points of all strokes of a mask together."""
 MAX_LAYERS = 2000
 """Layers of a mask."""
+MAX_BRANCH_MARKS = 500
+"""Branches of the timeline with a name, or removed."""
+MAX_MOMENT_DIGITS = 19
 MAX_RUN_MESSAGE = 10_000
 """Characters of what a run that failed says."""
 ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -92,6 +96,9 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
                         f"{name} cannot change during a run: press Stop first. "
                         f"These settings can: {', '.join(sorted(model.live))}",
                     )
+        case MarkBranch(moment=moment):
+            if str(moment) not in document.branches and len(document.branches) >= MAX_BRANCH_MARKS:
+                raise Refused("too_many", f"{MAX_BRANCH_MARKS} branches have a name or are removed, which is the limit")
         case ClearMask():
             pass
 
@@ -128,6 +135,11 @@ def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> 
     if document.result is not None:
         _check_id("run of a result", document.result.run)
     _check_not_negative("moment", document.moment or 0)
+    if len(document.branches) > MAX_BRANCH_MARKS:
+        raise Refused("too_many", f"{len(document.branches)} branches are marked, the limit is {MAX_BRANCH_MARKS}")
+    for moment in document.branches:
+        if not (moment.isascii() and moment.isdecimal() and len(moment) <= MAX_MOMENT_DIGITS):
+            raise Refused("invalid", f"{moment[:100]!r} is not a moment of the timeline: use decimal digits")
 
 
 def check_picture_size(picture: Picture, limits: RoomLimits) -> None:

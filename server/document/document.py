@@ -309,6 +309,8 @@ def _named(name: Property) -> str:
     match kind:
         case "content":
             return "the picture"
+        case "branch":
+            return f"the branch of moment {id}"
         case "prompt":
             return "the prompt"
         case "setting":

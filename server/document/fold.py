@@ -11,6 +11,7 @@ from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
     BaseReplaced,
+    BranchMark,
     ClearMask,
     Content,
     DocRecord,
@@ -20,6 +21,7 @@ from livedrag.server.document.protocol import (
     Ended,
     Invert,
     InvertMask,
+    MarkBranch,
     MoveDrag,
     Operation,
     Raster,
@@ -59,7 +61,7 @@ def fold(document: Document, record: DocRecord) -> Document:
             drags = {id: replace(drag, tracked=record.tracked.get(id)) for id, drag in document.drags.items()}
             return replace(document, drags=drags, moment=record.moment)
         case BaseReplaced(picture=picture):
-            return replace(document, picture=picture, run=None, drags={}, result=None, moment=None)
+            return replace(document, picture=picture, run=None, drags={}, result=None, moment=None, branches={})
 
 
 def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
@@ -86,6 +88,8 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
             return replace(document, prompt=op.prompt)
         case SetSettings():
             return replace(document, settings=_with_settings(document.settings, op.settings))
+        case MarkBranch(moment=moment, mark=mark):
+            return replace(document, branches=_with_marks(document.branches, {str(moment): mark}))
         case Restore():
             document = replace(
                 document,
@@ -93,6 +97,7 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
                 settings=_with_settings(document.settings, op.settings),
                 prompt=document.prompt if op.prompt is None else op.prompt,
                 mask=document.mask if op.mask is None else op.mask,
+                branches=_with_marks(document.branches, op.branches),
             )
             return document if op.content is None else with_content(document, op.content)
 
@@ -115,6 +120,10 @@ def with_content(document: Document, content: Content) -> Document:
 
 def _with_settings(settings: Mapping[str, Setting], changes: Mapping[str, Setting | None]) -> dict[str, Setting]:
     return {name: value for name, value in {**settings, **changes}.items() if value is not None}
+
+
+def _with_marks(marks: Mapping[str, BranchMark], changes: Mapping[str, BranchMark | None]) -> dict[str, BranchMark]:
+    return {moment: mark for moment, mark in {**marks, **changes}.items() if mark is not None}
 
 
 def _with_restored(drags: Mapping[str, Drag], changes: Mapping[str, RestoredDrag | None]) -> dict[str, Drag]:

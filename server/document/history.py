@@ -7,6 +7,7 @@ properties that other people have written since; redo does the same with what th
 * ``("handle", id)`` and ``("target", id)``: its end points. Removing the drag writes these too.
 * ``("layer", id)``: whether the layer is in the mask, and above how many others.
 * ``("setting", name)`` and ``("prompt", "")``.
+* ``("branch", moment)``: the name of a branch of the timeline, and whether it is removed.
 * ``("content", "")``: what the picture shows, and where each drag's content is. Runs, jumps, resets and changes of the
   base picture write it, and so does every edit, because what was edited since was meant for the picture as it was.
 """
@@ -24,6 +25,7 @@ from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
     BaseReplaced,
+    BranchMark,
     ClearMask,
     Content,
     DocRecord,
@@ -33,6 +35,7 @@ from livedrag.server.document.protocol import (
     Ended,
     Invert,
     InvertMask,
+    MarkBranch,
     MaskLayer,
     MoveDrag,
     Operation,
@@ -69,7 +72,7 @@ class Layer:
     layer: MaskLayer
 
 
-Value = Drag | XY | Layer | Setting | Content | None
+Value = Drag | XY | Layer | Setting | Content | BranchMark | None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class History:
                 self._done_to_content(by, op_id, kind, record.seq, {CONTENT: content_of(before)})
             case BaseReplaced(op_id=op_id, by=by):
                 drags = {("drag", id): drag for id, drag in before.drags.items()}
-                self._done_to_content(by, op_id, "edit_further", record.seq, {CONTENT: content_of(before), **drags})
+                marks = {("branch", moment): mark for moment, mark in before.branches.items()}
+                changed: dict[Property, Value] = {CONTENT: content_of(before), **drags, **marks}
+                self._done_to_content(by, op_id, "edit_further", record.seq, changed)
 
     def _done_to_content(self, by: str, op_id: str, kind: str, seq: int, before: Mapping[Property, Value]) -> None:
         for name in before:
@@ -243,6 +248,8 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
             return [("prompt", "")]
         case SetSettings(settings=settings):
             return [("setting", name) for name in settings]
+        case MarkBranch(moment=moment):
+            return [("branch", str(moment))]
         case Restore():
             return [
                 *_restored_drags(op.drags, before.drags),
@@ -250,6 +257,7 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
                 *([] if op.prompt is None else [("prompt", "")]),
                 *([] if op.mask is None else _added_or_removed(before.mask, op.mask)),
                 *([] if op.content is None else [CONTENT]),
+                *(("branch", moment) for moment in op.branches),
             ]
 
 
@@ -270,6 +278,8 @@ def value(document: Document, name: Property, layers: Mapping[str, int]) -> Valu
             return document.settings.get(id)
         case "prompt":
             return document.prompt
+        case "branch":
+            return document.branches.get(id)
         case "content":
             return content_of(document)
         case "layer":
@@ -318,6 +328,7 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
     drags: dict[str, RestoredDrag | None] = {}
     settings: dict[str, Setting | None] = {}
     prompt: str | None = None
+    marks: dict[str, BranchMark | None] = {}
     layers: dict[str, Layer | None] = {}
     shown: Content | None = None
     for (kind, id), old in values.items():
@@ -329,6 +340,8 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
                 shown = old
             case "setting", None | bool() | int() | float() | str():
                 settings[id] = old
+            case "branch", None | BranchMark():
+                marks[id] = old
             case "prompt", str():
                 prompt = old
             case "layer", None | Layer():
@@ -346,10 +359,10 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
     mask = _with_layers(document.mask, layers)
     if shown is not None and replace(with_content(document, shown), run=document.run) == document:
         shown = None
-    if not drags and not settings and prompt is None and mask == document.mask and shown is None:
+    if not (drags or settings or marks or shown) and prompt is None and mask == document.mask:
         return None
     changed_mask = None if mask == document.mask else mask
-    return Restore(drags=drags, settings=settings, prompt=prompt, mask=changed_mask, content=shown)
+    return Restore(drags=drags, settings=settings, prompt=prompt, mask=changed_mask, content=shown, branches=marks)
 
 
 def shortest(document: Document, restore: Restore) -> Operation | Restore:

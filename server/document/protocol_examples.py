@@ -27,6 +27,7 @@ RESTORE = p.Restore(
     settings={"max_iterations": None, "latent_lr": 0.01},
     prompt="a bear",
     mask=(STROKE, INVERT),
+    branches={"4": p.BranchMark(name="chin up"), "9": None},
 )
 OPERATIONS: list[p.Operation] = [
     p.AddDrag(id="d1", handle=(62.0, 150.0), target=(40.0, 110.0)),
@@ -38,6 +39,7 @@ OPERATIONS: list[p.Operation] = [
     p.ClearMask(),
     p.SetPrompt(prompt="a teddy bear"),
     p.SetSettings(settings={"max_iterations": 40, "latent_lr": 0.02, "reference_control": True, "preset": None}),
+    p.MarkBranch(moment=4, mark=p.BranchMark(name="chin up")),
 ]
 CLIENT: list[p.ClientMessage] = [
     p.Hello(version=p.VERSION, ticket="t1ck3t", name="Ada", since=7, of="life1"),
@@ -95,9 +97,18 @@ SERVER: list[p.ServerMessage] = [
             run=RUN,
             result=RESULT,
             moment=4,
+            branches={"4": p.BranchMark(name="chin up"), "7": p.BranchMark(removed=True)},
         ),
     ),
     p.Resumed(seq=7),
+    p.Log(
+        entries=[
+            p.LogEntry(seq=1, by="p1", type="move_drag", op_id="o1"),
+            p.LogEntry(seq=2, by="p2", type="started", op_id="r1"),
+            p.LogEntry(seq=3, by="", type="arrived"),
+            p.LogEntry(seq=4, by="p2", type="restore", op_id="o9", undoes="r1"),
+        ]
+    ),
     *(p.Edited(seq=8 + index, op_id=f"o{index}", by="p1", op=op) for index, op in enumerate([*OPERATIONS, RASTER])),
     p.Edited(seq=19, op_id="o23", by="p1", op=RESTORE, undoes="o1"),
     p.Edited(seq=20, op_id="o24", by="p1", op=OPERATIONS[0], redoes="o1"),

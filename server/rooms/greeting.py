@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from livedrag.server.document.log_entries import latest_entries
 from livedrag.server.document.protocol import (
     FRAME_CREDITS,
     VERSION,
     ErrorMessage,
     Hello,
+    Log,
     Presences,
     Resumed,
     ServerMessage,
@@ -28,6 +30,7 @@ def greeting(room: LiveRoom, session: RoomSession, hello: Hello) -> Iterator[Ser
     missed = room.log.missed(hello.since) if hello.since is not None and hello.of == room.log.instance else None
     if hello.since is None or missed is None:
         yield Snapshot(seq=room.seq, document=room.document)
+        yield Log(entries=latest_entries(reversed(room.log.records)))
     else:
         yield Resumed(seq=hello.since)
         yield from missed

@@ -139,9 +139,7 @@ class RoomRegistry:
         )
         room = LiveRoom(room_id, saved, services, self._on_unused)
         try:
-            timeline = await asyncio.to_thread(
-                self.checkpoints.load_timeline, room_id, saved.document.picture.sha256
-            )
+            timeline = await asyncio.to_thread(self.checkpoints.load_timeline, room_id, saved.document.picture.sha256)
         except OSError as error:
             log.error("the timeline of room %s cannot be read: %s", room_id, error)
         else:

@@ -348,7 +348,8 @@ def obstacle(room: LiveRoom, content: Content) -> str:
     files = {content.picture.sha256} | ({content.result.sha256} if content.result else set())
     if not all(store.pictures.path(sha256).exists() for sha256 in files):
         return "the picture before that is no longer stored"
-    if content.moment is None and content.tracked:
+    kept = content.run is not None and content.run.outcome == "kept"
+    if content.moment is None and content.tracked and not kept:
         return "it is not known where the content was before that"  # a run of an older version
     same_picture = content.picture.sha256 == document.picture.sha256
     if content.moment is not None and same_picture and not room.timeline.has(content.moment):

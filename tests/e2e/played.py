@@ -64,6 +64,11 @@ class PlayedRun:
         if preview:
             self.show(iteration)
 
+    def render(self, step: int) -> None:
+        """The result is being rendered."""
+        progress = Progress(run=self.start.run, stage="rendering", step=step, steps=36, seconds=1.0, seconds_left=9.0)
+        self.engine.tell(RunProgress(room=self.room, record=progress))
+
     def arrive(self, iterations: int, left: float = 0.0, color: str = "teal") -> None:
         """The run ends with each handle at its target, or ``left`` pixels to the right of it."""
         desired = self.engine.desired[self.room]

@@ -89,7 +89,7 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
     editor.expect_outcome("^stopped$")
     expect(page.get_by_test_id("timeline")).to_be_visible()
     editor.button("Split view").click()
-    page.get_by_text("Activity").click()
+    page.get_by_text("History").click()
     yield "result"
     page.get_by_label("Browse iterations").fill("2")
     expect(editor.canvas).to_have_attribute("data-showing", "moment")

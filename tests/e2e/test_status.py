@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from tests.e2e.editor import OpenPage, choose
+from livedrag.server.device.engine import UpdateRun
+from tests.conftest import find_free_port
+from tests.e2e.editor import SOON, WIDE, OpenPage, choose
 from tests.e2e.played import PlayedRun
-from tests.quiet import QuietEngine
+from tests.quiet import QuietEngine, quiet_server
 
 HANDLE, TARGET, FAR = (94.0, 150.0), (72.0, 110.0), (150.0, 60.0)
 
@@ -67,6 +69,90 @@ def test_the_picture_lies_still_when_the_timeline_appears(open_page: OpenPage, u
     expect(editor.page.get_by_test_id("timeline")).to_be_visible()
     assert (editor.on_screen(0, 0), editor.number("scale")) == before
     editor.stop()
+
+
+def test_a_point_aimed_elsewhere_while_the_result_is_rendered_continues_the_run(
+    open_page: OpenPage, upload: Path, quiet: Quiet
+) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    run.step(20, 1.0)
+    run.render(1)
+    expect(editor.stage).to_contain_text("Rendering")
+    editor.pull(TARGET, FAR)
+    editor.expect_place("target", FAR)
+    aimed: list[tuple[float, float]] = []
+    while aimed != [pytest.approx(FAR, abs=1.0)]:  # the target is sent on its way too
+        update: UpdateRun = quiet[1].expect(UpdateRun, run.room)
+        aimed = [drag.target for drag in update.desired.drags.values()]
+    # The worker drags on, see the tests of its stages.
+    run.step(21, 0.5)
+    expect(editor.stage).to_contain_text("Dragging")
+    run.arrive(30)
+    expect(editor.stage).to_contain_text("Reached the target in 30 iterations")
+
+
+def test_the_quick_preview_is_seen_behind_the_first_previews(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    expect(editor.page.get_by_test_id("quick-preview")).to_be_visible()
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    run.step(1, 0.0)
+    expect(editor.canvas).to_have_attribute("data-showing", "preview")
+    expect(editor.canvas).to_have_attribute("data-behind", "true")
+    expect(editor.canvas).to_have_attribute("data-quick-preview", re.compile("."))
+    expect(editor.page.get_by_test_id("showing")).to_have_text("Live preview")
+    run.arrive(3)
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+    expect(editor.canvas).to_have_attribute("data-behind", "false")
+
+
+def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    for iteration in (0, 21, 23):
+        run.keep(iteration)
+        run.step(iteration, iteration / 23)
+    run.arrive(23)
+    expect(editor.stage).to_contain_text("Reached the target in 23 iterations")
+    expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 23")
+    editor.pull(TARGET, FAR)
+    editor.button("Drag").click()
+    again = PlayedRun(quiet[1], editor.page)
+    again.moments = run.moments
+    again.keep(28)
+    again.step(5, 1.0)
+    again.arrive(5)
+    expect(editor.stage).to_contain_text("Reached the target in 5 iterations (28 in total)")
+    expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 28")
+
+
+def test_a_server_that_was_stopped_during_a_run_is_named(browser: Browser, upload: Path, tmp_path: Path) -> None:
+    data, port = tmp_path / "data", find_free_port()
+    with browser.new_context(viewport=WIDE) as context:
+        context.set_default_timeout(SOON)
+        page = context.new_page()
+        with quiet_server(data, port=port) as (address, engine):
+            page.goto(address)
+            editor = choose(page, upload)
+            editor.click(HANDLE)
+            editor.click(TARGET)
+            editor.button("Drag").click()
+            PlayedRun(engine, page).step(3, 0.5)
+            expect(editor.stage).to_contain_text("Dragging")
+        expect(editor.stage).to_contain_text("The server was stopped")
+        expect(editor.stage).to_contain_text("The run can be continued when it is back")
+        with quiet_server(data, port=port):
+            expect(editor.stage).to_contain_text("Interrupted")
+            expect(editor.stage).to_contain_text("Press Drag to continue")
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tiff", "gif", "avif", "webp"])

@@ -76,7 +76,7 @@ def test_two_edit_stop_and_aim_each_others_run(open_page: OpenPage, upload: Path
     for one in (ada, bo):
         one.expect_outcome("^stopped$")
         expect(one.canvas).to_have_attribute("data-showing", "result")
-    ada.page.get_by_text("Activity").click()
+    ada.page.get_by_text("History").click()
     expect(ada.page.get_by_test_id("activity")).to_contain_text("pressed Stop")
 
 
@@ -230,18 +230,32 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     # Another branch leaves from there; the first is still to be found.
     branch = run.keep(11, parent=3)
     assert branch == 7
-    ways = page.get_by_test_id("branches").get_by_role("button")
+    size = page.get_by_test_id("timeline").bounding_box()
+    page.get_by_test_id("open-branches").click()
+    ways = page.get_by_test_id("branches").get_by_role("button", name=re.compile("Return to its end"))
     expect(ways).to_have_count(2)
     expect(ways.nth(0)).to_have_accessible_name(re.compile("Branch 1: from the start to iteration 25"))
     expect(ways.nth(1)).to_have_accessible_name(
         re.compile("Branch 2: from iteration 10 to iteration 11.*Current branch")
     )
     ada.screenshot("branches")
+    # Named by one, named for all; left out of the list, and back by undo.
+    page.get_by_label("Name of Branch 1").fill("chin up")
+    page.get_by_label("Name of Branch 1").press("Enter")
+    bo.page.get_by_test_id("open-branches").click()
+    expect(bo.page.get_by_role("button", name=re.compile("chin up: from the start"))).to_be_visible()
+    page.get_by_role("button", name="Remove chin up from the list").click()
+    expect(bo.page.get_by_test_id("open-branches")).to_have_count(0)
+    expect(ada.button("Undo")).to_have_attribute("title", "Undo: change a branch (Ctrl+Z)")
+    ada.button("Undo").click()
+    expect(page.get_by_test_id("open-branches")).to_be_visible()
+    assert page.get_by_test_id("timeline").bounding_box() == size
     page.get_by_label("Browse iterations").fill("0")
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 0")
     ada.button("Play").click()
     expect(page.get_by_test_id("showing")).to_have_text("Iteration 11")
     expect(ada.button("Play")).to_be_visible()
+    page.get_by_test_id("open-branches").click()
     ways.nth(0).click()
     back: Seek = quiet[1].expect(Seek, run.room)
     assert back.moment == 6

@@ -4,7 +4,9 @@ import { useEffect } from "preact/hooks";
 import { resizeBrush } from "../canvas/brush.ts";
 import { pan, zoom, zoomToActualSize, zoomToFit } from "../canvas/camera.ts";
 import { moveByKey, placeAtCrosshair, showCrosshairOrPlace } from "../canvas/crosshair.ts";
+import { stopFlicker, toggleFlicker } from "../canvas/flicker.ts";
 import { cancel, chooseTool, isPressed } from "../canvas/pointer.ts";
+import { closeSideBySide, toggleSideBySide } from "../canvas/SideBySide.tsx";
 import { toggleSplit } from "../canvas/Split.tsx";
 import { duplicateDrag, redo, removeDrag, startRun, stopRun, undo } from "../room/actions.ts";
 import { ZOOM_STEP, arrowKey } from "../room/geometry.ts";
@@ -130,6 +132,8 @@ const SHORTCUTS: Readonly<Record<string, Shortcut>> = {
   h: always(() => chooseTool("hand")),
   m: always(() => (store.maskShown.value = !store.maskShown.value)),
   x: always(toggleSplit),
+  s: unlessRepeated(toggleSideBySide),
+  f: unlessRepeated(toggleFlicker),
   c: always(() => (store.comparing.value = true)),
   p: unlessRepeated(() => {
     focusCanvas();
@@ -164,7 +168,7 @@ function pressArrow({ event, control }: KeyPress): boolean {
 }
 
 function pressEscape(): void {
-  if (cancel()) return;
+  if (stopFlicker() || closeSideBySide() || cancel()) return;
   if (store.running.value) stopRun();
   else store.selected.value = null;
 }

@@ -19,6 +19,7 @@ export const texts = {
       raster: "load mask",
       set_prompt: "change prompt",
       set_settings: "change setting",
+      mark_branch: "change a branch",
       run: "run",
       reset: "reset",
       seek: "jump to a step",
@@ -65,6 +66,8 @@ export const texts = {
           [["← ↑ ↓ →"], "Move the view while nothing is selected"],
           [["C"], "Hold to see the original"],
           [["X"], "Split view"],
+          [["S"], "Side by side"],
+          [["F"], "Flicker between original and result"],
         ],
       },
       {

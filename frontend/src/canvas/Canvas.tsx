@@ -6,6 +6,7 @@ import { CanvasBadge } from "./CanvasBadge.tsx";
 import { CanvasHint } from "./CanvasHint.tsx";
 import { PointerEvents } from "./pointer-events.ts";
 import { CanvasRenderer, followCanvasSize } from "./renderer.ts";
+import { SideBySide } from "./SideBySide.tsx";
 import { Split } from "./Split.tsx";
 import { texts } from "./texts.ts";
 import { Zoom } from "./Zoom.tsx";
@@ -47,6 +48,7 @@ export function Canvas() {
       {ready && <CanvasHint />}
       {ready && <CanvasBadge />}
       {ready && <Zoom />}
+      {ready && <SideBySide />}
     </div>
   );
 }

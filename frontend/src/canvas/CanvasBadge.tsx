@@ -7,7 +7,8 @@ const labels = texts.showing;
 /** Says what the canvas shows, unless it is just the original. */
 export function CanvasBadge() {
   const showing = store.showing.value;
-  if (store.quickPreview.value !== null && store.quickPreviewShown.value) {
+  const quick = store.quickPreview.value;
+  if (quick !== null && !quick.behind && store.quickPreviewShown.value) {
     return (
       <p class="badge badge-quick-preview" data-testid="quick-preview">
         <span>{quickPreviewText()}</span>

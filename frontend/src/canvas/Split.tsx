@@ -16,8 +16,19 @@ const STEPS: Readonly<Record<string, number>> = {
   End: 1,
 };
 
+/** Around the points, as a share of the picture's width: content reaches further than its points. */
+const SPLIT_MARGIN = 0.08;
+
 export function toggleSplit(): void {
-  store.split.value = store.split.value === null ? 0.5 : null;
+  store.split.value = store.split.value === null ? leftOfChange() : null;
+}
+
+/** Where the divider starts: left of what moves, so that the change is seen at once. In [0, 1] of the width. */
+function leftOfChange(): number {
+  const width = store.picture.value?.width ?? 1;
+  const places = store.drags.value.flatMap(({ start, handle, target }) => [start[0], handle[0], target[0]]);
+  if (places.length === 0) return 0.5;
+  return clamp(Math.min(...places) / width - SPLIT_MARGIN, 0.02, 0.5);
 }
 
 /** The divider between the original and the result, to drag or to move with the arrow keys. */

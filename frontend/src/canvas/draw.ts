@@ -32,10 +32,15 @@ export function drawScene(context: CanvasRenderingContext2D, scene: Scene): void
   if (scene.crosshair !== null) drawCrosshair(context, toCanvas(view, scene.crosshair), scene.accent);
 }
 
-function drawPreview(context: CanvasRenderingContext2D, { preview, quickPreview, mask }: Scene, area: Area): void {
-  const picture = preview ?? quickPreview?.canvas;
-  if (!picture) return;
-  context.drawImage(mask === null ? picture : cutOut(picture, mask, preview ?? quickPreview), ...area);
+function drawPreview(context: CanvasRenderingContext2D, scene: Scene, area: Area): void {
+  const { preview, previewOpacity, quickPreview, mask } = scene;
+  const draw = (picture: CanvasImageSource, source: unknown, name: string) =>
+    context.drawImage(mask === null ? picture : cutOut(name, picture, mask, source), ...area);
+  if (quickPreview !== null) draw(quickPreview.canvas, quickPreview, "quick-preview");
+  if (preview === null) return;
+  context.globalAlpha = quickPreview === null ? 1 : previewOpacity;
+  draw(preview, preview, "preview");
+  context.globalAlpha = 1;
 }
 
 function drawSplit(
@@ -76,8 +81,8 @@ function drawMask(context: CanvasRenderingContext2D, scene: Scene, mask: MaskPic
 }
 
 /** The part of a picture inside the mask; `source` identifies its content. */
-function cutOut(picture: CanvasImageSource, mask: MaskPicture, source: unknown): HTMLCanvasElement {
-  return compose("cut-out", [source, mask], mask.region, (context, width, height) => {
+function cutOut(name: string, picture: CanvasImageSource, mask: MaskPicture, source: unknown): HTMLCanvasElement {
+  return compose(name, [source, mask], mask.region, (context, width, height) => {
     context.drawImage(picture, 0, 0, width, height);
     context.globalCompositeOperation = "destination-in";
     context.drawImage(mask.region, 0, 0);

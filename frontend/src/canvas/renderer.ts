@@ -100,6 +100,7 @@ function datasetOf(): Readonly<Record<string, string>> {
     offsetX: String(store.view.value.x),
     offsetY: String(store.view.value.y),
     showing: store.showing.value,
+    behind: String(store.quickPreview.value?.behind ?? false),
     split: String(store.splitShown.value ?? ""),
     pointing: String(store.otherPeople.value.filter(({ cursor }) => cursor !== null).length),
   };

@@ -17,7 +17,9 @@ export interface Scene {
   readonly base: CanvasImageSource | null;
   /** Drawn over the base; inside the mask only, as the result will be. */
   readonly preview: CanvasImageSource | null;
-  /** Drawn like a preview if there is none; transparent where nothing moves. */
+  /** Of the preview, in [0, 1]; the quick preview shows through. */
+  readonly previewOpacity: number;
+  /** Drawn below the preview; transparent where nothing moves. */
   readonly quickPreview: QuickPreviewPicture | null;
   /** The original is shown on the left, up to `at`, in [0, 1] of the picture's width. */
   readonly split: { readonly at: number; readonly original: CanvasImageSource } | null;
@@ -72,6 +74,7 @@ export function sceneOf(
     picture,
     base: store.showing.value === "result" ? store.result.value : store.original.value,
     preview: previewOf(),
+    previewOpacity: store.showing.value === "preview" ? store.previewOpacity.value : 1,
     split: splitOf(),
     maskStyle: MASK_STYLES[maskStyleName()],
     drags: comparing || isElsewhere() ? [] : store.drags.value,

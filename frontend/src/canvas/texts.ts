@@ -55,6 +55,12 @@ export const texts = {
     actualHelp: "Zoom to 100%",
   },
 
+  sideBySide: {
+    title: "Original and result side by side",
+    close: "Close",
+    closeHelp: "Close (S)",
+  },
+
   split: {
     title: "Divider between original and result",
     value: (percent: number) => `${percent}% original`,

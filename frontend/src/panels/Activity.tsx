@@ -1,3 +1,4 @@
+import { isUndone } from "../room/activity.ts";
 import type { Activity } from "../room/activity.ts";
 import * as store from "../room/store.ts";
 import { texts as roomTexts } from "../room/texts.ts";
@@ -9,7 +10,7 @@ const labels = texts.activity;
 /** Who did what, newest first. */
 export function ActivityList() {
   const { people } = store.room.value;
-  const list = store.activity.value.toReversed();
+  const list = store.activity.value.filter(({ kind }) => labels.kinds[kind] !== undefined).toReversed();
   return (
     <details class="activity settings">
       <summary>
@@ -21,14 +22,15 @@ export function ActivityList() {
       ) : (
         <ol data-testid="activity">
           {list.map((one) => (
-            <li key={one.seq}>
+            <li key={one.seq} class={isUndone(one) ? "is-undone" : ""}>
               <i
                 class="dot"
                 style={{ background: people[one.by]?.colour ?? "var(--line-strong)" }}
                 aria-hidden="true"
               />
               <span>
-                <strong>{nameOf(one.by)}</strong> {descriptionOf(one)}
+                <strong>{nameOf(one.by)}</strong> <span class="activity-what">{descriptionOf(one)}</span>
+                {isUndone(one) && ` (${labels.undone})`}
               </span>
             </li>
           ))}

@@ -161,7 +161,7 @@ it("shows the preparation while it is ready", () => {
 
 it("says that the connection is lost, or the engine restarting", () => {
   openRoom(running);
-  store.connection.value = { state: "lost", retryAt: null };
+  store.connection.value = { state: "lost", retryAt: null, serverStopped: false };
   const { rerender } = render(<Dock />);
   expect(stage()).toBe("OfflineThe run continues as long as the server is up");
   openRoom(running, { engine: "restarting" });

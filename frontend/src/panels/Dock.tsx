@@ -1,4 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
+import { toggleFlicker } from "../canvas/flicker.ts";
+import { toggleSideBySide } from "../canvas/SideBySide.tsx";
 import { toggleSplit } from "../canvas/Split.tsx";
 import { canEditFurther, canReset, canRun, editFurther, reset, startRun, stopRun } from "../room/actions.ts";
 import type { Download } from "../room/api.ts";
@@ -6,7 +8,17 @@ import { download } from "../room/files.ts";
 import type { Stage } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Bars } from "../ui/Bars.tsx";
-import { CompareIcon, DownloadIcon, DrawIcon, PlayIcon, ResetIcon, SplitIcon, StopIcon } from "../ui/icons.tsx";
+import {
+  CompareIcon,
+  DownloadIcon,
+  DrawIcon,
+  FlickerIcon,
+  PlayIcon,
+  ResetIcon,
+  SideBySideIcon,
+  SplitIcon,
+  StopIcon,
+} from "../ui/icons.tsx";
 import { Menu, MenuItem } from "../ui/Menu.tsx";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
@@ -43,6 +55,28 @@ export function Dock() {
         >
           <SplitIcon />
           <span>{labels.splitShort}</span>
+        </button>
+        <button
+          type="button"
+          class="quiet-button"
+          aria-label={labels.sideBySide}
+          aria-pressed={store.sideBySide.value}
+          title={labels.sideBySideHelp}
+          disabled={store.pictureNow.value === null}
+          onClick={toggleSideBySide}
+        >
+          <SideBySideIcon />
+        </button>
+        <button
+          type="button"
+          class="quiet-button"
+          aria-label={labels.flicker}
+          aria-pressed={store.flickering.value}
+          title={labels.flickerHelp}
+          disabled={store.pictureNow.value === null}
+          onClick={toggleFlicker}
+        >
+          <FlickerIcon />
         </button>
         {store.editable.value && (
           <button

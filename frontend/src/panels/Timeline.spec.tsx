@@ -90,13 +90,23 @@ it("plays from the start to the end and stops there", async () => {
 
 it("lists branches by where they begin and end, and goes to their ends", () => {
   show(tree, 4);
-  const branches = within(screen.getByTestId("branches")).getAllByRole("button");
+  const branches = within(screen.getByTestId("branches")).getAllByRole("button", { name: /Return to its end/ });
   expect(branches.map((button) => button.getAttribute("aria-label"))).toEqual([
-    "Branch 1: from the start to iteration 10. Go to its end",
-    "Branch 2: from iteration 5 to iteration 6. Go to its end. Current branch",
+    "Branch 1: from the start to iteration 10. Return to its end",
+    "Branch 2: from iteration 5 to iteration 6. Return to its end. Current branch",
   ]);
   expect(branches.map((button) => button.getAttribute("aria-current"))).toEqual(["false", "true"]);
   const [first] = branches;
   if (first) fireEvent.click(first);
   expect(pendingRequests()).toMatchObject([{ type: "seek", moment: 3 }]);
+});
+
+it("names branches and leaves them out of the list", () => {
+  show(tree, 4);
+  fireEvent.change(screen.getByRole("textbox", { name: "Name of Branch 1" }), { target: { value: " chin up " } });
+  expect(pendingRequests()).toMatchObject([{ op: { type: "mark_branch", moment: 3, mark: { name: "chin up" } } }]);
+  expect(screen.getByRole("button", { name: "Remove Branch 2 from the list" })).toHaveProperty("disabled", true);
+  fireEvent.click(screen.getByRole("button", { name: "Remove chin up from the list" }));
+  expect(pendingRequests().at(-1)).toMatchObject({ op: { moment: 3, mark: { name: "chin up", removed: true } } });
+  expect(screen.queryByTestId("branches")).toBeNull();
 });

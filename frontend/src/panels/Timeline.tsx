@@ -1,12 +1,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { canSeek, seek } from "../room/actions.ts";
-import { momentPicture } from "../room/pictures.ts";
 import type { Moment } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { PauseIcon, PlayIcon } from "../ui/icons.tsx";
 import { Branches } from "./Branches.tsx";
 import { lookAt } from "./look-at.ts";
 import { texts } from "./texts.ts";
+import { Thumbnail } from "./Thumbnail.tsx";
 
 const labels = texts.timeline;
 
@@ -52,8 +52,8 @@ export function Timeline() {
             }}
           />
         </div>
-        <Branches here={here ?? current.id} />
       </div>
+      <Branches here={here ?? current.id} />
       <Caption moment={current} elsewhere={scrubbed !== null && scrubbed.id !== here} stop={() => setPlaying(false)} />
     </section>
   );
@@ -136,29 +136,4 @@ function Frames({ moments }: { readonly moments: readonly Moment[] }) {
       {frames.map((moment, index) => moment && <Thumbnail key={index} id={moment.id} />)}
     </div>
   );
-}
-
-/** The middle square of a moment's picture. */
-function Thumbnail({ id }: { readonly id: number }) {
-  const canvas = useRef<HTMLCanvasElement>(null);
-  useEffect(() => {
-    let unmounted = false;
-    momentPicture(id).then(
-      (bitmap) => {
-        if (!unmounted && canvas.current !== null) drawSquare(canvas.current, bitmap, FRAME_WIDTH * 2);
-      },
-      () => undefined,
-    );
-    return () => {
-      unmounted = true;
-    };
-  }, [id]);
-  return <canvas ref={canvas} />;
-}
-
-function drawSquare(canvas: HTMLCanvasElement, bitmap: ImageBitmap, side: number): void {
-  const scale = side / Math.min(bitmap.width, bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-  canvas.width = canvas.height = side;
-  canvas.getContext("2d")?.drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
 }

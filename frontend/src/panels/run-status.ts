@@ -19,7 +19,11 @@ const labels = texts.status;
 const FIRST_ESTIMATE = 5;
 
 export function runStatus(): RunStatus {
-  if (store.connection.value.state === "lost") {
+  const connection = store.connection.value;
+  if (connection.state === "lost" && connection.serverStopped) {
+    return { title: labels.serverStopped, detail: store.running.value ? labels.serverStoppedRunning : "" };
+  }
+  if (connection.state === "lost") {
     return { title: labels.offline, detail: store.running.value ? labels.offlineRunning : "" };
   }
   if (store.room.value.engine !== "ready") {
@@ -49,11 +53,17 @@ function idleStatus(): RunStatus {
   }
   if (run?.outcome) {
     const [title, detail] = texts.outcomes[run.outcome];
-    return { title, detail: detail(run.iterations, run.message) };
+    return { title, detail: detail(run.iterations, run.message, totalIterations()) };
   }
   if (!store.editable.value) return { title: labels.viewOnly, detail: labels.viewOnlyHelp };
   if (store.drags.value.length === 0) return { title: labels.noPoints, detail: labels.noPointsHelp };
   return { title: labels.ready, detail: joined([labels.readyHelp, preparationOf(store.room.value.prepared)]) };
+}
+
+/** Iterations from the unedited picture to the one that the last run ended at; 0 if it is not known. */
+function totalIterations(): number {
+  const end = store.document.value?.result?.moment;
+  return store.room.value.moments.find(({ id }) => id === end)?.iteration ?? 0;
 }
 
 function outsideStatus(drags: readonly store.ShownDrag[]): RunStatus {

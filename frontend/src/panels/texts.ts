@@ -24,7 +24,11 @@ export const texts = {
     compareHelp: "Hold to see the original (C)",
     split: "Split view",
     splitShort: "Split",
-    splitHelp: "Original and result side by side (X)",
+    splitHelp: "Original left and result right of a divider (X)",
+    sideBySide: "Side by side",
+    sideBySideHelp: "Original and result beside each other (S)",
+    flicker: "Flicker",
+    flickerHelp: "Original and result in turns (F)",
     reset: "Reset",
     resetHelp: "Back to the original picture. The points stay.",
     further: "Edit this further",
@@ -59,6 +63,8 @@ export const texts = {
     unreachedHelp: PRESS_DRAG,
     offline: "Offline",
     offlineRunning: "The run continues as long as the server is up",
+    serverStopped: "The server was stopped",
+    serverStoppedRunning: "The run can be continued when it is back",
     engineRestarting: "The engine is restarting",
     engineRestartingHelp: "Runs resume automatically",
     viewOnly: "View only",
@@ -85,13 +91,17 @@ export const texts = {
   outcomes: {
     arrived: [
       "Reached the target",
-      (iterations: number) => `in ${iterations} ${iterations === 1 ? "iteration" : "iterations"}`,
+      (iterations: number, _message: string | null, total: number) =>
+        `in ${iterations} ${iterations === 1 ? "iteration" : "iterations"}${total > iterations ? ` (${total} in total)` : ""}`,
     ],
     stopped: ["Stopped.", () => PRESS_DRAG],
     exhausted: ["Stopped at the limit.", () => PRESS_DRAG],
     kept: ["Quick preview kept.", () => "Press Drag to let the model render it"],
     failed: ["The run failed.", (_: number, message: string | null) => message ?? ""],
-  } satisfies Record<Outcome, readonly [title: string, detail: (iterations: number, message: string | null) => string]>,
+  } satisfies Record<
+    Outcome,
+    readonly [title: string, detail: (iterations: number, message: string | null, total: number) => string]
+  >,
 
   connection: {
     connecting: "Connecting…",
@@ -240,9 +250,13 @@ export const texts = {
     back: "Back",
     backHelp: "Back to the current step",
     branches: "Branches",
+    branchCount: (count: number) => `${count} branches`,
     branchEnd: (iteration: number) => (iteration === 0 ? "start" : `to ${iteration}`),
-    branch: (number: number, from: number, to: number) =>
-      `Branch ${number}: from ${from === 0 ? "the start" : `iteration ${from}`} to iteration ${to}. Go to its end`,
+    branchName: (number: number) => `Branch ${number}`,
+    rename: (name: string) => `Name of ${name}`,
+    removeBranch: (name: string) => `Remove ${name} from the list`,
+    branch: (name: string, from: number, to: number) =>
+      `${name}: from ${from === 0 ? "the start" : `iteration ${from}`} to iteration ${to}. Return to its end`,
     currentBranch: (name: string) => `${name}. Current branch`,
   },
 
@@ -287,7 +301,8 @@ export const texts = {
   },
 
   activity: {
-    title: "Activity",
+    title: "History",
+    undone: "undone",
     empty: "Nothing yet.",
     you: "You",
     run: "The run",
@@ -305,6 +320,7 @@ export const texts = {
       raster: "loaded a mask",
       set_prompt: "changed the prompt",
       set_settings: "changed settings",
+      mark_branch: "named or removed a branch",
       restore: "restored a change",
       undo: "undid a change",
       redo: "redid a change",

@@ -7,6 +7,7 @@ import { makeId } from "./make-id.ts";
 import type { AppliedOperation, Operation, Setting, XY } from "./protocol.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
+import type { Branch } from "./timeline.ts";
 
 /** How far a copy of a drag is from it, in shares of the picture's longest side. */
 const COPY_OFFSET = 0.06;
@@ -134,6 +135,19 @@ export function canSeek(): boolean {
 /** Goes to a stored iteration; a run continues from there. */
 export function seek(moment: number): void {
   if (canSeek()) sendRequest({ type: "seek", op_id: makeId(), moment });
+}
+
+export function nameBranch(branch: Branch, name: string): void {
+  if (name.trim() !== branch.name) markBranch(branch, { name: name.trim(), removed: false });
+}
+
+/** Leaves a branch out of the list; undo brings it back. */
+export function removeBranch(branch: Branch): void {
+  markBranch(branch, { name: branch.name, removed: true });
+}
+
+function markBranch({ marked }: Branch, { name, removed }: { readonly name: string; readonly removed: boolean }): void {
+  edit({ type: "mark_branch", moment: marked, mark: name === "" && !removed ? null : { name, removed } });
 }
 
 /** The quick preview shows a re-aimed drag again until the next run has rendered it. */

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { withActivity } from "./activity.ts";
+import { isUndone, withActivity } from "./activity.ts";
 import type { Activity } from "./activity.ts";
 import type { Document, ServerMessage } from "./protocol.ts";
 import { EMPTY_ROOM, receive } from "./room.ts";
@@ -77,4 +77,37 @@ it("notes nothing twice after a reconnect", () => {
   const move = edited(2, "anna", { type: "move_drag", id: "a", target: [5, 5] });
   expect(follow(move, move)).toHaveLength(1);
   expect(follow(move, move)[0]?.times).toBe(1);
+});
+
+it("marks what has been undone, runs included, until it is redone", () => {
+  const run = { id: "r", by: "anna", iterations: 0, outcome: null, interrupted: false, message: null };
+  const ran: readonly ServerMessage[] = [
+    { type: "started", seq: 2, op_id: "o", run },
+    { type: "ended", seq: 3, run: { ...run, outcome: "arrived" }, tracked: {}, result: null },
+  ];
+  const undone = [...ran, edited(4, "anna", { type: "restore" }, { undoes: "r" })];
+  expect(follow(...ran).some(isUndone)).toBe(false);
+  expect(follow(...undone).map((one) => [one.kind, isUndone(one)])).toEqual([
+    ["started", true],
+    ["arrived", false],
+    ["undo", false],
+  ]);
+  expect(follow(...undone, edited(5, "anna", { type: "restore" }, { redoes: "r" })).some(isUndone)).toBe(false);
+});
+
+it("begins with what was done before the page was opened", () => {
+  const entry = { op_id: "", undoes: null, redoes: null };
+  const list = follow({
+    type: "log",
+    entries: [
+      { ...entry, seq: 1, by: "anna", type: "set_prompt", op_id: "o1" },
+      { ...entry, seq: 2, by: "bo", type: "was_reset", op_id: "o2" },
+      { ...entry, seq: 3, by: "anna", type: "restore", op_id: "o3", undoes: "o1" },
+    ],
+  });
+  expect(list.map((one) => [one.by, one.kind, isUndone(one)])).toEqual([
+    ["anna", "set_prompt", true],
+    ["bo", "was_reset", false],
+    ["anna", "undo", false],
+  ]);
 });

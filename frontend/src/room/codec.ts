@@ -23,6 +23,7 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
   "presences",
   "history",
   "resumed",
+  "log",
   "seeked",
   "base_replaced",
   "moments",

@@ -47,11 +47,14 @@ export interface ShownPerson {
 /** What the quick preview warps. */
 export interface QuickPreviewPlan {
   readonly of: "original" | "result";
+  /** Whether a run's previews are shown over it. */
+  readonly behind: boolean;
   readonly drags: readonly DragEnds[];
 }
 
 /** Canvases narrower than this, in CSS pixels, get smaller margins. */
 const NARROW = 560;
+const MIN_PREVIEW_OPACITY = 0.65;
 const NO_LAYERS: readonly MaskLayer[] = [];
 
 export const document = computed(() => visibleDocument(state.room.value));
@@ -143,6 +146,14 @@ export const showing = computed<"original" | "preview" | "result" | "moment">(()
   return state.result.value !== null && document.value?.result ? "result" : "original";
 });
 
+/** The edited picture that is there to look at, whatever is held up for comparison; null if there is none. */
+export const pictureNow = computed<ImageBitmap | null>(() => {
+  if (state.scrubbed.value !== null) return state.scrubbed.value.bitmap;
+  const preview = state.preview.value;
+  if (preview !== null && preview.frame.run === document.value?.run?.id) return preview.bitmap;
+  return document.value?.result ? state.result.value : null;
+});
+
 /** The iteration of the scrubbed moment. */
 export const scrubbedIteration = computed(
   () => state.room.value.moments.find(({ id }) => id === state.scrubbed.value?.id)?.iteration ?? 0,
@@ -164,7 +175,9 @@ export const otherPeople = computed<readonly ShownPerson[]>(() => {
   });
 });
 
-export const branches = computed(() => branchesOf(state.room.value.moments));
+export const branches = computed(() =>
+  branchesOf(state.room.value.moments, document.value?.branches, state.room.value.moment),
+);
 /** The timeline's path through the current moment. */
 export const timelinePath = computed(() =>
   pathThrough(state.room.value.moments, state.room.value.moment ?? document.value?.moment ?? null),
@@ -172,15 +185,25 @@ export const timelinePath = computed(() =>
 
 /** Null while there is nothing to preview, or while the picture has to be seen as it is. */
 export const quickPreview = computed<QuickPreviewPlan | null>(() => {
-  const of = showing.value;
-  if (of === "preview" || of === "moment" || document.value === null || state.original.value === null) return null;
+  const shown = showing.value;
+  if (shown === "moment" || document.value === null || state.original.value === null) return null;
   if (isPickingAPlace()) return null;
+  // A run's first previews are blurry and show the way, not the aim.
+  const behind = shown === "preview";
+  const of = shown === "result" ? "result" : "original";
   const planned = drags.value.map((drag) => plannedDrag(drag, of));
   const gesture = state.gesture.value;
   const created =
     gesture?.kind === "create" && gesture.target !== null ? [{ handle: gesture.handle, target: gesture.target }] : [];
   const moves = created.length > 0 || planned.some((drag) => drag?.moves);
-  return moves ? { of, drags: [...planned.flatMap((drag) => drag?.ends ?? []), ...created] } : null;
+  return moves ? { of, behind, drags: [...planned.flatMap((drag) => drag?.ends ?? []), ...created] } : null;
+});
+
+/** How much of a run's preview is seen over the quick preview, in [0, 1]: the nearer the points are, the more. */
+export const previewOpacity = computed(() => {
+  if (state.room.value.progress?.stage !== "dragging" || drags.value.length === 0) return 1;
+  const progress = drags.value.reduce((sum, drag) => sum + drag.progress, 0) / drags.value.length;
+  return MIN_PREVIEW_OPACITY + (1 - MIN_PREVIEW_OPACITY) * progress;
 });
 
 /** Whether the person is looking for a place on the picture, for a handle or for the brush. */

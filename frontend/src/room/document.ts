@@ -1,6 +1,7 @@
 /** The room's document and what each operation does to it; pure. */
 
 import type {
+  BranchMark,
   AppliedOperation,
   Content,
   Document,
@@ -38,6 +39,8 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
       return { ...document, prompt: op.prompt };
     case "set_settings":
       return { ...document, settings: withSettings(document.settings, op.settings) };
+    case "mark_branch":
+      return { ...document, branches: withMarks(document.branches ?? {}, { [op.moment]: op.mark ?? null }) };
     case "restore":
       return restored(document, op);
   }
@@ -57,7 +60,7 @@ export function isElsewhere({ moment, result }: Document): boolean {
 
 /** Another picture is edited from now on; the mask stays. */
 export function rebased(document: Document, picture: Picture): Document {
-  return { ...document, picture, run: null, result: null, moment: null, drags: {} };
+  return { ...document, picture, run: null, result: null, moment: null, branches: {}, drags: {} };
 }
 
 /** Drags that are not in `places` keep where they were last tracked. */
@@ -127,6 +130,16 @@ function withSettings(
   return settings;
 }
 
+function withMarks(
+  before: Readonly<Record<string, BranchMark>>,
+  changes: Readonly<Record<string, BranchMark | null>>,
+): Readonly<Record<string, BranchMark>> {
+  return Object.entries(changes).reduce(
+    (marks, [moment, mark]) => (mark === null ? without(marks, moment) : { ...marks, [moment]: mark }),
+    before,
+  );
+}
+
 function withLayer(document: Document, layer: MaskLayer): Document {
   if (layer.type === "raster") return { ...document, mask: [layer] };
   if (document.mask.some((other) => other.id === layer.id)) return document;
@@ -144,6 +157,7 @@ function restored(document: Document, op: Restore): Document {
     settings: withSettings(document.settings, op.settings ?? {}),
     prompt: op.prompt ?? document.prompt,
     mask: op.mask ?? document.mask,
+    branches: withMarks(document.branches ?? {}, op.branches ?? {}),
     ...(op.content ? withContent(drags, op.content) : {}),
   };
 }

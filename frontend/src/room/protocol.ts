@@ -91,6 +91,13 @@ export interface Content {
   readonly tracked: Readonly<Record<string, XY>>;
 }
 
+/** What people have done with a branch of the timeline. */
+export interface BranchMark {
+  readonly name?: string;
+  /** Whether it is left out of the list. */
+  readonly removed?: boolean;
+}
+
 export interface Document {
   readonly picture: Picture;
   readonly drags: Readonly<Record<string, Drag>>;
@@ -101,6 +108,8 @@ export interface Document {
   readonly result: Result | null;
   /** The moment of the timeline that the last run ended at, or that was jumped to since. */
   readonly moment: number | null;
+  /** By a moment of theirs. Absent on servers of older versions. */
+  readonly branches?: Readonly<Record<string, BranchMark>>;
 }
 
 // Operations --------------------------------------------------------------------------------------------------------
@@ -114,7 +123,8 @@ export type Operation =
   | { readonly type: "invert_mask"; readonly id: string }
   | { readonly type: "clear_mask" }
   | { readonly type: "set_prompt"; readonly prompt: string }
-  | { readonly type: "set_settings"; readonly settings: Readonly<Record<string, Setting | null>> };
+  | { readonly type: "set_settings"; readonly settings: Readonly<Record<string, Setting | null>> }
+  | { readonly type: "mark_branch"; readonly moment: number; readonly mark?: BranchMark | null };
 
 /** Made by the server alone, for an undo or redo: puts properties back. */
 export interface Restore {
@@ -126,6 +136,7 @@ export interface Restore {
   readonly mask?: readonly MaskLayer[] | null;
   /** Undoes a run, a jump, a reset or a change of the base picture. */
   readonly content?: Content | null;
+  readonly branches?: Readonly<Record<string, BranchMark | null>>;
 }
 
 export type AppliedOperation = Operation | Raster | Restore;
@@ -332,6 +343,22 @@ export interface Resumed {
   readonly seq: number;
 }
 
+/** What one record of the room's log did. */
+export interface LogEntry {
+  readonly seq: number;
+  readonly by: string;
+  readonly type: string;
+  readonly op_id: string;
+  readonly undoes: string | null;
+  readonly redoes: string | null;
+}
+
+/** What was done lately, oldest first. */
+export interface Log {
+  readonly type: "log";
+  readonly entries: readonly LogEntry[];
+}
+
 /** The room went to a stored iteration. */
 export interface Seeked {
   readonly type: "seeked";
@@ -429,6 +456,7 @@ export type ServerMessage =
   | Presences
   | History
   | Resumed
+  | Log
   | Seeked
   | Moments
   | EngineState

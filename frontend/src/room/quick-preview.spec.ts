@@ -65,13 +65,28 @@ describe("before a run", () => {
 });
 
 describe("during a run", () => {
-  it("stays until the run's first preview, whatever the points do", () => {
+  it("stays behind the run's previews, whatever the points do", () => {
     open({ ...oneDrag, run });
     expect(drags()).toEqual([drag([50, 50], [90, 50])]);
     open({ ...oneDrag, run, drags: { d1: { handle: [50, 50], target: [90, 50], tracked: [55, 50] } } });
     expect(drags()).toEqual([drag([50, 50], [90, 50])]);
     store.preview.value = { frame: { run: "r1" } as never, bitmap };
-    expect(store.quickPreview.value).toBeNull();
+    expect(store.showing.value).toBe("preview");
+    expect(store.quickPreview.value).toMatchObject({ of: "original", behind: true });
+    expect(drags()).toEqual([drag([50, 50], [90, 50])]);
+  });
+
+  it("is seen less the nearer the points are, and not at all while the result is rendered", () => {
+    const progress = { type: "progress", run: "r1", step: 1, steps: 9, seconds: 1, seconds_left: 1, loss: 0 } as const;
+    const opacityAt = (x: number, stage: "dragging" | "rendering") => {
+      open({ ...oneDrag, run, drags: { d1: { handle: [50, 50], target: [90, 50], tracked: [x, 50] } } });
+      store.room.value = { ...store.room.value, progress: { ...progress, stage } };
+      return store.previewOpacity.value;
+    };
+    expect(opacityAt(50, "dragging")).toBeCloseTo(0.65);
+    expect(opacityAt(70, "dragging")).toBeCloseTo(0.825);
+    expect(opacityAt(90, "dragging")).toBeCloseTo(1);
+    expect(opacityAt(50, "rendering")).toBe(1);
   });
 
   it("does not follow a target: the run does", () => {

@@ -61,6 +61,7 @@ const SERVER: KeysByType<ServerMessage> = {
   presences: { type: true, people: true },
   history: { type: true, undo: true, redo: true },
   resumed: { type: true, seq: true },
+  log: { type: true, entries: true },
   seeked: { type: true, seq: true, op_id: true, by: true, moment: true, tracked: true },
   moments: { type: true, run: true, moments: true, current: true },
   engine: { type: true, state: true, message: true },
@@ -116,6 +117,7 @@ const OPERATIONS: KeysByType<Operation> = {
   clear_mask: { type: true },
   set_prompt: { type: true, prompt: true },
   set_settings: { type: true, settings: true },
+  mark_branch: { type: true, moment: true, mark: true },
 };
 
 const LAYERS: KeysByType<MaskLayer> = {
@@ -124,7 +126,15 @@ const LAYERS: KeysByType<MaskLayer> = {
   invert: { type: true, id: true },
 };
 
-const RESTORE: Keys<Restore> = { type: true, drags: true, settings: true, prompt: true, mask: true, content: true };
+const RESTORE: Keys<Restore> = {
+  type: true,
+  drags: true,
+  settings: true,
+  prompt: true,
+  mask: true,
+  content: true,
+  branches: true,
+};
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
 const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true };
 const MOMENT: Keys<Moment> = { id: true, parent: true, iteration: true, time: true, thumbnail: true };
@@ -145,6 +155,7 @@ const DOCUMENT: Keys<Document> = {
   run: true,
   result: true,
   moment: true,
+  branches: true,
 };
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };

@@ -127,6 +127,7 @@ const REDUCERS: Reducers = {
     prepared: null,
   }),
   resumed: unchanged,
+  log: unchanged,
   snapshot: afterSnapshot,
   edited: afterEdit,
   rejected: (room, { op_id }) => withoutRequest(room, op_id),

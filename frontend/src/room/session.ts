@@ -237,6 +237,10 @@ function react(session: Session, before: Room, message: ServerMessage): void {
       if (message.run.outcome === "failed" && message.run.message) store.toast("error", message.run.message);
       void showResult(session);
       break;
+    case "moments":
+      // The first one after the page was opened: the room may be at a step that its result does not show.
+      if (before.moments.length === 0 && store.scrubbed.value === null) showStep(session);
+      break;
     case "seeked":
       store.unrenderedDrags.value = new Set();
       store.scrubbed.value = null;
@@ -300,7 +304,13 @@ function showContent(session: Session): void {
   store.scrubbed.value = null;
   void showPicture(session);
   void showResult(session);
-  if (document.moment !== null && isElsewhere(document)) void showMoment(session, document.moment);
+  showStep(session);
+}
+
+/** Shows the step that the room is at, if it is not the one of its result. */
+function showStep(session: Session): void {
+  const document = store.document.value;
+  if (document !== null && document.moment !== null && isElsewhere(document)) void showMoment(session, document.moment);
 }
 
 /** Takes over the unsent edits of an earlier page. */

@@ -12,7 +12,12 @@ export type Connection =
   | { readonly state: "connecting" }
   | { readonly state: "open" }
   /** Lost or never established; retried at `retryAt` (ms, `Date.now()`), or right now if that is null. */
-  | { readonly state: "lost"; readonly retryAt: number | null }
+  | {
+      readonly state: "lost";
+      readonly retryAt: number | null;
+      /** The server said that it was stopping, and has not been reached since. */
+      readonly serverStopped: boolean;
+    }
   /** The server requires its password. */
   | { readonly state: "password"; readonly message: string }
   /** The server refuses this client for good. */
@@ -64,6 +69,7 @@ export class RoomSocket {
   #attempt = 0;
   #welcomed = false;
   #closed = false;
+  #serverStopped = false;
   #authorized = false;
   #authorizing = false;
   /** Connections since `authorize`. */
@@ -112,7 +118,7 @@ export class RoomSocket {
     clearTimeout(this.#retryTimer);
     this.#welcomed = false;
     this.#lastError = "";
-    this.#options.onConnection(this.#attempt === 0 ? { state: "connecting" } : { state: "lost", retryAt: null });
+    this.#options.onConnection(this.#attempt === 0 ? { state: "connecting" } : this.#lost(null));
     if (this.#authorized) this.#open();
     else void this.#authorize();
   }
@@ -164,6 +170,7 @@ export class RoomSocket {
 
   #welcome(deadline: number, heartbeat: number): void {
     this.#welcomed = true;
+    this.#serverStopped = false;
     this.#attempt = 0;
     this.#heartbeat.start(heartbeat, deadline - heartbeat);
   }
@@ -180,6 +187,7 @@ export class RoomSocket {
     this.#welcomed = false;
     this.#heartbeat.stop();
     if (this.#closed) return;
+    if (code === Close.GOING_AWAY) this.#serverStopped = true;
     const message = this.#lastError || reason;
     if (code === Close.WRONG_SECRET && this.#connections > 1) {
       // What `authorize` got no longer opens the room; with new access, the answer is final.
@@ -198,7 +206,11 @@ export class RoomSocket {
     this.#attempt += 1;
     clearTimeout(this.#retryTimer);
     this.#retryTimer = setTimeout(() => this.#connect(), delay);
-    this.#options.onConnection({ state: "lost", retryAt: Date.now() + delay });
+    this.#options.onConnection(this.#lost(Date.now() + delay));
+  }
+
+  #lost(retryAt: number | null): Connection {
+    return { state: "lost", retryAt, serverStopped: this.#serverStopped };
   }
 }
 

@@ -64,6 +64,10 @@ export const selected = signal<Selection | null>(null);
 export const comparing = signal(false);
 /** Where the split view's divider is, in [0, 1] of the picture's width; null if there is none. */
 export const split = signal<number | null>(null);
+/** Whether original and result are shown beside each other, over the canvas. */
+export const sideBySide = signal(false);
+/** Whether the canvas shows original and result in turns. */
+export const flickering = signal(false);
 export const maskShown = signal(true);
 /** Holding the space bar turns every tool into the hand. */
 export const spaceHeld = signal(false);
@@ -133,6 +137,8 @@ export function resetStore(): void {
   selected.value = null;
   comparing.value = false;
   split.value = null;
+  sideBySide.value = false;
+  flickering.value = false;
   maskShown.value = true;
   spaceHeld.value = false;
   camera.value = null;

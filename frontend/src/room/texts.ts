@@ -14,6 +14,7 @@ const REJECTED: Partial<Record<RequestKind, string>> = {
   clear_mask: "Couldn't clear the mask",
   set_prompt: "Couldn't change the prompt",
   set_settings: "Couldn't change the setting",
+  mark_branch: "Couldn't change the branch",
   undo: "Couldn't undo",
   redo: "Couldn't redo",
   seek: "Couldn't jump to that step",

@@ -1,16 +1,34 @@
 /** The stored iterations of a room as a tree of branches and as paths to scrub along; pure. */
 
-import type { Moment } from "./protocol.ts";
+import type { BranchMark, Moment } from "./protocol.ts";
 
 export interface Branch {
-  /** The branch it left, as an index, and at which iteration; null if it begins at the start. */
+  /** The branch it left, as an index among all, and at which iteration; null if it begins at the start. */
   readonly from: { readonly branch: number; readonly iteration: number } | null;
   /** In order. */
   readonly moments: readonly [Moment, ...Moment[]];
+  /** As people named it; empty if they did not. */
+  readonly name: string;
+  /** The moment that a mark names it by: the one that has a mark already, or the last. */
+  readonly marked: number;
 }
 
-/** All branches, in the order they were begun. */
-export function branchesOf(moments: readonly Moment[]): readonly Branch[] {
+type Marks = Readonly<Record<string, BranchMark>>;
+
+/** All branches but those removed from the list, in the order they were begun. The `current` moment's is never removed. */
+export function branchesOf(
+  moments: readonly Moment[],
+  marks: Marks = {},
+  current: number | null = null,
+): readonly Branch[] {
+  return treeOf(moments).flatMap((branch) => {
+    const marked = branch.moments.findLast(({ id }) => marks[id] !== undefined)?.id ?? branch.moments.at(-1)?.id ?? 0;
+    const removed = marks[marked]?.removed === true && !branch.moments.some(({ id }) => id === current);
+    return removed ? [] : [{ ...branch, name: marks[marked]?.name ?? "", marked }];
+  });
+}
+
+function treeOf(moments: readonly Moment[]): readonly Omit<Branch, "name" | "marked">[] {
   const branches: { from: Branch["from"]; moments: [Moment, ...Moment[]] }[] = [];
   /** Indexes of branches by moment. */
   const branchOf = new Map<number, number>();

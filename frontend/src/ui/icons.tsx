@@ -57,6 +57,26 @@ export const SplitIcon = () => (
     <path d="M10 2.5v15M6.8 8.3 5 10l1.8 1.7M13.2 8.3 15 10l-1.8 1.7" />
   </Icon>
 );
+export const SideBySideIcon = () => (
+  <Icon>
+    <rect x="2.5" y="5" width="6.5" height="10" rx="1.5" />
+    <rect x="11" y="5" width="6.5" height="10" rx="1.5" fill="currentColor" fill-opacity="0.35" />
+  </Icon>
+);
+export const FlickerIcon = () => (
+  <Icon>
+    <rect x="3" y="3.5" width="10" height="8.5" rx="1.5" />
+    <path d="M16.5 7.5V15a1.5 1.5 0 0 1-1.5 1.5H6.5M9 14.3l-2.5 2.2L9 18.7" />
+  </Icon>
+);
+export const BranchIcon = () => (
+  <Icon>
+    <circle cx="5" cy="15.5" r="1.8" />
+    <circle cx="5" cy="4.5" r="1.8" />
+    <circle cx="15" cy="6.5" r="1.8" />
+    <path d="M5 6.3v7.4M5 11.5c5.5 0 8.5-.5 10-3.2" />
+  </Icon>
+);
 export const PlusIcon = () => (
   <Icon size={16}>
     <path d="M10 4.5v11M4.5 10h11" />

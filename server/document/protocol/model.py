@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from livedrag.limits import MAX_GUIDANCE
-from livedrag.server.document.protocol.base import MAX_STROKE_POINTS, XY, Id, Record, Seed, Setting, Sha256
+from livedrag.server.document.protocol.base import MAX_STROKE_POINTS, XY, Id, Name, Record, Seed, Setting, Sha256
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 Stage = Literal["idle", "queued", "loading", "generating", "fitting", "inverting", "dragging", "rendering"]
@@ -122,10 +122,18 @@ class Content(Struct, frozen=True, kw_only=True):
     tracked: dict[str, XY] = {}
 
 
+class BranchMark(Struct, frozen=True, kw_only=True):
+    """What people have done with a branch of the timeline: given it a ``name``, or ``removed`` it from the list."""
+
+    name: Name = ""
+    removed: bool = False
+
+
 class Document(Struct, frozen=True, kw_only=True):
     """Everything that is edited in a room. Without mask layers, the whole picture is editable.
 
-    ``moment`` is the moment of the timeline that the last run ended at, or that was jumped to since.
+    ``moment`` is the moment of the timeline that the last run ended at, or that was jumped to since. ``branches`` are
+    marked by a moment of theirs, in decimal digits.
     """
 
     picture: Picture
@@ -136,3 +144,4 @@ class Document(Struct, frozen=True, kw_only=True):
     run: Run | None = None
     result: Result | None = None
     moment: int | None = None
+    branches: dict[str, BranchMark] = {}

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from livedrag.server.document.protocol.base import XY, Id, Record, Setting
-from livedrag.server.document.protocol.model import Content, MaskLayer, Stroke
+from livedrag.server.document.protocol.base import XY, Count, Id, Record, Setting
+from livedrag.server.document.protocol.model import BranchMark, Content, MaskLayer, Stroke
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 
@@ -67,8 +67,27 @@ class SetSettings(Record, frozen=True, kw_only=True, tag="set_settings"):
     settings: dict[Id, Setting | None]
 
 
+class MarkBranch(Record, frozen=True, kw_only=True, tag="mark_branch"):
+    """Name the branch of the timeline that ``moment`` is on, or remove it from the list; null clears the mark.
+
+    ``moment`` is the branch's last one, or the one that already has a mark.
+    """
+
+    moment: Count
+    mark: BranchMark | None = None
+
+
 Operation = (
-    AddDrag | MoveDrag | RemoveDrag | AddStroke | RemoveStroke | InvertMask | ClearMask | SetPrompt | SetSettings
+    AddDrag
+    | MoveDrag
+    | RemoveDrag
+    | AddStroke
+    | RemoveStroke
+    | InvertMask
+    | ClearMask
+    | SetPrompt
+    | SetSettings
+    | MarkBranch
 )
 
 
@@ -82,9 +101,9 @@ class RestoredDrag(Struct, frozen=True, kw_only=True):
 class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """What an undo or a redo changes; made by the server only. Properties that are null or absent stay as they are.
 
-    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers. ``content``:
-    undoes a run, a jump, a reset or a change of the base picture; it applies after ``drags``, whose other content has
-    not been tracked.
+    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers.
+    ``branches``: null clears the mark. ``content``: undoes a run, a jump, a reset or a change of the base picture; it
+    applies after ``drags``, whose other content has not been tracked.
     """
 
     drags: dict[str, RestoredDrag | None] = field(default_factory=dict)
@@ -92,3 +111,4 @@ class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     prompt: str | None = None
     mask: tuple[MaskLayer, ...] | None = None
     content: Content | None = None
+    branches: dict[str, BranchMark | None] = field(default_factory=dict)

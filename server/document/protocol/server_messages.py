@@ -115,6 +115,27 @@ class Edited(Record, frozen=True, kw_only=True, tag="edited"):
     redoes: str | None = None
 
 
+class LogEntry(Struct, frozen=True, kw_only=True):
+    """What one record of the log did, in short.
+
+    ``type`` is that of the operation or, for other records, that of the record; ``ended`` has the outcome. ``op_id`` is
+    what ``undoes`` and ``redoes`` of later entries refer to: of a run, its id.
+    """
+
+    seq: Count
+    by: str
+    type: str
+    op_id: str = ""
+    undoes: str | None = None
+    redoes: str | None = None
+
+
+class Log(Record, frozen=True, kw_only=True, tag="log"):
+    """doc: what was done lately, oldest first, by everyone; sent after a ``snapshot``."""
+
+    entries: list[LogEntry]
+
+
 Reason = Literal["invalid", "stale", "busy", "forbidden", "too_many", "unknown", "nothing", "slow_down", "damaged"]
 
 
@@ -320,6 +341,7 @@ ServerMessage = (
     Welcome
     | Snapshot
     | Resumed
+    | Log
     | Edited
     | Rejected
     | Started

@@ -64,6 +64,21 @@ def test_branches_survive_any_thinning(moves: list[int | None], room: int) -> No
         assert moment.parent is None or kept[moment.parent].iteration < moment.iteration
 
 
+def test_the_same_iterations_from_the_same_moment_are_no_other_branch() -> None:
+    timeline = Timeline(budget=10**9)
+    first = timeline.add(0, {}, LATENT).index
+    latents = [torch.full_like(LATENT, iteration) for iteration in range(1, 4)]
+    for _ in range(50):
+        timeline.current = first
+        for iteration, latent in enumerate(latents, 1):
+            timeline.add(iteration, {}, latent)
+    assert [(moment.index, moment.parent) for moment in timeline] == [(0, None), (1, 0), (2, 1), (3, 2)]
+    assert timeline.current == 3
+    timeline.current = first
+    assert timeline.add(1, {}, latents[0] + 1).parent == first
+    assert len(timeline) == 5
+
+
 def test_a_moment_that_is_not_there_is_said() -> None:
     timeline = Timeline(budget=10 * SIZE)
     timeline.add(0, {}, LATENT)

@@ -126,6 +126,44 @@ def test_going_back_while_the_result_is_rendered_drags_on(worker: DeviceWorker, 
     assert len(events.of(RunFinished)) == 1
 
 
+WARPED = {**SHORT, "warp_share": 1.0, "max_iterations": 60}
+"""Settings with which the content arrives, whatever the model makes of it."""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_point_aimed_elsewhere_while_the_result_is_rendered_is_dragged_on(
+    worker: DeviceWorker, events: Events, stopped: bool
+) -> None:
+    start(worker, later(seq=1, settings=WARPED))
+    advance_to(worker, events, "rendering")
+    reached = events.records(Points)[-1]
+    if stopped:
+        worker.obey(Stop(room="a", run="r1"))
+    drags = {"d1": PlacedDrag(handle=(30, 30), target=(30, 50))}
+    worker.obey(UpdateRun(desired=later(seq=10, settings=WARPED, drags=drags)))
+    ended = finish(worker, events)
+    assert ended.picture is not None
+    assert ended.seq == 10
+    assert (ended.tracked["d1"] != reached.handles["d1"]) is not stopped
+    assert (ended.iterations > reached.iteration) is not stopped
+
+
+def test_the_last_moment_of_a_run_shows_its_result(worker: DeviceWorker, events: Events) -> None:
+    start(worker)
+    ended = finish(worker, events)
+    timeline = latest(events)
+    assert (timeline.moments[-1].id, timeline.moments[-1].iteration) == (ended.moment, ended.iterations)
+    assert timeline.moments[-1].thumbnail
+
+
+def test_dragging_again_after_a_reset_makes_no_other_branch(worker: DeviceWorker, events: Events) -> None:
+    for round in range(3):
+        start(worker, later(seq=10 + round), f"r{round}")
+        finish(worker, events)
+        worker.obey(ResetSession(room="a"))
+    assert [(moment.id, moment.parent) for moment in latest(events).moments] == [(0, None), (1, 0), (2, 1), (3, 2)]
+
+
 def test_going_back_after_a_stop_renders_what_is_there(worker: DeviceWorker, events: Events) -> None:
     start(worker)
     advance_until(worker, events, 2)

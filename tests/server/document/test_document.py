@@ -12,13 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from livedrag.server.document import history
-from livedrag.server.document.checks import Refused
+from livedrag.server.document.checks import MAX_BRANCH_MARKS, Refused
 from livedrag.server.document.document import RoomDocument
 from livedrag.server.document.fold import fold
 from livedrag.server.document.history import content_of, heights
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
+    BranchMark,
     ClearMask,
     DocRecord,
     Document,
@@ -26,6 +27,7 @@ from livedrag.server.document.protocol import (
     Edited,
     EditFurther,
     InvertMask,
+    MarkBranch,
     MaskLayer,
     MoveDrag,
     Operation,
@@ -294,6 +296,7 @@ ONE_OF_EACH: list[Operation] = [
     ClearMask(),
     SetPrompt(prompt="a bear"),
     SetSettings(settings={"max_iterations": 5, "preset": None}),
+    MarkBranch(moment=3, mark=BranchMark(name="theirs")),
 ]
 
 
@@ -581,6 +584,43 @@ def test_the_content_stays_at_the_moment_of_a_jump_until_the_reset() -> None:
     assert room.document.moment is None
 
 
+# Branches of the timeline --------------------------------------------------------------------------------------------
+
+
+def test_branches_are_named_removed_and_given_back_by_undo() -> None:
+    room = a_room()
+    do(room, MarkBranch(moment=4, mark=BranchMark(name="chin up")))
+    do(room, MarkBranch(moment=4, mark=BranchMark(name="chin up", removed=True)), "gone")
+    assert room.document.branches == {"4": BranchMark(name="chin up", removed=True)}
+    undo(room)
+    assert room.document.branches == {"4": BranchMark(name="chin up")}
+    undo(room)
+    assert room.document.branches == {}
+    redo(room)
+    do(room, MarkBranch(moment=4), "cleared")
+    assert room.document.branches == {}
+
+
+def test_another_base_picture_has_no_marks_and_undo_brings_them_back() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    do(room, MarkBranch(moment=5, mark=BranchMark(name="chin up")), "m")
+    room.edit_further("p1", EditFurther(op_id="on"))
+    assert room.document.branches == {}
+    undo(room)
+    assert room.document.branches == {"5": BranchMark(name="chin up")}
+
+
+def test_only_so_many_branches_are_marked() -> None:
+    room = a_room()
+    for moment in range(MAX_BRANCH_MARKS):
+        do(room, MarkBranch(moment=moment, mark=BranchMark(removed=True)), f"m{moment}")
+    do(room, MarkBranch(moment=3, mark=BranchMark(name="again")), "again")
+    with pytest.raises(Refused, match="500 branches"):
+        do(room, MarkBranch(moment=1000, mark=BranchMark(removed=True)), "one more")
+
+
 # Undo of runs, resets, jumps and changes of the base picture ---------------------------------------------------------
 
 RED, BLUE = "a" * 64, "b" * 64
@@ -792,6 +832,11 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(prompt=st.text(max_size=5), person=people)
     def say(self, prompt: str, person: str) -> None:
         self.take(lambda op: by(self.room, person, SetPrompt(prompt=prompt), op))
+
+    @rule(moment=moments, name=st.sampled_from(["", "one", "two"]), removed=st.booleans(), person=people)
+    def mark(self, moment: int, name: str, removed: bool, person: str) -> None:
+        mark = BranchMark(name=name, removed=removed) if name or removed else None
+        self.take(lambda op: by(self.room, person, MarkBranch(moment=moment, mark=mark), op))
 
     @rule(id=drag_ids, person=people)
     def paint(self, id: str, person: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import subprocess
@@ -159,11 +160,12 @@ def webp(color: str, size: tuple[int, int] = (32, 24)) -> bytes:
     return saved(Image.new("RGB", size, color), "WEBP", lossless=True)
 
 
-def keep_frames(data: Path, room: str, moments: list[SavedMoment], frames: dict[int, bytes]) -> None:
+def keep_frames(data: Path, address: str, room: NewRoom, moments: list[SavedMoment], frames: dict[int, bytes]) -> None:
     """As the device's worker does at the end of a run."""
-    desired = DesiredState(room=room, seq=0, prompt="", settings={}, drags={})
-    checkpoint = Checkpoint(picture="", desired=desired, moments=moments, current=moments[-1].info.id)
-    Checkpoints(data / "checkpoints").save(room, checkpoint, picture_parts("frames", frames))
+    desired = DesiredState(room=room.id, seq=0, prompt="", settings={}, drags={})
+    picture = hashlib.sha256(get(address, room, "picture")).hexdigest()
+    checkpoint = Checkpoint(picture=picture, desired=desired, moments=moments, current=moments[-1].info.id)
+    Checkpoints(data / "checkpoints").save(room.id, checkpoint, picture_parts("frames", frames))
 
 
 def test_steps_of_the_timeline_have_thumbnails(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_the_trajectory_is_an_animation_of_the_branch(tmp_path: Path) -> None:
             SavedMoment(info=MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0), tracked={})
             for id in range(3)
         ]
-        keep_frames(tmp_path, room.id, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (16, 12))})
+        keep_frames(tmp_path, address, room, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (16, 12))})
         picture = opened(get(address, room, "trajectory.webp"))
         assert (picture.format, getattr(picture, "n_frames", 1), picture.size) == ("WEBP", 3, (16, 12))
 
@@ -224,7 +226,7 @@ def test_the_trajectory_is_an_mp4_too(tmp_path: Path) -> None:
             SavedMoment(info=MomentInfo(id=id, parent=id - 1 if id else None, iteration=id, time=1.0), tracked={})
             for id in range(3)
         ]
-        keep_frames(tmp_path, room.id, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (33, 25))})
+        keep_frames(tmp_path, address, room, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (33, 25))})
         film = tmp_path / "film.mp4"
         film.write_bytes(get(address, room, "trajectory.mp4"))
     raw = subprocess.run(
@@ -268,7 +270,7 @@ def test_a_failing_encoder_is_a_named_error(tmp_path: Path, monkeypatch: pytest.
             SavedMoment(info=MomentInfo(id=id, parent=None, iteration=id, time=1.0), tracked={}) for id in (0, 1)
         ]
         moments[1] = SavedMoment(info=MomentInfo(id=1, parent=0, iteration=1, time=1.0), tracked={})
-        keep_frames(data, room.id, moments, {0: webp("red"), 1: webp("blue")})
+        keep_frames(data, address, room, moments, {0: webp("red"), 1: webp("blue")})
         with pytest.raises(RequestFailed, match="no such codec") as caught:
             get(address, room, "trajectory.mp4")
     assert (caught.value.status, caught.value.reason) == (503, "encoder_failed")
