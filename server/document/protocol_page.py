@@ -77,6 +77,12 @@ HTTP = (
     ("POST", "/api/rooms/{room}/enter", "anyone", "`{secret, password}` sets a cookie: `{role, ticket}`"),
     ("GET", "/api/rooms/{room}/picture", "viewer", "the uploaded picture, PNG"),
     ("GET", "/api/rooms/{room}/result", "viewer", "the picture that the last run produced, PNG"),
+    (
+        "POST",
+        "/api/rooms/{room}/quick-preview",
+        "editor",
+        "makes the quick preview, at full size, the result: `{seq, sha256}`; `Op-Id` is optional",
+    ),
     ("GET", "/api/rooms/{room}/mask", "viewer", "the current mask, PNG; white is editable"),
     (
         "PUT",

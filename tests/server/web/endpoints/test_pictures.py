@@ -21,9 +21,11 @@ from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChan
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
+    Document,
     Edited,
     Ended,
     Moments,
+    MoveDrag,
     Raster,
     Stroke,
 )
@@ -99,6 +101,33 @@ def test_a_kept_quick_preview_is_the_result_for_everyone(address: str) -> None:
             again = await asyncio.to_thread(keep, address, room, **{"Op-Id": "once"})
             assert again["seq"] == answer["seq"], "a retry changes nothing"
             assert client.seq == seq
+
+    asyncio.run(story())
+
+
+def test_a_kept_quick_preview_is_undone_like_a_run_and_can_be_edited_further(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(AddDrag(id="d", handle=(20, 20), target=(34, 26)))
+            first = await asyncio.to_thread(keep, address, room)
+            await client.edit(MoveDrag(id="d", target=(12, 30)))
+            second = await asyncio.to_thread(keep, address, room)
+            await client.wait(Ended, lambda ended: ended.result is not None and ended.seq > int(str(second["seq"])))
+            assert client.document.result is not None
+            assert client.document.drags["d"].tracked == (12, 30)
+            await client.undo()
+            assert client.document.result is not None
+            assert client.document.result.sha256 == first["sha256"]
+            assert client.document.run is not None
+            assert client.document.run.outcome == "kept"
+            await client.edit_further()
+            assert client.document.picture.sha256 == first["sha256"]
+            for _ in range(3):  # editing further, the new target, the first preview
+                await client.undo()
+            document: Document = client.document
+            assert document.result is None
+            assert document.run is None
+            assert document.drags["d"].tracked is None
 
     asyncio.run(story())
 
