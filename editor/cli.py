@@ -124,7 +124,9 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
 
     preview_every = options.preview_every if options.frames else 0
     step: DragStep | None = None
-    for step in _with_progress(session.drag(preview_every), "dragging", settings.max_iterations, _describe):
+    for step in _with_progress(
+        session.drag(preview_every, quality=options.preview), "dragging", settings.max_iterations, _describe
+    ):
         save_frame(session.preview(step, quality=options.preview))
     assert step is not None
     clock.lap("drag")
@@ -139,6 +141,7 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
         "outcome": "arrived" if step.arrived else "exhausted",
         "handles": [[step.handles[name].x, step.handles[name].y] for name in given.drags],
         "distances": [{"start": _length(drag), "end": step.distances[name]} for name, drag in given.drags.items()],
+        "lost": [name in step.lost for name in given.drags],
         "seconds": {**clock.laps, "total": clock.total()},
         "seconds_per_iteration": clock.laps["drag"] / max(1, step.iteration),
         "peak_memory_mb": _peak_memory_mb(),

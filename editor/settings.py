@@ -55,6 +55,8 @@ class DragSettings:
         inversion_strength: t / T, the noise level at which the latent is dragged, as a share of the schedule.
         warp_share: share of the way that content is warped before motion supervision takes over; 0 in the paper.
         latent_lr: eta, learning rate of Adam on the latent.
+        supervision: what motion supervision pulls: patches around tracked handles (``points``, the paper), or all that
+            the drags' displacement field moves (``region``, DragFlow's idea), without tracking.
         supervision_radius: r1, of motion supervision's patch, in half-resolution cells of the working picture.
         supervision_step: cells that one step of motion supervision goes; 1 in the paper, 4 are a cell of the features.
         supervision_template: features that are pulled to the target: those at the handle now (``current``, the paper),
@@ -66,6 +68,8 @@ class DragSettings:
         mask_weight: lambda, weight of the mask loss.
         max_iterations: iterations per run.
         arrival_distance: a handle closer to its target than this has arrived, in the same cells.
+        arrival_check: what decides that a handle has arrived: its tracked place (``tracker``, the paper), or also where
+            the decoded prediction shows its content (``content``).
         detail: what a full-size result shows where content only moved: the uploaded picture's own pixels, moved
             (``carried``), or the model's, scaled up (``model``); see `livedrag.editor.drag.detail`.
         reference_control: whether denoising attends to the unedited picture (the authors' later code; MasaCtrl).
@@ -84,6 +88,7 @@ class DragSettings:
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
     warp_share: float = _setting(0.0, 0.0, 1.0, live=True)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
+    supervision: str = _choice("points", "region")
     supervision_radius: int = _setting(1, 0, 32, live=True)
     supervision_step: float = _setting(1.0, 0.25, 32.0, live=True)
     supervision_template: str = _choice("current", "first")
@@ -93,6 +98,7 @@ class DragSettings:
     mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
     max_iterations: int = _setting(80, 1, 10_000, live=True)
     arrival_distance: float = _setting(2.0, 0.5, 256.0, live=True)
+    arrival_check: str = _choice("tracker", "content")
     detail: str = _choice("carried", "model")
     reference_control: bool = field(default=False, metadata={"live": False})
 

@@ -178,3 +178,90 @@ def drag(
                 latent.copy_(torch.where(mask == 1, latent, inverted))
         trace.latents.append(latent.detach().clone())
     return trace
+
+
+def good_drag(
+    unet: UNet2DConditionModel,
+    latent: Tensor,
+    text: Tensor,
+    handles: Sequence[Place],
+    targets: Sequence[Place],
+    mask: Tensor | None,
+    *,
+    levels: Sequence[tuple[int, float, float]],
+    prediction_type: str,
+    raster: tuple[int, int],
+    trackings_per_level: int,
+    steps_per_tracking: int = 3,
+    learning_rate: float = 0.02,
+    supervision_radius: int = 4,
+    tracking_radius: int = 12,
+    supervision_step: float = 4.0,
+    mask_weight: float = 0.1,
+    arrival_distance: float = 2.0,
+) -> Trace:
+    """GoodDrag (arXiv 2404.07206), algorithm 1: drag at one noise level, denoise a step, drag at the next one.
+
+    Args:
+        levels: at which to drag, noisiest first: timestep, cumulative alpha, cumulative alpha one step further down.
+    """
+    rows, columns = raster
+    points = list(handles)
+    trace = Trace([], [], arrived=False)
+    undragged = latent
+    for level, (timestep, alpha, alpha_below) in enumerate(levels):
+        # What the undragged latent is at this level, and what becomes of it.
+        with torch.no_grad():
+            output, features = unet_pass(unet, undragged, timestep, text)
+            original = interpolate(features, raster, mode="bilinear")[0]
+            undragged_below = one_step_down(undragged, output, alpha, alpha_below, prediction_type)
+
+        latent = latent.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([latent], lr=learning_rate)
+        for step in range(trackings_per_level * steps_per_tracking):
+            output, features = unet_pass(unet, latent, timestep, text)
+            below = one_step_down(latent, output, alpha, alpha_below, prediction_type)
+            current = interpolate(features, raster, mode="bilinear")[0]
+
+            if step % steps_per_tracking == 0 and (level, step) != (0, 0):
+                for number, (row, column) in enumerate(points):
+                    wanted = original[:, int(handles[number][0]), int(handles[number][1])]
+                    likeliest, place = math.inf, (row, column)
+                    for r in range(int(row) - tracking_radius, int(row) + tracking_radius + 1):
+                        for c in range(int(column) - tracking_radius, int(column) + tracking_radius + 1):
+                            if not (0 <= r < rows and 0 <= c < columns):
+                                continue
+                            difference = (current[:, r, c] - wanted).abs().sum().item()
+                            if difference < likeliest * (1 - 1e-9):  # ties but for rounding: the first
+                                likeliest, place = difference, (float(r), float(c))
+                    points[number] = place
+            trace.handles.append(list(points))
+            ways = [(target[0] - point[0], target[1] - point[1]) for point, target in zip(points, targets, strict=True)]
+            if all(math.hypot(*way) < arrival_distance for way in ways):
+                return Trace(trace.latents, trace.handles, arrived=True)
+
+            loss = latent.new_zeros(())
+            for (first_row, first_column), (row, column), way in zip(handles, points, ways, strict=True):
+                distance = math.hypot(*way)
+                if distance < arrival_distance:
+                    continue
+                stride = min(supervision_step, distance) / distance
+                for down in range(-supervision_radius, supervision_radius + 1):
+                    for across in range(-supervision_radius, supervision_radius + 1):
+                        if 0 <= row + down < rows and 0 <= column + across < columns:
+                            there = bilinear(current, row + down + stride * way[0], column + across + stride * way[1])
+                            here = bilinear(original, first_row + down, first_column + across)
+                            loss = loss + (there - here).abs().mean()
+            if mask is not None:
+                loss = loss + mask_weight * ((below - undragged_below) * (1 - mask)).abs().sum()
+
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            trace.latents.append(latent.detach().clone())
+
+        with torch.no_grad():
+            output, _ = unet_pass(unet, latent, timestep, text)
+            latent = one_step_down(latent, output, alpha, alpha_below, prediction_type)
+            undragged = undragged_below
+    return trace

@@ -50,18 +50,18 @@ class Edit:
         """From where content was in the unedited picture to where it is, in pixels of the picture."""
         return [Drag(handle.warp.handle, current_position(handle, self.rasters)) for handle in self.handles.values()]
 
-    def add_drag(self, name: str, drag: Drag) -> None:
-        """Place a handle and its target. Raises `PointError`."""
+    def add_drag(self, name: str, drag: Drag, *, edited: bool = False) -> None:
+        """Place a handle and its target, on the unedited picture or on an ``edited`` one. Raises `PointError`."""
         self.rasters.check_drag(drag)
-        self.handles[name] = new_handle(drag, self.rasters, origin=self._origin(drag))
+        self.handles[name] = new_handle(drag, self.rasters, origin=self._origin(drag), original=not edited)
 
     def set_target(self, name: str, target: Point) -> None:
         """Give a drag another target. Raises `PointError`."""
         self.rasters.check_point(target, "target")
-        self.handles[name] = replace(self._handle(name), target=target)
+        self.handles[name] = replace(self._handle(name), target=target, held=0, confirmed=False, lost=False, tries=0)
 
-    def set_handle(self, name: str, handle: Point, *, keep_start: bool) -> None:
-        """Place a drag's handle elsewhere; ``keep_start``: a reset still goes back to the first place.
+    def set_handle(self, name: str, handle: Point, *, edited: bool) -> None:
+        """Place a drag's handle elsewhere; on an ``edited`` picture, a reset still goes back to the first place.
 
         Raises:
             PointError: there is no such drag, or the point is outside the picture or on the target.
@@ -70,7 +70,11 @@ class Edit:
         drag = Drag(handle, before.target)
         self.rasters.check_drag(drag)
         self.handles[name] = new_handle(
-            drag, self.rasters, start=before.start if keep_start else None, origin=self._origin(drag)
+            drag,
+            self.rasters,
+            start=before.start if edited else None,
+            origin=self._origin(drag),
+            original=not edited,
         )
 
     def remove_drag(self, name: str) -> None:

@@ -25,6 +25,13 @@ class Handle:
             `livedrag.editor.drag.latent_warp`.
         template: the feature the handle was placed on, ``(C,)``; None until the next features are computed.
         patch: the features around it then, ``(C, (2 * r1 + 1) ** 2)``, if motion supervision pulls those.
+        held: iterations of region supervision since its content was carried to the target.
+        original: whether it was placed on the unedited picture.
+        look: what the picture showed around it, ``(3, k, k)``, if it was placed on an edited one; see
+            `livedrag.editor.drag.content`.
+        confirmed: whether the picture showed its content at the target when it arrived.
+        lost: whether the picture showed that its content had not followed when it last seemed to arrive.
+        tries: how many times that happened in this run.
     """
 
     start: Drag
@@ -34,13 +41,21 @@ class Handle:
     warp: Drag
     template: Tensor | None = None
     patch: Tensor | None = None
+    held: int = 0
+    original: bool = True
+    look: Tensor | None = None
+    confirmed: bool = False
+    lost: bool = False
+    tries: int = 0
 
 
 Handles = Mapping[str, Handle]
 """Handles by the name of their drag."""
 
 
-def new_handle(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None) -> Handle:
+def new_handle(
+    drag: Drag, rasters: Rasters, start: Drag | None = None, origin: Point | None = None, *, original: bool = True
+) -> Handle:
     """A handle placed at a drag's handle point, without a template yet.
 
     Args:
@@ -48,6 +63,7 @@ def new_handle(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: 
         rasters: of the picture.
         start: what a reset goes back to; by default the drag.
         origin: where in the unedited picture its content came from; by default the handle point.
+        original: whether it is placed on the unedited picture.
     """
     cell, offset = cell_and_offset(drag.handle, rasters)
     return Handle(
@@ -56,6 +72,7 @@ def new_handle(drag: Drag, rasters: Rasters, start: Drag | None = None, origin: 
         cell=cell,
         offset=offset,
         warp=Drag(origin or drag.handle, drag.handle),
+        original=original,
     )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from livedrag.editor.drag.arrival import active, checks_content
 from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles, with_patches
 from livedrag.editor.drag.latent_warp import LatentWarp, advance
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
+from livedrag.editor.drag.region import advance_content, carry_features, has_held, region_loss
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.drag.tracking import have_arrived
@@ -44,7 +48,7 @@ def predict(state: SessionState, *, with_noise: bool) -> tuple[Tensor, Tensor | 
 
 
 def track(state: SessionState, features: Tensor, *, last: bool = False) -> dict[str, Handle]:
-    """The handles where these features show their content.
+    """The handles where these features show their content; with region supervision, where the field carries it next.
 
     Args:
         state: of the session.
@@ -52,51 +56,76 @@ def track(state: SessionState, features: Tensor, *, last: bool = False) -> dict[
         last: whether the run ends here; else handles are tracked every ``steps_per_tracking`` iterations.
     """
     settings, features = state.settings, features.detach()
+    if settings.supervision == "region":
+        if last:
+            return state.edit.handles
+        carried = active(state, state.edit.handles)
+        return {**state.edit.handles, **advance_content(carried, settings.max_iterations, state.rasters)}
     due = last or state.iterations_done % settings.steps_per_tracking == 0
-    handles = track_handles(
-        state.edit.handles, features, settings.tracking_radius, state.rasters, moved=state.latent.moved and due
-    )
-    if settings.supervision_template == "current":
-        return handles
-    return with_patches(handles, features, settings.supervision_radius, state.rasters)
+    handles, moved = active(state, state.edit.handles), state.latent.moved and due
+    tracked = track_handles(handles, features, settings.tracking_radius, state.rasters, moved=moved)
+    if settings.supervision_template == "first":
+        tracked = with_patches(tracked, features, settings.supervision_radius, state.rasters)
+    return {**state.edit.handles, **tracked}
 
 
-def still_moving(state: SessionState, handles: dict[str, Handle]) -> dict[str, Handle]:
-    """The handles that have not arrived."""
+def still_moving(state: SessionState, handles: dict[str, Handle], *, last: bool = False) -> dict[str, Handle]:
+    """The handles that have not arrived, or with region supervision have not been held at their target before the last
+    iteration; without those that the run has given up."""
+    handles = active(state, handles)
+    if state.settings.supervision == "region" and not last:
+        most = state.settings.max_iterations
+        return {name: handle for name, handle in handles.items() if not has_held(handle, most)}
     cells, targets = cells_and_targets(handles, state.rasters, state.preparation.clean.dtype)
     arrived = have_arrived(cells, targets, state.settings.arrival_distance).tolist()
     return {name: handle for (name, handle), there in zip(handles.items(), arrived, strict=True) if not there}
 
 
-def total_loss(state: SessionState, features: Tensor, noise: Tensor | None, moving: dict[str, Handle]) -> Tensor:
+def total_loss(
+    state: SessionState, features: Tensor, noise: Tensor | None, handles: dict[str, Handle], moving: dict[str, Handle]
+) -> Tensor:
     """Motion supervision plus, if there is a mask, the mask loss; a scalar.
 
     Args:
         state: of the session.
         features: ``(1, C, h, w)``.
         noise: ``(1, 4, H/8, W/8)``; needed for the mask loss.
-        moving: the handles that have not arrived.
+        handles: where this iteration found the content, or carries it.
+        moving: those that have not arrived.
     """
     settings, preparation, mask = state.settings, state.preparation, state.edit.latent_mask
-    cells, targets = (
-        tensor.to(features.device) for tensor in cells_and_targets(moving, state.rasters, preparation.clean.dtype)
-    )
-    patches = [handle.patch for handle in moving.values() if handle.patch is not None]
-    loss = motion_supervision_loss(
-        features,
-        cells,
-        targets,
-        settings.supervision_radius,
-        state.rasters.cells,
-        step=settings.supervision_step,
-        templates=torch.stack(patches) if settings.supervision_template == "first" else None,
-    )
+    if settings.supervision == "region":
+        unedited = preparation.features_of_unedited()
+        carried = active(state, handles)
+        loss = region_loss(features, carry_features(unedited, carried, state.edit.working_mask, state.rasters))
+    else:
+        loss = _points_loss(state, features, moving)
     if mask is None or noise is None or not needs_mask_loss(state):
         return loss
     level = preparation.level
     below = ddim_step(state.latent.value, noise, level.alpha, level.alpha_below)
     below_unedited = ddim_step(preparation.inverted, preparation.noise_of_unedited(), level.alpha, level.alpha_below)
     return loss + mask_loss(below, below_unedited, mask, settings.mask_weight)
+
+
+def _points_loss(state: SessionState, features: Tensor, moving: dict[str, Handle]) -> Tensor:
+    settings = state.settings
+    cells, targets = (
+        tensor.to(features.device) for tensor in cells_and_targets(moving, state.rasters, state.preparation.clean.dtype)
+    )
+    patches = [handle.patch for handle in moving.values() if handle.patch is not None]
+    step: float | Tensor = settings.supervision_step
+    if any(handle.tries for handle in moving.values()):
+        step = step * cells.new_tensor([[2.0**handle.tries] for handle in moving.values()])
+    return motion_supervision_loss(
+        features,
+        cells,
+        targets,
+        settings.supervision_radius,
+        state.rasters.cells,
+        step=step,
+        templates=torch.stack(patches) if settings.supervision_template == "first" else None,
+    )
 
 
 def keep_background(state: SessionState) -> None:
@@ -138,16 +167,32 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
     return x0
 
 
-def move_on(state: SessionState, *, loss: float, x0: Tensor | None) -> DragStep:
+def lost_drags(state: SessionState) -> tuple[str, ...]:
+    """The drags whose content did not follow, by name."""
+    if not checks_content(state):
+        return ()
+    return tuple(sorted(name for name, handle in state.edit.handles.items() if handle.lost))
+
+
+def move_on(
+    state: SessionState, *, loss: float, x0: Tensor | None, content: Mapping[str, float] = MappingProxyType({})
+) -> DragStep:
     """The latent has changed: count the iteration, and put it on the timeline."""
     latent = state.latent
     latent.iteration += 1
     latent.moved = True
     state.timeline.add(latent.iteration, state.edit.handles, latent.value)
-    return record_step(state, loss=loss, arrived=False, x0=x0)
+    return record_step(state, loss=loss, arrived=False, x0=x0, content=content)
 
 
-def record_step(state: SessionState, *, loss: float, arrived: bool, x0: Tensor | None) -> DragStep:
+def record_step(
+    state: SessionState,
+    *,
+    loss: float,
+    arrived: bool,
+    x0: Tensor | None,
+    content: Mapping[str, float] = MappingProxyType({}),
+) -> DragStep:
     """The state after an iteration, for those who iterate."""
     drags = state.edit.drags
     return DragStep(
@@ -157,4 +202,6 @@ def record_step(state: SessionState, *, loss: float, arrived: bool, x0: Tensor |
         loss=loss,
         arrived=arrived,
         predicted_x0=x0,
+        content=dict(content),
+        lost=lost_drags(state),
     )

@@ -57,11 +57,16 @@ def warp_picture(
     """
     if mask is not None and not mask.any():  # the editable area is smaller than a pixel here
         return working
+    return warp(working, working_drags(handles, rasters), mask)
+
+
+def working_drags(handles: Handles, rasters: Rasters) -> list[Drag]:
+    """Where content came from and where it has been moved to, in pixels of the working picture."""
 
     def at(point: Point) -> Point:
         return moved_inside(rasters.to_working(point), rasters.working)
 
-    return warp(working, [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()], mask)
+    return [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()]
 
 
 def find_origin(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Point:

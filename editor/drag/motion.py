@@ -15,7 +15,7 @@ def motion_supervision_loss(
     radius: int,
     raster: tuple[int, int],
     *,
-    step: float = 1.0,
+    step: float | Tensor = 1.0,
     templates: Tensor | None = None,
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
@@ -30,7 +30,7 @@ def motion_supervision_loss(
         targets: cells ``(n, 2)``, fractions allowed, none equal to its handle.
         radius: r1; the patch has ``2 * radius + 1`` cells a side.
         raster: rows and columns of cells.
-        step: its length in cells; a longer one than 1 ends at the target.
+        step: its length in cells, for all handles or for each, ``(n, 1)``; a longer one than 1 ends at the target.
         templates: patches to pull instead of those at the handles now, ``(n, C, (2 * radius + 1) ** 2)``, as in
             GoodDrag (arXiv 2404.07206); see `livedrag.editor.drag.tracking.take_patches`.
 

@@ -83,6 +83,7 @@ class Preparation:
         self.inverted_levels = 0
         self.guidance: Guidance | None = None
         self.unedited_noise: Tensor | None = None
+        self._unedited_features: Tensor | None = None
         self._lora: Lora | None = None
 
     @property
@@ -184,6 +185,13 @@ class Preparation:
                 prediction = self._model.predict(self.inverted, self.level.timestep, self.prompt)
             self.unedited_noise = prediction.noise
         return self.unedited_noise
+
+    def features_of_unedited(self) -> Tensor:
+        """The features of the unedited latent at the level of dragging, ``(1, C, h, w)``."""
+        if self._unedited_features is None:
+            with torch.no_grad(), self.lora.active():
+                self._unedited_features = self._model.predict_features(self.inverted, self.level.timestep, self.prompt)
+        return self._unedited_features
 
     def unedited_x0(self) -> Tensor:
         """The clean latent predicted for the unedited latent, ``(1, 4, H/8, W/8)``."""

@@ -11,14 +11,16 @@ import math
 import time
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from livedrag.editor.drag.content import SIDE, ContentSearch
+from livedrag.editor.drag.decoding import decode_preview
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, RenderStep
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import compose
+from livedrag.editor.points import distance
 from livedrag.editor.settings import Quality
 
 MAX_DECODER_SHARE = 0.2
@@ -35,31 +37,6 @@ MIN_SIDE = 128
 
 REMEASURE_EVERY = 16
 """Previews after which a decoder that was too slow is tried again."""
-
-
-def decode_preview(model: Diffusion, latent: Tensor, quality: Quality, longest_side: int) -> Tensor:
-    """Clean latent to the pixels of a preview.
-
-    A latent of at least twice the requested size is averaged down first, which is cheaper and looks the same.
-
-    Args:
-        model: whose latent it is.
-        latent: ``(1, 4, H/8, W/8)``.
-        quality: ``latent``, ``tiny`` or ``full``.
-        longest_side: that the picture should have at least, in pixels.
-
-    Returns:
-        ``(1, 3, h, w)``, about [-1, 1]; quality ``latent`` gives one pixel per latent cell.
-
-    Raises:
-        SettingsError: quality ``tiny`` without a tiny autoencoder.
-    """
-    if quality == "latent":
-        weights, constant = model.latent_colours[:-1], model.latent_colours[-1]
-        return torch.einsum("bchw,cd->bdhw", latent, weights) + constant[:, None, None]
-    factor = max(1, max(latent.shape[-2:]) * model.latent_stride // longest_side)
-    small = nn.functional.avg_pool2d(latent, factor, ceil_mode=True) if factor > 1 else latent
-    return model.decode(small) if quality == "full" else model.decode_tiny(small)
 
 
 def affordable(
@@ -89,15 +66,17 @@ class Previewer:
 
     Args:
         state: of the session.
+        search: of the session.
     """
 
-    def __init__(self, state: SessionState) -> None:
-        self._state = state
+    def __init__(self, state: SessionState, search: ContentSearch) -> None:
+        self._state, self._search = state, search
         self._iteration_seconds = math.inf
         self._every = 1
         self._made = 0
         self._decoder_seconds: list[float] = []  # per pixel, of each preview made by a decoder
         self._unedited: dict[type, tuple[tuple[Quality, int], Tensor]] = {}
+        self._decoded: tuple[Tensor, Quality, int, Tensor] | None = None  # of the latest prediction
 
     def note_pace(self, iteration_seconds: float, every: int) -> None:
         """Note how long the last iteration took, and how many there are between two previews."""
@@ -114,14 +93,32 @@ class Previewer:
         small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         mask = state.edit.mask
         small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
-        began = time.perf_counter()
-        edited = decode_preview(state.model, step.predicted_x0, chosen, decoded_side)
+        edited = self._decode(step.predicted_x0, chosen, decoded_side)
         preview = compose(small, edited, unedited, small_mask, state.rasters)
-        if chosen != "latent":
-            self._decoder_seconds.append((time.perf_counter() - began) / decoded_side**2)
         if isinstance(step, DragStep):
             state.timeline.set_thumbnail(preview)
         return preview
+
+    def content_shown(self, step: DragStep, quality: Quality | None) -> dict[str, float]:
+        """By drag: from where a preview of this quality shows its content to the target, in pixels of the picture.
+
+        Empty if the step has no prediction, or the preview needs no decoder or there is no time for it.
+        """
+        chosen, side = (quality, SIDE) if quality else self._affordable(SIDE)
+        if step.predicted_x0 is None or chosen == "latent":
+            return {}
+        handles = self._state.edit.handles
+        found = self._search.find(handles, self._decode(step.predicted_x0, chosen, side)[0].float(), side)
+        return {name: distance(place, handles[name].target) for name, place in found.items()}
+
+    def _decode(self, x0: Tensor, quality: Quality, side: int) -> Tensor:
+        """Decode a prediction, unless that has been done already, and note the time that it takes."""
+        if self._decoded is None or self._decoded[0] is not x0 or self._decoded[1:3] != (quality, side):
+            began = time.perf_counter()
+            self._decoded = x0, quality, side, decode_preview(self._state.model, x0, quality, side)
+            if quality != "latent":
+                self._decoder_seconds.append((time.perf_counter() - began) / side**2)
+        return self._decoded[3]
 
     def _affordable(self, longest_side: int) -> tuple[Quality, int]:
         """Quality and decoded side of the next preview, by the decoder's time so far."""

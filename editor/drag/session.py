@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Generator, Mapping, Sequence
 
@@ -12,9 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
+from livedrag.editor.drag.arrival import begin_run, check_content, checks_content, go_back, search_is_due
+from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.detail import carry_detail
 from livedrag.editor.drag.iteration import (
     keep_background,
+    lost_drags,
     move_on,
     needs_mask_loss,
     predict,
@@ -109,7 +113,8 @@ class DragSession:
     def _use(self, state: SessionState) -> None:
         self._state = state
         self._latent_warp = LatentWarp(state.model, state.picture, state.rasters)
-        self._previewer = Previewer(state)
+        self._search = ContentSearch(state)
+        self._previewer = Previewer(state, self._search)
 
     @property
     def picture(self) -> Image.Image:
@@ -143,9 +148,14 @@ class DragSession:
         """By name: where the content is now, and its target, in pixels of the picture."""
         return self._state.edit.drags
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The drags whose content did not follow in the latest run, by name; see `livedrag.editor.drag.arrival`."""
+        return lost_drags(self._state)
+
     def add_drag(self, name: str, drag: Drag) -> None:
         """Place a handle and its target. The feature there now becomes its template. Raises `PointError`."""
-        self._state.edit.add_drag(name, drag)
+        self._state.edit.add_drag(name, drag, edited=self.iteration > 0)
 
     def set_target(self, name: str, target: Point) -> None:
         """Give a drag another target. Raises `PointError`."""
@@ -153,7 +163,7 @@ class DragSession:
 
     def set_handle(self, name: str, handle: Point) -> None:
         """Place a drag's handle elsewhere; the feature there now becomes its template. Raises `PointError`."""
-        self._state.edit.set_handle(name, handle, keep_start=self.iteration > 0)
+        self._state.edit.set_handle(name, handle, edited=self.iteration > 0)
 
     def remove_drag(self, name: str) -> None:
         """Remove a drag. Raises `PointError` if there is none of this name."""
@@ -234,13 +244,17 @@ class DragSession:
         squares = ((back - to_working_tensor(state.picture, state.rasters).to(back)) / 2).square().mean()
         return float(-10 * squares.clamp(min=1e-10).log10())
 
-    def drag(self, preview_every: int = 4, iterations_done: int | None = None) -> Generator[DragStep, None, None]:
+    def drag(
+        self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None
+    ) -> Generator[DragStep, None, None]:
         """Move the content until all handles have arrived, for at most ``max_iterations`` iterations.
 
         Args:
             preview_every: iterations between two steps with a predicted picture; 0 for never.
             iterations_done: iterations that an interrupted run has done already; by default those in the snapshot that
                 the session was restored from, else 0.
+            quality: of the previews that will be made of the steps; see `preview`. With each, content is searched, but
+                for ``latent``.
 
         Raises:
             EditorError: the picture is not prepared yet.
@@ -251,6 +265,8 @@ class DragSession:
         state.require_prepared()
         if iterations_done is not None:
             state.iterations_done = iterations_done
+        if state.iterations_done == 0:
+            begin_run(state)
         try:
             while True:
                 state.edit.require_drags()
@@ -260,9 +276,10 @@ class DragSession:
                     needs_warp(handle, self.settings.warp_share) for handle in state.edit.handles.values()
                 )
                 began = time.perf_counter()
-                step = self._warp(preview=preview) if warps else self._iterate(last=last, preview=preview)
+                step, ends = self._warp(preview=preview) if warps else self._iterate(last=last, preview=preview)
                 self._previewer.note_pace(time.perf_counter() - began, preview_every)
-                ends = last or step.arrived
+                if step.predicted_x0 is not None and not step.content:
+                    step = dataclasses.replace(step, content=self._previewer.content_shown(step, quality))
                 state.iterations_done = 0 if ends else state.iterations_done + 1
                 yield step
                 if ends:
@@ -270,27 +287,35 @@ class DragSession:
         finally:
             state.iterations_done = 0
 
-    def _iterate(self, *, last: bool, preview: bool) -> DragStep:
-        """One iteration of the paper; the ``last`` of a run that used up its iterations only tracks the handles."""
+    def _iterate(self, *, last: bool, preview: bool) -> tuple[DragStep, bool]:
+        """One iteration of the paper, and whether the run ends; the ``last`` one of a run only tracks the handles."""
         state, latent = self._state, self._state.latent
         x0: Tensor | None = None
         with torch.set_grad_enabled(not last), state.preparation.lora.active():
             # 1. One UNet pass: the features, and the noise if the mask or a preview needs it.
-            features, noise = predict(state, with_noise=not last and (preview or needs_mask_loss(state)))
+            searches = search_is_due(state)
+            features, noise = predict(state, with_noise=not last and (preview or searches or needs_mask_loss(state)))
 
-            # 2. Point tracking: where is the content now?
+            # 2. Point tracking: where is the content now? Or region supervision: where is it carried next?
             handles = track(state, features, last=last)
 
             # 3. Have all handles arrived, or is this the end of the run?
-            moving = still_moving(state, handles)
-            arrived = not moving
-            if last or arrived:
+            moving = still_moving(state, handles, last=last)
+            content: dict[str, float] = {}
+            if checks_content(state):
+                check = check_content(state, self._search, handles, moving, noise)
+                handles, content = check.handles, check.content
+                if check.failed and not last:
+                    go_back(state, handles)
+                    return record_step(state, loss=0.0, arrived=False, x0=None, content=content), False
+            if last or not moving:
                 check_finite(features, f"the pass after iteration {self.iteration}")
                 state.edit.handles, latent.moved = handles, False
-                return record_step(state, loss=0.0, arrived=arrived, x0=None)
+                arrived = not moving and not lost_drags(state)
+                return record_step(state, loss=0.0, arrived=arrived, x0=None, content=content), True
 
             # 4. and 5. Motion supervision, and the mask loss.
-            loss = total_loss(state, features, noise, moving)
+            loss = total_loss(state, features, noise, handles, moving)
 
             # 6. One step of Adam on the latent alone.
             if preview and noise is not None:
@@ -298,12 +323,12 @@ class DragSession:
             value = latent.step(loss, self.settings.latent_lr, state.model.loss_scale)
             keep_background(state)
         state.edit.handles = handles
-        return move_on(state, loss=value, x0=x0)
+        return move_on(state, loss=value, x0=x0, content=content), False
 
-    def _warp(self, *, preview: bool) -> DragStep:
-        """One iteration of the latent warp, which is not in the paper."""
+    def _warp(self, *, preview: bool) -> tuple[DragStep, bool]:
+        """One iteration of the latent warp, which is not in the paper, and that the run does not end with it."""
         x0 = warp_further(self._state, self._latent_warp, preview=preview)
-        return move_on(self._state, loss=0.0, x0=x0)
+        return move_on(self._state, loss=0.0, x0=x0), False
 
     def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:
         """Denoise the latent as it is now; the first time, the unedited one before it. Then `result` is the picture.

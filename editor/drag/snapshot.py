@@ -37,6 +37,7 @@ def take(state: SessionState) -> Snapshot:
         "latent_moved": state.prepared and state.latent.moved,
         "handles": snapshot.put_handles(state.edit.handles),
         "current": state.timeline.current,
+        "agreed": state.timeline.agreed,
         "timeline": [
             [moment.index, moment.parent, moment.iteration, snapshot.put_handles(moment.handles)]
             for moment in state.timeline
@@ -180,3 +181,4 @@ def _restore_timeline(state: SessionState, snapshot: Snapshot) -> None:
         latent = latents[str(index)].to(like.device)
         state.timeline.insert(Moment(index, parent, iteration, snapshot.get_handles(handles, like), latent))
     state.timeline.current = snapshot.facts["current"]
+    state.timeline.agreed = snapshot.facts.get("agreed")

@@ -22,6 +22,8 @@ from livedrag.editor.points import Cell, Drag, Point
 VERSION = 4
 MOMENTS_PER_PART = 32
 """Moments of the timeline in one part."""
+_PLAIN = ("held", "original", "confirmed", "lost", "tries")
+"""The numbers of a handle that are stored by name."""
 STATE = "state"
 """Name of the part that changes with every step; it also has the facts."""
 
@@ -110,7 +112,7 @@ class Snapshot:
         }
         return dict(sorted(found.items(), key=lambda item: (int(item[0]) if item[0].isdigit() else 0, item[0])))
 
-    def put_handles(self, handles: Handles) -> dict[str, list[float | None]]:
+    def put_handles(self, handles: Handles) -> dict[str, list[Any]]:
         """Add the handles' templates, each only once; returns the rest of each handle as numbers."""
         return {
             name: [
@@ -119,7 +121,8 @@ class Snapshot:
                 *(handle.cell.row, handle.cell.column, handle.offset.row, handle.offset.column),
                 *(handle.warp.handle.x, handle.warp.handle.y, handle.warp.target.x, handle.warp.target.y),
                 self._put_template(handle.template),
-                *([] if handle.patch is None else [self._put_template(handle.patch)]),
+                self._put_template(handle.patch),
+                {name: getattr(handle, name) for name in _PLAIN} | {"look": self._put_template(handle.look)},
             ]
             for name, handle in handles.items()
         }
@@ -127,17 +130,25 @@ class Snapshot:
     def get_handles(self, numbers: Mapping[str, list[Any]], like: Tensor) -> dict[str, Handle]:
         """The inverse of `put_handles`; templates with the dtype and device of ``like``."""
         return {
-            name: Handle(
+            name: self._with_extras(
+                parts[16] if len(parts) > 16 else {},
+                like,
                 start=Drag(Point(*parts[0:2]), Point(*parts[2:4])),
                 target=Point(*parts[4:6]),
                 cell=Cell(*parts[6:8]),
                 offset=Cell(*parts[8:10]),
                 warp=Drag(Point(*parts[10:12]), Point(*parts[12:14])),
                 template=None if parts[14] is None else self._get_template(parts[14], like),
-                patch=self._get_template(parts[15], like) if len(parts) > 15 else None,
+                patch=self._get_template(parts[15], like) if len(parts) > 15 and parts[15] is not None else None,
             )
             for name, parts in numbers.items()
         }
+
+    def _with_extras(self, extras: Mapping[str, Any], like: Tensor, **known: Any) -> Handle:
+        """A handle; snapshots of earlier versions lack the extras."""
+        plain = {name: extras[name] for name in _PLAIN if name in extras}
+        look = extras.get("look")
+        return Handle(**known, **plain, look=None if look is None else self._get_template(look, like))
 
     def _put_template(self, template: Tensor | None) -> int | None:
         if template is None:

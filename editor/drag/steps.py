@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -33,6 +34,9 @@ class DragStep:
         loss: motion supervision plus mask loss; 0 if the latent was not optimised.
         arrived: all handles have reached their targets; the loop ends here.
         predicted_x0: the clean latent predicted by this pass, ``(1, 4, H/8, W/8)``, if a preview was due.
+        content: by drag: from where the picture shows its content to the target, in pixels of the picture, if it was
+            searched; see `livedrag.editor.drag.content`.
+        lost: the drags whose content did not follow though it was tracked to its target.
     """
 
     iteration: int
@@ -41,6 +45,8 @@ class DragStep:
     loss: float
     arrived: bool
     predicted_x0: Tensor | None
+    content: Mapping[str, float] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Timeline:
     """The moments of a session, oldest first.
 
     Over its budget, or over `MAX_MOMENTS`, it drops the moment that leaves the smallest gap relative to its age, but
-    never the first, the current one, the end of a branch, or one where branches start.
+    never the first, the current one, the one last agreed on, the end of a branch, or one where branches start.
 
     Args:
         budget: bytes.
@@ -63,6 +63,9 @@ class Timeline:
         self._bytes = 0
         self.current: int | None = None
         """Index of the moment that the session has just reached or jumped to."""
+        self.agreed: int | None = None
+        """Index of the last moment at which the picture showed the content where it was tracked; a lost drag goes back
+        there. The beginning of a run counts as one."""
 
     def __iter__(self) -> Iterator[Moment]:
         return iter(self._moments.values())
@@ -131,6 +134,13 @@ class Timeline:
             self._bytes -= before.size
             self.insert(replace(before, thumbnail=small))
 
+    def mark_agreed(self, handles: Handles) -> None:
+        """The picture shows the content of these handles at the current moment where they are tracked."""
+        if self.current is not None and self.current in self._moments:
+            before = self._moments[self.current]
+            self._moments[self.current] = replace(before, handles=dict(handles))
+            self.agreed = self.current
+
     def _thin(self) -> None:
         while self._bytes > self._budget or len(self) > MAX_MOMENTS:
             droppable = self._droppable()
@@ -154,7 +164,9 @@ class Timeline:
                 moment.index,
             )
             for moment in self
-            if moment.parent is not None and len(children.get(moment.index, ())) == 1 and moment.index != self.current
+            if moment.parent is not None
+            and len(children.get(moment.index, ())) == 1
+            and moment.index not in (self.current, self.agreed)
         ]
 
 

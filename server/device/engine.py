@@ -259,6 +259,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
         seq: of the last desired state that the session followed.
         tracked: where the content of each drag is, in pixels of the picture.
         moment: of the timeline, that the content is at.
+        lost: the drags whose content did not follow.
         picture: the result, a PNG of the uploaded picture's size, if the run made one.
         message: why the run failed.
     """
@@ -270,6 +271,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
     seq: int
     tracked: dict[str, XY]
     moment: int | None = None
+    lost: tuple[str, ...] = ()
     picture: bytes | None = None
     message: str | None = None
 

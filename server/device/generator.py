@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from livedrag.editor import Diffusion
-from livedrag.editor.drag.preview import decode_preview
+from livedrag.editor.drag.decoding import decode_preview
 from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
 from livedrag.editor.settings import Quality

@@ -23,12 +23,12 @@ class Previews:
 
     def __init__(self, on_event: EventHandler, quality: Quality | None) -> None:
         self._emit = on_event
-        self._quality = quality
+        self.quality = quality
 
     def show(self, room: DeviceRoom, session: DragSession, stage: Stage, step: DragStep | RenderStep) -> None:
         """Send the step's preview if it has one; that of an iteration is stored for its moment."""
         side = service_setting(room.desired, "preview_side")
-        picture = session.preview(step, longest_side=side, quality=self._quality)
+        picture = session.preview(step, longest_side=side, quality=self.quality)
         if picture is None:
             return
         data = encode_preview(picture, room.desired.format)

@@ -204,7 +204,8 @@ class Stages:
         self._previews.show_unedited(room, session)
         before = session.iteration
         taken = room.count.iterations - room.count.branched_at
-        with closing(session.drag(service_setting(room.desired, "preview_every"), taken)) as iterations:
+        preview_every = service_setting(room.desired, "preview_every")
+        with closing(session.drag(preview_every, taken, self._previews.quality)) as iterations:
             for step in iterations:
                 moved = step.iteration != before
                 room.count = dataclasses.replace(room.count, iterations=room.count.iterations + moved)
@@ -280,6 +281,8 @@ class Stages:
             handles=to_xy(step.handles),
             distances=step.distances,
             loss=step.loss,
+            content=dict(step.content),
+            lost=step.lost,
         )
         self.report(room, points)
         self.report(room, watch.progress(room.run, room.count.iterations, steps, step.loss))
@@ -303,6 +306,7 @@ class Stages:
                 seq=room.desired.seq,
                 tracked={} if room.session is None else tracked_now(room.session),
                 moment=None if room.session is None else room.session.timeline.current,
+                lost=() if room.session is None else room.session.lost,
                 picture=picture,
                 message=message,
             )

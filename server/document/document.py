@@ -235,6 +235,7 @@ class RoomDocument:
         *,
         iterations: int = 0,
         tracked: Mapping[str, XY] | None = None,
+        lost: Iterable[str] = (),
         seen: int | None = None,
         sha256: str | None = None,
         moment: int | None = None,
@@ -244,6 +245,7 @@ class RoomDocument:
 
         Args:
             tracked: where the content of each drag is now.
+            lost: the drags whose content did not follow.
             seen: the last ``seq`` that the run knew of; handles placed after it stay where they are.
             sha256: of the picture, if the run produced one.
             moment: of the timeline, that the content is at now.
@@ -253,17 +255,15 @@ class RoomDocument:
         assert run is not None
         assert self.running
         latest = self.seq if seen is None else seen
+        known = {id for id in self.document.drags if self.handle_version(id) <= latest}
         return self._accept(
             Ended(
                 seq=self.seq + 1,
                 run=replace(run, outcome=outcome, iterations=iterations, message=message),
-                tracked={
-                    id: place
-                    for id, place in (tracked or {}).items()
-                    if id in self.document.drags and self.handle_version(id) <= latest
-                },
+                tracked={id: place for id, place in (tracked or {}).items() if id in known},
                 result=Result(sha256=sha256, run=run.id, moment=moment) if sha256 else self.document.result,
                 moment=moment,
+                lost=tuple(id for id in lost if id in known),
             )
         )
 

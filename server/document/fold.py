@@ -45,20 +45,24 @@ def fold(document: Document, record: DocRecord) -> Document:
         case Edited(op=op):
             return _apply(document, op)
         case Started(run=run):
-            return replace(document, run=run)
+            drags = {id: replace(drag, lost=False) for id, drag in document.drags.items()}
+            return replace(document, run=run, drags=drags)
         case Stopping():
             return document
         case Ended():
             drags = {
-                id: replace(drag, tracked=record.tracked.get(id, drag.tracked)) for id, drag in document.drags.items()
+                id: replace(drag, tracked=record.tracked.get(id, drag.tracked), lost=id in record.lost)
+                for id, drag in document.drags.items()
             }
             moment = document.moment if record.moment is None else record.moment
             return replace(document, run=record.run, drags=drags, result=record.result, moment=moment)
         case WasReset():
-            drags = {id: replace(drag, tracked=None) for id, drag in document.drags.items()}
+            drags = {id: replace(drag, tracked=None, lost=False) for id, drag in document.drags.items()}
             return replace(document, run=None, drags=drags, result=None, moment=None)
         case Seeked():
-            drags = {id: replace(drag, tracked=record.tracked.get(id)) for id, drag in document.drags.items()}
+            drags = {
+                id: replace(drag, tracked=record.tracked.get(id), lost=False) for id, drag in document.drags.items()
+            }
             return replace(document, drags=drags, moment=record.moment)
         case BaseReplaced(picture=picture):
             return replace(document, picture=picture, run=None, drags={}, result=None, moment=None, branches={})
@@ -105,7 +109,7 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
 def with_content(document: Document, content: Content) -> Document:
     """The document with this content of its picture; drags that it does not know have not been tracked."""
     drags = {
-        id: replace(drag, handle=content.handles.get(id, drag.handle), tracked=content.tracked.get(id))
+        id: replace(drag, handle=content.handles.get(id, drag.handle), tracked=content.tracked.get(id), lost=False)
         for id, drag in document.drags.items()
     }
     return replace(
@@ -141,4 +145,4 @@ def _with_restored(drags: Mapping[str, Drag], changes: Mapping[str, RestoredDrag
 def _moved(drag: Drag, handle: XY | None, target: XY | None) -> Drag:
     if handle is not None:
         drag = Drag(handle=handle, target=drag.target)  # a new handle: ``tracked`` no longer applies
-    return drag if target is None else replace(drag, target=target)
+    return drag if target is None else replace(drag, target=target, lost=False)

@@ -142,7 +142,14 @@ SERVER: list[p.ServerMessage] = [
     p.Prepared(stage="fitting", step=20, steps=80, seconds_left=12.0, ignored_prompt="on a green hill"),
     p.Prepared(stage="ready", step=1, steps=1, unknown=True),
     p.Progress(run="r1", stage="fitting", step=20, steps=80, seconds=4.0, seconds_left=12.0, loss=0.125),
-    p.Points(run="r1", iteration=5, handles={"d1": (60.5, 147.25)}, distances={"d1": 42.5}, loss=1.75),
+    p.Points(
+        run="r1",
+        iteration=5,
+        handles={"d1": (60.5, 147.25)},
+        distances={"d1": 42.5},
+        loss=1.75,
+        content={"d1": 44.0},
+    ),
     p.Frame(
         frame=3,
         run="r1",

@@ -315,6 +315,7 @@ class RunControl:
                 outcome,
                 iterations=event.iterations,
                 tracked=event.tracked,
+                lost=event.lost,
                 seen=event.seq,
                 sha256=sha256,
                 moment=event.moment,

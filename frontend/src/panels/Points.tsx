@@ -7,6 +7,7 @@ import { pointColour } from "../ui/colours.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
 import { Chart } from "./Chart.tsx";
+import { PointContent } from "./PointContent.tsx";
 import { texts } from "./texts.ts";
 
 const labels = texts.points;
@@ -70,6 +71,7 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
         <i style={{ transform: `scaleX(${drag.progress})` }} />
       </span>
       <span class="point-distance">{distanceText(drag)}</span>
+      <PointContent drag={drag} />
       {store.editable.value && selected && <Coordinates drag={drag} />}
     </li>
   );
@@ -78,6 +80,7 @@ function PointItem({ drag }: { readonly drag: ShownDrag }) {
 function distanceText(drag: ShownDrag): string {
   if (drag.waiting) return labels.waiting;
   if (store.outsideDrags.value.includes(drag)) return labels.outside;
+  if (drag.lost) return labels.left(drag.content ?? drag.distance);
   const arrived = store.document.value?.run?.outcome === "arrived" && !store.unreachedDrags.value.includes(drag);
   return arrived || drag.distance < AT_TARGET ? labels.reached : labels.left(drag.distance);
 }

@@ -17,6 +17,8 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
       "max_iterations",
       "mask_weight",
       "arrival_distance",
+      "arrival_check",
+      "supervision",
       "supervision_template",
       "supervision_step",
       "supervision_radius",

@@ -28,6 +28,10 @@ export interface ShownDrag {
   readonly progress: number;
   readonly trail: readonly XY[];
   readonly moving: boolean;
+  /** From where the picture last showed its content to the target; null if that is not known. */
+  readonly content: number | null;
+  /** It was followed to its target, but the picture shows that its content was not. */
+  readonly lost: boolean;
   /** Changed offline; the server does not know it yet. */
   readonly waiting: boolean;
 }
@@ -104,6 +108,8 @@ export const drags = computed<readonly ShownDrag[]>(() => {
       progress: progressOf(start, handle, target),
       trail: moving?.end === "handle" ? [] : (state.room.value.trails[id] ?? []),
       moving: moving !== null,
+      content: moving === null ? (state.room.value.content[id] ?? null) : null,
+      lost: (drag.lost ?? false) && moving === null,
       waiting: waiting.has(id),
     };
   });

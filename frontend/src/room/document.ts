@@ -48,7 +48,7 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
 
 /** Back to the uploaded picture; points stay, where they were placed. */
 export function resetDocument(document: Document): Document {
-  const drags = mapValues(document.drags, (drag) => ({ ...drag, tracked: null }));
+  const drags = mapValues(document.drags, (drag) => ({ ...drag, tracked: null, lost: false }));
   return { ...document, run: null, result: null, moment: null, drags };
 }
 
@@ -68,9 +68,14 @@ export function withTracked(drags: Document["drags"], places: Readonly<Record<st
   return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? drag.tracked }));
 }
 
+/** Only the drags in `names` are lost: their content did not follow. */
+export function withLost(drags: Document["drags"], names: readonly string[]): Document["drags"] {
+  return mapValues(drags, (drag, id) => ({ ...drag, lost: names.includes(id) }));
+}
+
 /** Only the drags in `places` have been tracked. */
 export function withTrackedOnly(drags: Document["drags"], places: Readonly<Record<string, XY>>): Document["drags"] {
-  return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? null }));
+  return mapValues(drags, (drag, id) => ({ ...drag, tracked: places[id] ?? null, lost: false }));
 }
 
 /** Where the content of a drag is now. */
@@ -94,6 +99,12 @@ export function movedHandles(op: AppliedOperation): readonly string[] {
   if (op.type === "remove_drag" || (op.type === "move_drag" && op.handle)) return [op.id];
   if (op.type !== "restore") return [];
   return Object.entries(op.drags ?? {}).flatMap(([id, back]) => (back === null || back.handle ? [id] : []));
+}
+
+/** The drags whose handles or targets an operation moves, or that it removes. */
+export function movedPoints(op: AppliedOperation): readonly string[] {
+  if (op.type === "remove_drag" || op.type === "move_drag") return [op.id];
+  return op.type === "restore" ? Object.keys(op.drags ?? {}) : [];
 }
 
 export function without<T>(record: Readonly<Record<string, T>>, key: string): Readonly<Record<string, T>> {
@@ -168,6 +179,7 @@ function withContent(drags: Document["drags"], content: Content): Partial<Docume
     ...drag,
     handle: handles[id] ?? drag.handle,
     tracked: tracked[id] ?? null,
+    lost: false,
   }));
   return { picture, run, result, moment, drags: placed };
 }

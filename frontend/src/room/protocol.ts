@@ -19,6 +19,8 @@ export interface Drag {
   readonly target: XY;
   /** Where the last run left the content; null before a run and after the handle was moved. */
   readonly tracked: XY | null;
+  /** The last run followed this drag to its target, but the picture shows that its content did not follow. */
+  readonly lost?: boolean;
 }
 
 export interface Stroke {
@@ -291,6 +293,8 @@ export interface Ended {
   readonly tracked: Readonly<Record<string, XY>>;
   readonly result: Result | null;
   readonly moment?: number | null;
+  /** The drags whose content did not follow. */
+  readonly lost?: readonly string[];
 }
 
 /** The result is now the picture that is edited. */
@@ -421,6 +425,10 @@ export interface Points {
   readonly handles: Readonly<Record<string, XY>>;
   readonly distances: Readonly<Record<string, number>>;
   readonly loss: number;
+  /** The distances from where the picture shows the content, of the drags whose content was searched. */
+  readonly content?: Readonly<Record<string, number>>;
+  /** The drags whose content did not follow. */
+  readonly lost?: readonly string[];
 }
 
 export interface Frame {

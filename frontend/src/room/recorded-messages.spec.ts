@@ -54,7 +54,7 @@ const SERVER: KeysByType<ServerMessage> = {
   rejected: { type: true, op_id: true, reason: true, message: true },
   started: { ...run, seq: true, op_id: true },
   stopping: { type: true, seq: true, op_id: true, by: true },
-  ended: { ...run, seq: true, tracked: true, result: true, moment: true },
+  ended: { ...run, seq: true, tracked: true, result: true, moment: true, lost: true },
   base_replaced: { type: true, seq: true, op_id: true, by: true, picture: true },
   was_reset: { type: true, seq: true, op_id: true, by: true },
   people: { type: true, people: true },
@@ -75,7 +75,7 @@ const SERVER: KeysByType<ServerMessage> = {
     unknown: true,
   },
   progress: { ...run, stage: true, step: true, steps: true, seconds: true, seconds_left: true, loss: true },
-  points: { ...run, iteration: true, handles: true, distances: true, loss: true },
+  points: { ...run, iteration: true, handles: true, distances: true, loss: true, content: true, lost: true },
   frame: {
     ...run,
     frame: true,
@@ -158,7 +158,7 @@ const DOCUMENT: Keys<Document> = {
   branches: true,
 };
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
-const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true };
+const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true, lost: true };
 const RUN: Keys<Run> = { id: true, by: true, iterations: true, outcome: true, interrupted: true, message: true };
 const RESULT: Keys<Result> = { sha256: true, run: true, moment: true };
 const MODEL: Keys<ModelInfo> = {

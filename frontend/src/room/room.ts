@@ -8,9 +8,11 @@ import {
   currentPlace,
   isRunning,
   movedHandles,
+  movedPoints,
   rebased,
   resetDocument,
   without,
+  withLost,
   withTracked,
   withTrackedOnly,
 } from "./document.ts";
@@ -68,6 +70,8 @@ export interface Room {
   readonly iteration: number;
   /** By drag: the places of its handle since this page was opened. */
   readonly trails: Readonly<Record<string, readonly XY[]>>;
+  /** By drag: the distance from where the picture last showed its content to its target. */
+  readonly content: Readonly<Record<string, number>>;
   /** The distances left, by iteration, since this page was opened. */
   readonly chart: readonly Measurement[];
 }
@@ -100,6 +104,7 @@ export const EMPTY_ROOM: Room = {
   progress: null,
   iteration: 0,
   trails: {},
+  content: {},
   chart: [],
 };
 
@@ -214,6 +219,7 @@ function afterSnapshot(room: Room, { seq, document }: Message<"snapshot">): Room
     progress: same ? room.progress : null,
     iteration: Math.max(document.run?.iterations ?? 0, same ? room.iteration : 0),
     trails: same ? room.trails : {},
+    content: same ? room.content : {},
     chart: same ? room.chart : [],
   };
 }
@@ -223,13 +229,18 @@ function afterEdit(room: Room, { seq, op_id, op }: Message<"edited">): Room {
   if (room.document === null || seq <= room.seq) return next;
   const document = applyOperation(room.document, op);
   if (op.type === "restore" && op.content) return { ...next, seq, ...withContentOf(document) };
-  return { ...next, seq, document, trails: movedHandles(op).reduce(without, room.trails) };
+  const [trails, content] = [
+    movedHandles(op).reduce(without, room.trails),
+    movedPoints(op).reduce(without, room.content),
+  ];
+  return { ...next, seq, document, trails, content };
 }
 
 /** The picture shows something else now: what was measured of the last run is over. */
 function withContentOf(document: Document): Partial<Room> {
   const iteration = document.run?.iterations ?? 0;
-  return { document, moment: document.moment, iteration, trails: {}, chart: [], progress: null, stopping: false };
+  const measured = { trails: {}, content: {}, chart: [], progress: null };
+  return { document, moment: document.moment, iteration, ...measured, stopping: false };
 }
 
 function afterStart(room: Room, { seq, op_id, run }: Message<"started">): Room {
@@ -238,7 +249,8 @@ function afterStart(room: Room, { seq, op_id, run }: Message<"started">): Room {
   return {
     ...next,
     seq,
-    document: { ...room.document, run },
+    document: { ...room.document, run, drags: withLost(room.document.drags, []) },
+    content: {},
     stopping: false,
     progress: null,
     prepared: null,
@@ -248,7 +260,7 @@ function afterStart(room: Room, { seq, op_id, run }: Message<"started">): Room {
   };
 }
 
-function afterEnd(room: Room, { seq, run, result, tracked, moment }: Message<"ended">): Room {
+function afterEnd(room: Room, { seq, run, result, tracked, moment, lost = [] }: Message<"ended">): Room {
   if (room.document === null || seq < room.seq) return room;
   return {
     ...room,
@@ -263,7 +275,7 @@ function afterEnd(room: Room, { seq, run, result, tracked, moment }: Message<"en
       run,
       result,
       moment: moment ?? room.document.moment,
-      drags: withTracked(room.document.drags, tracked),
+      drags: withLost(withTracked(room.document.drags, tracked), lost),
     },
   };
 }
@@ -272,7 +284,7 @@ function afterReset(room: Room, { seq, op_id }: Message<"was_reset">): Room {
   const next = withoutRequest(room, op_id);
   if (room.document === null || seq < room.seq) return next;
   const document = resetDocument(room.document);
-  return { ...next, seq, document, trails: {}, chart: [], progress: null, iteration: 0, stopping: false };
+  return { ...next, seq, document, trails: {}, content: {}, chart: [], progress: null, iteration: 0, stopping: false };
 }
 
 function afterReplacedBase(room: Room, { seq, op_id, picture }: Message<"base_replaced">): Room {
@@ -291,6 +303,7 @@ function afterSeek(room: Room, { seq, op_id, moment, tracked }: Message<"seeked"
     iteration,
     moment,
     trails: {},
+    content: {},
     chart: room.chart.filter((measurement) => measurement.iteration <= iteration),
     document: { ...room.document, moment, drags: withTrackedOnly(room.document.drags, tracked) },
   };
@@ -301,7 +314,11 @@ function afterPoints(room: Room, message: Message<"points">): Room {
   return {
     ...room,
     iteration: message.iteration,
-    document: { ...room.document, drags: withTracked(room.document.drags, message.handles) },
+    document: {
+      ...room.document,
+      drags: withLost(withTracked(room.document.drags, message.handles), message.lost ?? []),
+    },
+    content: { ...room.content, ...message.content },
     trails: extendedTrails(room.trails, room.document.drags, message.handles),
     chart: withMeasurement(room.chart, message),
   };

@@ -16,11 +16,15 @@ Outcome = Literal["arrived", "stopped", "exhausted", "failed", "kept"]
 
 
 class Drag(Struct, frozen=True, kw_only=True):
-    """Moves the content at ``handle`` to ``target``. ``tracked`` is where the last run left the content."""
+    """Moves the content at ``handle`` to ``target``. ``tracked`` is where the last run left the content.
+
+    ``lost``: the last run followed this drag to its target, but the picture shows that its content did not follow.
+    """
 
     handle: XY
     target: XY
     tracked: XY | None = None
+    lost: bool = False
 
 
 class Stroke(Record, frozen=True, kw_only=True, weakref=True, tag="stroke"):

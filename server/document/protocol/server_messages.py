@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from livedrag.server.document.protocol.base import PRESENCE_RATE, XY, Count, Record, Role, Setting
 from livedrag.server.document.protocol.model import (
@@ -167,7 +167,7 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     """doc: the single terminal event of a run. Its picture is at ``/result`` by then.
 
     ``tracked`` is where the content is now, ``moment`` its moment of the timeline. ``result`` is the current picture,
-    from an earlier run if this one made none.
+    from an earlier run if this one made none. ``lost`` names the drags whose content did not follow.
     """
 
     seq: Count
@@ -175,6 +175,7 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     tracked: dict[str, XY]
     result: Result | None
     moment: int | None = None
+    lost: tuple[str, ...] = ()
 
 
 class WasReset(Record, frozen=True, kw_only=True, tag="was_reset"):
@@ -301,13 +302,19 @@ class Progress(Record, frozen=True, kw_only=True, tag="progress"):
 
 
 class Points(Record, frozen=True, kw_only=True, tag="points"):
-    """presence: after every iteration, where each handle is and its distance to its target in pixels."""
+    """presence: after every iteration, where each handle is and its distance to its target in pixels.
+
+    ``content`` has the distances from where the picture shows the content, of those drags whose content was searched:
+    with previews, and when a handle seems to arrive. ``lost`` names the drags whose content did not follow.
+    """
 
     run: str
     iteration: int
     handles: dict[str, XY]
     distances: dict[str, float]
     loss: float
+    content: dict[str, float] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
 
 class Frame(Record, frozen=True, kw_only=True, tag="frame"):

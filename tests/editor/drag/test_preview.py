@@ -8,7 +8,8 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 
 from livedrag.editor import Diffusion, ModelError, SettingsError
-from livedrag.editor.drag.preview import affordable, decode_preview
+from livedrag.editor.drag.decoding import decode_preview
+from livedrag.editor.drag.preview import affordable
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Size
 from tests.pipelines import write_pipeline

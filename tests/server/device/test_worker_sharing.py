@@ -337,9 +337,9 @@ def test_a_device_that_has_stopped_working_takes_the_worker_along(
 def test_the_quality_of_previews_can_be_chosen(
     small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from livedrag.editor.drag import preview, session
+    from livedrag.editor.drag import content, decoding, preview
 
-    decode = preview.decode_preview
+    decode = decoding.decode_preview
 
     qualities = set[str]()
 
@@ -347,8 +347,8 @@ def test_the_quality_of_previews_can_be_chosen(
         qualities.add(quality)
         return decode(model, latent, quality, longest_side)
 
-    for module in (preview, session):  # whichever calls it
-        monkeypatch.setattr(module, "decode_preview", note, raising=False)
+    for module in (preview, content):  # whichever calls it
+        monkeypatch.setattr(module, "decode_preview", note)
     with a_worker(small, events, checkpoints, quality="latent") as worker:
         begin(worker, "a")
         finish(worker, events)
