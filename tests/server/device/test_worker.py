@@ -363,3 +363,17 @@ def test_the_model_is_left_as_it_was(model: Diffusion, worker: DeviceWorker, eve
     fit_a_step(worker, events, DESIRED)
     worker.close()
     assert {name for name, _ in model.unet.named_parameters()} == before
+
+
+def test_a_run_says_which_drags_are_lost(worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle counts as arrived at once, but the picture shows the content where it was."""
+    from livedrag.editor import Point
+    from livedrag.editor.drag.content import ContentSearch
+
+    monkeypatch.setattr(ContentSearch, "find", lambda *_: {"d1": Point(30, 30)})
+    start(worker, replace(DESIRED, settings={**SHORT, "arrival_check": "content", "arrival_distance": 250.0}))
+    ended = finish(worker, events)
+    assert (ended.outcome, ended.lost) == ("exhausted", ("d1",))
+    points = events.records(Points)
+    assert [point.lost for point in points] == [("d1",)] * len(points)
+    assert points[0].content["d1"] == pytest.approx(41.2, abs=0.1)

@@ -239,6 +239,33 @@ def test_a_handle_grabbed_after_the_run_last_looked_stays_where_it_was_put() -> 
     assert room.document.drags["d1"].tracked is None
 
 
+def lost_drag() -> RoomDocument:
+    """A room whose run has ended with a lost drag."""
+    room = running_room()
+    ended = room.end("exhausted", tracked={"d1": (20, 20)}, lost=("d1", "gone"))
+    assert ended.lost == ("d1",)
+    assert room.document.drags["d1"].lost
+    return room
+
+
+def test_a_lost_drag_stays_lost_until_it_is_edited_or_tried_again() -> None:
+    room = lost_drag()
+    do(room, SetPrompt(prompt="a teddy bear"))
+    assert room.document.drags["d1"].lost
+    for change in (MoveDrag(id="d1", handle=(15, 15)), MoveDrag(id="d1", target=(25, 20))):
+        room = lost_drag()
+        do(room, change)
+        assert not room.document.drags["d1"].lost
+    for again in (
+        lambda room: room.start("p1", StartRun(op_id="again"), "r2"),
+        lambda room: room.reset("p1", Reset(op_id="back")),
+        lambda room: room.seek("p1", SeekMoment(op_id="jump", moment=4), {"d1": (15.0, 12.0)}),
+    ):
+        room = lost_drag()
+        again(room)
+        assert not room.document.drags["d1"].lost
+
+
 def test_reset_forgets_where_the_content_went() -> None:
     room = running_room()
     room.end("arrived", tracked={"d1": (20, 20)}, sha256="a" * 64)
