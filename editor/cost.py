@@ -102,6 +102,8 @@ def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: in
     levels = settings.inversion_steps
     timeline = min(TIMELINE_BUDGET, settings.max_iterations * latent // 2)
     reference = min(REFERENCE_BUDGET, levels * cells * shape.reference_bytes) if settings.reference_control else 0
+    compared = settings.supervision == "region" or settings.alternation > 1
+    features = cells * shape.feature_channels * FLOAT if compared else 0  # of the unedited latent
     patches = drags * (2 * settings.supervision_radius + 1) ** 2
     windows = drags * (2 * settings.tracking_radius + 1) ** 2
     sampled = (SUPERVISION_TENSORS * patches + TRACKING_TENSORS * windows) * shape.feature_channels * FLOAT
@@ -111,8 +113,9 @@ def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: in
         "dragging": cells * shape.pass_bytes * PEAK + sampled,
         "decoding": DECODER_TENSORS * shape.decoder_channels * working.width * working.height * FLOAT,
     }
+    latents = (LATENTS + levels + settings.lora_copies) * latent
     return Cost(
-        session=round(3 * lora + merged + (LATENTS + levels + settings.lora_copies) * latent + timeline + reference),
+        session=round(3 * lora + merged + latents + timeline + reference + features),
         step=round(max(steps.values())),
         cells=5 * patches + windows,  # motion supervision reads a patch's cells once, and four around each of them
     )

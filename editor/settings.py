@@ -63,6 +63,8 @@ class DragSettings:
             or those where it was placed (``first``, as in GoodDrag), which cannot drift.
         steps_per_tracking: iterations for which a handle stays where it was tracked; 1 in the paper.
         tracking_radius: r2, of point tracking's window, in the same cells.
+        alternation: noise levels at which the latent is dragged, one after the other, each for its share of the
+            iterations; in between it is denoised one step (GoodDrag). 1 in the paper.
         background: how what must not change is kept: by the mask loss (``loss``, the paper), or by restoring the
             unedited latent there after every iteration (``keep``, as in DragFlow).
         mask_weight: lambda, weight of the mask loss.
@@ -94,6 +96,7 @@ class DragSettings:
     supervision_template: str = _choice("current", "first")
     steps_per_tracking: int = _setting(1, 1, 32, live=True)
     tracking_radius: int = _setting(3, 1, 64, live=True)
+    alternation: int = _setting(1, 1, 50, live=True)
     background: str = _choice("loss", "keep")
     mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
     max_iterations: int = _setting(80, 1, 10_000, live=True)
@@ -166,6 +169,19 @@ OFFICIAL: Mapping[str, Setting] = types.MappingProxyType({"reference_control": T
 """The preset ``official``, of the authors' code, which also applies to models without defaults of their own."""
 _PRESETS: dict[str, Mapping[str, Setting]] = {
     "official": OFFICIAL,
+    "gooddrag": {
+        "lora_steps": 70,
+        "inversion_strength": 0.75,
+        "latent_lr": 0.02,
+        "supervision_radius": 4,
+        "supervision_step": 4.0,
+        "supervision_template": "first",
+        "steps_per_tracking": 3,
+        "tracking_radius": 12,
+        "alternation": 7,
+        "max_iterations": 210,
+        "reference_control": True,
+    },
     "paper": {"lora_lr": 2e-4, "lora_steps": 200, "lora_targets": "to_q to_k to_v", "inversion_strength": 0.8},
 }
 PRESETS = tuple(_PRESETS)

@@ -104,13 +104,14 @@ def check_content(
 
 def go_back(state: SessionState, handles: Handles) -> None:
     """To the last moment at which the picture showed content where it was tracked; what was tried since is noted."""
-    timeline = state.timeline
-    moment = next(iter(timeline)) if timeline.agreed is None else timeline[timeline.agreed]
+    timeline, agreed = state.timeline, state.timeline.agreed
+    moment = next(iter(timeline)) if agreed is None else timeline[agreed.index]
+    then = moment.handles if agreed is None else agreed.handles
     latent = state.preparation.inverted if moment.parent is None else moment.latent.to(state.preparation.clean)
-    state.go_on_from(latent, moment.iteration)
+    state.go_on_from(latent, moment.iteration, moment.descended)
     state.latent.moved = moment.parent is not None
     timeline.current = moment.index
-    state.edit.handles = {name: _as_it_was(handle, moment.handles.get(name)) for name, handle in handles.items()}
+    state.edit.handles = {name: _as_it_was(handle, then.get(name)) for name, handle in handles.items()}
 
 
 def _as_it_was(now: Handle, then: Handle | None) -> Handle:
@@ -131,8 +132,7 @@ def _agree(state: SessionState, handles: Handles, found: dict[str, Point]) -> bo
 
 @torch.no_grad()
 def _predicted_x0(state: SessionState, noise: Tensor | None) -> Tensor:
-    preparation, latent = state.preparation, state.latent.value.detach()
-    level = preparation.level
+    latent, level = state.latent.value.detach(), state.level
     if noise is None:
-        noise = state.model.predict(latent, level.timestep, preparation.prompt).noise
+        noise = state.model.predict(latent, level.timestep, state.preparation.prompt).noise
     return predict_x0(latent, noise.detach(), level.alpha)

@@ -98,7 +98,7 @@ class ContentSearch:
 
     def _decode_unedited(self, side: int) -> Tensor:
         """The unedited picture as the same kind of prediction shows it, ``(3, h, w)``."""
-        x0 = self._state.preparation.unedited_x0()
+        x0 = self._state.reference.x0()
         if self._unedited is None or self._unedited[1] != side or not torch.equal(self._unedited[0], x0):
             self._unedited = x0, side, decode_preview(self._state.model, x0, self._decoder, side)[0].float()
         return self._unedited[2]

@@ -57,34 +57,46 @@ class Denoising:
         """Bytes of the stored attention inputs."""
         return sum(tensor.nbytes for seen in self._reference.values() for tensor in seen.values())
 
-    @property
-    def steps(self) -> int:
-        """Steps that the next `render` takes."""
-        return 2 * len(self._levels) - len(self.unedited)
+    def steps(self, first: int = 0) -> int:
+        """Steps that the next `render` takes from level ``first`` on."""
+        return 2 * len(self._levels) - len(self.unedited) - first
 
-    def reconstruct(self) -> Generator[None, None, None]:
-        """Denoise the unedited latent, into `unedited`; yields after each step. Raises `NumericalError`."""
-        while (index := len(self.unedited)) < len(self._levels):
+    def reconstruct(self, levels: int | None = None) -> Generator[None, None, None]:
+        """Denoise the unedited latent, into `unedited`; yields after each step. Raises `NumericalError`.
+
+        Args:
+            levels: how many, unless that has been done already; by default all.
+        """
+        while (index := len(self.unedited)) < (len(self._levels) if levels is None else levels):
             below = check_finite(self._step_unedited(), f"rendering step {index + 1} of the unedited picture")
             self.unedited.append(below)
             yield
 
-    def render(self, latent: Tensor, preview_every: int) -> Generator[RenderStep, None, None]:
+    def denoise_unedited(self, levels: int) -> None:
+        """Denoise the unedited latent by this many levels, as far as that has not been done."""
+        for _ in self.reconstruct(levels):
+            pass
+
+    def render(
+        self, latent: Tensor, preview_every: int, *, first: int = 0, control_first: bool = True
+    ) -> Generator[RenderStep, None, None]:
         """Denoise an edited latent into `rendered`; the first time, the unedited one before it.
 
         Args:
-            latent: ``(1, 4, H/8, W/8)``.
+            latent: ``(1, 4, H/8, W/8)``, at level ``first``.
+            first: index of the level that the latent is at, 0 for the noisiest.
+            control_first: whether reference-latent control, if it is on, applies to the first step.
             preview_every: steps between two that have a predicted picture; 0 for never.
 
         Raises:
             NumericalError: a step is not finite.
         """
-        steps, done = self.steps, 0
+        steps, done = self.steps(first), 0
         for _ in self.reconstruct():
             done += 1
             yield RenderStep(done, steps, None)
-        for index in range(len(self._levels)):
-            latent, x0 = self.step(latent, index)
+        for index in range(first, len(self._levels)):
+            latent, x0 = self.step(latent, index, control=control_first or index > first)
             check_finite(latent, f"rendering step {index + 1}")
             done += 1
             if index == len(self._levels) - 1:
@@ -92,18 +104,19 @@ class Denoising:
             due = preview_every > 0 and (index + 1) % preview_every == 0
             yield RenderStep(done, steps, x0 if due else None)
 
-    def step(self, latent: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    def step(self, latent: Tensor, index: int, *, control: bool = True) -> tuple[Tensor, Tensor]:
         """One denoising step of an edited latent; the unedited one must be below that level already.
 
         Args:
             latent: ``(1, 4, H/8, W/8)``, at the level.
             index: of the level, 0 for the noisiest.
+            control: whether reference-latent control, if it is on, applies.
 
         Returns:
             The latent below the level and the predicted clean latent, same shape.
         """
         with self._lora.active():
-            if not self._control:
+            if not (self._control and control):
                 return self._step(latent, index)
             with controlled(self._model.unet, self._reference_at(index)):
                 return self._step(latent, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,7 +90,12 @@ def current_position(handle: Handle, rasters: Rasters) -> Point:
 def cells_and_targets(handles: Handles, rasters: Rasters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Handles as whole cells, and their targets shifted by the same offset; ``(n, 2)`` each, on the CPU."""
     targets = [rasters.to_cell(handle.target) - handle.offset for handle in handles.values()]
-    return _tensor([handle.cell for handle in handles.values()], dtype), _tensor(targets, dtype)
+    return cells_of([handle.cell for handle in handles.values()], dtype), cells_of(targets, dtype)
+
+
+def cells_of(cells: Sequence[Cell], dtype: torch.dtype) -> Tensor:
+    """Cells as ``(n, 2)``, on the CPU."""
+    return torch.tensor([(cell.row, cell.column) for cell in cells], dtype=dtype).reshape(-1, 2)
 
 
 def track_handles(
@@ -111,13 +116,13 @@ def track_handles(
     tracked = dict(handles)
     known = {name: handle.template for name, handle in handles.items() if handle.template is not None}
     if known and moved:
-        cells = _tensor([handles[name].cell for name in known], features.dtype).to(features.device)
+        cells = cells_of([handles[name].cell for name in known], features.dtype).to(features.device)
         found = track_points(features, torch.stack(list(known.values())), cells, radius, rasters.cells)
         for name, (row, column) in zip(known, found.tolist(), strict=True):
             tracked[name] = replace(handles[name], cell=Cell(row, column))
     new = [name for name in handles if name not in known]
     if new:
-        cells = _tensor([handles[name].cell for name in new], features.dtype).to(features.device)
+        cells = cells_of([handles[name].cell for name in new], features.dtype).to(features.device)
         for name, template in zip(new, take_templates(features, cells, rasters.cells), strict=True):
             tracked[name] = replace(handles[name], template=template)
     return tracked
@@ -136,11 +141,7 @@ def with_patches(handles: Handles, features: Tensor, radius: int, rasters: Raste
     lacking = [name for name, handle in handles.items() if handle.patch is None or handle.patch.shape[-1] != size]
     if not lacking:
         return dict(handles)
-    cells = _tensor([handles[name].cell for name in lacking], features.dtype).to(features.device)
+    cells = cells_of([handles[name].cell for name in lacking], features.dtype).to(features.device)
     patches = take_patches(features, cells, radius, rasters.cells)
     taken = {name: replace(handles[name], patch=patch) for name, patch in zip(lacking, patches, strict=True)}
     return {**handles, **taken}
-
-
-def _tensor(cells: list[Cell], dtype: torch.dtype) -> Tensor:
-    return torch.tensor([(cell.row, cell.column) for cell in cells], dtype=dtype).reshape(-1, 2)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from livedrag.editor.drag.arrival import active, checks_content
 from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles, with_patches
-from livedrag.editor.drag.latent_warp import LatentWarp, advance
+from livedrag.editor.drag.latent_warp import LatentWarp, advance, needs_warp
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
 from livedrag.editor.drag.region import advance_content, carry_features, has_held, region_loss
 from livedrag.editor.drag.state import SessionState
@@ -36,13 +36,11 @@ def predict(state: SessionState, *, with_noise: bool) -> tuple[Tensor, Tensor | 
     Returns:
         Features ``(1, C, h, w)`` and noise ``(1, 4, H/8, W/8)``.
     """
-    preparation, latent = state.preparation, state.latent.value
+    preparation, latent, timestep = state.preparation, state.latent.value, state.level.timestep
     if not with_noise:
-        return state.model.predict_features(latent, preparation.level.timestep, preparation.prompt), None
-    prediction = state.model.predict(
-        latent, preparation.level.timestep, preparation.prompt, noise_gradient=needs_mask_loss(state)
-    )
-    if state.iteration == 0:
+        return state.model.predict_features(latent, timestep, preparation.prompt), None
+    prediction = state.model.predict(latent, timestep, preparation.prompt, noise_gradient=needs_mask_loss(state))
+    if state.iteration == state.descended == 0:
         preparation.unedited_noise = prediction.noise.detach()
     return prediction.features, prediction.noise
 
@@ -61,7 +59,8 @@ def track(state: SessionState, features: Tensor, *, last: bool = False) -> dict[
             return state.edit.handles
         carried = active(state, state.edit.handles)
         return {**state.edit.handles, **advance_content(carried, settings.max_iterations, state.rasters)}
-    due = last or state.iterations_done % settings.steps_per_tracking == 0
+    begins = not state.latent.optimizer.state
+    due = last or begins or state.iterations_done % settings.steps_per_tracking == 0
     handles, moved = active(state, state.edit.handles), state.latent.moved and due
     tracked = track_handles(handles, features, settings.tracking_radius, state.rasters, moved=moved)
     if settings.supervision_template == "first":
@@ -93,18 +92,17 @@ def total_loss(
         handles: where this iteration found the content, or carries it.
         moving: those that have not arrived.
     """
-    settings, preparation, mask = state.settings, state.preparation, state.edit.latent_mask
+    settings, mask = state.settings, state.edit.latent_mask
     if settings.supervision == "region":
-        unedited = preparation.features_of_unedited()
-        carried = active(state, handles)
+        unedited, carried = state.reference.features(), active(state, handles)
         loss = region_loss(features, carry_features(unedited, carried, state.edit.working_mask, state.rasters))
     else:
         loss = _points_loss(state, features, moving)
     if mask is None or noise is None or not needs_mask_loss(state):
         return loss
-    level = preparation.level
+    level, reference = state.level, state.reference
     below = ddim_step(state.latent.value, noise, level.alpha, level.alpha_below)
-    below_unedited = ddim_step(preparation.inverted, preparation.noise_of_unedited(), level.alpha, level.alpha_below)
+    below_unedited = ddim_step(reference.latent, reference.noise(), level.alpha, level.alpha_below)
     return loss + mask_loss(below, below_unedited, mask, settings.mask_weight)
 
 
@@ -132,7 +130,13 @@ def keep_background(state: SessionState) -> None:
     """Restore the unedited latent where the picture must not change, if that is how the background is kept."""
     mask = state.edit.latent_mask
     if mask is not None and state.settings.background == "keep":
-        state.latent.shift((state.preparation.inverted - state.latent.value) * (1 - mask))
+        state.latent.shift((state.reference.latent - state.latent.value) * (1 - mask))
+
+
+def warp_is_due(state: SessionState) -> bool:
+    """Whether content is still to be warped, before motion supervision."""
+    share = state.settings.warp_share
+    return any(needs_warp(handle, share) for handle in active(state, state.edit.handles).values())
 
 
 @torch.no_grad()
@@ -148,12 +152,12 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
         The clean latent predicted before the warp, ``(1, 4, H/8, W/8)``, if a preview is due.
     """
     preparation, edit, latent = state.preparation, state.edit, state.latent
-    level = preparation.level
+    level = state.level
     x0: Tensor | None = None
     if preview or any(handle.template is None for handle in edit.handles.values()):
         with preparation.lora.active():
             prediction = state.model.predict(latent.value, level.timestep, preparation.prompt)
-        if latent.iteration == 0:
+        if latent.iteration == state.descended == 0:
             preparation.unedited_noise = prediction.noise
         radius = state.settings.tracking_radius
         edit.handles = track_handles(edit.handles, prediction.features, radius, state.rasters, moved=False)
@@ -161,7 +165,7 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
             patch_radius = state.settings.supervision_radius
             edit.handles = with_patches(edit.handles, prediction.features, patch_radius, state.rasters)
         x0 = predict_x0(latent.value, prediction.noise, level.alpha) if preview else None
-    further = advance(edit.handles, state.settings.warp_share, state.rasters)
+    further = edit.handles | advance(active(state, edit.handles), state.settings.warp_share, state.rasters)
     latent.shift(math.sqrt(level.alpha) * latent_warp.change(edit.handles, further, edit.working_mask))
     edit.handles = further
     return x0
@@ -181,7 +185,7 @@ def move_on(
     latent = state.latent
     latent.iteration += 1
     latent.moved = True
-    state.timeline.add(latent.iteration, state.edit.handles, latent.value)
+    state.timeline.add(latent.iteration, state.edit.handles, latent.value, state.descended)
     return record_step(state, loss=loss, arrived=False, x0=x0, content=content)
 
 

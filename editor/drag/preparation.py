@@ -15,7 +15,7 @@ from livedrag.editor.errors import EditorError, SettingsError
 from livedrag.editor.fitting.augmentation import random_warp
 from livedrag.editor.fitting.lora import FitPass, FitStep, Lora
 from livedrag.editor.generate import GenerationStep
-from livedrag.editor.models.ddim import Guidance, inversion_step, predict_x0
+from livedrag.editor.models.ddim import Guidance, inversion_step
 from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters
@@ -83,7 +83,6 @@ class Preparation:
         self.inverted_levels = 0
         self.guidance: Guidance | None = None
         self.unedited_noise: Tensor | None = None
-        self._unedited_features: Tensor | None = None
         self._lora: Lora | None = None
 
     @property
@@ -185,17 +184,6 @@ class Preparation:
                 prediction = self._model.predict(self.inverted, self.level.timestep, self.prompt)
             self.unedited_noise = prediction.noise
         return self.unedited_noise
-
-    def features_of_unedited(self) -> Tensor:
-        """The features of the unedited latent at the level of dragging, ``(1, C, h, w)``."""
-        if self._unedited_features is None:
-            with torch.no_grad(), self.lora.active():
-                self._unedited_features = self._model.predict_features(self.inverted, self.level.timestep, self.prompt)
-        return self._unedited_features
-
-    def unedited_x0(self) -> Tensor:
-        """The clean latent predicted for the unedited latent, ``(1, 4, H/8, W/8)``."""
-        return predict_x0(self.inverted, self.noise_of_unedited(), self.level.alpha)
 
     def close(self) -> None:
         """Remove the LoRA from the model."""

@@ -75,7 +75,7 @@ class Previewer:
         self._every = 1
         self._made = 0
         self._decoder_seconds: list[float] = []  # per pixel, of each preview made by a decoder
-        self._unedited: dict[type, tuple[tuple[Quality, int], Tensor]] = {}
+        self._unedited: dict[type, tuple[tuple[Quality, int, int], Tensor]] = {}
         self._decoded: tuple[Tensor, Quality, int, Tensor] | None = None  # of the latest prediction
 
     def note_pace(self, iteration_seconds: float, every: int) -> None:
@@ -130,7 +130,7 @@ class Previewer:
 
     def _decode_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
         """What a preview of this kind of step would be without the edit; computed once."""
-        key = (quality, longest_side)
+        key = (quality, longest_side, self._state.descended)
         cached = self._unedited.get(type(step))
         if cached is None or cached[0] != key:
             clean = self._unedited_clean(step)
@@ -139,6 +139,6 @@ class Previewer:
 
     def _unedited_clean(self, step: DragStep | RenderStep) -> Tensor:
         if isinstance(step, DragStep):
-            return self._state.preparation.unedited_x0()
+            return self._state.reference.x0()
         assert self._state.denoising is not None
         return self._state.denoising.unedited[-1]

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
+from livedrag.editor.drag.alternation import descend
 from livedrag.editor.drag.arrival import begin_run, check_content, checks_content, go_back, search_is_due
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.detail import carry_detail
@@ -27,9 +28,10 @@ from livedrag.editor.drag.iteration import (
     total_loss,
     track,
     warp_further,
+    warp_is_due,
 )
 from livedrag.editor.drag.latent import check_finite
-from livedrag.editor.drag.latent_warp import LatentWarp, needs_warp
+from livedrag.editor.drag.latent_warp import LatentWarp
 from livedrag.editor.drag.preview import Previewer
 from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
@@ -270,11 +272,10 @@ class DragSession:
         try:
             while True:
                 state.edit.require_drags()
+                descend(state)
                 last = state.iterations_done >= self.settings.max_iterations
                 preview = preview_every > 0 and self.iteration % preview_every == 0
-                warps = not last and any(
-                    needs_warp(handle, self.settings.warp_share) for handle in state.edit.handles.values()
-                )
+                warps = not last and warp_is_due(state)
                 began = time.perf_counter()
                 step, ends = self._warp(preview=preview) if warps else self._iterate(last=last, preview=preview)
                 self._previewer.note_pace(time.perf_counter() - began, preview_every)
@@ -319,7 +320,7 @@ class DragSession:
 
             # 6. One step of Adam on the latent alone.
             if preview and noise is not None:
-                x0 = predict_x0(latent.value, noise, state.preparation.level.alpha).detach()
+                x0 = predict_x0(latent.value, noise, state.level.alpha).detach()
             value = latent.step(loss, self.settings.latent_lr, state.model.loss_scale)
             keep_background(state)
         state.edit.handles = handles
@@ -342,13 +343,15 @@ class DragSession:
         """
         latent, denoising = self.latent, self._state.denoising
         assert denoising is not None
-        yield from denoising.render(latent, preview_every)
+        # GoodDrag denoises freely where it drags, with reference-latent control below.
+        control_first = self.settings.alternation == 1
+        yield from denoising.render(latent, preview_every, first=self._state.descended, control_first=control_first)
 
     @property
     def render_steps(self) -> int:
         """How many steps the next `render` takes."""
         denoising = self._state.denoising
-        return 2 * self.settings.inversion_steps if denoising is None else denoising.steps
+        return 2 * self.settings.inversion_steps if denoising is None else denoising.steps(self._state.descended)
 
     def result(self) -> Image.Image:
         """The last rendered picture, RGB, of the uploaded size. Raises `EditorError` if there is none."""

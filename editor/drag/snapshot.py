@@ -14,7 +14,7 @@ from livedrag.editor.drag.edit import Edit
 from livedrag.editor.drag.preparation import Preparation
 from livedrag.editor.drag.snapshot_format import Part, Snapshot, part_of
 from livedrag.editor.drag.state import SessionState
-from livedrag.editor.drag.timeline import Moment
+from livedrag.editor.drag.timeline import Agreement, Moment
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
@@ -24,22 +24,23 @@ from livedrag.editor.settings import DragSettings
 
 def take(state: SessionState) -> Snapshot:
     """The whole session but for thumbnails and what can be recomputed."""
-    snapshot, preparation = _tensors(state), state.preparation
+    snapshot, preparation, agreed = _tensors(state), state.preparation, state.timeline.agreed
     snapshot.facts = {
         "model": state.model.name,
         "picture": state.picture_hash,
         "taken": state.iterations_done,
         "settings": state.settings.as_dict(),
         "iteration": state.iteration,
+        "descended": state.descended,
         "fitted": preparation.fitted,
         "climbed": preparation.inverted_levels,
         "guidance": None if preparation.guidance is None else preparation.guidance.scale,
         "latent_moved": state.prepared and state.latent.moved,
         "handles": snapshot.put_handles(state.edit.handles),
         "current": state.timeline.current,
-        "agreed": state.timeline.agreed,
+        "agreed": None if agreed is None else [agreed.index, snapshot.put_handles(agreed.handles)],
         "timeline": [
-            [moment.index, moment.parent, moment.iteration, snapshot.put_handles(moment.handles)]
+            [moment.index, moment.parent, moment.iteration, snapshot.put_handles(moment.handles), moment.descended]
             for moment in state.timeline
         ],
     }
@@ -164,7 +165,8 @@ def _restore_latent(state: SessionState, snapshot: Snapshot) -> None:
     tensors, like = snapshot.get("session"), state.preparation.clean
     if "latent" not in tensors:
         return
-    state.go_on_from(tensors["latent"].to(like), snapshot.facts["iteration"])
+    facts = snapshot.facts  # earlier versions dragged at one level
+    state.go_on_from(tensors["latent"].to(like), facts["iteration"], facts.get("descended", 0))
     state.latent.moved = snapshot.facts["latent_moved"]
     if adam := snapshot.get("adam"):
         state.latent.load_adam(adam)
@@ -177,8 +179,10 @@ def _restore_latent(state: SessionState, snapshot: Snapshot) -> None:
 def _restore_timeline(state: SessionState, snapshot: Snapshot) -> None:
     latents: dict[str, Any] = snapshot.get("moment")
     like = state.preparation.clean
-    for index, parent, iteration, handles in snapshot.facts["timeline"]:
+    for index, parent, iteration, handles, *descended in snapshot.facts["timeline"]:
         latent = latents[str(index)].to(like.device)
-        state.timeline.insert(Moment(index, parent, iteration, snapshot.get_handles(handles, like), latent))
+        placed = snapshot.get_handles(handles, like)
+        state.timeline.insert(Moment(index, parent, iteration, placed, latent, descended=sum(descended)))
     state.timeline.current = snapshot.facts["current"]
-    state.timeline.agreed = snapshot.facts.get("agreed")
+    if (agreed := snapshot.facts.get("agreed")) is not None:
+        state.timeline.agreed = Agreement(agreed[0], snapshot.get_handles(agreed[1], like))

@@ -13,9 +13,10 @@ from livedrag.editor.drag.denoising import Denoising
 from livedrag.editor.drag.edit import Edit
 from livedrag.editor.drag.latent import DraggedLatent
 from livedrag.editor.drag.preparation import Preparation
+from livedrag.editor.drag.reference import Reference
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
-from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed
@@ -46,6 +47,8 @@ class SessionState:
         edit: drags and mask.
         timeline: moments that one can jump back to.
         iterations_done: iterations of the run that is going on.
+        descended: levels that the latent has been denoised since it was inverted; see
+            `livedrag.editor.drag.alternation`.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class SessionState:
         self.edit = Edit(rasters, clean)
         self.timeline = Timeline(TIMELINE_BUDGET)
         self.iterations_done = 0
+        self.descended = 0
+        self._reference: Reference | None = None
         self._latent: DraggedLatent | None = None
         self._denoising: Denoising | None = None
 
@@ -123,6 +128,22 @@ class SessionState:
             raise EditorError("the picture is not prepared yet: run prepare() to its end first")
 
     @property
+    def level(self) -> Level:
+        """The noise level at which the latent is dragged now."""
+        return self.preparation.levels[-1 - self.descended]
+
+    @property
+    def reference(self) -> Reference:
+        """The unedited latent at that level. Raises `EditorError` before preparation is done."""
+        if self._reference is None or self._reference.descended != self.descended:
+            self.require_prepared()
+            assert self._denoising is not None
+            self._denoising.denoise_unedited(self.descended)
+            latent = self._denoising.unedited[self.descended - 1] if self.descended else self.preparation.inverted
+            self._reference = Reference(self.model, self.preparation, self.descended, latent)
+        return self._reference
+
+    @property
     def denoising(self) -> Denoising | None:
         """What renders; None before preparation is done."""
         return self._denoising
@@ -147,12 +168,13 @@ class SessionState:
             self.reset()
             return
         self.edit.handles = dict(moment.handles)
-        self.go_on_from(moment.latent.to(self.preparation.clean), moment.iteration)
+        self.go_on_from(moment.latent.to(self.preparation.clean), moment.iteration, moment.descended)
         self.latent.moved = True
         self.timeline.current = moment.index
 
-    def go_on_from(self, latent: Tensor, iteration: int) -> None:
-        """Drag this latent from now on, with a new Adam."""
+    def go_on_from(self, latent: Tensor, iteration: int, descended: int = 0) -> None:
+        """Drag this latent from now on, with a new Adam; it has been denoised ``descended`` levels."""
+        self.descended = descended
         self._latent = DraggedLatent(latent, iteration, self.settings.latent_lr)
         if self._denoising is None:
             preparation = self.preparation

@@ -30,6 +30,7 @@ class Moment:
         handles: where the content was, by the name of the drag.
         latent: in half precision, ``(1, 4, H/8, W/8)``: a run from here does not repeat the old one bit for bit.
         thumbnail: a small picture, if one was made.
+        descended: levels that the latent has been denoised since it was inverted.
     """
 
     index: int
@@ -38,12 +39,26 @@ class Moment:
     handles: dict[str, Handle]
     latent: Tensor
     thumbnail: Image.Image | None = None
+    descended: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of latent and thumbnail."""
         pixels = 0 if self.thumbnail is None else 3 * self.thumbnail.width * self.thumbnail.height
         return self.latent.nbytes + pixels
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A moment at which the picture showed the content where it was tracked.
+
+    Args:
+        index: of the moment.
+        handles: as they were tracked there, by the name of the drag.
+    """
+
+    index: int
+    handles: dict[str, Handle]
 
 
 class Timeline:
@@ -63,9 +78,9 @@ class Timeline:
         self._bytes = 0
         self.current: int | None = None
         """Index of the moment that the session has just reached or jumped to."""
-        self.agreed: int | None = None
-        """Index of the last moment at which the picture showed the content where it was tracked; a lost drag goes back
-        there. The beginning of a run counts as one."""
+        self.agreed: Agreement | None = None
+        """The last moment at which the picture showed the content where it was tracked, or the beginning of the run; a
+        lost drag goes back there."""
 
     def __iter__(self) -> Iterator[Moment]:
         return iter(self._moments.values())
@@ -80,7 +95,7 @@ class Timeline:
             raise EditorError(f"moment {index} is not on the timeline; the latest ones are: {latest}")
         return self._moments[index]
 
-    def add(self, iteration: int, handles: Handles, latent: Tensor) -> Moment:
+    def add(self, iteration: int, handles: Handles, latent: Tensor, descended: int = 0) -> Moment:
         """Store what an iteration reached, as a child of the current moment; it becomes the current one.
 
         If the same iteration was reached from there before, that moment becomes the current one: dragging again after a
@@ -90,13 +105,14 @@ class Timeline:
             iteration: iterations from the unedited latent to here.
             handles: where the content is.
             latent: ``(1, 4, H/8, W/8)``; stored in half precision.
+            descended: levels that it has been denoised since it was inverted.
         """
         half = latent.detach().to(torch.float16)
         known = self._like(iteration, handles, half)
         if known is not None:
             self.current = known.index
             return known
-        moment = Moment(self._next, self.current, iteration, dict(handles), half)
+        moment = Moment(self._next, self.current, iteration, dict(handles), half, descended=descended)
         self.insert(moment)
         self.current = moment.index
         self._thin()
@@ -137,9 +153,7 @@ class Timeline:
     def mark_agreed(self, handles: Handles) -> None:
         """The picture shows the content of these handles at the current moment where they are tracked."""
         if self.current is not None and self.current in self._moments:
-            before = self._moments[self.current]
-            self._moments[self.current] = replace(before, handles=dict(handles))
-            self.agreed = self.current
+            self.agreed = Agreement(self.current, dict(handles))
 
     def _thin(self) -> None:
         while self._bytes > self._budget or len(self) > MAX_MOMENTS:
@@ -166,7 +180,7 @@ class Timeline:
             for moment in self
             if moment.parent is not None
             and len(children.get(moment.index, ())) == 1
-            and moment.index not in (self.current, self.agreed)
+            and moment.index not in (self.current, self.agreed and self.agreed.index)
         ]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from livedrag.editor.drag.warp import warp
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import to_picture, to_tensor
 from livedrag.editor.points import Size
-from livedrag.editor.settings import DragSettings, Setting
+from livedrag.editor.settings import LIVE_SETTINGS, DragSettings, Setting
 from livedrag.editor.training.autoencoder import signal_to_noise
 from livedrag.editor.training.clean_latents import WORDS, clean_latent_errors
 from livedrag.editor.training.denoiser import PROMPTS, draw_prompts
@@ -29,7 +30,7 @@ from livedrag.editor.training.pck import CORRECT, MOVED, NOISE_SEEDS, make_keypo
 from livedrag.editor.training.pictures import SIDE, Collection
 from livedrag.editor.training.scenes import still_scene
 from livedrag.editor.training.stage import tile
-from livedrag.editor.training.trials import ARRIVED, Trial, distance_left, make_trials
+from livedrag.editor.training.trials import ARRIVED, MIN_LIKENESS, Trial, distance_left, is_wrong, make_trials
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ EVALUATED, SEARCHED = 30, 10
 """Held-out pictures that the report is on, and others that the defaults are searched on."""
 PAGE = 20
 """Trials on a sheet."""
+CHECKS = ("tracker", "content")
+"""What judges arrival: the report says how often each is wrong."""
 DRAGS = 2
 """On each picture of the report."""
 
@@ -50,23 +53,37 @@ class Judgement:
         outside: mean absolute change outside the mask, in levels of 255.
         likeness: PSNR to the true answer within the mask, in decibels.
         seconds: it took.
+        claimed: whether the editor reported that the drag had arrived.
+        lost: whether it reported that the content had not followed.
+        wrong: whether the picture is not the true answer around the target; see `is_wrong`.
     """
 
     distance: float
     outside: float
     likeness: float
     seconds: float
+    claimed: bool = False
+    lost: bool = False
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Means of judgements, and the share of trials that came within `ARRIVED` pixels."""
+    """Means of judgements, and shares of trials.
+
+    Args:
+        arrived: those that came within `ARRIVED` pixels.
+        fooled: those of which the editor reported that they had arrived, wrongly.
+        falsely_lost: those of which it reported that the content had not followed, wrongly.
+    """
 
     distance: float
     arrived: float
     outside: float
     likeness: float
     seconds: float
+    fooled: float = 0.0
+    falsely_lost: float = 0.0
 
 
 def choose(pictures: Collection) -> list[int]:
@@ -87,8 +104,8 @@ def trials_for(pictures: Collection, *, search: bool) -> list[list[Trial]]:
     return make_trials(pictures, [index for index in concepts if index not in theirs], DRAGS)[:EVALUATED]
 
 
-def judge(trial: Trial, edited: Tensor, seconds: float) -> Judgement:
-    """Compare an edited picture ``(3, 256, 256)`` in [-1, 1] with the truth."""
+def judge(trial: Trial, edited: Tensor, seconds: float, *, claimed: bool = False, lost: bool = False) -> Judgement:
+    """Compare an edited picture ``(3, 256, 256)`` in [-1, 1] with the truth; the rest is as in `Judgement`."""
     outside = torch.from_numpy(~trial.mask)
     change = (edited - trial.picture).abs().mean(0)[outside].mean() * 127.5
     squares = ((edited - trial.truth) / 2).square().mean(0)[~outside].mean().clamp(min=1e-10)
@@ -97,6 +114,9 @@ def judge(trial: Trial, edited: Tensor, seconds: float) -> Judgement:
         float(change),
         float(-10 * squares.log10()),
         seconds,
+        claimed=claimed,
+        lost=lost,
+        wrong=is_wrong(trial, edited),
     )
 
 
@@ -109,6 +129,8 @@ def summarise(judgements: Sequence[Judgement]) -> Summary:
         float(np.mean([judgement.outside for judgement in judgements])),
         float(np.mean([judgement.likeness for judgement in judgements])),
         float(np.mean([judgement.seconds for judgement in judgements])),
+        fooled=float(np.mean([judgement.claimed and judgement.wrong for judgement in judgements])),
+        falsely_lost=float(np.mean([judgement.lost and not judgement.wrong for judgement in judgements])),
     )
 
 
@@ -118,59 +140,142 @@ def guess(trial: Trial) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Edits:
-    """What the editor made of the trials of one picture: edited pictures with seconds each, and the picture as it
-    comes back without a drag, ``(3, 256, 256)`` in [-1, 1]."""
+class Edited:
+    """What the editor made of one trial, ``(3, 256, 256)`` in [-1, 1], and what it reported of the drag."""
 
-    edited: list[tuple[Tensor, float]]
+    picture: Tensor
+    seconds: float
+    arrived: bool
+    lost: bool
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What the editor made of the trials of one picture, for each arrival check, and the picture as it comes back
+    without a drag, ``(3, 256, 256)`` in [-1, 1]."""
+
+    edited: Mapping[str, list[Edited]]
     back: Tensor
 
 
-def edit(model: Diffusion, trials: Sequence[Trial], settings: DragSettings) -> Edits:
-    """Prepare a picture once, give it back, then make each drag from the beginning."""
+@dataclass(frozen=True)
+class Prepared:
+    """A picture that is ready to be dragged, and the seconds that took."""
+
+    session: DragSession
+    seconds: float
+
+
+def prepare(model: Diffusion, trial: Trial, settings: DragSettings) -> Prepared:
+    """Prepare the picture of a trial."""
     began = time.perf_counter()
-    session = DragSession(model, to_picture(trials[0].picture[None]), prompt=trials[0].caption, settings=settings)
+    session = DragSession(model, to_picture(trial.picture[None]), prompt=trial.caption, settings=settings)
     for _ in session.prepare():
         pass
-    prepared = time.perf_counter() - began
+    return Prepared(session, time.perf_counter() - began)
+
+
+def drag(prepared: Prepared, trial: Trial) -> Edited:
+    """Make the drag of a trial from the beginning."""
+    session, began = prepared.session, time.perf_counter()
+    session.reset()
+    session.set_mask(trial.mask)
+    session.add_drag("a", trial.drag)
+    *_, end = session.drag(preview_every=0)
+    for _ in session.render(preview_every=0):
+        pass
+    picture = to_tensor(session.result(), Size(SIDE, SIDE))[0]
+    return Edited(picture, prepared.seconds + time.perf_counter() - began, end.arrived, bool(end.lost))
+
+
+def edit(
+    model: Diffusion, trials: Sequence[Trial], settings: DragSettings, checks: Sequence[str] | None = None
+) -> Edits:
+    """Prepare a picture once, give it back, then make each drag from the beginning.
+
+    Args:
+        checks: values of ``arrival_check`` to make each drag with; by default the settings' own.
+    """
+    prepared = prepare(model, trials[0], settings)
+    session = prepared.session
     *_, last = session.render(preview_every=1)
     assert last.predicted_x0 is not None
     back = model.decode(last.predicted_x0)[0].float()
-    edited = []
-    for trial in trials:
-        began = time.perf_counter()
-        session.reset()
-        session.set_mask(trial.mask)
-        session.add_drag("a", trial.drag)
-        for _ in session.drag(preview_every=0):
-            pass
-        for _ in session.render(preview_every=0):
-            pass
-        seconds = prepared + time.perf_counter() - began
-        edited.append((to_tensor(session.result(), Size(SIDE, SIDE))[0], seconds))
+    edited: dict[str, list[Edited]] = {}
+    for check in checks or [settings.arrival_check]:
+        session.change({"arrival_check": check})
+        edited[check] = [drag(prepared, trial) for trial in trials]
     session.close()
     return Edits(edited, back)
 
 
+def judge_edit(trial: Trial, edited: Edited) -> Judgement:
+    """Compare what the editor made with the truth."""
+    return judge(trial, edited.picture, edited.seconds, claimed=edited.arrived, lost=edited.lost)
+
+
 MIN_GAIN = 0.5
-"""Decibels by which a setting has to be better than the one before: ten pictures tell no finer difference."""
+"""Decibels by which settings have to be better than those before: ten pictures tell no finer difference."""
+FOOLED_COST = 5.0
+"""Decibels that settings lose if the editor is fooled in every trial."""
+
+
+class Preparations:
+    """Pictures prepared once for all settings that may change during a run.
+
+    Args:
+        model: that prepares them.
+        trials: groups, of one picture each.
+    """
+
+    def __init__(self, model: Diffusion, trials: Sequence[Sequence[Trial]]) -> None:
+        self._model, self._trials = model, trials
+        self._prepared: dict[DragSettings, list[Prepared]] = {}
+
+    def edits(self, settings: DragSettings) -> Iterator[tuple[Trial, Edited]]:
+        """Each trial, dragged with these settings."""
+        live = {name: value for name, value in settings.as_dict().items() if name in LIVE_SETTINGS}
+        for group, prepared in zip(self._trials, self._for(settings), strict=True):
+            prepared.session.change(live)
+            for trial in group:
+                yield trial, drag(prepared, trial)
+
+    def _for(self, settings: DragSettings) -> list[Prepared]:
+        """The pictures as these settings prepare them; the latest two kinds are kept."""
+        fixed = {name: value for name, value in settings.as_dict().items() if name not in LIVE_SETTINGS}
+        kind = DragSettings().changed(fixed)
+        prepared = self._prepared.pop(kind, None)
+        if prepared is None:
+            prepared = [prepare(self._model, group[0], kind) for group in self._trials]
+        self._prepared[kind] = prepared
+        while len(self._prepared) > 2:
+            for old in self._prepared.pop(next(iter(self._prepared))):
+                old.session.close()
+        return prepared
+
+    def close(self) -> None:
+        """Free them."""
+        for prepared in itertools.chain.from_iterable(self._prepared.values()):
+            prepared.session.close()
+        self._prepared = {}
 
 
 def search(
-    model: Diffusion, trials: Sequence[Sequence[Trial]], grid: Mapping[str, Sequence[Setting]]
+    model: Diffusion, trials: Sequence[Sequence[Trial]], candidates: Iterable[Mapping[str, Setting]]
 ) -> dict[str, Setting]:
-    """Improve one setting after the other, from the model's defaults, if it scores better by `MIN_GAIN`.
+    """Improve the model's defaults by one candidate after the other, if it scores better by `MIN_GAIN`.
 
     Args:
-        grid: values to try by setting, in the order in which settings are tried.
+        candidates: changes to try, alone or several at once, each on top of those that were taken before.
     """
+    preparations = Preparations(model, trials)
     best: dict[str, Setting] = dict(model.defaults)
-    score = _score(model, trials, best)
-    for name, values in grid.items():
-        for value in values:
-            tried = {**best, name: value}
-            if _settings(tried) != _settings(best) and (result := _score(model, trials, tried)) > score + MIN_GAIN:
-                best, score = tried, result
+    score = _score(preparations, best)
+    for candidate in candidates:
+        tried = {**best, **candidate}
+        if _settings(tried) != _settings(best) and (result := _score(preparations, tried)) > score + MIN_GAIN:
+            best, score = tried, result
+    preparations.close()
     return best
 
 
@@ -178,16 +283,10 @@ def _settings(overrides: Mapping[str, Setting]) -> DragSettings:
     return DragSettings.resolve(None, {}, overrides)
 
 
-def _score(model: Diffusion, trials: Sequence[Sequence[Trial]], overrides: Mapping[str, Setting]) -> float:
-    """Decibels of likeness, less one for each 2 pixels that content is away."""
-    settings = _settings(overrides)
-    judgements = [
-        judge(trial, *edited)
-        for group in trials
-        for trial, edited in zip(group, edit(model, group, settings).edited, strict=True)
-    ]
-    summary = summarise(judgements)
-    score = summary.likeness - summary.distance / 2
+def _score(preparations: Preparations, overrides: Mapping[str, Setting]) -> float:
+    """Decibels of likeness, less one for each 2 pixels that content is away, and less the share of `FOOLED_COST`."""
+    summary = summarise([judge_edit(trial, edited) for trial, edited in preparations.edits(_settings(overrides))])
+    score = summary.likeness - summary.distance / 2 - FOOLED_COST * summary.fooled
     log.info("%s: %s, score %.3f", dict(overrides), summary, score)
     return score
 
@@ -217,15 +316,20 @@ def evaluate(
     groups = trials_for(pictures, search=False)[:most]
     settings = DragSettings.resolve(None, model.defaults, overrides)
     ways: dict[str, list[Judgement]] = {"no edit": [], "instant guess": [], "livedrag": [], "the true answer": []}
+    by_check: dict[str, list[Judgement]] = {check: [] for check in CHECKS}
     kept, rows = [], []
     for group in groups:
-        edits = edit(model, group, settings)
+        edits = edit(model, group, settings, CHECKS)
         kept.append(float(signal_to_noise(edits.back[None], group[0].picture[None])))
-        for trial, (edited, seconds) in zip(group, edits.edited, strict=True):
+        for check, each in edits.edited.items():
+            by_check[check] += [judge_edit(trial, edited) for trial, edited in zip(group, each, strict=True)]
+        for trial, edited in zip(group, edits.edited[settings.arrival_check], strict=True):
             guessed = guess(trial)
-            for way, picture in zip(ways, (trial.picture, guessed, edited, trial.truth), strict=True):
-                ways[way].append(judge(trial, picture, seconds if way == "livedrag" else 0.0))
-            rows.append(torch.stack([_marked(trial), guessed, edited, trial.truth]))
+            ways["livedrag"].append(judge_edit(trial, edited))
+            others = {"no edit": trial.picture, "instant guess": guessed, "the true answer": trial.truth}
+            for way, picture in others.items():
+                ways[way].append(judge(trial, picture, 0.0))
+            rows.append(torch.stack([_marked(trial), guessed, edited.picture, trial.truth]))
         log.info("%s: %.1f dB, %s", group[0].caption, kept[-1], ways["livedrag"][-len(group) :])
     scenes = torch.stack([still_scene(pictures[index]) for index in choose(pictures)])
     back = torch.cat([model.decode(model.encode(scene[None])) for scene in scenes])
@@ -235,6 +339,7 @@ def evaluate(
         "autoencoder": {"pictures": len(scenes), "psnr": float(signal_to_noise(back, scenes).mean())},
         "kept": {"pictures": len(groups), "psnr": float(np.mean(kept))},
         "drags": {way: asdict(summarise(judgements)) for way, judgements in ways.items()},
+        "arrival checks": {check: asdict(summarise(judgements)) for check, judgements in by_check.items()},
         "prompts": list(prompts),
         "each": [asdict(judgement) for judgement in ways["livedrag"]],
         **measure_features(model, pictures, trained_on, most=most),
@@ -312,6 +417,15 @@ def table(figures: Mapping[str, object]) -> str:
             f"| {way} | {summary['distance']:.1f} px | {100 * summary['arrived']:.0f} % "
             f"| {summary['outside']:.2f} of 255 | {likeness} |"
         )
+    checks = figures.get("arrival checks", {})
+    assert isinstance(checks, dict)
+    if checks:
+        lines += ["", "| arrival check | within 10 px | PSNR inside | fooled | falsely lost |", "|---|--:|--:|--:|--:|"]
+        lines += [
+            f"| {check} | {100 * summary['arrived']:.0f} % | {summary['likeness']:.1f} dB "
+            f"| {100 * summary['fooled']:.0f} % | {100 * summary['falsely_lost']:.0f} % |"
+            for check, summary in checks.items()
+        ]
     return "\n".join(lines) + "\n\n" + features_table(figures)
 
 
@@ -328,9 +442,11 @@ Made by `python -m livedrag.editor.training evaluate`, settings {figures["settin
 
 {table(figures)}
 Distance is from where normalised cross-correlation finds the handle's patch to where it should be; its own error is the
-distance of the true answer. PSNR inside is to the true answer, within the mask. Places are corners that moved by more
-than {MOVED} px; each is looked for in the whole moved picture by the features that dragging reads, with
-{NOISE_SEEDS} draws of noise.
+distance of the true answer. PSNR inside is to the true answer, within the mask. Fooled: the editor reported that a drag
+had arrived, but around the target the picture is further from the true answer than the unedited picture is, or below
+{MIN_LIKENESS:.0f} dB. Falsely lost: it reported that the content had not followed, and neither is so. Places are
+corners that moved by more than {MOVED} px; each is looked for in the whole moved picture by the features that
+dragging reads, with {NOISE_SEEDS} draws of noise.
 
 ## Drags
 

@@ -29,15 +29,32 @@ from livedrag.editor.training.pictures import TrainingError, cache_folder, colle
 from livedrag.editor.training.shards import load_shards
 from livedrag.editor.training.stage import Training, load_averaged
 
-GRID: Mapping[str, Sequence[Setting]] = {
-    "warp_share": (0.5, 1.0),
-    "inversion_strength": (0.2, 0.3, 0.5),
-    "lora_steps": (40, 80),
-    "tracking_radius": (1, 3),
-    "latent_lr": (0.01, 0.02),
-    "supervision_radius": (1, 2),
+FIRST_TEMPLATE: Mapping[str, Setting] = {
+    "supervision": "points",
+    "supervision_template": "first",
+    "supervision_step": 4.0,
+    "supervision_radius": 4,
+    "tracking_radius": 12,
+    "steps_per_tracking": 3,
+    "latent_lr": 0.02,
 }
-"""Settings that are searched, in this order, and what is tried beside their defaults."""
+"""GoodDrag's supervision, at one noise level."""
+REGION: Mapping[str, Setting] = {"supervision": "region", "background": "keep"}
+"""DragFlow's."""
+CANDIDATES: Sequence[Mapping[str, Setting]] = (
+    *({"warp_share": share} for share in (0.5, 1.0)),
+    FIRST_TEMPLATE,
+    *({**REGION, "warp_share": share} for share in (0.0, 0.5, 1.0)),
+    *({"inversion_strength": strength} for strength in (0.2, 0.3, 0.5)),
+    *({**REGION, "inversion_strength": strength} for strength in (0.3, 0.5)),
+    *({"lora_steps": steps} for steps in (20, 40, 80)),
+    *({"max_iterations": iterations} for iterations in (30, 50, 80)),
+    *({"latent_lr": rate} for rate in (0.005, 0.01, 0.02)),
+    *({"background": background} for background in ("loss", "keep")),
+    {"alternation": 3},
+    {"arrival_check": "content"},
+)
+"""Changes of the defaults that are searched, in this order."""
 
 
 PAIRS_ON_CPU = {"capacity": 4096, "together": 8}
@@ -113,7 +130,7 @@ def features(options: argparse.Namespace, folder: Path) -> None:
 def search(options: argparse.Namespace, folder: Path) -> None:
     """Find the settings that suit a model, and say them."""
     model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
-    best = report.search(model, report.trials_for(pictures, search=True), GRID)
+    best = report.search(model, report.trials_for(pictures, search=True), CANDIDATES)
     sys.stdout.write(json.dumps(best, indent=2) + "\n")
     if options.write:
         place = find_model(options.model).folder / DEFAULTS_FILE

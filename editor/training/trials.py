@@ -35,6 +35,12 @@ ARRIVED = 10.0
 """Content that is this near to its target is counted as moved, in pixels."""
 
 
+AROUND = 16
+"""The square around the target in which a result is compared with the true answer reaches so far to each side."""
+MIN_LIKENESS = 18.0
+"""A result with less PSNR to the true answer than this around the target is wrong: the content is torn or elsewhere."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One drag on one picture.
@@ -173,3 +179,17 @@ def cross_correlation(picture: Tensor, patch: Tensor) -> Tensor:
     deviation = (square - mean**2).clamp(min=0).sqrt().clamp(min=CONTRAST * contrast)
     together = conv2d(padded, wanted[None]) / wanted.numel()
     return (together / deviation / contrast)[0, 0]
+
+
+def is_wrong(trial: Trial, edited: Tensor) -> bool:
+    """Whether an edited picture ``(3, 256, 256)`` is not the true answer around the target.
+
+    It is further from it than the unedited picture is, or less like it than `MIN_LIKENESS`. No correlation is used:
+    arrival may have been judged by one.
+    """
+    x, y = round(trial.drag.target.x), round(trial.drag.target.y)
+    window = slice(max(0, y - AROUND), y + AROUND + 1), slice(max(0, x - AROUND), x + AROUND + 1)
+    error, unedited = (
+        float(((picture - trial.truth)[:, *window] / 2).square().mean()) for picture in (edited, trial.picture)
+    )
+    return error > unedited or -10 * math.log10(max(error, 1e-10)) < MIN_LIKENESS

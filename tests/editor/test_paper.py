@@ -101,28 +101,35 @@ def both(
     schedule = DDIMScheduler.from_pretrained(opened.folder / "scheduler")
     schedule.set_timesteps(STEPS)
     timestep, below = schedule.timesteps[-CLIMBED : STEPS - CLIMBED + 2].tolist()
-    trace = reference.drag(
+    given = (
         plain_unet(opened.folder, model.dtype, session._state.preparation.lora),
         start,
         model.embed_prompt("a cat"),
-        handles,  # type: ignore[arg-type]
-        targets,  # type: ignore[arg-type]
+        handles,
+        targets,
         latent_mask,
-        timestep=timestep,
-        alpha=schedule.alphas_cumprod[timestep].item(),
-        alpha_below=schedule.alphas_cumprod[below].item(),
-        prediction_type=schedule.config.prediction_type,
-        raster=raster,
-        iterations=iterations,
-        learning_rate=settings.latent_lr,
-        supervision_radius=settings.supervision_radius,
-        tracking_radius=settings.tracking_radius,
-        mask_weight=settings.mask_weight,
-        arrival_distance=settings.arrival_distance,
-        supervision_step=settings.supervision_step,
-        supervision_template=settings.supervision_template,
-        steps_per_tracking=settings.steps_per_tracking,
-        background=settings.background,
+    )
+    trace = (
+        good_drag(given, schedule, settings, raster)
+        if settings.alternation > 1
+        else reference.drag(
+            *given,  # type: ignore[arg-type]
+            timestep=timestep,
+            alpha=schedule.alphas_cumprod[timestep].item(),
+            alpha_below=schedule.alphas_cumprod[below].item(),
+            prediction_type=schedule.config.prediction_type,
+            raster=raster,
+            iterations=iterations,
+            learning_rate=settings.latent_lr,
+            supervision_radius=settings.supervision_radius,
+            tracking_radius=settings.tracking_radius,
+            mask_weight=settings.mask_weight,
+            arrival_distance=settings.arrival_distance,
+            supervision_step=settings.supervision_step,
+            supervision_template=settings.supervision_template,
+            steps_per_tracking=settings.steps_per_tracking,
+            background=settings.background,
+        )
     )
     latents, found = [], []
     for step in itertools.islice(session.drag(preview_every=3), iterations):
@@ -139,6 +146,28 @@ def both(
     ]
     session.close()
     return latents, whole, trace
+
+
+def good_drag(
+    given: tuple[object, ...], schedule: DDIMScheduler, settings: DragSettings, raster: tuple[int, int]
+) -> reference.Trace:
+    """The reference's trace of GoodDrag, from the level of dragging on."""
+    timesteps = schedule.timesteps.tolist()[-CLIMBED:][: settings.alternation + 1]
+    alphas = [schedule.alphas_cumprod[timestep].item() for timestep in timesteps]
+    return reference.good_drag(
+        *given,  # type: ignore[arg-type]
+        levels=list(zip(timesteps, alphas, alphas[1:], strict=False)),
+        prediction_type=schedule.config.prediction_type,
+        raster=raster,
+        trackings_per_level=settings.max_iterations // settings.alternation // settings.steps_per_tracking,
+        steps_per_tracking=settings.steps_per_tracking,
+        learning_rate=settings.latent_lr,
+        supervision_radius=settings.supervision_radius,
+        tracking_radius=settings.tracking_radius,
+        supervision_step=settings.supervision_step,
+        mask_weight=settings.mask_weight,
+        arrival_distance=settings.arrival_distance,
+    )
 
 
 def assert_agrees(
@@ -245,6 +274,28 @@ def test_supervision_beyond_the_paper(tiny: Tiny, background: str) -> None:
     latents, handles, trace = both(tiny(OLD), noise_picture(128, 128), SEVERAL, half_mask(128, 128), 9, numbers=numbers)
     assert_agrees(latents, handles, trace)
     assert trace.handles[-1] != trace.handles[0], "nothing was tracked, so nothing was compared"
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+def test_dragging_and_denoising_alternate_as_in_gooddrag(tiny: Tiny, masked: bool) -> None:
+    mask = half_mask(128, 128) if masked else None
+    numbers: dict[str, Setting] = {**GOODDRAG, "alternation": 3, "max_iterations": 18}
+    latents, handles, trace = both(tiny(OLD), noise_picture(128, 128), SEVERAL, mask, 18, numbers=numbers)
+    assert_agrees(latents, handles, trace, tolerance=1e-9)
+    assert trace.handles[-1] != trace.handles[0], "nothing was tracked, so nothing was compared"
+
+
+def test_the_preset_has_gooddrags_published_constants() -> None:
+    """Those of its benchmark script: `bench_gooddrag.py` at commit fc01bc1."""
+    settings = DragSettings.resolve("gooddrag")
+    assert (settings.lora_steps, settings.lora_lr, settings.lora_batch, settings.lora_rank) == (70, 5e-4, 4, 16)
+    assert (settings.ddim_steps, settings.inversion_strength, settings.inversion_steps) == (50, 0.75, 38)
+    assert (settings.latent_lr, settings.mask_weight) == (0.02, 0.1)
+    assert (settings.supervision_radius, settings.tracking_radius, settings.supervision_step) == (4, 12, 4)
+    assert (settings.alternation, settings.steps_per_tracking) == (7, 3)
+    assert settings.max_iterations == 7 * 10 * 3, "levels, trackings at each, and steps for each tracking"
+    assert settings.supervision_template == "first"
+    assert settings.reference_control
 
 
 @pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True], ids=["free", "masked"])

@@ -24,6 +24,7 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
       "supervision_radius",
       "steps_per_tracking",
       "tracking_radius",
+      "alternation",
       "background",
       "detail",
     ],

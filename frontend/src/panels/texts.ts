@@ -169,6 +169,7 @@ export const texts = {
     presets: {
       "": ["Model default", "Tuned for this model. Start here."],
       official: ["Official", "The authors’ released code. Rendering refers to the original picture."],
+      gooddrag: ["GoodDrag", "Alternates dragging and denoising. Takes the longest."],
       paper: ["Paper", "Exactly as published. Takes longer to prepare."],
     } as Readonly<Record<string, readonly [name: string, help: string]>>,
     groups: { drag: "Dragging", picture: "Learning the picture", preview: "Preview" },
@@ -200,6 +201,11 @@ export const texts = {
         "How far each step pulls, in cells. 4 is one cell of the model’s features.",
       ],
       steps_per_tracking: ["Steps per tracking", "", "Iterations before the handle is searched for again."],
+      alternation: [
+        "Alternation",
+        "",
+        "Noise levels to drag at, one after the other, with a denoising step in between.",
+      ],
       background: ["Background", "", "How everything outside the painted area is preserved."],
       detail: ["Fine detail", "", "Where content only moved: the original’s own pixels, moved, or the model’s."],
       tracking_radius: ["Tracking radius", "r₂", "How far around each handle its content is searched for."],

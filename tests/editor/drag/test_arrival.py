@@ -241,3 +241,13 @@ def test_a_real_search_sees_that_content_stayed_and_that_it_was_warped(
         assert last.lost == lost
         assert last.arrived is not bool(lost)
         session.close()
+
+
+def test_a_drag_that_is_given_up_is_not_warped_again(session: DragSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(session, monkeypatch, stayed)
+    session.change({"warp_share": 1.0, "max_iterations": 200})
+    start = session.latent
+    *_, last = session.drag(preview_every=0)
+    assert last.lost == ("a",)
+    assert torch.equal(session.latent, start)
+    assert last.handles["a"] == DRAG.handle

@@ -41,7 +41,7 @@ def test_faint_noise_is_not_taken_for_the_patch(noise: torch.Tensor) -> None:
 
 
 def session_on(model: Diffusion, picture: Image.Image) -> DragSession:
-    settings = DragSettings.resolve(None, {}, QUICK)  # type: ignore[arg-type]
+    settings = DragSettings.resolve(None, {}, QUICK)
     session = DragSession(model, picture, prompt="a teddy bear", settings=settings)
     for _ in session.prepare():
         pass

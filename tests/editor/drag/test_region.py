@@ -101,7 +101,7 @@ def left(session: DragSession, latent: torch.Tensor) -> float:
     preparation = state.preparation
     with torch.no_grad(), preparation.lora.active():
         features = state.model.predict_features(latent, preparation.level.timestep, preparation.prompt)
-    unedited = preparation.features_of_unedited()
+    unedited = state.reference.features()
     return float(region_loss(features, carry_features(unedited, state.edit.handles, None, state.rasters)))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 from transformers import CLIPTokenizer
 
-from livedrag.editor import Diffusion, Drag, Point
+from livedrag.editor import Diffusion, Drag, DragSettings, Point
 from livedrag.editor.generate import generate
 from livedrag.editor.training.__main__ import main
 from livedrag.editor.training.autoencoder import AutoencoderStage, new_autoencoder, signal_to_noise
@@ -30,12 +30,24 @@ from livedrag.editor.training.networks import TEXT_WIDTH, new_tokenizer, tokens_
 from livedrag.editor.training.pairs import Pairs, draw_pairs, local_contrast
 from livedrag.editor.training.pck import count_correct, invert, make_keypoints, percentages_of_correct_keypoints
 from livedrag.editor.training.pictures import Collection, Emoji, TrainingError, catalogue, held_out, names_of
-from livedrag.editor.training.report import Judgement, Summary, choose, evaluate, guess, judge, search, summarise, table
+from livedrag.editor.training.report import (
+    Judgement,
+    Prepared,
+    Summary,
+    choose,
+    evaluate,
+    guess,
+    judge,
+    prepare,
+    search,
+    summarise,
+    table,
+)
 from livedrag.editor.training.scenes import crops, draw_scenes, name_of, render, still_scene, whole
 from livedrag.editor.training.shards import load_shards, save_shards
 from livedrag.editor.training.stage import CPU, Stage, Training, pace
-from livedrag.editor.training.stages import _lies_in, write
-from livedrag.editor.training.trials import REACH, bend, cross_correlation, distance_left, make_trials
+from livedrag.editor.training.stages import CANDIDATES, _lies_in, write
+from livedrag.editor.training.trials import REACH, Trial, bend, cross_correlation, distance_left, is_wrong, make_trials
 
 
 @pytest.fixture(scope="module")
@@ -558,6 +570,28 @@ def test_summaries_and_signals() -> None:
     assert float(signal_to_noise(flat + 0.02, flat)) == pytest.approx(40)
 
 
+def test_a_result_is_judged_around_the_target_against_the_true_answer(shapes: Collection) -> None:
+    [[trial]] = make_trials(shapes, [0], 1)
+    torn = trial.truth.clone()
+    x, y = round(trial.drag.target.x), round(trial.drag.target.y)
+    torn[:, y - 12 : y + 13, x - 12 : x + 13] *= -1
+    assert not is_wrong(trial, trial.truth)
+    assert is_wrong(trial, torn)
+    assert is_wrong(trial, trial.picture + 1e-3), "it is no nearer to the true answer than the unedited picture"
+    far = trial.truth.clone()
+    far[:, :4, :4] *= -1
+    assert not is_wrong(trial, far), "what is elsewhere does not count"
+
+
+def test_shares_of_fooled_and_falsely_lost_drags() -> None:
+    def judged(claimed: bool, lost: bool, wrong: bool) -> Judgement:
+        return Judgement(0, 0, 30, 1, claimed=claimed, lost=lost, wrong=wrong)
+
+    cases = [(True, False, True), (True, False, False), (False, True, False), (False, True, True), (False, False, True)]
+    summary = summarise([judged(*case) for case in cases])
+    assert (summary.fooled, summary.falsely_lost) == (0.2, 0.2)
+
+
 def test_one_picture_stands_for_a_concept() -> None:
     emojis = [Emoji("a", "wave", 0.5, True), Emoji("b", "fox", 1.0, True), Emoji("c", "flag", 0.1, True)]
     assert choose(Collection(emojis, np.zeros((3, 4, 1, 1), np.uint8))) == [1]
@@ -582,6 +616,9 @@ def test_the_report_has_all_figures_and_pictures(quick: Diffusion, shapes: Colle
     assert list(drags) == ["no edit", "instant guess", "livedrag", "the true answer"]
     assert drags["no edit"]["outside"] == drags["the true answer"]["outside"] == 0
     assert drags["the true answer"]["distance"] < 2 < drags["no edit"]["distance"]
+    checks = figures["arrival checks"]
+    assert isinstance(checks, dict)
+    assert list(checks) == ["tracker", "content"]
     page = (tmp_path / "README.md").read_text()
     assert table(figures) in page
     for name in ("drags-1.webp", "reconstructions.webp", "words.webp"):
@@ -593,6 +630,27 @@ def test_the_report_has_all_figures_and_pictures(quick: Diffusion, shapes: Colle
 @pytest.mark.long
 def test_searching_keeps_what_is_best(quick: Diffusion, shapes: Collection) -> None:
     trials = make_trials(shapes, [0], 1)
-    best = search(quick, trials, {"lora_steps": (1,), "latent_lr": (1e-5, 0.5)})
+    best = search(quick, trials, [{"lora_steps": 1}, {"latent_lr": 1e-5}, {"latent_lr": 0.5}])
     assert {**quick.defaults, "latent_lr": best.get("latent_lr")} == {**best, "latent_lr": best.get("latent_lr")}
     assert best.get("latent_lr") in (None, 1e-5), "half a standard deviation a step tears the picture"
+
+
+@pytest.mark.long
+def test_a_search_prepares_a_picture_once_for_all_live_settings(
+    quick: Diffusion, shapes: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+
+    def note(model: Diffusion, trial: Trial, settings: DragSettings) -> Prepared:
+        prepared.append(settings.lora_steps)
+        return prepare(model, trial, settings)
+
+    monkeypatch.setattr("livedrag.editor.training.report.prepare", note)
+    trials = make_trials(shapes, [0, 2], 1)
+    search(quick, trials, [{"latent_lr": 1e-5}, {"supervision": "region"}, {"lora_steps": 2}, {"latent_lr": 1e-4}])
+    assert prepared == [1, 1, 2, 2]
+
+
+def test_what_a_search_tries_can_be_set() -> None:
+    for candidate in CANDIDATES:
+        DragSettings().changed(candidate)
