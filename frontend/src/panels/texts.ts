@@ -32,7 +32,7 @@ export const texts = {
     reset: "Reset",
     resetHelp: "Back to the original picture. The points stay.",
     further: "Edit this further",
-    furtherShort: "Edit further",
+    furtherShort: "Further",
     furtherHelp: "Make the result the picture that is edited. The points go; Undo brings everything back.",
     download: "Download",
     downloads: {

@@ -735,6 +735,19 @@ def test_a_result_becomes_the_base_picture_and_undo_brings_back_the_one_before()
     assert room.document == after
 
 
+def test_a_kept_quick_preview_is_undone_and_redone_like_a_run() -> None:
+    room = a_room()
+    do(room, D1)
+    before = room.document
+    room.keep_preview("p1", "keep", "k1", RED, room.document.drags)
+    after = room.document
+    assert room.history("p1")[0] == "run"
+    undo(room)
+    assert room.document == before
+    redo(room)
+    assert room.document == after
+
+
 THEIR_DOINGS: dict[str, Callable[[RoomDocument], object]] = {
     "edits": lambda room: by(room, "p2", SetPrompt(prompt="theirs"), "theirs"),
     "runs": lambda room: run_to(room, BLUE, 9, "p2"),
