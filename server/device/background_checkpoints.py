@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 
-from livedrag.server.device.checkpoint_files import CheckpointFiles, LocalFiles, open_files
+from livedrag.server.device.checkpoint_files import CheckpointFiles, open_files
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, Part, with_parts
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ class BackgroundCheckpoints(Checkpoints):
             self._failed.pop(room, None)
         super().wipe(room)
 
+    def finish(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._writing, seconds)
+
     def flush(self, room: str) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._is_written(room))
@@ -92,6 +96,6 @@ class BackgroundCheckpoints(Checkpoints):
 
 
 def open_checkpoints(place: str) -> Checkpoints:
-    """A worker's checkpoints at a URL or in a folder. Raises `CheckpointsUrlError`."""
+    """A worker's checkpoints in a folder or, written in the background, at a URL. Raises `CheckpointsUrlError`."""
     files = open_files(place)
-    return Checkpoints(files) if isinstance(files, LocalFiles) else BackgroundCheckpoints(files)
+    return BackgroundCheckpoints(files) if "://" in place else Checkpoints(files)

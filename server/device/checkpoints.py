@@ -158,6 +158,9 @@ class Checkpoints:
         """Write a checkpoint with the same parts again. Raises `OSError`."""
         self._list(folder_of(room), checkpoint)
 
+    def finish(self, seconds: float) -> None:
+        """The process ends: write what waits, within so many seconds; here it is written already."""
+
     def flush(self, room: str) -> None:
         """Return when everything that was saved of a room is written; here it is at once. Raises `OSError`."""
 

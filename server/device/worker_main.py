@@ -15,12 +15,15 @@ import torch
 from livedrag.editor import Diffusion, EditorError
 from livedrag.server.device.background_checkpoints import open_checkpoints
 from livedrag.server.device.checkpoint_files import CheckpointsUrlError
+from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.memory import memory_of
 from livedrag.server.device.worker import DeviceWorker
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.logs import configure
 
+FINISH_SECONDS = 4.0
+"""That checkpoints have to be written when the process ends; it is killed a little later."""
 NICENESS = 5
 """Added to the process's, so that the web process goes first."""
 
@@ -33,7 +36,6 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
     configure(options.log_level, options.log_format)
     yield_to_others(options.threads)
     commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, commands), name="commands", daemon=True).start()
 
     def send(event: AnyEvent) -> None:
         with contextlib.suppress(OSError):  # the parent is gone, and this process in a moment
@@ -41,6 +43,8 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
 
     try:
         checkpoints = open_checkpoints(options.checkpoints_dir)
+        arguments = (connection, commands, checkpoints)
+        threading.Thread(target=_listen, args=arguments, name="commands", daemon=True).start()
         if options.server:
             checkpoints.files.check_mark(options.server)
         model = load(options)
@@ -83,8 +87,8 @@ def yield_to_others(threads: int) -> None:
     torch.set_num_threads(threads or cores)
 
 
-def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand]) -> None:
-    """Queue commands. When the parent says so or is gone, the process ends at once, whatever the device is doing."""
+def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand], checkpoints: Checkpoints) -> None:
+    """Queue commands. When the parent says so or is gone, the process ends, whatever the device is doing."""
     decoder = msgspec.msgpack.Decoder(AnyCommand)
     try:
         while packed := connection.recv_bytes():
@@ -92,4 +96,5 @@ def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand]) -> 
     except (EOFError, OSError):
         pass
     finally:
+        checkpoints.finish(FINISH_SECONDS)
         os._exit(0)

@@ -185,6 +185,22 @@ def test_reading_and_deleting_wait_for_what_is_being_written(tmp_path: Path) -> 
     assert files.names("r") == set()
 
 
+def test_what_waits_is_written_when_the_process_ends_unless_that_takes_too_long(tmp_path: Path) -> None:
+    files = Slow(tmp_path)
+    checkpoints = BackgroundCheckpoints(files)
+    checkpoints.save("r", CHECKPOINT, [part("state", b"0")])
+    checkpoints.finish(0.1)
+    assert files.names("r") == set()
+    files.open.set()
+    checkpoints.finish(60)
+    assert len(files.names("r")) == 2
+
+
+def test_only_what_has_a_url_is_written_in_the_background(tmp_path: Path) -> None:
+    assert isinstance(open_checkpoints(tmp_path.as_uri()), BackgroundCheckpoints)
+    assert not isinstance(open_checkpoints(str(tmp_path)), BackgroundCheckpoints)
+
+
 def test_a_failure_is_reported_by_the_next_one_which_writes_everything(tmp_path: Path) -> None:
     files = Slow(tmp_path)
     files.open.set()
