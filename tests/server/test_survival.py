@@ -131,11 +131,19 @@ async def the_server_was_killed(address: str, room: NewRoom, run: str) -> None:
         assert not [m for m in client.received if isinstance(m, Progress) and m.stage in ("fitting", "inverting")]
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=[pytest.mark.long, with_ray])])
-def test_what_was_under_way_goes_on(engine: str, tmp_path: Path) -> None:
-    data, port = tmp_path / "data", find_free_port()
+@pytest.mark.parametrize(
+    ("engine", "elsewhere"),
+    [
+        ("local", False),
+        pytest.param("local", True, marks=pytest.mark.long, id="checkpoints at a URL"),
+        pytest.param("ray", False, marks=[pytest.mark.long, with_ray]),
+    ],
+)
+def test_what_was_under_way_goes_on(engine: str, elsewhere: bool, tmp_path: Path) -> None:
+    data, port, shared = tmp_path / "data", find_free_port(), tmp_path / "shared"
+    options = ["--engine", engine, *(["--checkpoints-url", shared.as_uri()] if elsewhere else [])]
     address = f"http://127.0.0.1:{port}"
-    with server(data, port, "--engine", engine) as process:
+    with server(data, port, *options) as process:
         room = create_room(address, png(96, 64))
         asyncio.run(the_worker_is_killed(process, address, room))
         run = asyncio.run(press_drag(address, room))
@@ -144,5 +152,7 @@ def test_what_was_under_way_goes_on(engine: str, tmp_path: Path) -> None:
         process.wait()
         wait_until(lambda: not is_alive(worker), seconds=30)
         wait_until(lambda: not any(map(is_alive, started)), seconds=180)  # what else Ray has started
-    with server(data, port, "--engine", engine):
+    with server(data, port, *options):
         asyncio.run(the_server_was_killed(address, room, run))
+    assert (shared / room.id).is_dir() == elsewhere
+    assert (data / "checkpoints" / room.id).is_dir() != elsewhere
