@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from livedrag.editor.errors import MaskError
 from livedrag.editor.points import Rasters, Size
 
-FEATHER = 2.0
-"""Standard deviation, in pixels of the working picture, of the mask's soft inner edge."""
-
 GHOST_CHANGE = 0.25
 """A change of the working picture this large (black to white is 2) replaces the uploaded picture's own detail."""
 GHOST_REACH = 5
@@ -89,6 +86,8 @@ def compose(
     unedited: Tensor,
     mask: NDArray[np.bool_] | None,
     rasters: Rasters | None = None,
+    *,
+    feather: float = 2.0,
 ) -> Image.Image:
     """Apply an edit of the working picture to the uploaded picture.
 
@@ -103,6 +102,7 @@ def compose(
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture, whose margin the working picture shows too; by default there is none.
+        feather: how softly the mask ends, in pixels of the working picture; see `soften`.
 
     Returns:
         RGB picture of the size of ``uploaded``.
@@ -115,8 +115,8 @@ def compose(
     added = picture + _upsample(change, size, rasters)
     shown = added + replaced * (_upsample(edited.float().cpu(), size, rasters) - added)
     if mask is not None:
-        sigma = FEATHER * math.sqrt(size[0] * size[1] / edited[0, 0].numel())
-        shown = torch.lerp(picture, shown, torch.from_numpy(feather(mask, sigma)))
+        sigma = feather * math.sqrt(size[0] * size[1] / edited[0, 0].numel())
+        shown = torch.lerp(picture, shown, torch.from_numpy(soften(mask, sigma)))
     return to_picture(shown)
 
 
@@ -136,7 +136,7 @@ def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
     return nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def feather(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
+def soften(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
     """Soften a mask inwards: 0 where the mask is False, rising to 1 within about ``2 * sigma`` pixels of its edge."""
     blurred = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(sigma))
     inward = (np.asarray(blurred, dtype=np.float32) / 127.5 - 1).clip(0, 1)

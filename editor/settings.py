@@ -68,6 +68,8 @@ class DragSettings:
         background: how what must not change is kept: by the mask loss (``loss``, the paper), or by restoring the
             unedited latent there after every iteration (``keep``, as in DragFlow).
         mask_weight: lambda, weight of the mask loss.
+        feather: how softly the result blends into the uploaded picture at the edge of the editable area, in pixels of
+            the working picture; not in the paper, which shows the whole working picture.
         max_iterations: iterations per run.
         arrival_distance: a handle closer to its target than this has arrived, in the same cells.
         arrival_check: what decides that a handle has arrived: its tracked place (``tracker``, the paper), or also where
@@ -99,6 +101,7 @@ class DragSettings:
     alternation: int = _setting(1, 1, 50, live=True)
     background: str = _choice("loss", "keep")
     mask_weight: float = _setting(0.1, 0.0, 1e6, live=True)
+    feather: float = _setting(2.0, 0.0, 64.0, live=True)
     max_iterations: int = _setting(80, 1, 10_000, live=True)
     arrival_distance: float = _setting(2.0, 0.5, 256.0, live=True)
     arrival_check: str = _choice("tracker", "content")

@@ -108,19 +108,24 @@ def read_picture(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Im
     return _turned(picture, orientation)
 
 
-def read_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_mask(
+    file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int = MAX_PIXELS, *, fit: bool = False
+) -> Image.Image:
     """Read a mask for a picture of ``size``. White may change; black and transparent pixels stay as they are.
+
+    Args:
+        fit: scale a mask of another size to that of the picture.
 
     Returns:
         A picture in mode ``L``: 255 where the grey, laid on black, is at least half of the range, else 0.
 
     Raises:
-        PictureFileError: as for `read_picture`; another size than the picture's; no white.
+        PictureFileError: as for `read_picture`; another size than the picture's without ``fit``; no white.
     """
     mask = _load(file, name, max_pixels)
     orientation = _orientation(mask)
     turned_size = mask.size[::-1] if orientation >= 5 else mask.size
-    if turned_size != size:
+    if turned_size != size and not fit:
         text = f"the mask has {_size(turned_size)} pixels, the picture {_size(size)}: they must have the same size"
         raise PictureFileError("mask_size", text)
     try:
@@ -134,7 +139,8 @@ def read_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int
             f"the mask has no white (its brightest grey is {brightest} of 255), so nothing may change: "
             f"paint what may change white and opaque, or leave the mask out",
         )
-    return _turned(threshold(grey), orientation)
+    turned = _turned(grey, orientation)
+    return threshold(turned if turned.size == size else turned.resize(size, Image.Resampling.BILINEAR))
 
 
 def threshold(grey: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from livedrag.editor.drag.warp import WarpField
-from livedrag.editor.picture import FEATHER, feather, resize, resize_mask, to_picture, with_margin
+from livedrag.editor.picture import resize, resize_mask, soften, to_picture, with_margin
 from livedrag.editor.points import Drag, Point, Rasters, Size, moved_inside
 
 LEVELS = (4, 2, 1)
@@ -61,6 +61,8 @@ def carry_detail(
     mask: NDArray[np.bool_] | None,
     rasters: Rasters,
     drags: Sequence[Drag],
+    *,
+    feather: float = 2.0,
 ) -> Image.Image:
     """Apply an edit of the working picture to the uploaded one, as `livedrag.editor.picture.compose`, carrying detail.
 
@@ -71,6 +73,7 @@ def carry_detail(
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture.
         drags: from where content was to where it is, in pixels of the picture; the estimate begins with their field.
+        feather: how softly the mask ends, in pixels of the working picture.
 
     Returns:
         RGB picture of the size of ``uploaded``; outside the mask, and where nothing changed, its very pixels.
@@ -96,7 +99,7 @@ def carry_detail(
         rasters,
     )
     left, top, right, bottom = box
-    soft = None if mask is None else torch.from_numpy(feather(mask, FEATHER * math.sqrt(math.prod(scale))))
+    soft = None if mask is None else torch.from_numpy(soften(mask, feather * math.sqrt(math.prod(scale))))
     source = torch.from_numpy(result.copy()).permute(2, 0, 1)
     for first in range(top, bottom, ROWS):
         last = min(first + ROWS, bottom)

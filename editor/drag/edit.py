@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ class Edit:
     Attributes:
         rasters: of the picture.
         handles: by the name of their drag.
+        pins: places that hold still, in pixels of the picture.
         mask: ``(H, W)`` of the picture's size, True may change; None: everything may.
         latent_mask: the same at the latent's size, ``(1, 1, H/8, W/8)`` of 0 and 1.
         working_mask: the same at the size of the working picture.
@@ -34,6 +36,7 @@ class Edit:
         self.rasters = rasters
         self._clean = clean
         self.handles: dict[str, Handle] = {}
+        self.pins: tuple[Point, ...] = ()
         self.mask: NDArray[np.bool_] | None = None
         self.latent_mask: Tensor | None = None
         self.working_mask: NDArray[np.bool_] | None = None
@@ -109,6 +112,13 @@ class Edit:
             self.latent_mask = mask_to_latent(covered, *self._clean.shape[-2:]).to(self._clean)
             self.working_mask = resize_mask(covered, self.rasters.working)
 
+    def set_pins(self, pins: Iterable[Point]) -> None:
+        """Set the places that hold still. Raises `PointError` for one outside the picture."""
+        new = tuple(pins)
+        for pin in new:
+            self.rasters.check_point(pin, "pin")
+        self.pins = new
+
     def require_drags(self) -> None:
         """Raise `PointError` if there is nothing to drag."""
         if not self.handles:
@@ -118,7 +128,7 @@ class Edit:
 
     def _origin(self, drag: Drag) -> Point:
         """Where in the unedited picture the content at its handle comes from."""
-        return find_origin(drag.handle, self.handles, self.mask, self.rasters)
+        return find_origin(drag.handle, self.handles, self.mask, self.rasters, self.pins)
 
     def _handle(self, name: str) -> Handle:
         if name not in self.handles:

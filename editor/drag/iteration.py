@@ -13,6 +13,7 @@ from livedrag.editor.drag.arrival import active, checks_content
 from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles, with_patches
 from livedrag.editor.drag.latent_warp import LatentWarp, advance, needs_warp
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
+from livedrag.editor.drag.pins import pin_cells, pin_loss
 from livedrag.editor.drag.region import advance_content, carry_features, has_held, region_loss
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
@@ -83,7 +84,7 @@ def still_moving(state: SessionState, handles: dict[str, Handle], *, last: bool 
 def total_loss(
     state: SessionState, features: Tensor, noise: Tensor | None, handles: dict[str, Handle], moving: dict[str, Handle]
 ) -> Tensor:
-    """Motion supervision plus, if there is a mask, the mask loss; a scalar.
+    """Motion supervision, plus what holds the pins, plus, if there is a mask, the mask loss; a scalar.
 
     Args:
         state: of the session.
@@ -95,9 +96,13 @@ def total_loss(
     settings, mask = state.settings, state.edit.latent_mask
     if settings.supervision == "region":
         unedited, carried = state.reference.features(), active(state, handles)
-        loss = region_loss(features, carry_features(unedited, carried, state.edit.working_mask, state.rasters))
+        loss = region_loss(
+            features, carry_features(unedited, carried, state.edit.working_mask, state.rasters, state.edit.pins)
+        )
     else:
         loss = _points_loss(state, features, moving)
+    if state.edit.pins:
+        loss = loss + _pins_loss(state, features)
     if mask is None or noise is None or not needs_mask_loss(state):
         return loss
     level, reference = state.level, state.reference
@@ -124,6 +129,12 @@ def _points_loss(state: SessionState, features: Tensor, moving: dict[str, Handle
         step=step,
         templates=torch.stack(patches) if settings.supervision_template == "first" else None,
     )
+
+
+def _pins_loss(state: SessionState, features: Tensor) -> Tensor:
+    """What the pins cost that have moved."""
+    cells = pin_cells(state.edit.pins, state.rasters, features)
+    return pin_loss(features, state.reference.features(), cells, state.settings.supervision_radius, state.rasters.cells)
 
 
 def keep_background(state: SessionState) -> None:
@@ -166,7 +177,7 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
             edit.handles = with_patches(edit.handles, prediction.features, patch_radius, state.rasters)
         x0 = predict_x0(latent.value, prediction.noise, level.alpha) if preview else None
     further = edit.handles | advance(active(state, edit.handles), state.settings.warp_share, state.rasters)
-    latent.shift(math.sqrt(level.alpha) * latent_warp.change(edit.handles, further, edit.working_mask))
+    latent.shift(math.sqrt(level.alpha) * latent_warp.change(edit.handles, further, edit.working_mask, edit.pins))
     edit.handles = further
     return x0
 

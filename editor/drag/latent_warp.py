@@ -6,6 +6,7 @@ there, `DragSettings.warp_share` is 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -45,7 +46,11 @@ def advance(handles: Handles, share: float, rasters: Rasters) -> dict[str, Handl
 
 
 def warp_picture(
-    working: Image.Image, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters
+    working: Image.Image,
+    handles: Handles,
+    mask: NDArray[np.bool_] | None,
+    rasters: Rasters,
+    pins: Iterable[Point] = (),
 ) -> Image.Image:
     """The picture with its content where the handles have been warped to.
 
@@ -54,22 +59,26 @@ def warp_picture(
         handles: each with its `Handle.warp`.
         mask: at the working size, True may change; None: everything may.
         rasters: of the picture.
+        pins: places that hold still, in pixels of the picture.
     """
     if mask is not None and not mask.any():  # the editable area is smaller than a pixel here
         return working
-    return warp(working, working_drags(handles, rasters), mask)
+    return warp(working, working_drags(handles, rasters, pins), mask)
 
 
-def working_drags(handles: Handles, rasters: Rasters) -> list[Drag]:
-    """Where content came from and where it has been moved to, in pixels of the working picture."""
+def working_drags(handles: Handles, rasters: Rasters, pins: Iterable[Point] = ()) -> list[Drag]:
+    """Where content came from and where it has been moved to, in pixels of the working picture; pins stay."""
 
     def at(point: Point) -> Point:
         return moved_inside(rasters.to_working(point), rasters.working)
 
-    return [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()]
+    moved = [Drag(at(handle.warp.handle), at(handle.warp.target)) for handle in handles.values()]
+    return [*moved, *(Drag(at(pin), at(pin)) for pin in pins)]
 
 
-def find_origin(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters) -> Point:
+def find_origin(
+    point: Point, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters, pins: Iterable[Point] = ()
+) -> Point:
     """Where in the unedited picture the content was that the warp has moved to a point; both in pixels of the picture.
 
     Args:
@@ -77,10 +86,12 @@ def find_origin(point: Point, handles: Handles, mask: NDArray[np.bool_] | None, 
         handles: that were warped.
         mask: ``(H, W)`` of the picture's size, True may change; None: everything may.
         rasters: of the picture.
+        pins: that held still.
     """
     if all(handle.warp.handle == handle.warp.target for handle in handles.values()):
         return point
-    field = WarpField([handle.warp for handle in handles.values()], mask, rasters.picture)
+    held = [Drag(pin, pin) for pin in pins]
+    field = WarpField([*(handle.warp for handle in handles.values()), *held], mask, rasters.picture)
     dx, dy = field.at(np.array(float(point.x)), np.array(float(point.y)))
     return moved_inside(Point(point.x + float(dx), point.y + float(dy)), rasters.picture)
 
@@ -103,10 +114,12 @@ class LatentWarp:
         """The unedited picture at the working size."""
         return to_picture(to_working_tensor(self._picture, self._rasters))
 
-    def change(self, before: Handles, after: Handles, mask: NDArray[np.bool_] | None) -> Tensor:
-        """How the clean latent changes from one warp to the next, ``(1, 4, H/8, W/8)``; mask as in `warp_picture`."""
+    def change(
+        self, before: Handles, after: Handles, mask: NDArray[np.bool_] | None, pins: Sequence[Point] = ()
+    ) -> Tensor:
+        """How the clean latent changes from one warp to the next, ``(1, 4, H/8, W/8)``; see `warp_picture`."""
         old, new = (
-            self._encode(warp_picture(self.working, handles, mask, self._rasters)) for handles in (before, after)
+            self._encode(warp_picture(self.working, handles, mask, self._rasters, pins)) for handles in (before, after)
         )
         return new - old
 

@@ -94,7 +94,7 @@ class Previewer:
         mask = state.edit.mask
         small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
         edited = self._decode(step.predicted_x0, chosen, decoded_side)
-        preview = compose(small, edited, unedited, small_mask, state.rasters)
+        preview = compose(small, edited, unedited, small_mask, state.rasters, feather=state.settings.feather)
         if isinstance(step, DragStep):
             state.timeline.set_thumbnail(preview)
         return preview

@@ -7,6 +7,7 @@ preview. Nothing is tracked: content is where the field says.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +58,11 @@ def has_held(handle: Handle, max_iterations: int) -> bool:
 
 
 def carry_features(
-    unedited: Tensor, handles: Handles, mask: NDArray[np.bool_] | None, rasters: Rasters
+    unedited: Tensor,
+    handles: Handles,
+    mask: NDArray[np.bool_] | None,
+    rasters: Rasters,
+    pins: Iterable[Point] = (),
 ) -> CarriedFeatures:
     """The unedited features carried along the field that leads from where content came from to where it should be now.
 
@@ -66,6 +71,7 @@ def carry_features(
         handles: where the content should be now.
         mask: at the working size, True may change; None: everything may.
         rasters: of the picture.
+        pins: places that hold still.
     """
     rows, columns = unedited.shape[-2:]
     size = rasters.working
@@ -73,7 +79,7 @@ def carry_features(
     if mask is None or mask.any():
         y, x = np.mgrid[:rows, :columns].astype(np.float64)
         x, y = (x + 0.5) * size.width / columns - 0.5, (y + 0.5) * size.height / rows - 0.5
-        dx, dy = WarpField(working_drags(handles, rasters), mask, size).at(x, y)
+        dx, dy = WarpField(working_drags(handles, rasters, pins), mask, size).at(x, y)
     shift = np.stack([dx, dy], axis=-1)
     moved = torch.from_numpy(np.hypot(dx, dy) > MIN_SHIFT).to(unedited)
     return CarriedFeatures(_shifted(unedited, torch.from_numpy(shift).to(unedited), size), moved)

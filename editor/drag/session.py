@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -181,6 +181,14 @@ class DragSession:
             MaskError: it has another size, or nothing may change.
         """
         self._state.edit.set_mask(mask)
+
+    def set_pins(self, pins: Iterable[Point]) -> None:
+        """Set the places that hold still, in pixels of the picture: they keep the features that they have unedited.
+
+        Raises:
+            PointError: one is outside the picture.
+        """
+        self._state.edit.set_pins(pins)
 
     def change(self, overrides: Mapping[str, Setting]) -> None:
         """Change live settings. Raises `SettingsError` for a value out of range or a setting that is not live."""
@@ -361,10 +369,10 @@ class DragSession:
         edited, unedited = (
             state.model.decode(latent) for latent in (state.denoising.rendered, state.denoising.unedited[-1])
         )
-        edit = state.edit
+        edit, feather = state.edit, self.settings.feather
         if self.settings.detail == "model":
-            return compose(state.picture, edited, unedited, edit.mask, state.rasters)
-        return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, edit.moved)
+            return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
+        return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, edit.moved, feather=feather)
 
     def preview(
         self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None

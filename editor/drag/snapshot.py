@@ -18,7 +18,7 @@ from livedrag.editor.drag.timeline import Agreement, Moment
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.points import Rasters, Size
+from livedrag.editor.points import Point, Rasters, Size
 from livedrag.editor.settings import DragSettings
 
 
@@ -46,6 +46,8 @@ def take(state: SessionState) -> Snapshot:
     }
     if (margin := state.rasters.margin) != Size(0, 0):
         snapshot.facts["margin"] = [margin.width, margin.height]
+    if pins := state.edit.pins:
+        snapshot.facts["pins"] = [[pin.x, pin.y] for pin in pins]
     return snapshot
 
 
@@ -155,6 +157,7 @@ def _restore_preparation(preparation: Preparation, model: Diffusion, snapshot: S
 
 def _restore_edit(edit: Edit, snapshot: Snapshot, like: Tensor) -> None:
     edit.handles = snapshot.get_handles(snapshot.facts["handles"], like)
+    edit.set_pins(Point(x, y) for x, y in snapshot.facts.get("pins", []))
     size = edit.rasters.picture
     if (packed := snapshot.get("session").get("mask")) is not None:
         bits = np.unpackbits(packed.numpy(), count=size.width * size.height)

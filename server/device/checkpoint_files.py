@@ -64,6 +64,10 @@ class CheckpointFiles(ABC):
     def write(self, folder: str, name: str, data: bytes) -> None:
         """Write a file, which is there completely when this returns."""
 
+    def copy(self, folder: str, name: str, to: str) -> None:
+        """Give another folder a file too."""
+        self.write(to, name, self.read(folder, name))
+
     @abstractmethod
     def settle(self, folder: str) -> None:
         """Make sure that what was written survives a power failure."""
@@ -174,6 +178,15 @@ class LocalFiles(CheckpointFiles):
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise
+
+    def copy(self, folder: str, name: str, to: str) -> None:
+        (self.root / to).mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.root / folder / name, self.root / to / name)  # files never change
+        except FileNotFoundError:
+            raise
+        except OSError:  # it is there already, or the file system has no hard links
+            super().copy(folder, name, to)
 
     def settle(self, folder: str) -> None:
         if hasattr(os, "O_DIRECTORY"):

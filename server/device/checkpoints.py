@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from livedrag.server.device.checkpoint_files import DELETED, CheckpointFiles, LocalFiles
-from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
+from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag, TimelineChanged
 from livedrag.server.document.protocol import XY
 from livedrag.server.errors import LivedragError
 
@@ -210,6 +211,26 @@ class Checkpoints:
                 found |= msgspec.msgpack.decode(self._read(room, name, ref), type=dict[int, bytes])
         return found
 
+    def copy(self, room: str, to: str, versions: Mapping[str, int]) -> None:
+        """Give a new room the newest session of another one, which stays as it is. Without one, nothing is written.
+
+        Args:
+            versions: the ``handle_version`` of each drag of ``room`` now, all of which are 0 in the new one.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        for checkpoint in self._lists(room):
+            try:
+                for ref in checkpoint.parts.values():
+                    self.files.copy(folder_of(room), ref.sha256, folder_of(to))
+            except FileNotFoundError:
+                continue  # a newer one has just replaced it
+            # Lower than any document's, so that what has changed since the checkpoint is followed.
+            desired = replace(checkpoint.desired, room=to, seq=-1, drags=_as_new(checkpoint.desired.drags, versions))
+            self._list(folder_of(to), replace(checkpoint, desired=desired))
+            return
+
     def wipe(self, room: str) -> None:
         """Delete all checkpoints of a room. Raises `OSError` where they are remote."""
         self.files.wipe(folder_of(room))
@@ -296,7 +317,7 @@ def with_parts(
             ref = PartRef(sha256=hashlib.sha256(data).hexdigest(), stamp=part.stamp)
             made[ref.sha256] = data
         refs[part.name] = ref
-    return msgspec.structs.replace(checkpoint, parts=refs), made
+    return replace(checkpoint, parts=refs), made
 
 
 def branch(moments: Sequence[MomentInfo], current: int | None) -> list[MomentInfo]:
@@ -318,6 +339,14 @@ def picture_parts(kind: str, pictures: Mapping[int, bytes]) -> list[Part]:
         Part(name=name, make=lambda shown=shown: msgspec.msgpack.encode(shown), stamp=" ".join(map(str, shown)))  # type: ignore[misc]
         for name, shown in parts.items()
     ]
+
+
+def _as_new(drags: Mapping[str, PlacedDrag], versions: Mapping[str, int]) -> dict[str, PlacedDrag]:
+    """Drags in a room in which every handle has version 0; those placed again since the checkpoint get another one."""
+    return {
+        id: replace(drag, handle_version=0 if drag.handle_version == versions.get(id) else -1)
+        for id, drag in drags.items()
+    }
 
 
 def _numbered(names: Iterable[str]) -> list[tuple[int, str]]:

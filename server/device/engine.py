@@ -86,6 +86,7 @@ class DesiredState(Struct, frozen=True, kw_only=True):
         seq: of the document that this was made from.
         drags: by id.
         mask: a PNG, white may change; None: everything may.
+        pins: places that hold still, by id.
         format: of previews.
         generation: how the picture was generated; None: it was uploaded.
     """
@@ -96,6 +97,7 @@ class DesiredState(Struct, frozen=True, kw_only=True):
     settings: dict[str, Setting]
     drags: dict[str, PlacedDrag]
     mask: bytes | None = None
+    pins: dict[str, XY] = {}
     format: FrameFormat = "webp"
     generation: Generation | None = None
 

@@ -29,6 +29,8 @@ def changes(
         yield from _drag_changes(session, id, before.drags.get(id), drag)
     if desired.mask != before.mask:
         yield lambda: session.set_mask(read_mask(desired.mask))
+    if desired.pins != before.pins:
+        yield lambda: session.set_pins([Point(*place) for place in desired.pins.values()])
     if settings:
         yield partial(session.change, settings)
 
@@ -64,8 +66,8 @@ def placed_drags(session: DragSession, desired: DesiredState) -> dict[str, Place
 
 
 def without_drags(desired: DesiredState) -> DesiredState:
-    """What a new session follows, which has neither drags nor a mask yet."""
-    return msgspec.structs.replace(desired, drags={}, mask=None)
+    """What a new session follows, which has neither drags nor a mask nor pins yet."""
+    return msgspec.structs.replace(desired, drags={}, mask=None, pins={})
 
 
 def read_mask(png: bytes | None) -> np.ndarray | None:

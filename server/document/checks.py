@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from livedrag.limits import MAX_ASPECT, MIN_SIDE
 from livedrag.server.document.protocol import (
@@ -16,6 +16,7 @@ from livedrag.server.document.protocol import (
     ClearMask,
     Document,
     Drag,
+    GrowMask,
     InvertMask,
     MarkBranch,
     MaskLayer,
@@ -29,9 +30,11 @@ from livedrag.server.document.protocol import (
     Restore,
     RoomLimits,
     Run,
+    SetPin,
     SetPrompt,
     SetSettings,
     Setting,
+    SetTitle,
     Stroke,
 )
 from livedrag.server.document.strokes import is_too_much_work
@@ -81,7 +84,7 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
         case RemoveStroke():
             if op.id not in {layer.id for layer in document.mask}:
                 raise Refused("unknown", f"the mask has no layer {op.id!r}: it may have been removed or replaced")
-        case InvertMask():
+        case InvertMask() | GrowMask():
             _check_new_layer(document, op.id)
         case SetPrompt() if running:
             raise Refused("busy", "the prompt cannot change during a run: press Stop first")
@@ -99,7 +102,13 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
         case MarkBranch(moment=moment):
             if str(moment) not in document.branches and len(document.branches) >= MAX_BRANCH_MARKS:
                 raise Refused("too_many", f"{MAX_BRANCH_MARKS} branches have a name or are removed, which is the limit")
-        case ClearMask():
+        case SetPin(at=None):
+            if op.id not in document.pins:
+                raise Refused("unknown", f"there is no pin {op.id!r}: there are {', '.join(document.pins) or 'none'}")
+        case SetPin(id=id, at=(x, y)):
+            check_point(document.picture, "pin", (x, y))
+            _check_pin_count(document.pins.keys() | {id}, limits)
+        case ClearMask() | SetTitle():
             pass
 
 
@@ -116,6 +125,9 @@ def check_restore(document: Document, restore: Restore, model: ModelInfo, limits
         check_drag_count(len(document.drags.keys() | restored), limits)
     if restore.mask is not None:
         _check_mask(restore.mask)
+    back = {id for id, place in restore.pins.items() if place is not None}
+    if back - document.pins.keys():
+        _check_pin_count(document.pins.keys() | back, limits)
 
 
 def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> None:
@@ -126,6 +138,10 @@ def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> 
         _check_id("drag", id)
         check_point(document.picture, "handle", drag.handle)
         check_point(document.picture, "target", drag.target)
+    for id, place in document.pins.items():
+        _check_id("pin", id)
+        check_point(document.picture, "pin", place)
+    _check_pin_count(document.pins.keys(), limits)
     _check_mask(document.mask)
     check_prompt(document.prompt, limits)
     for name, value in document.settings.items():
@@ -158,6 +174,11 @@ def check_drag_count(drags: int, limits: RoomLimits) -> None:
     """Raise `Refused` for more drags than a room may have."""
     if drags > limits.drags:
         raise Refused("too_many", f"that would be {drags} drags, the limit is {limits.drags}: remove one first")
+
+
+def _check_pin_count(pins: Collection[str], limits: RoomLimits) -> None:
+    if len(pins) > limits.drags:
+        raise Refused("too_many", f"that would be {len(pins)} pins, the limit is {limits.drags}: remove one first")
 
 
 def check_prompt(prompt: str, limits: RoomLimits) -> None:

@@ -313,6 +313,10 @@ def _named(name: Property) -> str:
             return f"the branch of moment {id}"
         case "prompt":
             return "the prompt"
+        case "title":
+            return "the room's name"
+        case "pin":
+            return f"pin {id!r}"
         case "setting":
             return f"the setting {id!r}"
         case "layer":

@@ -19,6 +19,8 @@ from livedrag.server.document.protocol import (
     Drag,
     Edited,
     Ended,
+    Grow,
+    GrowMask,
     Invert,
     InvertMask,
     MarkBranch,
@@ -30,9 +32,11 @@ from livedrag.server.document.protocol import (
     Restore,
     RestoredDrag,
     Seeked,
+    SetPin,
     SetPrompt,
     SetSettings,
     Setting,
+    SetTitle,
     Started,
     Stopping,
     WasReset,
@@ -84,6 +88,8 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
             return replace(document, mask=tuple(layer for layer in document.mask if layer.id != op.id))
         case InvertMask():
             return replace(document, mask=(*document.mask, Invert(id=op.id)))
+        case GrowMask():
+            return replace(document, mask=(*document.mask, Grow(id=op.id, pixels=op.pixels)))
         case Raster():
             return replace(document, mask=(op,))
         case ClearMask():
@@ -94,6 +100,10 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
             return replace(document, settings=_with_settings(document.settings, op.settings))
         case MarkBranch(moment=moment, mark=mark):
             return replace(document, branches=_with_marks(document.branches, {str(moment): mark}))
+        case SetPin():
+            return replace(document, pins=_with_pins(document.pins, {op.id: op.at}))
+        case SetTitle():
+            return replace(document, title=op.title)
         case Restore():
             document = replace(
                 document,
@@ -102,6 +112,8 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
                 prompt=document.prompt if op.prompt is None else op.prompt,
                 mask=document.mask if op.mask is None else op.mask,
                 branches=_with_marks(document.branches, op.branches),
+                pins=_with_pins(document.pins, op.pins),
+                title=document.title if op.title is None else op.title,
             )
             return document if op.content is None else with_content(document, op.content)
 
@@ -128,6 +140,10 @@ def _with_settings(settings: Mapping[str, Setting], changes: Mapping[str, Settin
 
 def _with_marks(marks: Mapping[str, BranchMark], changes: Mapping[str, BranchMark | None]) -> dict[str, BranchMark]:
     return {moment: mark for moment, mark in {**marks, **changes}.items() if mark is not None}
+
+
+def _with_pins(pins: Mapping[str, XY], changes: Mapping[str, XY | None]) -> dict[str, XY]:
+    return {id: place for id, place in {**pins, **changes}.items() if place is not None}
 
 
 def _with_restored(drags: Mapping[str, Drag], changes: Mapping[str, RestoredDrag | None]) -> dict[str, Drag]:

@@ -6,7 +6,8 @@ properties that other people have written since; redo does the same with what th
 * ``("drag", id)``: whether the drag exists, and where. Every change of a drag writes this too.
 * ``("handle", id)`` and ``("target", id)``: its end points. Removing the drag writes these too.
 * ``("layer", id)``: whether the layer is in the mask, and above how many others.
-* ``("setting", name)`` and ``("prompt", "")``.
+* ``("pin", id)``: whether the pin exists, and where.
+* ``("setting", name)``, ``("prompt", "")`` and ``("title", "")``.
 * ``("branch", moment)``: the name of a branch of the timeline, and whether it is removed.
 * ``("content", "")``: what the picture shows, and where each drag's content is. Runs, jumps, resets and changes of the
   base picture write it, and so does every edit, because what was edited since was meant for the picture as it was.
@@ -33,6 +34,8 @@ from livedrag.server.document.protocol import (
     Drag,
     Edited,
     Ended,
+    Grow,
+    GrowMask,
     Invert,
     InvertMask,
     MarkBranch,
@@ -45,9 +48,11 @@ from livedrag.server.document.protocol import (
     Restore,
     RestoredDrag,
     Seeked,
+    SetPin,
     SetPrompt,
     SetSettings,
     Setting,
+    SetTitle,
     Started,
     Stroke,
     WasReset,
@@ -60,7 +65,7 @@ SPARE_PROPERTIES = 1000
 
 Property = tuple[str, str]
 CONTENT: Property = ("content", "")
-LASTING = ("setting", "prompt", "content")
+LASTING = ("setting", "prompt", "title", "content")
 """Kinds of properties of which there are only a few."""
 
 
@@ -238,7 +243,7 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
             return [("drag", id)]
         case MoveDrag(id=id, handle=handle, target=target):
             return _ends(id, handle, target)
-        case AddStroke(stroke=Stroke(id=id)) | RemoveStroke(id=id) | InvertMask(id=id):
+        case AddStroke(stroke=Stroke(id=id)) | RemoveStroke(id=id) | InvertMask(id=id) | GrowMask(id=id):
             return [("layer", id)]
         case ClearMask():
             return layers
@@ -250,6 +255,10 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
             return [("setting", name) for name in settings]
         case MarkBranch(moment=moment):
             return [("branch", str(moment))]
+        case SetPin(id=id):
+            return [("pin", id)]
+        case SetTitle():
+            return [("title", "")]
         case Restore():
             return [
                 *_restored_drags(op.drags, before.drags),
@@ -258,6 +267,8 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
                 *([] if op.mask is None else _added_or_removed(before.mask, op.mask)),
                 *([] if op.content is None else [CONTENT]),
                 *(("branch", moment) for moment in op.branches),
+                *(("pin", id) for id in op.pins),
+                *([] if op.title is None else [("title", "")]),
             ]
 
 
@@ -282,6 +293,10 @@ def value(document: Document, name: Property, layers: Mapping[str, int]) -> Valu
             return document.branches.get(id)
         case "content":
             return content_of(document)
+        case "pin":
+            return document.pins.get(id)
+        case "title":
+            return document.title
         case "layer":
             return Layer(layers[id], document.mask[layers[id]]) if id in layers else None
     drag = document.drags.get(id)
@@ -329,6 +344,8 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
     settings: dict[str, Setting | None] = {}
     prompt: str | None = None
     marks: dict[str, BranchMark | None] = {}
+    title: str | None = None
+    pins: dict[str, XY | None] = {}
     layers: dict[str, Layer | None] = {}
     shown: Content | None = None
     for (kind, id), old in values.items():
@@ -344,6 +361,10 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
                 marks[id] = old
             case "prompt", str():
                 prompt = old
+            case "title", str():
+                title = old
+            case "pin", None | (float() | int(), float() | int()):
+                pins[id] = old
             case "layer", None | Layer():
                 layers[id] = old
             case "drag", None:
@@ -359,10 +380,18 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
     mask = _with_layers(document.mask, layers)
     if shown is not None and replace(with_content(document, shown), run=document.run) == document:
         shown = None
-    if not (drags or settings or marks or shown) and prompt is None and mask == document.mask:
-        return None
-    changed_mask = None if mask == document.mask else mask
-    return Restore(drags=drags, settings=settings, prompt=prompt, mask=changed_mask, content=shown, branches=marks)
+    new_mask = None if mask == document.mask else mask
+    restore = Restore(
+        drags=drags,
+        settings=settings,
+        prompt=prompt,
+        mask=new_mask,
+        content=shown,
+        branches=marks,
+        pins=pins,
+        title=title,
+    )
+    return None if restore == Restore() else restore
 
 
 def shortest(document: Document, restore: Restore) -> Operation | Restore:
@@ -374,6 +403,8 @@ def shortest(document: Document, restore: Restore) -> Operation | Restore:
         top = after[-1]
         if isinstance(top, Stroke):
             return AddStroke(stroke=top)
+        if isinstance(top, Grow):
+            return GrowMask(id=top.id, pixels=top.pixels)
         return InvertMask(id=top.id) if isinstance(top, Invert) else restore
     removed = [layer for layer in before if layer not in after]
     if len(removed) == 1 and after == tuple(layer for layer in before if layer.id != removed[0].id):

@@ -28,6 +28,8 @@ RESTORE = p.Restore(
     prompt="a bear",
     mask=(STROKE, INVERT),
     branches={"4": p.BranchMark(name="chin up"), "9": None},
+    pins={"n1": (30.0, 40.5), "n2": None},
+    title="Bear",
 )
 OPERATIONS: list[p.Operation] = [
     p.AddDrag(id="d1", handle=(62.0, 150.0), target=(40.0, 110.0)),
@@ -36,10 +38,13 @@ OPERATIONS: list[p.Operation] = [
     p.AddStroke(stroke=STROKE),
     p.RemoveStroke(id="s1"),
     p.InvertMask(id="i1"),
+    p.GrowMask(id="g1", pixels=-4.0),
     p.ClearMask(),
     p.SetPrompt(prompt="a teddy bear"),
     p.SetSettings(settings={"max_iterations": 40, "latent_lr": 0.02, "reference_control": True, "preset": None}),
     p.MarkBranch(moment=4, mark=p.BranchMark(name="chin up")),
+    p.SetPin(id="n1", at=(30.0, 40.5)),
+    p.SetTitle(title="Bear, waving"),
 ]
 CLIENT: list[p.ClientMessage] = [
     p.Hello(version=p.VERSION, ticket="t1ck3t", name="Ada", since=7, of="life1"),
@@ -51,7 +56,7 @@ CLIENT: list[p.ClientMessage] = [
     p.Redo(op_id="o24"),
     p.SeekMoment(op_id="o25", moment=4),
     p.EditFurther(op_id="o26"),
-    p.Presence(cursor=(12.5, 40.0), selected="d1", tool="points", busy=True),
+    p.Presence(cursor=(12.5, 40.0), selected="d1", tool="points", busy=True, view=(128.0, 96.0, 64.0)),
     p.Rename(name="Ada L."),
     p.AckFrame(frame=3),
     p.Ping(time=1234.5),
@@ -127,7 +132,10 @@ SERVER: list[p.ServerMessage] = [
         }
     ),
     p.Presences(
-        people={"p1": p.PersonPresence(cursor=(12.5, 40.0), selected="d1", tool="points", busy=True), "p2": None},
+        people={
+            "p1": p.PersonPresence(cursor=(12.5, 40.0), selected="d1", busy=True, view=(128.0, 96.0, 64.0)),
+            "p2": None,
+        },
     ),
     p.History(undo="move_drag", redo=None),
     p.Moments(

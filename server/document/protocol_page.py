@@ -24,6 +24,7 @@ PARTS: Sequence[type[msgspec.Struct]] = (
     p.Stroke,
     p.Raster,
     p.Invert,
+    p.Grow,
     p.Run,
     p.Result,
     p.ModelInfo,
@@ -61,8 +62,8 @@ HTTP = (
         "POST",
         "/api/rooms",
         "anyone",
-        "creates a room from a form with `picture` and optional `mask`, `prompt`, `drags`, or from the JSON "
-        "`{generation}`: `{room, secret, url}`",
+        "creates a room from a form with `picture` and optional `mask`, `prompt`, `drags`, `title`, from the JSON "
+        "`{generation}`, or from an exported room as `application/zip`: `{room, secret, url}`",
     ),
     (
         "POST",
@@ -88,7 +89,8 @@ HTTP = (
         "PUT",
         "/api/rooms/{room}/mask",
         "editor",
-        "replaces the mask by a picture of the same size; `Op-Id` is optional",
+        "replaces the mask by a picture of the same size, white is editable; `?fit` scales a picture of another size, "
+        "`Op-Id` is optional",
     ),
     ("GET", "/api/rooms/{room}/masks/{sha256}", "viewer", "a loaded mask, PNG"),
     ("GET", "/api/rooms/{room}/moments/{moment}", "viewer", "the thumbnail of a moment, WebP"),
@@ -100,6 +102,13 @@ HTTP = (
     ("DELETE", "/api/rooms/{room}/links/{link}", "owner", "revokes a link and disconnects those who joined by it"),
     ("PUT", "/api/rooms/{room}/people/{person}", "owner", "`{role}` changes a person's role"),
     ("DELETE", "/api/rooms/{room}/people/{person}", "owner", "removes a person for good"),
+    ("PATCH", "/api/rooms/{room}", "editor", "`{title}` renames the room"),
+    (
+        "POST",
+        "/api/rooms/{room}/copy",
+        "editor",
+        "`{title}` makes a room like it, with its preparation: `{room, secret, url}`",
+    ),
     ("DELETE", "/api/rooms/{room}", "owner", "deletes the room and everything in it"),
     ("GET", "/api/samples", "anyone", "sample pictures with drags to try"),
     ("GET", "/api/admin", "operator", "rooms, people, device time, disk, queue, and workers by node"),

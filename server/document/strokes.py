@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from livedrag.server.document.protocol import XY, MaskLayer, Stroke
+from livedrag.server.document.protocol import XY, Grow, MaskLayer, Stroke
 
 MAX_STROKE_WORK = 5e9
 """Pixels that rasterising one stroke may write: about 3 seconds."""
@@ -24,6 +24,8 @@ def drawn_radius(stroke: Stroke, size: tuple[int, int]) -> float:
 
 def stroke_work(stroke: Stroke, size: tuple[int, int]) -> float:
     """Pixels that drawing a stroke writes, estimated: a disc for each point and a bar for each segment."""
+    if stroke.fill:
+        return size[0] * size[1]
     radius = drawn_radius(stroke, size)
     discs = sum(_covered(point, point, radius, size) for point in stroke.points)
     return discs + sum(_covered(start, end, radius, size) for start, end in itertools.pairwise(stroke.points))
@@ -32,6 +34,8 @@ def stroke_work(stroke: Stroke, size: tuple[int, int]) -> float:
 def max_stroke_work(stroke: Stroke, size: tuple[int, int]) -> float:
     """What `stroke_work` is at most, found ten times as fast: only strokes beyond the picture's edges differ much."""
     points, area = stroke.points, size[0] * size[1]
+    if stroke.fill:
+        return area
     width = 2 * (drawn_radius(stroke, size) + 1)
     length = sum(map(math.dist, points, points[1:]))
     discs = min(len(points) * area, len(points) * width**2)
@@ -46,7 +50,15 @@ def is_too_much_work(stroke: Stroke, size: tuple[int, int]) -> bool:
 def max_rasterising_work(layers: Sequence[MaskLayer], size: tuple[int, int]) -> float:
     """Pixels that rasterising layers writes, at most."""
     area = size[0] * size[1]
-    return sum(max_stroke_work(layer, size) if isinstance(layer, Stroke) else area for layer in layers)
+    return sum(_layer_work(layer, size, area) for layer in layers)
+
+
+def _layer_work(layer: MaskLayer, size: tuple[int, int], area: float) -> float:
+    if isinstance(layer, Stroke):
+        return max_stroke_work(layer, size)
+    if isinstance(layer, Grow):  # eight copies for each halving
+        return 8 * area * math.log2(2 + abs(layer.pixels))
+    return area
 
 
 def _covered(start: XY, end: XY, radius: float, size: tuple[int, int]) -> float:

@@ -22,10 +22,10 @@ def encode_picture(file: IO[bytes], name: str, max_pixels: int) -> tuple[bytes, 
         return encode_png(picture), picture.size
 
 
-def encode_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int) -> bytes:
-    """A mask as a PNG of 0 and 255. Raises `ServiceError` for a file that cannot be used."""
+def encode_mask(file: IO[bytes], name: str, size: tuple[int, int], max_pixels: int, *, fit: bool = False) -> bytes:
+    """A mask as a PNG of 0 and 255; ``fit`` scales one of another size. Raises `ServiceError` for an unusable file."""
     with _service_errors(), _turn(file):
-        return encode_png(read_mask(file, name, size, max_pixels))
+        return encode_png(read_mask(file, name, size, max_pixels, fit=fit))
 
 
 @contextlib.contextmanager

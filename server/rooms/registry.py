@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Callable
 from types import TracebackType
 
+import msgspec
+
 from livedrag.server.access.credentials import Credentials
 from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
@@ -107,6 +109,22 @@ class RoomRegistry:
         """Create a room, whose pictures are in the store already; returns its id and its owner's secret."""
         room_id, (link, secret) = secrets.token_urlsafe(9), new_link("owner")
         await asyncio.wrap_future(self.store.create(room_id, document, [link]))
+        return room_id, secret
+
+    async def copy(self, room: LiveRoom, title: str) -> tuple[str, str]:
+        """Copy a room as it is now, with its preparation; returns the copy's id and its owner's secret.
+
+        Links, members and undo are not copied. A run under way is interrupted in the copy. Raises `OSError`.
+        """
+        document = msgspec.structs.replace(room.document, title=title)
+        versions = {id: room.draft.handle_version(id) for id in document.drags}
+        room_id, (link, secret) = secrets.token_urlsafe(9), new_link("owner")
+        try:
+            await asyncio.to_thread(self.checkpoints.copy, room.id, room_id, versions)
+            await asyncio.wrap_future(self.store.create(room_id, document, [link]))
+        except (OSError, StoreError):
+            await asyncio.to_thread(self.checkpoints.wipe, room_id)
+            raise
         return room_id, secret
 
     async def open(self, room_id: str) -> LiveRoom:

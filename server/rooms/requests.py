@@ -21,6 +21,7 @@ from livedrag.server.document.protocol import (
     Request,
     Reset,
     SeekMoment,
+    SetTitle,
     StartRun,
     StopRun,
     Undo,
@@ -117,8 +118,18 @@ class RequestHandler:
 
     async def load_mask(self, by: str, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by an uploaded one; returns the record once it is on disk. Raises `StoreError`."""
+        return await self._commit_once(op_id, lambda: self._room.draft.load_mask(by, op_id, raster))
+
+    async def rename(self, by: str, title: str) -> None:
+        """Give the room a title, as an edit. Raises `Refused`, `StoreError`."""
+        draft, op_id = self._room.draft, secrets.token_urlsafe(12)
+        edit = Edit(op_id=op_id, base=draft.seq, op=SetTitle(title=title))
+        await self._commit_once(op_id, lambda: draft.edit(by, edit))
+
+    async def _commit_once(self, op_id: str, operate: Callable[[], DocRecord]) -> DocRecord:
+        """Do an operation unless it was done before; returns its record once that is on disk."""
         if self._room.draft.known(op_id) is None:
-            record = self._room.draft.load_mask(by, op_id, raster)
+            record = operate()
             await asyncio.wrap_future(self._room.commit(record))
             return record
         await asyncio.wrap_future(self._services.store.barrier())

@@ -210,7 +210,11 @@ class LiveRoom:
     def _present(self, person: str, message: Presence | Rename) -> None:
         if isinstance(message, Presence):
             presence = PersonPresence(
-                cursor=message.cursor, selected=message.selected, tool=message.tool, busy=message.busy
+                cursor=message.cursor,
+                selected=message.selected,
+                tool=message.tool,
+                busy=message.busy,
+                view=message.view,
             )
             self.presence.update(person, presence)
         elif message.name.strip():

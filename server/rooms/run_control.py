@@ -338,6 +338,7 @@ async def desired_state(room: LiveRoom) -> DesiredState:
             for id, drag in document.drags.items()
         },
         mask=mask.png,
+        pins=document.pins,
         format=preview_format(room.sessions.values()),
         generation=document.picture.generation,
     )

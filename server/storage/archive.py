@@ -21,6 +21,7 @@ from livedrag.server.document.protocol import Raster, RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.storage.archive_reader import (
     BASE,
+    MAX_ARCHIVE_BYTES,
     RECORDS,
     ROOM,
     VERSION,
@@ -89,11 +90,14 @@ def _manifest(room: str, saved: SavedRoom) -> Manifest:
     )
 
 
-def import_room(store: Store, file: IO[bytes], limits: RoomLimits, *, as_new: bool = False) -> tuple[str, str]:
+def import_room(
+    store: Store, file: IO[bytes], limits: RoomLimits, *, as_new: bool = False, max_bytes: int = MAX_ARCHIVE_BYTES
+) -> tuple[str, str]:
     """Add an exported room to the store.
 
     Args:
         limits: of this server.
+        max_bytes: uncompressed.
         as_new: give it a new id and none of its links and members, so that it can exist beside the original.
 
     Returns:
@@ -104,7 +108,7 @@ def import_room(store: Store, file: IO[bytes], limits: RoomLimits, *, as_new: bo
         StoreError: it cannot be saved.
     """
     with open_archive(file) as archive:
-        archived = read_room(archive, limits)
+        archived = read_room(archive, limits, max_bytes)
         room = secrets.token_urlsafe(9) if as_new else archived.room
         if store.load(room).result() is not None:
             raise ArchiveError(f"there is a room {room!r} already: delete that one, or import this one with --as-new")

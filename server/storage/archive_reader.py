@@ -111,9 +111,13 @@ def open_archive(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
         raise ArchiveError(f"not a zip file, or a damaged one: {error}") from error
 
 
-def read_room(archive: zipfile.ZipFile, limits: RoomLimits) -> ArchivedRoom:
-    """The room in an archive, checked except for its pictures. Raises `ArchiveError`."""
-    entries = _entries(archive)
+def read_room(archive: zipfile.ZipFile, limits: RoomLimits, max_bytes: int = MAX_ARCHIVE_BYTES) -> ArchivedRoom:
+    """The room in an archive of at most so many bytes uncompressed, checked except for its pictures.
+
+    Raises:
+        ArchiveError: a room could not have been exported like this.
+    """
+    entries = _entries(archive, max_bytes)
     for name in (ROOM, BASE, RECORDS):
         if name not in entries:
             raise ArchiveError(f"{name!r} is missing: this is not an exported room")
@@ -175,7 +179,7 @@ def _check_png(data: bytes, sha256: str, size: tuple[int, int], mode: str) -> No
         raise ArchiveError(f"{sha256}.png has mode {image.mode!r}: it must be {mode}")
 
 
-def _entries(archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipInfo]:
+def _entries(archive: zipfile.ZipFile, max_bytes: int) -> Mapping[str, zipfile.ZipInfo]:
     """The entries by name, all of which an export could have written."""
     infos = archive.infolist()
     if len(infos) > MAX_ENTRIES:
@@ -193,8 +197,8 @@ def _entries(archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipInfo]:
             raise ArchiveError(f"the entry {name!r} is compressed by method {info.compress_type}: use deflate")
         entries[name] = info
     total = sum(info.file_size for info in infos)
-    if total > MAX_ARCHIVE_BYTES:
-        limit = f"{MAX_ARCHIVE_BYTES / MIB:.0f} MiB are allowed"
+    if total > max_bytes:
+        limit = f"{max_bytes / MIB:.0f} MiB are allowed"
         raise ArchiveError(f"it has {total / MIB:.0f} MiB uncompressed: {limit}")
     return entries
 

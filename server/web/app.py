@@ -35,6 +35,8 @@ ROUTES: list[BaseRoute] = [
     Route("/api/generations/{generation}/picture", generations.picture),
     Route("/api/rooms", rooms.create, methods=["POST"]),
     Route("/api/rooms/{room}", rooms.delete, methods=["DELETE"]),
+    Route("/api/rooms/{room}", rooms.rename, methods=["PATCH"]),
+    Route("/api/rooms/{room}/copy", rooms.copy, methods=["POST"]),
     Route("/api/rooms/{room}/export", rooms.export),
     Route("/api/rooms/{room}/links", members.list_links, methods=["GET"]),
     Route("/api/rooms/{room}/links", members.make_link, methods=["POST"]),

@@ -107,6 +107,10 @@ def screens(page: Page, upload: Path, engine: QuietEngine) -> Iterator[str]:
         page.goto("/r/nosuchroom#nosecret")
     expect(page.get_by_role("heading", name="Can't open this picture")).to_be_visible()
     yield "refused"
+    page.get_by_role("button", name="Open a new picture").click()
+    page.get_by_role("button", name=re.compile("^Rename, duplicate or delete")).first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    yield "my-pictures"
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS)

@@ -9,8 +9,8 @@ from livedrag.editor import MaskError
 from livedrag.editor.picture import (
     check_mask,
     compose,
-    feather,
     mask_to_latent,
+    soften,
     to_picture,
     to_tensor,
     to_working_tensor,
@@ -71,7 +71,7 @@ def test_a_12_megapixel_picture_comes_back_at_its_size() -> None:
 def test_the_feather_lies_inside_the_mask() -> None:
     mask = np.zeros((60, 60), dtype=bool)
     mask[20:, :] = True
-    soft = feather(mask, 3.0)
+    soft = soften(mask, 3.0)
     assert not soft[~mask].any()
     column = soft[20:, 30]
     assert (np.diff(column) >= 0).all()

@@ -7,13 +7,14 @@ import { Password } from "../start/Password.tsx";
 import { texts as startTexts } from "../start/texts.ts";
 import { followTheme } from "../ui/theme.ts";
 import { Toasts } from "../ui/Toasts.tsx";
+import { DroppedFile } from "./DroppedFile.tsx";
 import { Editor } from "./Editor.tsx";
 import { followHistory, goToRoom, route } from "./routes.ts";
 
 export function App() {
   useEffect(followHistory, []);
   useEffect(followTheme, []);
-  const opener = usePictureOpener(goToRoom);
+  const opener = usePictureOpener(goToRoom, () => route.value.page === "room");
   return (
     <>
       <Page opener={opener} />
@@ -22,6 +23,7 @@ export function App() {
           {startTexts.landing.release}
         </div>
       )}
+      {opener.dropped !== null && <DroppedFile dropped={opener.dropped} />}
       <Toasts toasts={toasts.value} dismiss={dismissToast} />
     </>
   );

@@ -5,6 +5,8 @@ import { Canvas } from "../canvas/Canvas.tsx";
 import { Toolbar } from "../canvas/Toolbar.tsx";
 import { ConnectionBanner, ConnectionDot } from "../panels/Connection.tsx";
 import { Dock } from "../panels/Dock.tsx";
+import { Following } from "../panels/Following.tsx";
+import { NamePrompt } from "../panels/NamePrompt.tsx";
 import { Panel } from "../panels/Panel.tsx";
 import { Avatars } from "../panels/People.tsx";
 import { Share } from "../panels/Share.tsx";
@@ -23,6 +25,7 @@ import { MoreMenu } from "../ui/MoreMenu.tsx";
 import { texts as ui } from "../ui/texts.ts";
 import { useShortcuts } from "./keyboard.ts";
 import { goToLanding } from "./routes.ts";
+import { RoomTitle } from "./RoomTitle.tsx";
 import { ShortcutsDialog } from "./ShortcutsDialog.tsx";
 import { texts } from "./texts.ts";
 
@@ -30,10 +33,11 @@ import { texts } from "./texts.ts";
 export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: boolean }) {
   const shortcutsOpen = useSignal(false);
   const shareOpen = useSignal(false);
+  const title = store.document.value?.title ?? "";
   useEffect(() => joinRoom(room), []);
   useEffect(() => {
-    window.document.title = `${ui.product} · ${room.room.slice(0, 6)}`;
-  }, []);
+    window.document.title = `${title || room.room.slice(0, 6)} · ${ui.product}`;
+  }, [title]);
   useShortcuts();
   const connection = store.connection.value;
   if (connection.state === "password") return <Password message={connection.message} submit={submitPassword} />;
@@ -41,11 +45,13 @@ export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: 
   return (
     <div class="editor" data-running={store.running.value}>
       <Header busy={busy} shareOpen={shareOpen} shortcutsOpen={shortcutsOpen} />
+      <NamePrompt />
       <main class="work">
         <div class="work-scroll">
           <section class="stage">
             <ConnectionBanner />
             <Canvas />
+            <Following />
           </section>
           <Timeline />
           <Panel />
@@ -74,6 +80,7 @@ function Header(props: {
           <Mark />
           <span>{ui.product}</span>
         </button>
+        <RoomTitle />
         <ConnectionDot />
         {!store.editable.value && (
           <span class="chip" title={panelTexts.status.viewOnlyHelp} data-testid="view-only">

@@ -5,10 +5,10 @@ import { resizeBrush } from "../canvas/brush.ts";
 import { pan, zoom, zoomToActualSize, zoomToFit } from "../canvas/camera.ts";
 import { moveByKey, placeAtCrosshair, showCrosshairOrPlace } from "../canvas/crosshair.ts";
 import { stopFlicker, toggleFlicker } from "../canvas/flicker.ts";
-import { cancel, chooseTool, isPressed } from "../canvas/pointer.ts";
+import { cancel, chooseShape, chooseTool, isPressed } from "../canvas/pointer.ts";
 import { closeSideBySide, toggleSideBySide } from "../canvas/SideBySide.tsx";
 import { toggleSplit } from "../canvas/Split.tsx";
-import { duplicateDrag, redo, removeDrag, startRun, stopRun, undo } from "../room/actions.ts";
+import { duplicateDrag, redo, removeDrag, removePin, startRun, stopRun, undo } from "../room/actions.ts";
 import { ZOOM_STEP, arrowKey } from "../room/geometry.ts";
 import type { View } from "../room/geometry.ts";
 import * as store from "../room/store.ts";
@@ -127,9 +127,13 @@ const SHORTCUTS: Readonly<Record<string, Shortcut>> = {
   "[": always(() => resizeBrush(-1)),
   "]": always(() => resizeBrush(1)),
   v: always(() => chooseTool("points")),
+  n: always(() => chooseTool("pin")),
   b: always(() => chooseTool("paint")),
   e: always(() => chooseTool("erase")),
   h: always(() => chooseTool("hand")),
+  r: always(() => chooseShape("rectangle")),
+  l: always(() => chooseShape("lasso")),
+  w: always(() => chooseShape("select")),
   m: always(() => (store.maskShown.value = !store.maskShown.value)),
   x: always(toggleSplit),
   s: unlessRepeated(toggleSideBySide),
@@ -199,7 +203,13 @@ function releaseSpace(): void {
 
 function removeSelected(): boolean {
   const selection = store.selected.value;
-  if (selection === null || !store.editable.value) return false;
+  const pin = store.selectedPin.value;
+  if (!store.editable.value) return false;
+  if (selection === null && pin !== null && store.document.value?.pins[pin] !== undefined) {
+    removePin(pin);
+    return true;
+  }
+  if (selection === null) return false;
   removeDrag(selection.id);
   return true;
 }

@@ -4,6 +4,8 @@ export const texts = {
   editor: "livedrag: edit a picture",
   home: "livedrag home",
   newPicture: "New picture",
+  title: "Name of the picture",
+  untitled: "Untitled",
 
   history: {
     undo: "Undo",
@@ -15,6 +17,7 @@ export const texts = {
       add_stroke: "brush stroke",
       remove_stroke: "remove brush stroke",
       invert_mask: "invert mask",
+      grow_mask: "expand or shrink mask",
       clear_mask: "clear mask",
       raster: "load mask",
       set_prompt: "change prompt",
@@ -24,7 +27,18 @@ export const texts = {
       reset: "reset",
       seek: "jump to a step",
       edit_further: "edit further",
+      set_pin: "change pin",
+      set_title: "rename",
     } as Readonly<Record<string, string>>,
+  },
+
+  dropped: {
+    title: (name: string) => `Open “${name}”?`,
+    picture: "It becomes a new picture with a room of its own. This one stays as it is, under My pictures.",
+    room: "It holds an exported room, which is restored as a room of its own. This one stays as it is.",
+    openPicture: "Open as a new picture",
+    openRoom: "Restore the room",
+    cancel: "Cancel",
   },
 
   refused: {
@@ -41,7 +55,7 @@ export const texts = {
           [["P"], "Crosshair: move with the arrow keys, place handle and target with Enter"],
           [["← ↑ ↓ →"], "Move what is selected (Shift: ten times as far)"],
           [["D"], "Duplicate the selected point"],
-          [["Delete"], "Remove the selected point"],
+          [["Delete"], "Remove the selected point or pin"],
           [["Ctrl Z", "Ctrl Y"], "Undo, redo your changes"],
           [["Esc"], "Cancel the unfinished point"],
         ],
@@ -50,8 +64,10 @@ export const texts = {
         title: "Tools",
         shortcuts: [
           [["V"], "Points"],
+          [["N"], "Pins, which hold still"],
           [["B"], "Paint the editable area"],
           [["E"], "Erase"],
+          [["R", "L", "W"], "Rectangle, lasso, select similar colours"],
           [["H"], "Hand"],
           [["[", "]"], "Smaller, larger brush"],
           [["M"], "Show or hide the mask"],

@@ -69,7 +69,7 @@ function cursor(): string {
   const gesture = store.gesture.value?.kind;
   if (gesture === "pan") return "grabbing";
   if (store.activeTool.value === "hand") return "grab";
-  if (store.activeBrush.value !== null) return "none";
+  if (store.activeBrush.value !== null) return store.brushShape.value === "brush" ? "none" : "cross";
   if (gesture === "move") return "grabbing";
   return store.hovered.value !== null ? "grab" : "cross";
 }

@@ -1,5 +1,6 @@
 import { canKeepPreview, keepPreview } from "../room/keep-preview.ts";
 import * as store from "../room/store.ts";
+import { texts as roomTexts } from "../room/texts.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.showing;
@@ -12,6 +13,7 @@ export function CanvasBadge() {
     return (
       <p class="badge badge-quick-preview" data-testid="quick-preview">
         <span>{quickPreviewText()}</span>
+        {pressedDrag() !== "" && <span data-testid="run-by"> · {pressedDrag()}</span>}
         {canKeepPreview() && (
           <button type="button" aria-label={labels.keep} title={labels.keepHelp} onClick={() => void keepPreview()}>
             {labels.keepShort}
@@ -20,13 +22,23 @@ export function CanvasBadge() {
       </p>
     );
   }
-  if (showing === "original" && !store.comparing.value) return null;
+  const pressed = pressedDrag();
+  if (showing === "original" && !store.comparing.value && pressed === "") return null;
   return (
     <p class={`badge badge-${showing}`} data-testid="showing">
       {showing === "preview" && <i />}
       {shownName()}
+      {pressed !== "" && <span data-testid="run-by"> · {pressed}</span>}
     </p>
   );
+}
+
+/** Who pressed Drag, if it was someone else. */
+function pressedDrag(): string {
+  const { people, person: me } = store.room.value;
+  const by = store.document.value?.run?.by;
+  if (!store.running.value || by === undefined || by === me) return "";
+  return labels.pressedDrag(people[by]?.name || roomTexts.people.anonymous);
 }
 
 /** The name of what the canvas shows. */

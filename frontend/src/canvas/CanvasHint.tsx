@@ -24,6 +24,7 @@ export function CanvasHint() {
 function hintText(): string | null {
   const tool = store.tool.value;
   if (store.comparing.value || !store.editable.value || tool === "hand") return null;
+  if (tool === "pin") return pinHint();
   return tool === "points" ? pointHint() : brushHint(tool);
 }
 
@@ -36,7 +37,16 @@ function pointHint(): string | null {
   return touch ? labels.handleTouch : labels.handle;
 }
 
+function pinHint(): string | null {
+  if (store.crosshair.value !== null) return labels.crosshairPin;
+  if (store.pins.value.length > 0) return null;
+  return matchMedia("(hover: none)").matches ? labels.pinTouch : labels.pin;
+}
+
 function brushHint(brush: "paint" | "erase"): string | null {
   if (store.crosshair.value !== null) return labels.crosshairBrush;
+  const shape = store.brushShape.value;
+  if (shape === "select") return matchMedia("(hover: none)").matches ? labels.selectTouch : labels.select;
+  if (shape !== "brush") return labels[shape];
   return store.mask.value.length > 0 ? null : labels[brush];
 }

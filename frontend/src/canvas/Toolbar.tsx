@@ -1,14 +1,30 @@
 import type { ComponentChildren } from "preact";
 import type { Size } from "../room/geometry.ts";
-import { brushRadius, brushSoftness, editable, picture, tool } from "../room/store.ts";
+import { brushRadius, brushShape, brushSoftness, editable, picture, tolerance, tool } from "../room/store.ts";
 import type { Tool } from "../room/store.ts";
-import { BrushSoftIcon, EraseIcon, HandIcon, PaintIcon, PointsIcon } from "../ui/icons.tsx";
+import {
+  BrushSoftIcon,
+  EraseIcon,
+  HandIcon,
+  LassoIcon,
+  PaintIcon,
+  PinIcon,
+  PointsIcon,
+  RectangleIcon,
+  SelectIcon,
+} from "../ui/icons.tsx";
 import { texts as uiTexts } from "../ui/texts.ts";
 import { MAX_BRUSH, MIN_BRUSH } from "./brush.ts";
-import { chooseTool } from "./pointer.ts";
+import { chooseShape, chooseTool } from "./pointer.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.tools;
+const SHAPES = [
+  ["brush", PaintIcon],
+  ["rectangle", RectangleIcon],
+  ["lasso", LassoIcon],
+  ["select", SelectIcon],
+] as const;
 
 export function Toolbar() {
   const size = picture.value;
@@ -19,6 +35,9 @@ export function Toolbar() {
       <ToolButton tool="points" name={labels.points} shortcut="V">
         <PointsIcon />
       </ToolButton>
+      <ToolButton tool="pin" name={labels.pin} shortcut="N" iconOnly>
+        <PinIcon />
+      </ToolButton>
       <ToolButton tool="paint" name={labels.paint} shortcut="B">
         <PaintIcon />
       </ToolButton>
@@ -28,9 +47,52 @@ export function Toolbar() {
       <ToolButton tool="hand" name={labels.hand} shortcut="H" iconOnly>
         <HandIcon />
       </ToolButton>
-      {painting && <BrushSize picture={size} />}
-      {painting && <BrushSoftness />}
+      {painting && <Shapes />}
+      {painting && brushShape.value === "brush" && <BrushSize picture={size} />}
+      {painting && brushShape.value === "brush" && <BrushSoftness />}
+      {painting && brushShape.value === "select" && <Tolerance />}
     </div>
+  );
+}
+
+function Shapes() {
+  return (
+    <span class="shapes" role="group" aria-label={labels.shape}>
+      {SHAPES.map(([shape, Icon]) => {
+        const [name, shortcut] = labels.shapes[shape];
+        return (
+          <button
+            key={shape}
+            type="button"
+            class="tool"
+            aria-label={name}
+            aria-pressed={brushShape.value === shape}
+            aria-keyshortcuts={shortcut || undefined}
+            title={shortcut === "" ? name : `${name} (${shortcut})`}
+            onClick={() => chooseShape(shape)}
+          >
+            <Icon />
+          </button>
+        );
+      })}
+    </span>
+  );
+}
+
+function Tolerance() {
+  return (
+    <label class="brush-size" title={labels.tolerance}>
+      <input
+        type="range"
+        aria-label={labels.tolerance}
+        aria-valuetext={labels.percent(tolerance.value)}
+        min={0.02}
+        max={0.5}
+        step={0.01}
+        value={tolerance.value}
+        onInput={(event) => (tolerance.value = event.currentTarget.valueAsNumber)}
+      />
+    </label>
   );
 }
 

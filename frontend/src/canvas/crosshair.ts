@@ -1,6 +1,6 @@
 /** Placing points and painting with the keyboard, by a crosshair that the arrow keys move. */
 
-import { addDrag, addStroke } from "../room/actions.ts";
+import { addDrag, addPin, addStroke } from "../room/actions.ts";
 import { clampToPicture, keyStep } from "../room/geometry.ts";
 import type { View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
@@ -8,6 +8,7 @@ import * as store from "../room/store.ts";
 import { texts as roomTexts } from "../room/texts.ts";
 import { nudgeTo } from "./nudge.ts";
 import { isPressed } from "./pointer.ts";
+import { selectRegion } from "./select-region.ts";
 import { texts } from "./texts.ts";
 
 /** Shows the crosshair, or places something at it if it is already shown. */
@@ -27,7 +28,10 @@ export function placeAtCrosshair(): boolean {
   if (at === null) return false;
   const tool = store.tool.value;
   if (tool === "paint" || tool === "erase") {
-    addStroke(tool, store.brushRadius.value, [at]);
+    if (store.brushShape.value === "select") selectRegion(tool, at);
+    else addStroke(tool, store.brushRadius.value, [at]);
+  } else if (tool === "pin") {
+    addPin(at);
   } else if (store.pendingHandle.value === null) {
     store.pendingHandle.value = at;
     store.announcement.value = roomTexts.announcements.handlePlaced;

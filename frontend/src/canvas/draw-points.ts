@@ -3,7 +3,7 @@
 import { arrow, toCanvas } from "../room/geometry.ts";
 import type { DragEnd, View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
-import type { ShownDrag, ShownPerson } from "../room/store.ts";
+import type { ShownDrag, ShownPerson, ShownPin } from "../room/store.ts";
 import { pointColour } from "../ui/colours.ts";
 import type { Scene } from "./scene.ts";
 import { fillDisc, strokeOutlined, strokeRing, tracePath } from "./shapes.ts";
@@ -11,17 +11,40 @@ import { fillDisc, strokeOutlined, strokeRing, tracePath } from "./shapes.ts";
 // Radii in CSS pixels.
 const HANDLE_RADIUS = 11;
 const TARGET_RADIUS = 9;
+const PIN_RADIUS = 9;
 const RING_GAP = 6;
 const ARROW_HEAD = 9;
 
+const PIN_COLOUR = "#22262e";
 const WAITING_COLOUR = "#8a5a00";
 
 export function drawPoints(context: CanvasRenderingContext2D, scene: Scene): void {
+  for (const pin of scene.pins) drawPin(context, scene, pin);
   for (const drag of scene.drags) drawTrail(context, scene.view, drag);
   for (const drag of scene.drags) drawArrow(context, scene.view, drag);
   for (const drag of scene.drags) drawTarget(context, scene, drag);
   for (const drag of scene.drags) drawHandle(context, scene, drag);
   if (scene.pendingHandle !== null) drawPendingHandle(context, scene, scene.pendingHandle);
+}
+
+/** A dark square that stands on its corner, so that it differs from points by more than colour. */
+function drawPin(context: CanvasRenderingContext2D, scene: Scene, pin: ShownPin): void {
+  const [x, y] = toCanvas(scene.view, pin.at);
+  const diamond = (radius: number, colour: string) => {
+    tracePath(context, [
+      [x, y - radius],
+      [x + radius, y],
+      [x, y + radius],
+      [x - radius, y],
+    ]);
+    context.closePath();
+    context.fillStyle = colour;
+    context.fill();
+  };
+  if (pin.id === scene.selectedPin) strokeRing(context, [x, y], PIN_RADIUS + RING_GAP, scene.accent, 2.5);
+  diamond(PIN_RADIUS + 3, "#fff");
+  diamond(PIN_RADIUS, PIN_COLOUR);
+  fillDisc(context, [x, y], 2.5, "#fff");
 }
 
 /** Rings around the drag that another person has selected. */

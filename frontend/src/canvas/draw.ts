@@ -10,6 +10,10 @@ import type { MaskStyle, Scene } from "./scene.ts";
 /** From this scale on, pixels are shown as squares. */
 const PIXELATED_SCALE = 9;
 
+/** Of the mask, in pixels of its canvas. */
+const STRIPE_WIDTH = 6;
+const STRIPE = "#fff";
+
 type Area = readonly [x: number, y: number, width: number, height: number];
 
 export function drawScene(context: CanvasRenderingContext2D, scene: Scene): void {
@@ -57,14 +61,14 @@ function drawSplit(
 }
 
 function drawMask(context: CanvasRenderingContext2D, scene: Scene, mask: MaskPicture, area: Area): void {
-  const overlay = (part: keyof MaskStyle, operation: "source-in" | "source-out", colour: string) => {
+  const overlay = (part: keyof MaskStyle, operation: "source-in" | "source-out", colours: readonly string[]) => {
     const opacity = scene.maskStyle[part];
     if (opacity === 0) return;
     const shape = part === "outline" ? mask.outline : mask.region;
-    const tinted = compose(part, [mask, colour], shape, (inner, width, height) => {
+    const tinted = compose(part, [mask, ...colours], shape, (inner, width, height) => {
       inner.drawImage(shape, 0, 0);
       inner.globalCompositeOperation = operation;
-      inner.fillStyle = colour;
+      inner.fillStyle = stripes(inner, colours);
       inner.fillRect(0, 0, width, height);
     });
     context.globalAlpha = opacity;
@@ -74,10 +78,26 @@ function drawMask(context: CanvasRenderingContext2D, scene: Scene, mask: MaskPic
   context.beginPath();
   context.rect(...area);
   context.clip();
-  overlay("outside", "source-out", scene.background);
-  overlay("inside", "source-in", scene.accent);
-  overlay("outline", "source-in", scene.accent);
+  overlay("outside", "source-out", [scene.background]);
+  // One of two colours that far apart shows on any picture.
+  overlay("inside", "source-in", [scene.accent, STRIPE]);
+  overlay("outline", "source-in", [scene.accent, STRIPE]);
   context.restore();
+}
+
+/** Diagonal stripes of the colours. */
+function stripes(context: CanvasRenderingContext2D, colours: readonly string[]): CanvasPattern | string {
+  const side = STRIPE_WIDTH * colours.length;
+  const tile = new OffscreenCanvas(side, side);
+  const inner = tile.getContext("2d");
+  if (inner === null || colours.length === 1) return colours[0] ?? "";
+  for (let x = 0; x < side; x++) {
+    for (let y = 0; y < side; y++) {
+      inner.fillStyle = colours[Math.floor(((x + y) % side) / STRIPE_WIDTH)] ?? "";
+      inner.fillRect(x, y, 1, 1);
+    }
+  }
+  return context.createPattern(tile, "repeat") ?? "";
 }
 
 /** The part of a picture inside the mask; `source` identifies its content. */

@@ -100,10 +100,12 @@ function paintLayer(
       paintStroke(context, layer, scale);
       break;
     case "invert":
-      context.globalCompositeOperation = "xor";
-      context.fillStyle = "#fff";
-      context.fillRect(0, 0, width, height);
-      context.globalCompositeOperation = "source-over";
+      invert(context);
+      break;
+    case "grow":
+      if (layer.pixels < 0) invert(context);
+      grow(context, Math.abs(layer.pixels) * scale);
+      if (layer.pixels < 0) invert(context);
       break;
     case "raster": {
       context.globalCompositeOperation = "source-over";
@@ -112,6 +114,23 @@ function paintLayer(
       if (raster !== undefined) context.drawImage(raster, 0, 0, width, height);
       break;
     }
+  }
+}
+
+function invert(context: CanvasRenderingContext2D): void {
+  const { width, height } = context.canvas;
+  context.globalCompositeOperation = "xor";
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, width, height);
+  context.globalCompositeOperation = "source-over";
+}
+
+/** Widens what is opaque: by a half of the pixels, a quarter and so on, each time in eight directions. */
+function grow(context: CanvasRenderingContext2D, pixels: number): void {
+  for (let radius = pixels / 2; radius >= 0.5; radius /= 2) {
+    const before = new OffscreenCanvas(context.canvas.width, context.canvas.height);
+    before.getContext("2d")?.drawImage(context.canvas, 0, 0);
+    for (const [dx, dy] of DIRECTIONS) context.drawImage(before, Math.round(dx * radius), Math.round(dy * radius));
   }
 }
 
@@ -126,6 +145,11 @@ function paintStroke(context: CanvasRenderingContext2D, stroke: StrokeShape, sca
     if (index === 0) context.moveTo(...at);
     context.lineTo(...at);
   });
+  if (stroke.fill) {
+    context.fill("evenodd");
+    context.globalCompositeOperation = "source-over";
+    return;
+  }
   // Rings that get larger and fainter add up to a ramp.
   const softness = stroke.softness ?? 0;
   const rings = softness === 0 ? 1 : SOFT_RINGS;

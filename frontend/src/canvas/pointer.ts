@@ -3,15 +3,17 @@
  * pen and the specs drive it alike.
  */
 
-import { addDrag, addStroke, moveDrag } from "../room/actions.ts";
+import { addDrag, addFill, addStroke, moveDrag, movePin } from "../room/actions.ts";
 import { clampToPicture, distance, extendStroke, hitTest, isInside, toCanvas, toPicture } from "../room/geometry.ts";
 import type { HitTarget, Size, View } from "../room/geometry.ts";
+import { makeId } from "../room/make-id.ts";
 import { MAX_STROKE_POINTS } from "../room/protocol.ts";
 import type { XY } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { texts } from "../room/texts.ts";
 import { pan } from "./camera.ts";
 import { cancelNudge, finishNudge } from "./nudge.ts";
+import { selectRegion } from "./select-region.ts";
 
 export type PointerKind = "mouse" | "touch";
 
@@ -21,6 +23,8 @@ const HIT_RADIUS: Readonly<Record<PointerKind, number>> = { mouse: 14, touch: 26
 const CLICK_TOLERANCE: Readonly<Record<PointerKind, number>> = { mouse: 5, touch: 10 };
 /** Milliseconds between the moves sent while a target is dragged during a run. */
 const RE_AIM_INTERVAL = 120;
+
+type StrokeGesture = Extract<store.Gesture, { readonly kind: "stroke" }>;
 
 interface Press {
   readonly kind: PointerKind;
@@ -82,7 +86,11 @@ export function press(view: View, at: XY, kind: PointerKind, tool: store.Tool = 
         mode: tool,
         radius: store.brushRadius.value,
         points: [toPicture(view, at)],
+        fill: store.brushShape.value !== "brush",
       };
+      break;
+    case "pin":
+      pressPin(begun, picture);
       break;
     case "points":
       pressPoint(begun, picture);
@@ -105,13 +113,35 @@ function pressPoint(begun: Press, picture: Size): void {
   const found = hitEnd(view, at, kind);
   if (found !== null) {
     current = { ...begun, offset: [found.at[0] - at[0], found.at[1] - at[1]] };
+    store.selectedPin.value = null;
     store.selected.value = { id: found.id, end: found.end };
     return;
   }
+  if (hitPin(view, at, kind) !== null) {
+    pressPin(begun, picture);
+    return;
+  }
   store.selected.value = null;
+  store.selectedPin.value = null;
   if (!isInside(picture, place)) return;
   current = { ...begun };
   store.gesture.value = { kind: "create", handle: clampToPicture(picture, place), target: null };
+}
+
+/** Takes hold of a pin, or places a new one. */
+function pressPin(begun: Press, picture: Size): void {
+  const { view, at, kind } = begun;
+  const found = hitPin(view, at, kind);
+  const place = toPicture(view, at);
+  if (found === null && !isInside(picture, place)) return;
+  current = { ...begun };
+  store.selected.value = null;
+  store.selectedPin.value = found?.id ?? null;
+  store.gesture.value = { kind: "pin", id: found?.id ?? `n${makeId()}`, at: found?.at ?? place };
+}
+
+function hitPin(view: View, at: XY, kind: PointerKind): store.ShownPin | null {
+  return store.pins.value.findLast((pin) => distance(toCanvas(view, pin.at), at) <= HIT_RADIUS[kind]) ?? null;
 }
 
 export function move(view: View, at: XY): void {
@@ -132,6 +162,9 @@ export function move(view: View, at: XY): void {
     case "create":
       store.gesture.value = { ...gesture, target: clampToPicture(picture, place) };
       break;
+    case "pin":
+      store.gesture.value = { ...gesture, at: clampToPicture(picture, place) };
+      break;
     case "move":
     case undefined:
       moveSelected(clampToPicture(picture, place));
@@ -139,9 +172,17 @@ export function move(view: View, at: XY): void {
   }
 }
 
-function continueStroke(gesture: Extract<store.Gesture, { readonly kind: "stroke" }>, place: XY, view: View): void {
+function continueStroke(gesture: StrokeGesture, place: XY, view: View): void {
+  const [start = place] = gesture.points;
+  if (store.brushShape.value === "select") return;
+  if (store.brushShape.value === "rectangle") {
+    store.gesture.value = { ...gesture, points: [start, [place[0], start[1]], place, [start[0], place[1]]] };
+    return;
+  }
   const points = extendStroke(gesture.points, place, Math.max(0.75 / view.scale, gesture.radius / 12));
-  if (points.length < MAX_STROKE_POINTS) {
+  // The end of a lasso that is too long cannot be a lasso of its own.
+  if (points.length < MAX_STROKE_POINTS || gesture.fill) {
+    if (points.length > MAX_STROKE_POINTS) return;
     store.gesture.value = { ...gesture, points };
     return;
   }
@@ -169,7 +210,10 @@ export function release(): void {
     case "pan":
       break;
     case "stroke":
-      addStroke(gesture.mode, gesture.radius, gesture.points);
+      addGesture(gesture);
+      break;
+    case "pin":
+      movePin(gesture.id, gesture.at);
       break;
     case "move":
       moveDrag(gesture.id, gesture.end, gesture.at);
@@ -183,6 +227,13 @@ export function release(): void {
       }
       break;
   }
+}
+
+function addGesture({ mode, radius, points }: StrokeGesture): void {
+  const [place] = points;
+  if (store.brushShape.value === "brush") addStroke(mode, radius, points);
+  else if (store.brushShape.value !== "select") addFill(mode, points);
+  else if (place !== undefined) selectRegion(mode, place);
 }
 
 /** Drops what the pointer is doing, as when a second finger comes down. A pending handle stays. */
@@ -204,4 +255,10 @@ export function cancel(): boolean {
 export function chooseTool(tool: store.Tool): void {
   cancel();
   store.tool.value = tool;
+}
+
+/** Paints or erases with another shape; paints if neither was chosen. */
+export function chooseShape(shape: store.BrushShape): void {
+  chooseTool(store.tool.value === "erase" ? "erase" : "paint");
+  store.brushShape.value = shape;
 }

@@ -3,7 +3,7 @@
 import type { Size, View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
-import type { Selection, ShownDrag, ShownPerson } from "../room/store.ts";
+import type { Selection, ShownDrag, ShownPerson, ShownPin } from "../room/store.ts";
 import type { MaskPicture } from "./mask-painter.ts";
 import type { QuickPreviewPicture } from "./quick-preview.ts";
 
@@ -26,6 +26,8 @@ export interface Scene {
   readonly mask: MaskPicture | null;
   readonly maskStyle: MaskStyle;
   readonly drags: readonly ShownDrag[];
+  readonly pins: readonly ShownPin[];
+  readonly selectedPin: string | null;
   readonly pendingHandle: XY | null;
   /** Where the pending handle's target would be placed. */
   readonly pendingTarget: XY | null;
@@ -78,13 +80,15 @@ export function sceneOf(
     split: splitOf(),
     maskStyle: MASK_STYLES[maskStyleName()],
     drags: comparing || isElsewhere() ? [] : store.drags.value,
+    pins: comparing ? [] : store.pins.value,
+    selectedPin: store.selectedPin.value,
     pendingHandle: comparing ? null : handle,
     pendingTarget: handle === null ? null : target,
     selected: store.selected.value,
     hovered: store.hovered.value,
-    crosshair: painting ? null : store.crosshair.value,
+    crosshair: painting && store.brushShape.value === "brush" ? null : store.crosshair.value,
     brush:
-      painting && pointer !== null
+      painting && pointer !== null && store.brushShape.value === "brush"
         ? { at: pointer, radius: store.brushRadius.value, softness: store.brushSoftness.value }
         : null,
     people: comparing ? [] : store.otherPeople.value,

@@ -1,5 +1,7 @@
 /** Texts on and around the canvas. */
 
+import type { BrushShape } from "../room/store.ts";
+
 export const texts = {
   canvas: "Picture",
   canvasHelp:
@@ -13,8 +15,15 @@ export const texts = {
     target: "Now click where it should go",
     targetTouch: "Now tap where it should go",
     cancel: "Cancel",
+    pin: "Click on what should hold still",
+    pinTouch: "Tap what should hold still",
+    crosshairPin: "Move the crosshair with the arrow keys, then press Enter to place a pin",
     paint: "Paint the area that may change. The rest stays as it is.",
     erase: "Erase from the area that may change",
+    rectangle: "Drag a rectangle over the area",
+    lasso: "Draw around the area",
+    select: "Click on something to select what has a similar colour",
+    selectTouch: "Tap something to select what has a similar colour",
     crosshairHandle: "Move the crosshair with the arrow keys, then press Enter to place the handle",
     crosshairTarget: "Move the crosshair with the arrow keys, then press Enter to place the target",
     crosshairBrush: "Move the brush with the arrow keys, then press Enter to paint",
@@ -22,6 +31,7 @@ export const texts = {
 
   showing: {
     original: "Original",
+    pressedDrag: (name: string) => `${name} pressed Drag`,
     preview: "Live preview",
     result: "Result",
     moment: (iteration: number) => `Iteration ${iteration}`,
@@ -37,9 +47,19 @@ export const texts = {
   tools: {
     title: "Tools",
     points: "Points",
+    pin: "Pin",
     paint: "Paint",
     erase: "Erase",
     hand: "Hand",
+    shape: "Shape",
+    shapes: {
+      brush: ["Brush", ""],
+      rectangle: ["Rectangle", "R"],
+      lasso: ["Lasso", "L"],
+      select: ["Select similar colours", "W"],
+    } satisfies Record<BrushShape, readonly [name: string, shortcut: string]>,
+    tolerance: "Colour tolerance",
+    percent: (share: number) => `${Math.round(share * 100)}%`,
     brushSize: "Brush size",
     softness: "Brush softness",
     softnessValue: (softness: number) => (softness === 0 ? "hard" : `${Math.round(softness * 100)}% soft`),

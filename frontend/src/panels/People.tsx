@@ -1,8 +1,10 @@
 import { removePerson, setRole } from "../room/api.ts";
 import type { RoomKey } from "../room/address.ts";
 import { displayName } from "../room/display-name.ts";
+import { follow } from "../room/follow-view.ts";
 import { messageOf } from "../room/http.ts";
 import { setDisplayName } from "../room/presence.ts";
+import { MAX_NAME } from "../room/protocol.ts";
 import type { Person, Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { texts as roomTexts } from "../room/texts.ts";
@@ -15,7 +17,6 @@ import { texts } from "./texts.ts";
 const labels = texts.people;
 const ROLES: readonly Role[] = ["owner", "editor", "viewer"];
 const MAX_AVATARS = 4;
-const MAX_NAME = 60;
 
 /** Who else is here, as a row of discs; those who are doing something are marked. */
 export function Avatars() {
@@ -28,11 +29,20 @@ export function Avatars() {
   const names = here.map(([id, person]) => (id === me ? labels.you : (shown.get(id)?.label ?? nameOf(person))));
   const label = labels.here(names.join(", "));
   return (
-    <span class="avatars" role="img" aria-label={label} title={label} data-testid="avatars">
+    <span class="avatars" role="group" aria-label={label} title={label} data-testid="avatars">
       {others.slice(0, MAX_AVATARS).map(([id, person]) => (
-        <i key={id} class={shown.get(id)?.busy ? "is-busy" : ""} style={{ background: person.colour }}>
+        <button
+          key={id}
+          type="button"
+          class={shown.get(id)?.busy ? "is-busy" : ""}
+          style={{ background: person.colour }}
+          aria-label={labels.follow(nameOf(person))}
+          aria-pressed={store.followed.value === id}
+          title={labels.follow(shown.get(id)?.label ?? nameOf(person))}
+          onClick={() => follow(id)}
+        >
           {initials.get(id)}
-        </i>
+        </button>
       ))}
       {others.length > MAX_AVATARS && <i class="avatars-more">+{others.length - MAX_AVATARS}</i>}
     </span>

@@ -7,6 +7,7 @@ import { pointColour } from "../ui/colours.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
 import { Chart } from "./Chart.tsx";
+import { PinList } from "./Pins.tsx";
 import { PointContent } from "./PointContent.tsx";
 import { texts } from "./texts.ts";
 
@@ -31,6 +32,7 @@ export function PointList() {
           ))}
         </ol>
       )}
+      <PinList />
       <Chart />
     </section>
   );

@@ -27,6 +27,7 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
       "alternation",
       "background",
       "detail",
+      "feather",
     ],
   ],
   [

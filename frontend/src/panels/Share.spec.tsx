@@ -92,9 +92,9 @@ it("changes roles and removes people, but not oneself", () => {
 });
 
 it.each([
-  ["Revoke link: Owner", "Revoke this link? Everyone who joined with it is removed from the room."],
+  ["Revoke link: Owner", /^Revoke this owner link\?.*a new owner link is created for you\.$/],
   ["Remove Anonymous from the room", "Remove Anonymous from the room? Their link no longer lets them in."],
-])("asks first, and Esc or Cancel lead back: %s", async (name, question) => {
+] as const)("asks first, and Esc or Cancel lead back: %s", async (name, question) => {
   show();
   const button = await screen.findByRole("button", { name });
   fireEvent.click(button);
@@ -137,4 +137,15 @@ it("shows everyone but the owner who is here, without controls", () => {
   expect(screen.queryByRole("button", { name: "New edit link" })).toBeNull();
   expect(screen.queryByRole("combobox")).toBeNull();
   expect(screen.getByTestId("people").textContent).toContain("Ada (you)");
+});
+
+it("makes a new owner link before it revokes the last one", async () => {
+  show();
+  fireEvent.click(await screen.findByRole("button", { name: "Revoke link: Owner" }));
+  click("Revoke");
+  await vi.waitFor(() => expect(requests).toContain("DELETE /api/rooms/r/links/l0"));
+  expect(requests.indexOf('POST /api/rooms/r/links {"role":"owner"}')).toBeGreaterThan(-1);
+  expect(requests.indexOf('POST /api/rooms/r/links {"role":"owner"}')).toBeLessThan(
+    requests.indexOf("DELETE /api/rooms/r/links/l0"),
+  );
 });

@@ -4,6 +4,7 @@ import { roomAddress } from "../room/address.ts";
 import type { RoomKey } from "../room/address.ts";
 import { createLink, deleteRoom, fetchLinks, revokeLink } from "../room/api.ts";
 import type { Link } from "../room/api.ts";
+import { replaceLink } from "../room/current-session.ts";
 import { messageOf } from "../room/http.ts";
 import type { Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
@@ -41,18 +42,28 @@ export function Share({ open }: { readonly open: Signal<boolean> }) {
 function Links({ room }: { readonly room: RoomKey }) {
   const [links, setLinks] = useState<readonly Link[]>([]);
   const [created, setCreated] = useState<NewLink | null>(null);
+  const [ownerRevoked, setOwnerRevoked] = useState(false);
   const refresh = async () => setLinks(await fetchLinks(room));
   useEffect(() => void refresh().catch(toastFailure), []);
   const create = async (role: Role) => {
     const { secret } = await createLink(room, role);
     setCreated({ role, url: window.location.origin + roomAddress({ room: room.room, secret }) });
     await refresh();
+    return secret;
   };
-  const revoke = async (id: string) => {
+  const revoke = async ({ id, role }: Link) => {
+    // Without an owner link no one could become an owner again: the new one comes first.
+    const isLast = role === "owner" && links.every((link) => link.id === id || link.role !== "owner");
+    if (isLast) await createOwnerLink();
+    else setCreated(null);
     await revokeLink(room, id);
-    setCreated(null);
+    setOwnerRevoked(role === "owner" && !isLast);
     store.toast("info", labels.revoked);
     await refresh();
+  };
+  const createOwnerLink = async () => {
+    replaceLink(await create("owner"));
+    setOwnerRevoked(false);
   };
   return (
     <section aria-labelledby="links-title">
@@ -64,10 +75,18 @@ function Links({ room }: { readonly room: RoomKey }) {
           </button>
         ))}
       </div>
+      {ownerRevoked && (
+        <div class="confirm" role="group" aria-label={labels.ownerRevoked}>
+          <p>{labels.ownerRevoked}</p>
+          <button type="button" class="small-button" onClick={() => void createOwnerLink().catch(toastFailure)}>
+            {labels.create.owner}
+          </button>
+        </div>
+      )}
       {created !== null && <CreatedLink {...created} />}
       <ul class="links" data-testid="links">
         {links.map((link) => (
-          <LinkItem key={link.id} link={link} revoke={() => void revoke(link.id).catch(toastFailure)} />
+          <LinkItem key={link.id} link={link} revoke={() => void revoke(link).catch(toastFailure)} />
         ))}
       </ul>
     </section>
@@ -83,7 +102,7 @@ function LinkItem({ link, revoke }: { readonly link: Link; readonly revoke: () =
       <ConfirmButton
         class="icon-button"
         label={labels.revoke(role)}
-        question={labels.revokeQuestion}
+        question={link.role === "owner" ? labels.revokeOwnerQuestion : labels.revokeQuestion}
         confirm={labels.revokeConfirm}
         onConfirm={revoke}
       >

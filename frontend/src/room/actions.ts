@@ -55,6 +55,28 @@ export function duplicateDrag(id: string): void {
   addDrag(copied(drag.handle), copied(drag.target));
 }
 
+/** Holds a place still. */
+export function addPin(at: XY): void {
+  const id = `n${makeId()}`;
+  movePin(id, at);
+  store.announcement.value = texts.announcements.pinAdded;
+}
+
+/** Moves a pin, or adds it. */
+export function movePin(id: string, at: XY): void {
+  const picture = store.picture.value;
+  if (picture === null) return;
+  store.selected.value = null;
+  store.selectedPin.value = id;
+  edit({ type: "set_pin", id, at: roundPlace(clampToPicture(picture, at)) });
+}
+
+export function removePin(id: string): void {
+  if (store.selectedPin.value === id) store.selectedPin.value = null;
+  edit({ type: "set_pin", id, at: null });
+  store.announcement.value = texts.announcements.pinRemoved;
+}
+
 export function addStroke(
   mode: "paint" | "erase",
   radius: number,
@@ -64,6 +86,27 @@ export function addStroke(
   if (points.length === 0) return;
   const id = `s${makeId()}`;
   edit({ type: "add_stroke", stroke: { type: "stroke", id, mode, radius, softness, points: points.map(roundPlace) } });
+}
+
+/** Paints or erases what the points enclose (even-odd). */
+export function addFill(mode: "paint" | "erase", points: readonly XY[]): void {
+  if (points.length < 3) return;
+  const id = `s${makeId()}`;
+  const stroke = {
+    type: "stroke",
+    id,
+    mode,
+    radius: 1,
+    softness: 0,
+    points: points.map(roundPlace),
+    fill: true,
+  } as const;
+  edit({ type: "add_stroke", stroke });
+}
+
+/** Moves the border of the editable area outwards by so many pixels, or inwards if negative. */
+export function growMask(pixels: number): void {
+  edit({ type: "grow_mask", id: `g${makeId()}`, pixels });
 }
 
 export function invertMask(): void {
@@ -80,6 +123,10 @@ export function setPrompt(prompt: string): void {
 
 export function setSettings(settings: Readonly<Record<string, Setting | null>>): void {
   edit({ type: "set_settings", settings });
+}
+
+export function setTitle(title: string): void {
+  if (title !== store.document.value?.title) edit({ type: "set_title", title });
 }
 
 export function canRun(): boolean {

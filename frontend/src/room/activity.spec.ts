@@ -13,6 +13,8 @@ const document: Document = {
   run: null,
   result: null,
   moment: null,
+  pins: {},
+  title: "",
 };
 
 /** Everything withActivity of some messages, from a room with two points. */

@@ -25,6 +25,16 @@ export async function deleteRoom(key: RoomKey): Promise<void> {
   await roomRequest(key, "", { method: "DELETE" });
 }
 
+export async function renameRoom(key: RoomKey, title: string): Promise<void> {
+  await roomRequest(key, "", json("PATCH", { title }));
+}
+
+/** A new room like this one, with its preparation. */
+export async function copyRoom(key: RoomKey, title: string): Promise<RoomKey> {
+  const { room, secret } = (await (await roomRequest(key, "/copy", json("POST", { title }))).json()) as RoomKey;
+  return { room, secret };
+}
+
 export async function fetchLinks(key: RoomKey): Promise<readonly Link[]> {
   return (await roomRequest(key, "/links")).json();
 }
@@ -75,7 +85,7 @@ export async function keepQuickPreview(key: RoomKey): Promise<void> {
   await roomRequest(key, "/quick-preview", { method: "POST" });
 }
 
-/** Takes any format that the server reads. */
-export async function uploadMask(key: RoomKey, file: Blob): Promise<void> {
-  await roomRequest(key, "/mask", { method: "PUT", body: file });
+/** Takes any format that the server reads; `fit` scales a mask of another size. */
+export async function uploadMask(key: RoomKey, file: Blob, fit: boolean): Promise<void> {
+  await roomRequest(key, fit ? "/mask?fit" : "/mask", { method: "PUT", body: file });
 }

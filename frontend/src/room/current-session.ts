@@ -1,16 +1,18 @@
 /** The room this page is in, of which there is at most one, and how requests reach it. */
 
+import { roomAddress } from "./address.ts";
 import type { RoomKey } from "./address.ts";
 import type { FrameDecoder } from "./frame-decoder.ts";
 import { makeId } from "./make-id.ts";
 import type { Operation, Request } from "./protocol.ts";
 import { withRequest } from "./room.ts";
 import type { RoomSocket } from "./socket.ts";
+import { addRecentRoom } from "./recent-rooms.ts";
 import * as store from "./store.ts";
 import { storeUnsent } from "./unsent-edits.ts";
 
 export interface Session {
-  readonly key: RoomKey;
+  key: RoomKey;
   socket: RoomSocket;
   frames: FrameDecoder;
   /** For the next connection; "" if it was used. */
@@ -28,6 +30,14 @@ let current: Session | null = null;
 
 export function currentSession(): Session | null {
   return current;
+}
+
+/** From now on the page enters its room by another link, which is also the one in the address bar. */
+export function replaceLink(secret: string): void {
+  if (current === null) return;
+  current.key = { ...current.key, secret };
+  history.replaceState(null, "", roomAddress(current.key));
+  addRecentRoom(current.key, {});
 }
 
 export function setCurrentSession(session: Session | null): void {

@@ -115,6 +115,22 @@ export const drags = computed<readonly ShownDrag[]>(() => {
   });
 });
 
+/** A place that holds still. */
+export interface ShownPin {
+  readonly id: string;
+  /** From 1, in the order added. */
+  readonly number: number;
+  readonly at: XY;
+}
+
+export const pins = computed<readonly ShownPin[]>(() => {
+  const gesture = state.gesture.value?.kind === "pin" ? state.gesture.value : null;
+  const placed = Object.entries(document.value?.pins ?? {});
+  const isNew = gesture !== null && placed.every(([id]) => id !== gesture.id);
+  const shown: readonly (readonly [string, XY])[] = isNew ? [...placed, [gesture.id, gesture.at]] : placed;
+  return shown.map(([id, at], index) => ({ id, number: index + 1, at: gesture?.id === id ? gesture.at : at }));
+});
+
 /** The drags whose handle was placed where nothing may change. */
 export const outsideDrags = computed<readonly ShownDrag[]>(() => {
   const size = picture.value;
@@ -201,8 +217,9 @@ export const quickPreview = computed<QuickPreviewPlan | null>(() => {
   const gesture = state.gesture.value;
   const created =
     gesture?.kind === "create" && gesture.target !== null ? [{ handle: gesture.handle, target: gesture.target }] : [];
+  const held = pins.value.map(({ at }) => ({ handle: at, target: at }));
   const moves = created.length > 0 || planned.some((drag) => drag?.moves);
-  return moves ? { of, behind, drags: [...planned.flatMap((drag) => drag?.ends ?? []), ...created] } : null;
+  return moves ? { of, behind, drags: [...planned.flatMap((drag) => drag?.ends ?? []), ...created, ...held] } : null;
 });
 
 /** How much of a run's preview is seen over the quick preview, in [0, 1]: the nearer the points are, the more. */
@@ -214,7 +231,13 @@ export const previewOpacity = computed(() => {
 
 /** Whether the person is looking for a place on the picture, for a handle or for the brush. */
 function isPickingAPlace(): boolean {
-  if (state.comparing.value || state.tool.value === "paint" || state.tool.value === "erase") return true;
+  if (
+    state.comparing.value ||
+    activeTool.value === "pin" ||
+    state.tool.value === "paint" ||
+    state.tool.value === "erase"
+  )
+    return true;
   if (state.pendingHandle.value !== null || state.crosshair.value !== null) return true;
   const gesture = state.gesture.value;
   if (gesture?.kind === "move") return gesture.end === "handle" || running.value;

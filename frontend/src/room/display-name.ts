@@ -4,21 +4,27 @@ import { effect, signal } from "@preact/signals";
 
 const STORAGE_KEY = "livedrag.name";
 
-export const displayName = signal(read());
+const ASKED_KEY = "livedrag.name-asked";
 
-effect(() => {
-  const name = displayName.value;
-  try {
-    if (name !== "") globalThis.localStorage?.setItem(STORAGE_KEY, name);
-  } catch {
-    // Storage is full or forbidden: the name lasts until the page is closed.
-  }
-});
+export const displayName = signal(read(STORAGE_KEY));
+/** Whether this browser's user was asked for a name and gave none. */
+export const askedForName = signal(read(ASKED_KEY) !== "");
 
-function read(): string {
+effect(() => write(STORAGE_KEY, displayName.value));
+effect(() => write(ASKED_KEY, askedForName.value ? "yes" : ""));
+
+function read(key: string): string {
   try {
-    return globalThis.localStorage?.getItem(STORAGE_KEY) ?? "";
+    return globalThis.localStorage?.getItem(key) ?? "";
   } catch {
     return "";
+  }
+}
+
+function write(key: string, value: string): void {
+  try {
+    if (value !== "") globalThis.localStorage?.setItem(key, value);
+  } catch {
+    // Storage is full or forbidden: it lasts until the page is closed.
   }
 }

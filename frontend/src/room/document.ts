@@ -10,7 +10,6 @@ import type {
   Picture,
   Restore,
   Run,
-  Setting,
   XY,
 } from "./protocol.ts";
 
@@ -31,6 +30,8 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
       return { ...document, mask: document.mask.filter((layer) => layer.id !== op.id) };
     case "invert_mask":
       return withLayer(document, { type: "invert", id: op.id });
+    case "grow_mask":
+      return withLayer(document, { type: "grow", id: op.id, pixels: op.pixels });
     case "raster":
       return withLayer(document, op);
     case "clear_mask":
@@ -38,7 +39,11 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
     case "set_prompt":
       return { ...document, prompt: op.prompt };
     case "set_settings":
-      return { ...document, settings: withSettings(document.settings, op.settings) };
+      return { ...document, settings: withValues(document.settings, op.settings) };
+    case "set_pin":
+      return { ...document, pins: withValues(document.pins, { [op.id]: op.at }) };
+    case "set_title":
+      return { ...document, title: op.title };
     case "mark_branch":
       return { ...document, branches: withMarks(document.branches ?? {}, { [op.moment]: op.mark ?? null }) };
     case "restore":
@@ -129,16 +134,17 @@ function movedDrag(before: Drag, { handle, target }: Move): Drag {
   };
 }
 
-function withSettings(
-  before: Document["settings"],
-  changes: Readonly<Record<string, Setting | null>>,
-): Document["settings"] {
-  const settings = { ...before };
+/** Null removes a value. */
+function withValues<T>(
+  before: Readonly<Record<string, T>>,
+  changes: Readonly<Record<string, T | null>>,
+): Readonly<Record<string, T>> {
+  const values = { ...before };
   for (const [name, value] of Object.entries(changes)) {
-    if (value === null) delete settings[name];
-    else settings[name] = value;
+    if (value === null) delete values[name];
+    else values[name] = value;
   }
-  return settings;
+  return values;
 }
 
 function withMarks(
@@ -165,11 +171,13 @@ function restored(document: Document, op: Restore): Document {
   return {
     ...document,
     drags,
-    settings: withSettings(document.settings, op.settings ?? {}),
+    settings: withValues(document.settings, op.settings ?? {}),
     prompt: op.prompt ?? document.prompt,
     mask: op.mask ?? document.mask,
     branches: withMarks(document.branches ?? {}, op.branches ?? {}),
     ...(op.content ? withContent(drags, op.content) : {}),
+    pins: withValues(document.pins, op.pins ?? {}),
+    title: op.title ?? document.title,
   };
 }
 

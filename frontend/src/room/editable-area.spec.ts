@@ -46,3 +46,30 @@ it("is what is white in a loaded mask", () => {
   expect(isEditable([painted, loaded], [50, 20], none)).toBe(false);
   expect(isEditable([loaded], [5, 5], (sha256, [x]) => sha256 === "1" && x === 5)).toBe(true);
 });
+
+it("is what a filled stroke encloses, whatever its radius", () => {
+  const square: Stroke = {
+    ...painted,
+    radius: 90,
+    fill: true,
+    points: [
+      [10, 10],
+      [90, 10],
+      [90, 90],
+      [10, 90],
+    ],
+  };
+  expect(isEditable([square], [50, 50], none)).toBe(true);
+  expect(isEditable([square], [5, 50], none)).toBe(false);
+});
+
+it("grows and shrinks, also several times", () => {
+  const grow = (pixels: number, id = `g${pixels}`): MaskLayer => ({ type: "grow", id, pixels });
+  expect(isEditable([painted, grow(10)], [50, 38], none)).toBe(true);
+  expect(isEditable([painted, grow(10)], [50, 42], none)).toBe(false);
+  expect(isEditable([painted, grow(4), grow(6)], [50, 38], none)).toBe(true);
+  expect(isEditable([painted, grow(-5)], [50, 24], none)).toBe(true);
+  expect(isEditable([painted, grow(-5)], [50, 27], none)).toBe(false);
+  expect(isEditable([painted, grow(-5), { type: "invert", id: "i" }], [50, 27], none)).toBe(true);
+  expect(isEditable([grow(5)], [50, 27], none)).toBe(true);
+});

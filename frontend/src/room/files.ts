@@ -3,7 +3,7 @@
 import { fetchDownload, uploadMask } from "./api.ts";
 import type { Download } from "./api.ts";
 import { currentSession } from "./current-session.ts";
-import { messageOf } from "./http.ts";
+import { ApiError, messageOf } from "./http.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 
@@ -17,16 +17,21 @@ const EXTENSIONS: Readonly<Record<Download, string>> = {
 /** What file choosers offer: the formats that the server reads. */
 export const PICTURE_TYPES = "image/png,image/jpeg,image/webp,image/avif,image/bmp,image/tiff,image/gif";
 
-/** Replaces the mask by a file, in which white may change. */
-export async function loadMask(file: File): Promise<void> {
+/**
+ * Replaces the mask by a file, in which white may change; `fit` scales one of another size. Resolves to what the server
+ * says about the size if it is another one.
+ */
+export async function loadMask(file: File, fit = false): Promise<string | null> {
   const session = currentSession();
-  if (session === null) return;
+  if (session === null) return null;
   try {
-    await uploadMask(session.key, file);
+    await uploadMask(session.key, file, fit);
     store.toast("info", texts.mask.loaded);
   } catch (error) {
+    if (error instanceof ApiError && error.reason === "mask_size") return error.message;
     store.toast("error", texts.errors.maskFailed(messageOf(error)));
   }
+  return null;
 }
 
 export async function download(which: Download): Promise<void> {

@@ -14,6 +14,8 @@ export const blankDocument: Document = {
   run: null,
   result: null,
   moment: null,
+  pins: {},
+  title: "",
 };
 
 export const oneDrag: Document = {

@@ -39,7 +39,7 @@ export async function requestBlob(path: string): Promise<Blob> {
   return (await request(path)).blob();
 }
 
-export function json(method: "POST" | "PUT", value: unknown): RequestInit {
+export function json(method: "POST" | "PUT" | "PATCH", value: unknown): RequestInit {
   return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) };
 }
 

@@ -22,7 +22,8 @@ export async function showPicture(session: Session): Promise<void> {
     session.picture = sha256;
     store.original.value?.close();
     store.original.value = bitmap;
-    if (store.result.value === null) addRecentRoom(session.key, thumbnailOf(bitmap));
+    if (store.result.value === null)
+      addRecentRoom(session.key, { thumbnail: thumbnailOf(bitmap), title: store.document.value?.title ?? "" });
   } catch (error) {
     if (currentSession() === session) store.toast("error", texts.errors.pictureFailed(messageOf(error)));
   }
@@ -46,7 +47,8 @@ export async function showResult(session: Session): Promise<void> {
     if (outdated()) return bitmap?.close();
     store.result.value?.close();
     store.result.value = bitmap;
-    if (bitmap !== null) addRecentRoom(session.key, thumbnailOf(bitmap));
+    if (bitmap !== null)
+      addRecentRoom(session.key, { thumbnail: thumbnailOf(bitmap), title: store.document.value?.title ?? "" });
   }
   if (!store.running.value) {
     store.preview.value?.bitmap.close();

@@ -4,6 +4,7 @@ import { effect } from "@preact/signals";
 import { currentSession } from "./current-session.ts";
 import type { Session } from "./current-session.ts";
 import { displayName } from "./display-name.ts";
+import { sightOf } from "./follow-view.ts";
 import { roundPlace } from "./geometry.ts";
 import type { Presence } from "./protocol.ts";
 import * as store from "./store.ts";
@@ -47,12 +48,13 @@ function hasCompany(): boolean {
 
 function ownPresence(): Presence {
   const cursor = store.crosshair.value ?? store.pointer.value;
-  const tool = { points: "points", paint: "brush", erase: "eraser", hand: "hand" } as const;
+  const tool = { points: "points", pin: "points", paint: "brush", erase: "eraser", hand: "hand" } as const;
   const gesture = store.gesture.value?.kind;
   return {
     cursor: cursor === null ? null : roundPlace(cursor),
     selected: store.selected.value?.id ?? null,
     tool: tool[store.tool.value],
-    busy: gesture === "stroke" || gesture === "move" || gesture === "create",
+    view: store.camera.value === null ? null : sightOf(store.view.value, store.canvasSize.value),
+    busy: gesture === "stroke" || gesture === "move" || gesture === "pin" || gesture === "create",
   };
 }

@@ -7,6 +7,10 @@
 
 export const VERSION = "livedrag.v1";
 export const MAX_PROMPT = 1000;
+/** Longest name of a person. */
+export const MAX_NAME = 60;
+/** Longest name of a room. */
+export const MAX_TITLE = 100;
 export const MAX_STROKE_POINTS = 2000;
 
 export type XY = readonly [x: number, y: number];
@@ -32,6 +36,8 @@ export interface Stroke {
   /** From 0, a hard edge, to 1, where the brush fades over its whole radius. */
   readonly softness?: number;
   readonly points: readonly XY[];
+  /** Whether it is the area that the points enclose (even-odd), whatever the radius. */
+  readonly fill?: boolean;
 }
 
 /** Swaps what may change and what may not. */
@@ -40,13 +46,21 @@ export interface Invert {
   readonly id: string;
 }
 
+/** Moves the border of the editable area outwards, or inwards if negative. */
+export interface Grow {
+  readonly type: "grow";
+  readonly id: string;
+  /** Of the picture. */
+  readonly pixels: number;
+}
+
 export interface Raster {
   readonly type: "raster";
   readonly id: string;
   readonly sha256: string;
 }
 
-export type MaskLayer = Stroke | Raster | Invert;
+export type MaskLayer = Stroke | Raster | Invert | Grow;
 
 export interface Picture {
   readonly sha256: string;
@@ -112,6 +126,10 @@ export interface Document {
   readonly moment: number | null;
   /** By a moment of theirs. Absent on servers of older versions. */
   readonly branches?: Readonly<Record<string, BranchMark>>;
+  /** Places that stay as they are. */
+  readonly pins: Readonly<Record<string, XY>>;
+  /** The room's name; "" if it has none. */
+  readonly title: string;
 }
 
 // Operations --------------------------------------------------------------------------------------------------------
@@ -123,10 +141,14 @@ export type Operation =
   | { readonly type: "add_stroke"; readonly stroke: Stroke }
   | { readonly type: "remove_stroke"; readonly id: string }
   | { readonly type: "invert_mask"; readonly id: string }
+  | { readonly type: "grow_mask"; readonly id: string; readonly pixels: number }
   | { readonly type: "clear_mask" }
   | { readonly type: "set_prompt"; readonly prompt: string }
   | { readonly type: "set_settings"; readonly settings: Readonly<Record<string, Setting | null>> }
-  | { readonly type: "mark_branch"; readonly moment: number; readonly mark?: BranchMark | null };
+  | { readonly type: "mark_branch"; readonly moment: number; readonly mark?: BranchMark | null }
+  /** Null removes the pin. */
+  | { readonly type: "set_pin"; readonly id: string; readonly at: XY | null }
+  | { readonly type: "set_title"; readonly title: string };
 
 /** Made by the server alone, for an undo or redo: puts properties back. */
 export interface Restore {
@@ -139,6 +161,8 @@ export interface Restore {
   /** Undoes a run, a jump, a reset or a change of the base picture. */
   readonly content?: Content | null;
   readonly branches?: Readonly<Record<string, BranchMark | null>>;
+  readonly pins?: Readonly<Record<string, XY | null>>;
+  readonly title?: string | null;
 }
 
 export type AppliedOperation = Operation | Raster | Restore;
@@ -186,7 +210,12 @@ export interface MyPresence {
   readonly selected: string | null;
   readonly tool: PointingTool;
   readonly busy: boolean;
+  /** What the person sees of the picture; null for all of it. */
+  readonly view?: Sight | null;
 }
+
+/** The centre of what is seen of the picture, and its width, in pixels of the picture. */
+export type Sight = readonly [x: number, y: number, width: number];
 
 export type ClientMessage =
   | Hello

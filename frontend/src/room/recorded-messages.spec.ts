@@ -101,7 +101,7 @@ const CLIENT: KeysByType<ClientMessage> = {
   undo: { type: true, op_id: true },
   redo: { type: true, op_id: true },
   seek: { type: true, op_id: true, moment: true },
-  presence: { type: true, cursor: true, selected: true, tool: true, busy: true },
+  presence: { type: true, cursor: true, selected: true, tool: true, busy: true, view: true },
   name: { type: true, name: true },
   ack_frame: { type: true, frame: true },
   ping: { type: true, time: true },
@@ -114,16 +114,20 @@ const OPERATIONS: KeysByType<Operation> = {
   add_stroke: { type: true, stroke: true },
   remove_stroke: { type: true, id: true },
   invert_mask: { type: true, id: true },
+  grow_mask: { type: true, id: true, pixels: true },
   clear_mask: { type: true },
   set_prompt: { type: true, prompt: true },
   set_settings: { type: true, settings: true },
   mark_branch: { type: true, moment: true, mark: true },
+  set_pin: { type: true, id: true, at: true },
+  set_title: { type: true, title: true },
 };
 
 const LAYERS: KeysByType<MaskLayer> = {
-  stroke: { type: true, id: true, mode: true, radius: true, softness: true, points: true },
+  stroke: { type: true, id: true, mode: true, radius: true, softness: true, points: true, fill: true },
   raster: { type: true, id: true, sha256: true },
   invert: { type: true, id: true },
+  grow: { type: true, id: true, pixels: true },
 };
 
 const RESTORE: Keys<Restore> = {
@@ -134,9 +138,11 @@ const RESTORE: Keys<Restore> = {
   mask: true,
   content: true,
   branches: true,
+  pins: true,
+  title: true,
 };
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
-const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true };
+const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true, view: true };
 const MOMENT: Keys<Moment> = { id: true, parent: true, iteration: true, time: true, thumbnail: true };
 const LIMITS: Keys<RoomLimits> = {
   upload_bytes: true,
@@ -156,6 +162,8 @@ const DOCUMENT: Keys<Document> = {
   result: true,
   moment: true,
   branches: true,
+  pins: true,
+  title: true,
 };
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true, lost: true };

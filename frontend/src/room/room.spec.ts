@@ -13,6 +13,8 @@ const blank: Document = {
   run: null,
   result: null,
   moment: null,
+  pins: {},
+  title: "",
 };
 
 const add = (id: string): Operation => ({ type: "add_drag", id, handle: [10, 10], target: [40, 10] });

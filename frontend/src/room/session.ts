@@ -16,11 +16,13 @@ import type { Preview } from "./frame-decoder.ts";
 import { ApiError, messageOf } from "./http.ts";
 import { loadRasters, showMoment, showPicture, showResult } from "./pictures.ts";
 import { sharePresence } from "./presence.ts";
-import type { Hello, People, Rejected, ServerMessage } from "./protocol.ts";
+import type { Edited, Hello, People, Rejected, ServerMessage } from "./protocol.ts";
 import { receive, rejectedRequest, withRequest } from "./room.ts";
 import type { Room } from "./room.ts";
 import { ConnectionRefused, RoomSocket } from "./socket.ts";
 import type { Connection } from "./socket.ts";
+import { overwrittenDrag, withMovers } from "./overwrites.ts";
+import { renameRecentRoom } from "./recent-rooms.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 import { loadStoredRoom, removeStoredRoom, storeRoom } from "./stored-rooms.ts";
@@ -180,6 +182,8 @@ function handle(session: Session, message: ServerMessage): void {
   }
   store.activity.value = withActivity(store.activity.value, before, message);
   store.room.value = receive(before, message);
+  const title = store.room.value.document?.title;
+  if (title !== undefined && title !== before.document?.title) renameRecentRoom(session.key.room, title);
   react(session, before, message);
 }
 
@@ -188,6 +192,7 @@ function notify(before: Room, message: ServerMessage): void {
   if (message.type === "rejected") notifyRejected(before, message);
   if (message.type === "error") store.toast("error", message.message);
   if (message.type === "people") notifyJoined(before, message);
+  if (message.type === "edited") notifyOverwritten(before, message);
 }
 
 function notifyRejected(before: Room, message: Rejected): void {
@@ -196,6 +201,15 @@ function notifyRejected(before: Room, message: Rejected): void {
   // A stop that comes too late has got what it wanted.
   if (kind === undefined || (kind === "stop" && !store.running.value)) return;
   store.toast("error", texts.rejected(kind, message.message));
+}
+
+/** Says who has moved a point that this person had placed or moved last. */
+function notifyOverwritten({ people, person: me, document }: Room, { by, op }: Edited): void {
+  const id = overwrittenDrag(store.movers.value, me, by, op);
+  store.movers.value = withMovers(store.movers.value, by, op);
+  if (id === null) return;
+  const number = Object.keys(document?.drags ?? {}).indexOf(id) + 1;
+  store.toast("info", texts.people.overwrote(people[by]?.name || texts.people.anonymous, number));
 }
 
 /** Announces people who have just joined, not those who were here first. */

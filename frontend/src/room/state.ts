@@ -5,12 +5,13 @@ import type { Activity } from "./activity.ts";
 import type { RoomKey } from "./address.ts";
 import type { Preview } from "./frame-decoder.ts";
 import type { DragEnd, Size, View } from "./geometry.ts";
+import type { Movers } from "./overwrites.ts";
 import type { XY } from "./protocol.ts";
 import { EMPTY_ROOM } from "./room.ts";
 import type { Room } from "./room.ts";
 import type { Connection } from "./socket.ts";
 
-export type Tool = "points" | "paint" | "erase" | "hand";
+export type Tool = "points" | "pin" | "paint" | "erase" | "hand";
 
 /** What the pointer or a key is in the middle of; not sent yet. */
 export type Gesture =
@@ -18,13 +19,19 @@ export type Gesture =
   | { readonly kind: "move"; readonly id: string; readonly end: DragEnd; readonly at: XY }
   /** Creating a drag; `target` is null until the pointer has left the handle. */
   | { readonly kind: "create"; readonly handle: XY; readonly target: XY | null }
+  /** Moving a pin, or placing a new one. */
+  | { readonly kind: "pin"; readonly id: string; readonly at: XY }
   | { readonly kind: "pan" }
   | {
       readonly kind: "stroke";
       readonly mode: "paint" | "erase";
       readonly radius: number;
       readonly points: readonly XY[];
+      readonly fill?: boolean;
     };
+
+/** How the area is painted or erased: by a brush, or by what is enclosed or looks alike. */
+export type BrushShape = "brush" | "rectangle" | "lasso" | "select";
 
 /** One end of a drag. */
 export interface Selection {
@@ -45,12 +52,17 @@ export const connection = signal<Connection>({ state: "connecting" });
 /** Newest last. */
 export const activity = signal<readonly Activity[]>([]);
 
+export const movers = signal<Movers>({});
+
 // What the person is doing
 export const tool = signal<Tool>("points");
 /** In pixels of the picture; 0 until the picture's size is known. */
 export const brushRadius = signal(0);
 /** From 0, a hard edge, to 1. */
 export const brushSoftness = signal(0);
+export const brushShape = signal<BrushShape>("brush");
+/** How much colours may differ that are selected together, in [0, 1]. */
+export const tolerance = signal(0.12);
 export const gesture = signal<Gesture | null>(null);
 /** A handle that was placed and has no target yet. */
 export const pendingHandle = signal<XY | null>(null);
@@ -60,6 +72,9 @@ export const crosshair = signal<XY | null>(null);
 export const pointer = signal<XY | null>(null);
 export const hovered = signal<Selection | null>(null);
 export const selected = signal<Selection | null>(null);
+/** The person whose view is followed, or null. */
+export const followed = signal<string | null>(null);
+export const selectedPin = signal<string | null>(null);
 /** Whether the original is held up for comparison. */
 export const comparing = signal(false);
 /** Where the split view's divider is, in [0, 1] of the picture's width; null if there is none. */
@@ -129,12 +144,17 @@ export function resetStore(): void {
   tool.value = "points";
   brushRadius.value = 0;
   brushSoftness.value = 0;
+  brushShape.value = "brush";
+  tolerance.value = 0.12;
   gesture.value = null;
   pendingHandle.value = null;
   crosshair.value = null;
   pointer.value = null;
   hovered.value = null;
   selected.value = null;
+  selectedPin.value = null;
+  followed.value = null;
+  movers.value = {};
   comparing.value = false;
   split.value = null;
   sideBySide.value = false;

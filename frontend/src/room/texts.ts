@@ -11,10 +11,13 @@ const REJECTED: Partial<Record<RequestKind, string>> = {
   add_stroke: "Couldn't add the brush stroke",
   remove_stroke: "Couldn't remove the brush stroke",
   invert_mask: "Couldn't invert the mask",
+  grow_mask: "Couldn't change the mask",
   clear_mask: "Couldn't clear the mask",
   set_prompt: "Couldn't change the prompt",
   set_settings: "Couldn't change the setting",
   mark_branch: "Couldn't change the branch",
+  set_pin: "Couldn't change the pin",
+  set_title: "Couldn't rename the picture",
   undo: "Couldn't undo",
   redo: "Couldn't redo",
   seek: "Couldn't jump to that step",
@@ -29,6 +32,7 @@ const changes = (count: number): string => (count === 1 ? "1 earlier change" : `
 export const texts = {
   people: {
     anonymous: "Anonymous",
+    overwrote: (name: string, number: number) => `${name} moved point ${number}, which you had placed.`,
     joined: (name: string) => `${name} joined`,
     activity: { "": "", points: "placing points", brush: "painting", eraser: "erasing", hand: "" } satisfies Record<
       PointingTool,
@@ -77,5 +81,7 @@ export const texts = {
     handlePlaced: "Handle placed. Now place the target.",
     pointAdded: (number: number) => `Point ${number} added.`,
     pointRemoved: "Point removed.",
+    pinAdded: "Pin added.",
+    pinRemoved: "Pin removed.",
   },
 } as const;

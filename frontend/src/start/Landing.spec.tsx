@@ -2,7 +2,7 @@
 
 import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { addRecentRoom, recentRooms } from "../room/recent-rooms.ts";
+import { recentRooms } from "../room/recent-rooms.ts";
 import type { Sample } from "./api.ts";
 import { generation, requested } from "./generation.ts";
 import type { PictureOpener } from "./picture-opener.ts";
@@ -22,7 +22,7 @@ const samples: readonly Sample[] = [
 
 const enter = vi.fn();
 const calls = { open: vi.fn(), openSample: vi.fn(), openGeneration: vi.fn(), generate: vi.fn() };
-const opener: PictureOpener = { busy: false, dragOver: false, passwordRequest: null, ...calls };
+const opener: PictureOpener = { busy: false, dragOver: false, dropped: null, passwordRequest: null, ...calls };
 
 function show(changes: Partial<PictureOpener> = {}): void {
   render(<Landing opener={{ ...opener, ...changes }} enter={enter} />);
@@ -90,19 +90,6 @@ it("starts paused where less motion is preferred", async () => {
   show();
   const button = await screen.findByRole("button", { name: "Pause animation" });
   expect(button.getAttribute("aria-pressed")).toBe("true");
-});
-
-it("goes to recent rooms, and removes them from the list", () => {
-  addRecentRoom({ room: "a", secret: "x" }, "");
-  addRecentRoom({ room: "b", secret: "y" }, "");
-  show();
-  const [newest] = screen.getAllByRole("link");
-  expect(newest?.getAttribute("href")).toBe("/r/b#y");
-  if (newest) fireEvent.click(newest);
-  expect(enter).toHaveBeenCalledWith({ room: "b", secret: "y" });
-  const [remove] = screen.getAllByRole("button", { name: "Remove from this list" });
-  if (remove) fireEvent.click(remove);
-  expect(recentRooms.value.map(({ room }) => room)).toEqual(["a"]);
 });
 
 it("generates a picture from a prompt, and names the model", async () => {

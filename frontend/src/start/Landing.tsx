@@ -1,16 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
-import { roomAddress } from "../room/address.ts";
 import type { RoomKey } from "../room/address.ts";
 import { PICTURE_TYPES } from "../room/files.ts";
-import { recentRooms, removeRecentRoom } from "../room/recent-rooms.ts";
-import type { RecentRoom } from "../room/recent-rooms.ts";
-import { CloseIcon, Mark, PictureIcon } from "../ui/icons.tsx";
+import { Mark, PictureIcon } from "../ui/icons.tsx";
 import { MoreMenu } from "../ui/MoreMenu.tsx";
 import { texts as ui } from "../ui/texts.ts";
 import { fetchSamples } from "./api.ts";
 import type { Sample } from "./api.ts";
 import { GenerateForm, GenerationView } from "./Generation.tsx";
 import { generation } from "./generation.ts";
+import { MyPictures } from "./MyPictures.tsx";
 import type { PictureOpener } from "./picture-opener.ts";
 import { Gallery, Showcase } from "./Samples.tsx";
 import { texts } from "./texts.ts";
@@ -49,7 +47,7 @@ export function Landing({ opener, enter }: { readonly opener: PictureOpener; rea
             <GenerateForm opener={opener} />
           </div>
         </section>
-        {recentRooms.value.length > 0 && <RecentRooms enter={enter} />}
+        <MyPictures enter={enter} />
         {samples.length > 0 && <Gallery samples={samples} opener={opener} />}
       </main>
     </div>
@@ -62,7 +60,7 @@ function DropZone({ opener }: { readonly opener: PictureOpener }) {
       <input
         type="file"
         class="visually-hidden"
-        accept={PICTURE_TYPES}
+        accept={`${PICTURE_TYPES},.zip`}
         data-testid="picture-file"
         disabled={opener.busy}
         aria-label={labels.choose}
@@ -89,44 +87,6 @@ function DropZone({ opener }: { readonly opener: PictureOpener }) {
         </>
       )}
     </label>
-  );
-}
-
-function RecentRooms({ enter }: { readonly enter: (key: RoomKey) => void }) {
-  return (
-    <section class="recent" aria-labelledby="recent">
-      <h2 id="recent">{labels.recent}</h2>
-      <ul>
-        {recentRooms.value.map((room) => (
-          <RecentRoomItem key={room.room} room={room} enter={enter} />
-        ))}
-      </ul>
-    </section>
-  );
-}
-
-function RecentRoomItem(props: { readonly room: RecentRoom; readonly enter: (key: RoomKey) => void }) {
-  const { room, secret, seen, thumbnail } = props.room;
-  const when = new Date(seen).toLocaleString();
-  return (
-    <li>
-      <a
-        href={roomAddress({ room, secret })}
-        aria-label={labels.reopen(when)}
-        title={when}
-        onClick={(event) => {
-          // A new tab or window is the browser's business.
-          if (event.metaKey || event.ctrlKey || event.shiftKey) return;
-          event.preventDefault();
-          props.enter({ room, secret });
-        }}
-      >
-        {thumbnail ? <img src={thumbnail} alt="" /> : <PictureIcon />}
-      </a>
-      <button type="button" class="icon-button" aria-label={labels.forget} onClick={() => removeRecentRoom(room)}>
-        <CloseIcon />
-      </button>
-    </li>
   );
 }
 

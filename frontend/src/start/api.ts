@@ -18,6 +18,7 @@ export interface Sample {
 
 export interface NewRoom {
   readonly picture: Blob;
+  readonly title?: string;
   readonly mask?: Blob | null;
   readonly prompt?: string;
   readonly drags?: Sample["drags"];
@@ -26,9 +27,10 @@ export interface NewRoom {
 /** The server's default limit, to explain an upload that was cut off. */
 const DEFAULT_LIMIT_MIB = 20;
 
-export async function createRoom({ picture, mask, prompt, drags }: NewRoom): Promise<RoomKey> {
+export async function createRoom({ picture, title, mask, prompt, drags }: NewRoom): Promise<RoomKey> {
   const form = new FormData();
   form.append("picture", picture, picture instanceof File ? picture.name : "picture.png");
+  if (title) form.append("title", title);
   if (mask) form.append("mask", mask, "mask.png");
   if (prompt) form.append("prompt", prompt);
   if (drags?.length) form.append("drags", JSON.stringify(drags.map(({ handle, target }) => ({ handle, target }))));
@@ -42,6 +44,11 @@ export async function createRoom({ picture, mask, prompt, drags }: NewRoom): Pro
     }
     throw error;
   }
+}
+
+/** A new room like the one in an exported zip. */
+export async function importRoom(archive: Blob): Promise<RoomKey> {
+  return postRoom({ method: "POST", headers: { "Content-Type": "application/zip" }, body: archive });
 }
 
 export async function createRoomFromGeneration(generation: string): Promise<RoomKey> {

@@ -1,11 +1,12 @@
-/** Every way to open a picture: a chosen file, one dropped or pasted, a sample, a generated one. */
+/** Every way to open a picture: a chosen file, one dropped or pasted, an exported room, a sample, a generated one. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { RoomKey } from "../room/address.ts";
 import { sendPassword } from "../room/api.ts";
 import { ApiError, messageOf } from "../room/http.ts";
+import { MAX_TITLE } from "../room/protocol.ts";
 import { toast } from "../room/store.ts";
-import { createRoom, createRoomFromGeneration, fetchFile } from "./api.ts";
+import { createRoom, createRoomFromGeneration, fetchFile, importRoom } from "./api.ts";
 import type { Sample } from "./api.ts";
 import * as generation from "./generation.ts";
 import { texts } from "./texts.ts";
@@ -14,6 +15,8 @@ export interface PictureOpener {
   readonly busy: boolean;
   /** A file is being dragged over the page. */
   readonly dragOver: boolean;
+  /** A file that was dropped or pasted in a room, where it isn't opened without a question. */
+  readonly dropped: DroppedFile | null;
   /** Set while the server requires its password. */
   readonly passwordRequest: PasswordRequest | null;
   open(file: Blob): void;
@@ -22,14 +25,22 @@ export interface PictureOpener {
   generate(prompt: string): void;
 }
 
+export interface DroppedFile {
+  readonly name: string;
+  /** Whether it is an exported room. */
+  readonly isRoom: boolean;
+  /** Null: nothing happens. */
+  readonly answer: (choice: "new" | null) => void;
+}
+
 export interface PasswordRequest {
   readonly message: string;
   /** Sends the password and continues with what needed it. Resolves to the error, or null. */
   readonly submit: (password: string) => Promise<string | null>;
 }
 
-/** `enter` goes to a new room. */
-export function usePictureOpener(enter: (key: RoomKey) => void): PictureOpener {
+/** `enter` goes to a new room; `isInRoom` says whether the page is in one now. */
+export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => boolean): PictureOpener {
   const [busy, setBusy] = useState(false);
   const [passwordRequest, run] = usePassword();
   const create = (room: () => Promise<RoomKey>) =>
@@ -41,12 +52,26 @@ export function usePictureOpener(enter: (key: RoomKey) => void): PictureOpener {
         setBusy(false);
       }
     });
-  const open = (picture: Blob) => create(() => createRoom({ picture }));
+  const [dropped, setDropped] = useState<DroppedFile | null>(null);
+  const open = (file: Blob) =>
+    create(() => (isArchive(file) ? importRoom(file) : createRoom({ picture: file, title: titleOf(file) })));
+  const take = (file: File) => {
+    if (!isInRoom()) {
+      open(file);
+      return;
+    }
+    const answer = (choice: "new" | null) => {
+      setDropped(null);
+      if (choice === "new") open(file);
+    };
+    setDropped({ name: file.name, isRoom: isArchive(file), answer });
+  };
   // What is no picture, or none that can be opened, the server recognises better than we could.
-  const dragOver = useDroppedFiles(open);
+  const dragOver = useDroppedFiles(take);
   return {
     busy,
     dragOver,
+    dropped,
     passwordRequest,
     open,
     openSample: (sample) => create(() => createSampleRoom(sample)),
@@ -55,9 +80,19 @@ export function usePictureOpener(enter: (key: RoomKey) => void): PictureOpener {
   };
 }
 
+function isArchive(file: Blob): boolean {
+  return /zip/.test(file.type) || (file instanceof File && /\.zip$/i.test(file.name));
+}
+
+/** A file's name without its extension; "" for a pasted picture, which browsers call image.png. */
+function titleOf(picture: Blob): string {
+  const name = picture instanceof File ? picture.name : "";
+  return name === "image.png" ? "" : name.replace(/\.\w+$/, "").slice(0, MAX_TITLE);
+}
+
 async function createSampleRoom(sample: Sample): Promise<RoomKey> {
   const [picture, mask] = await Promise.all([fetchFile(sample.picture), sample.mask ? fetchFile(sample.mask) : null]);
-  return createRoom({ picture, mask, prompt: sample.prompt, drags: sample.drags });
+  return createRoom({ picture, title: sample.title, mask, prompt: sample.prompt, drags: sample.drags });
 }
 
 /** Runs actions; one that needs the server's password is repeated once that has been entered. */

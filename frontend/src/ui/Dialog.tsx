@@ -8,9 +8,10 @@ import { texts } from "./texts.ts";
 export function Dialog(props: {
   readonly open: Signal<boolean>;
   readonly title: string;
+  readonly onClose?: () => void;
   readonly children: ComponentChildren;
 }) {
-  const { open, title, children } = props;
+  const { open, title, children, onClose } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
@@ -23,7 +24,10 @@ export function Dialog(props: {
       ref={dialog}
       class="dialog"
       aria-labelledby={id}
-      onClose={close}
+      onClose={() => {
+        close();
+        onClose?.();
+      }}
       onClick={(event) => event.target === event.currentTarget && close()}
     >
       <div class="dialog-head">

@@ -28,10 +28,33 @@ export const PointsIcon = () => (
     <circle cx="14.5" cy="5.5" r="3" />
   </Icon>
 );
+export const PinIcon = () => (
+  <Icon>
+    <path d="M7 3.5h6M8 3.5v5l-2 3h8l-2-3v-5M10 11.5v5.5" />
+  </Icon>
+);
 export const PaintIcon = () => (
   <Icon>
     <path d="M16.8 3.2c-3 .8-6.4 3.7-8.3 6.8l1.7 1.7c3.1-1.9 6-5.3 6.8-8.3z" />
     <path d="M7.3 11c-2.2.1-2.7 1.7-2.9 3.1-.1.9-.6 1.6-1.4 1.9 2.2 1 6 .5 6-2.6" />
+  </Icon>
+);
+export const RectangleIcon = () => (
+  <Icon>
+    <rect x="3" y="4.5" width="14" height="11" rx="1" stroke-dasharray="3 2.2" />
+  </Icon>
+);
+export const LassoIcon = () => (
+  <Icon>
+    <path d="M6.4 13.2C4.3 12.3 3 10.8 3 9c0-3 3.1-5.2 7-5.2s7 2.2 7 5.2-3.1 5.2-7 5.2c-.9 0-1.7-.1-2.5-.3" />
+    <circle cx="6.4" cy="13.6" r="1.6" />
+    <path d="M6 15.2c0 1-.5 1.7-1.5 2" />
+  </Icon>
+);
+export const SelectIcon = () => (
+  <Icon>
+    <path d="m4 16.5 7.6-7.6" />
+    <path d="M13.5 3v2.6M13.5 11v2M9 7.2H7M17.5 7.2h-2M16.3 4.3l-1 1M10.7 4.3l1 1M16.3 10.1l-1-1" />
   </Icon>
 );
 export const DrawIcon = () => (

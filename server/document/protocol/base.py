@@ -13,6 +13,7 @@ VERSION = "livedrag.v1"
 FRAME_CREDITS = 2
 """Frames that a client may hold without having acknowledged them."""
 MAX_STROKE_POINTS = 2000
+MAX_TITLE = 100
 PRESENCE_RATE = 30
 """How many presence updates a second are sent at most."""
 
@@ -21,10 +22,15 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """Names a file, so it must not contain anything else: it becomes part of a path. ``$`` would allow a final newline."""
 Pixel = Annotated[float, Meta(ge=-1e5, le=1e5)]
 XY = tuple[Pixel, Pixel]
+Sight = tuple[Pixel, Pixel, Annotated[float, Meta(gt=0, le=1e6)]]
+"""The centre of what a person sees of the picture, and its width, in pixels of the picture."""
 Setting = bool | int | float | str
 Count = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Name = Annotated[str, Meta(max_length=60)]
+Title = Annotated[str, Meta(max_length=MAX_TITLE)]
+Growth = Annotated[float, Meta(ge=-1000, le=1000)]
+"""In pixels."""
 Role = Literal["owner", "editor", "viewer"]
 """Owners manage links and roles, editors change the document, viewers watch and point."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from livedrag.server.document.protocol.base import XY, Count, Id, Name, Record
+from livedrag.server.document.protocol.base import XY, Count, Id, Name, Record, Sight
 from livedrag.server.document.protocol.operations import Operation
 
 
@@ -87,6 +87,8 @@ class SeekMoment(Record, frozen=True, kw_only=True, tag="seek"):
 class Presence(Record, frozen=True, kw_only=True, tag="presence"):
     """presence: cursor, selection and tool of a person; ``busy`` while they press or paint.
 
+    ``view`` is what they see: ``(x, y, width)``, its centre and its width in pixels of the picture; null: all of it.
+
     Sent whenever it changes, up to ``limits.presence_rate`` times a second.
     """
 
@@ -94,6 +96,7 @@ class Presence(Record, frozen=True, kw_only=True, tag="presence"):
     selected: Id | None = None
     tool: Literal["points", "brush", "eraser", "hand", ""] = ""
     busy: bool = False
+    view: Sight | None = None
 
 
 class Rename(Record, frozen=True, kw_only=True, tag="name"):

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from livedrag.limits import MAX_GUIDANCE
-from livedrag.server.document.protocol.base import MAX_STROKE_POINTS, XY, Id, Name, Record, Seed, Setting, Sha256
+from livedrag.server.document.protocol.base import (
+    MAX_STROKE_POINTS,
+    XY,
+    Growth,
+    Id,
+    Name,
+    Record,
+    Seed,
+    Setting,
+    Sha256,
+    Title,
+)
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 Stage = Literal["idle", "queued", "loading", "generating", "fitting", "inverting", "dragging", "rendering"]
@@ -33,6 +44,8 @@ class Stroke(Record, frozen=True, kw_only=True, weakref=True, tag="stroke"):
     ``radius`` is in pixels. ``softness`` is 0 for a hard edge; at 1 the brush fades over its whole radius, and an area
     counts where the brush is at least half opaque. If the first layer of a mask is an ``erase``, everything else is
     editable.
+
+    ``fill``: the area that the points enclose (even-odd), whatever the radius.
     """
 
     id: Id
@@ -40,12 +53,20 @@ class Stroke(Record, frozen=True, kw_only=True, weakref=True, tag="stroke"):
     radius: Annotated[float, Meta(gt=0, le=10_000)]
     points: Annotated[list[XY], Meta(min_length=1, max_length=MAX_STROKE_POINTS)]
     softness: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    fill: bool = False
 
 
 class Invert(Record, frozen=True, kw_only=True, tag="invert"):
     """Swaps editable and protected areas of the layers below."""
 
     id: Id
+
+
+class Grow(Record, frozen=True, kw_only=True, tag="grow"):
+    """Moves the border of the editable area of the layers below outwards by ``pixels``, or inwards if negative."""
+
+    id: Id
+    pixels: Growth
 
 
 class Raster(Record, frozen=True, kw_only=True, tag="raster"):
@@ -55,7 +76,7 @@ class Raster(Record, frozen=True, kw_only=True, tag="raster"):
     sha256: Sha256
 
 
-MaskLayer = Stroke | Raster | Invert
+MaskLayer = Stroke | Raster | Invert | Grow
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -136,6 +157,8 @@ class BranchMark(Struct, frozen=True, kw_only=True):
 class Document(Struct, frozen=True, kw_only=True):
     """Everything that is edited in a room. Without mask layers, the whole picture is editable.
 
+    ``pins`` are places that stay as they are in the uploaded picture while something is dragged.
+
     ``moment`` is the moment of the timeline that the last run ended at, or that was jumped to since. ``branches`` are
     marked by a moment of theirs, in decimal digits.
     """
@@ -149,3 +172,5 @@ class Document(Struct, frozen=True, kw_only=True):
     result: Result | None = None
     moment: int | None = None
     branches: dict[str, BranchMark] = {}
+    pins: dict[str, XY] = {}
+    title: Title = ""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from livedrag.server.document.protocol.base import XY, Count, Id, Record, Setting
+from livedrag.server.document.protocol.base import XY, Count, Growth, Id, Record, Setting, Title
 from livedrag.server.document.protocol.model import BranchMark, Content, MaskLayer, Stroke
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
@@ -51,6 +51,13 @@ class InvertMask(Record, frozen=True, kw_only=True, tag="invert_mask"):
     id: Id
 
 
+class GrowMask(Record, frozen=True, kw_only=True, tag="grow_mask"):
+    """Move the border of the editable area outwards by ``pixels``, inwards if negative; ``id`` names the new layer."""
+
+    id: Id
+    pixels: Growth
+
+
 class ClearMask(Record, frozen=True, kw_only=True, tag="clear_mask"):
     """Remove all layers of the mask, so that the whole picture is editable."""
 
@@ -77,6 +84,19 @@ class MarkBranch(Record, frozen=True, kw_only=True, tag="mark_branch"):
     mark: BranchMark | None = None
 
 
+class SetPin(Record, frozen=True, kw_only=True, tag="set_pin"):
+    """Add or move a pin, whose place is held still while something is dragged; null removes it."""
+
+    id: Id
+    at: XY | None = None
+
+
+class SetTitle(Record, frozen=True, kw_only=True, tag="set_title"):
+    """Name the room; an empty title is none."""
+
+    title: Title
+
+
 Operation = (
     AddDrag
     | MoveDrag
@@ -84,10 +104,13 @@ Operation = (
     | AddStroke
     | RemoveStroke
     | InvertMask
+    | GrowMask
     | ClearMask
     | SetPrompt
     | SetSettings
     | MarkBranch
+    | SetPin
+    | SetTitle
 )
 
 
@@ -101,7 +124,7 @@ class RestoredDrag(Struct, frozen=True, kw_only=True):
 class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """What an undo or a redo changes; made by the server only. Properties that are null or absent stay as they are.
 
-    ``drags``: null removes the drag. ``settings``: null restores the default. ``mask``: all of its layers.
+    ``drags``, ``pins``: null removes it. ``settings``: null restores the default. ``mask``: all of its layers.
     ``branches``: null clears the mark. ``content``: undoes a run, a jump, a reset or a change of the base picture; it
     applies after ``drags``, whose other content has not been tracked.
     """
@@ -112,3 +135,5 @@ class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     mask: tuple[MaskLayer, ...] | None = None
     content: Content | None = None
     branches: dict[str, BranchMark | None] = field(default_factory=dict)
+    pins: dict[str, XY | None] = field(default_factory=dict)
+    title: str | None = None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from livedrag.server.document.protocol.base import PRESENCE_RATE, XY, Count, Record, Role, Setting
+from livedrag.server.document.protocol.base import PRESENCE_RATE, XY, Count, Record, Role, Setting, Sight
 from livedrag.server.document.protocol.model import (
     Document,
     EngineState,
@@ -227,6 +227,7 @@ class PersonPresence(Struct, frozen=True, kw_only=True):
     selected: str | None = None
     tool: str = ""
     busy: bool = False
+    view: Sight | None = None
 
 
 class Presences(Record, frozen=True, kw_only=True, tag="presences"):

@@ -65,7 +65,7 @@ async def loaded_mask(request: Request) -> Response:
 
 
 async def load_mask(request: Request) -> Response:
-    """Replace the mask by an uploaded one, as an edit. ``Op-Id`` makes a retry harmless."""
+    """Replace the mask by an uploaded one, as an edit. ``Op-Id`` makes a retry harmless, ``?fit`` scales the mask."""
     live, by = await enter(request, "editor")
     context = context_of(request)
     op_id = _op_id(request)
@@ -79,7 +79,8 @@ async def load_mask(request: Request) -> Response:
         raise
     picture = live.draft.document.picture
     with file:
-        sha256 = await context.decoders.run(request, _store_mask, context, file, (picture.width, picture.height))
+        size, fit = (picture.width, picture.height), "fit" in request.query_params
+        sha256 = await context.decoders.run(request, _store_mask, context, file, size, fit)
     live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
     record = await live.requests.load_mask(by, op_id, Raster(id=op_id, sha256=sha256))
     if not isinstance(record, Edited) or not isinstance(record.op, Raster):
@@ -102,7 +103,9 @@ async def keep_quick_preview(request: Request) -> Response:
         mask = await live.mask.current()
         document = live.draft.document
         file = context.registry.store.picture_path(document.picture.sha256)
-        sha256 = await context.decoders.run(request, _store_quick_preview, context, file, document.drags, mask.png)
+        pinned = {f"pin {id}": Drag(handle=place, target=place) for id, place in document.pins.items()}
+        moved = {**document.drags, **pinned}
+        sha256 = await context.decoders.run(request, _store_quick_preview, context, file, moved, mask.png)
     except (OSError, ValueError) as error:
         raise Damaged(f"the pictures of this room cannot be read: {error}") from error
     live, by = await enter(request, "editor")  # again: a member removed meanwhile must not change the result
@@ -116,8 +119,8 @@ def _store_quick_preview(context: Context, file: Path, drags: Mapping[str, Drag]
     return context.registry.store.put_picture(quick_preview(file, drags.values(), mask))
 
 
-def _store_mask(context: Context, file: IO[bytes], size: tuple[int, int]) -> str:
-    png = encode_mask(file, "mask", size, context.settings.max_pixels)
+def _store_mask(context: Context, file: IO[bytes], size: tuple[int, int], fit: bool) -> str:
+    png = encode_mask(file, "mask", size, context.settings.max_pixels, fit=fit)
     return context.registry.store.put_picture(png)
 
 

@@ -18,17 +18,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
-from livedrag.server.document.protocol import XY, Document, Drag, MaskLayer, Picture, Raster, RoomLimits
+from livedrag.server.document.protocol import (
+    MAX_TITLE,
+    XY,
+    Document,
+    Drag,
+    MaskLayer,
+    Picture,
+    Raster,
+    RoomLimits,
+    Title,
+)
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.uploads import encode_mask, encode_picture
 from livedrag.server.rooms.generation import steps_of
 from livedrag.server.settings import MIB
-from livedrag.server.storage.archive import export_room
+from livedrag.server.storage.archive import export_room, import_room
+from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.web.body import BoundedBody, read_json, too_large
 from livedrag.server.web.context import Context, check_password, check_rate, context_of, enter
 
 log = logging.getLogger(__name__)
 
+ARCHIVE_UPLOADS = 4
+"""How many times as large as a picture an exported room may be, and how many times larger uncompressed."""
 FIELD_BYTES = 5 * MIB
 """Of an upload form beside its picture: mask, prompt, drags."""
 
@@ -46,17 +59,56 @@ class FromGeneration(msgspec.Struct, forbid_unknown_fields=True):
     generation: str
 
 
+class NewTitle(msgspec.Struct, forbid_unknown_fields=True):
+    """What a room is to be called; empty: it has no name, or keeps it in a copy."""
+
+    title: Title = ""
+
+
 async def create(request: Request) -> Response:
-    """Create a room from an uploaded form, or from a generated picture by its id."""
+    """Create a room from an uploaded form, from a generated picture by its id, or from an exported room."""
     check_rate(request, "create")
     await check_password(request)
     context = context_of(request)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type in ("application/zip", "application/x-zip-compressed"):
+        room, secret = await _import(request, context)
+        log.info("an imported room", extra={"room": room})
+        return _created(context, room, secret)
+    if content_type == "application/json":
         document = await _generated_document(request)
     else:
         document = await _uploaded_document(request)
     room, secret = await context.registry.create(document)
     log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
+    return _created(context, room, secret)
+
+
+async def copy(request: Request) -> Response:
+    """Create a room like this one, which has its preparation, its timeline and its result."""
+    title = (await read_json(request, NewTitle)).title.strip()
+    live, _ = await enter(request, "editor")
+    check_rate(request, "create")
+    context = context_of(request)
+    try:
+        room, secret = await context.registry.copy(live, title or live.document.title)
+    except OSError as error:
+        raise ServiceError(507, "not_saved", f"the room cannot be copied: {error}") from error
+    log.info("a copy of room %s", live.id, extra={"room": room})
+    return _created(context, room, secret)
+
+
+async def rename(request: Request) -> Response:
+    """Give the room another name, as an edit."""
+    title = (await read_json(request, NewTitle)).title.strip()
+    live, by = await enter(request, "editor")
+    context_of(request).registry.limits.check_person(by, "edit")
+    live.requests.check_writable()
+    await live.requests.rename(by, title)
+    return Response(status_code=204)
+
+
+def _created(context: Context, room: str, secret: str) -> Response:
     url = f"{context.settings.base_path}/r/{room}#{secret}"
     return JSONResponse({"room": room, "secret": secret, "url": url}, 201)
 
@@ -89,6 +141,26 @@ async def export(request: Request) -> Response:
     return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
 
 
+async def _import(request: Request, context: Context) -> tuple[str, str]:
+    limit = ARCHIVE_UPLOADS * context.settings.max_upload_bytes
+    body = BoundedBody(request, limit, "the exported room")
+    try:
+        file = await body.spooled()
+    except ServiceError:
+        await body.drain()
+        raise
+    with file:
+        return await context.decoders.run(request, _import_file, context, file, ARCHIVE_UPLOADS * limit)
+
+
+def _import_file(context: Context, file: IO[bytes], max_bytes: int) -> tuple[str, str]:
+    registry = context.registry
+    try:
+        return import_room(registry.store, file, registry.room_limits, as_new=True, max_bytes=max_bytes)
+    except ArchiveError as error:
+        raise ServiceError(422, "not_a_room", f"this is not an exported room: {error}") from error
+
+
 async def _generated_document(request: Request) -> Document:
     registry = context_of(request).registry
     png, generation = registry.generations.finished((await read_json(request, FromGeneration)).generation)
@@ -99,6 +171,7 @@ async def _generated_document(request: Request) -> Document:
     return Document(
         picture=Picture(sha256=sha256, width=width, height=height, generation=generation),
         prompt=generation.prompt,
+        title=generation.prompt[:MAX_TITLE],
         settings={} if usual else {"ddim_steps": generation.ddim_steps},
     )
 
@@ -133,7 +206,8 @@ def _document(context: Context, form: FormData) -> Document:
         mask_png = encode_mask(file, name, size, settings.max_pixels)
         mask = (Raster(id="uploaded", sha256=registry.store.put_picture(mask_png)),)
     picture = replace(picture, sha256=registry.store.put_picture(png))
-    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt)
+    title = str(form.get("title") or "").strip()[:MAX_TITLE]
+    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt, title=title)
 
 
 def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from PIL import Image
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
     CommandFailed,
+    MomentInfo,
     PlacedDrag,
     PreparationProgress,
     Prepare,
     ReleaseSession,
     ResetSession,
     RunFinished,
+    RunProgress,
     Seek,
     SeekCompleted,
     Start,
@@ -29,7 +32,7 @@ from livedrag.server.device.engine import (
     TimelineChanged,
     UpdateRun,
 )
-from livedrag.server.document.protocol import Points
+from livedrag.server.document.protocol import Points, Progress
 from tests.quiet import png
 from tests.server.device.test_checkpoints import WRITTEN_BY_0_1
 from tests.server.device.test_worker import (
@@ -533,3 +536,44 @@ def test_a_run_says_at_which_moment_it_ended(worker: DeviceWorker, events: Event
     start(worker)
     ended = finish(worker, events)
     assert ended.moment == latest(events).current == 3
+
+
+def test_a_copied_room_needs_no_preparation_and_leaves_the_original_as_it_is(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    finish(worker, events)
+    before = checkpoints.load_timeline("a")
+    assert before is not None
+    checkpoints.copy("a", "b", {"d1": 0})
+    copied = checkpoints.load_timeline("b")
+    assert copied is not None
+    assert (copied.moments, copied.thumbnails) == (before.moments, before.thumbnails)
+    events.clear()
+    worker.obey(Start(run="r9", picture=PICTURE, desired=later(room="b", seq=0)))
+    assert finish(worker, events).iterations == 3
+    assert {record.stage for event in events.of(RunProgress, "b") if isinstance(record := event.record, Progress)} == {
+        "loading",
+        "dragging",
+        "rendering",
+    }
+    assert worker_moments(events, "b")[: len(before.moments)] == before.moments
+    assert checkpoints.load_timeline("a") == before
+
+
+def test_a_copy_follows_what_was_edited_since_the_checkpoint(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
+) -> None:
+    start(worker)
+    ended = finish(worker, events)
+    x, y = ended.tracked["d1"]
+    checkpoints.copy("a", "b", {"d1": 7})  # the handle was placed again, at the same point
+    events.clear()
+    worker.obey(Start(run="r9", picture=PICTURE, desired=later(room="b", seq=0)))
+    advance_until(worker, events, 1)
+    (first, *_) = [event.record for event in events.of(RunProgress, "b") if isinstance(event.record, Points)]
+    assert math.dist(first.handles["d1"], (30, 30)) < math.dist((x, y), (30, 30))
+
+
+def worker_moments(events: Events, room: str) -> list[MomentInfo]:
+    return events.of(TimelineChanged, room)[-1].moments

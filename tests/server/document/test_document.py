@@ -26,6 +26,7 @@ from livedrag.server.document.protocol import (
     Edit,
     Edited,
     EditFurther,
+    GrowMask,
     InvertMask,
     MarkBranch,
     MaskLayer,
@@ -40,8 +41,10 @@ from livedrag.server.document.protocol import (
     Restore,
     RestoredDrag,
     SeekMoment,
+    SetPin,
     SetPrompt,
     SetSettings,
+    SetTitle,
     StartRun,
     StopRun,
     Stroke,
@@ -321,10 +324,15 @@ ONE_OF_EACH: list[Operation] = [
     AddStroke(stroke=stroke("s2")),
     RemoveStroke(id="s1"),
     InvertMask(id="i1"),
+    GrowMask(id="g1", pixels=3.0),
     ClearMask(),
     SetPrompt(prompt="a bear"),
     SetSettings(settings={"max_iterations": 5, "preset": None}),
     MarkBranch(moment=3, mark=BranchMark(name="theirs")),
+    SetPin(id="n1", at=(5.0, 6.0)),
+    SetPin(id="n0", at=(7.0, 6.0)),
+    SetPin(id="n0"),
+    SetTitle(title="Bear"),
 ]
 
 
@@ -332,6 +340,7 @@ ONE_OF_EACH: list[Operation] = [
 def test_every_edit_can_be_undone_and_done_again(op: Operation) -> None:
     room = a_room()
     begun: list[Operation] = [D1, AddStroke(stroke=stroke("s1")), SetSettings(settings={"preset": "paper"})]
+    begun.append(SetPin(id="n0", at=(1.0, 2.0)))
     for number, first in enumerate(begun):
         by(room, "p2", first, f"f{number}")
     before = room.document

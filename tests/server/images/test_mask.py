@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from PIL import Image
+import math
 
-from livedrag.server.document.protocol import Invert, Raster, Stroke
+import pytest
+from PIL import Image, ImageChops
+
+from livedrag.server.document.protocol import XY, Grow, Invert, Raster, Stroke
 from livedrag.server.images.mask import rasterise
 
 
@@ -53,3 +55,61 @@ def test_a_loaded_mask_replaces_and_becomes_black_and_white() -> None:
     grey.paste(128, (0, 0, 32, 48))
     mask = rasterise((stroke, Raster(id="m", sha256="f" * 64)), (64, 48), lambda _: grey)
     assert {mask.getpixel((40, 20)), mask.getpixel((31, 0))} == {0, 255}
+
+
+RING: list[XY] = [
+    (10, 8),
+    (50, 8),
+    (50, 40),
+    (10, 40),
+    (10, 8),
+    (20, 16),
+    (20, 32),
+    (40, 32),
+    (40, 16),
+    (20, 16),
+    (10, 8),
+]
+
+
+def test_a_filled_stroke_is_what_its_points_enclose_even_odd() -> None:
+    ring = Stroke(id="a", mode="paint", radius=9, points=RING, fill=True)
+    cut = Stroke(id="b", mode="erase", radius=9, points=[(30, 0), (60, 0), (60, 47), (30, 47)], fill=True)
+    mask = rasterise((ring,), (64, 48), no_rasters)
+    places = ((15, 24), (45, 24), (30, 24), (5, 24), (55, 24))
+    assert [mask.getpixel(place) for place in places] == [255, 255, 0, 0, 0]
+    mask = rasterise((ring, cut), (64, 48), no_rasters)
+    assert [mask.getpixel(place) for place in places] == [255, 0, 0, 0, 0]
+
+
+def test_a_line_encloses_nothing() -> None:
+    line = Stroke(id="a", mode="paint", radius=9, points=[(10, 8), (50, 8)], fill=True)
+    assert rasterise((line,), (64, 48), no_rasters).getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize("pixels", [1, 3, 8, 20])
+def test_growing_is_even_in_all_directions_and_leaves_no_gap(pixels: int) -> None:
+    dot = Stroke(id="a", mode="paint", radius=0.5, points=[(60, 60)])
+    mask = rasterise((dot, Grow(id="g", pixels=pixels)), (120, 120), no_rasters)
+    reach = 1 + pixels * 1.1
+    for x in range(120):
+        for y in range(120):
+            away = math.dist((x, y), (60, 60))
+            if away <= 0.7 * pixels:
+                assert mask.getpixel((x, y)) == 255
+            if away > reach + 1:
+                assert mask.getpixel((x, y)) == 0
+
+
+def test_shrinking_is_growing_of_the_rest() -> None:
+    square = Stroke(id="a", mode="paint", radius=1, points=[(20, 20), (80, 20), (80, 80), (20, 80)], fill=True)
+    smaller = rasterise((square, Grow(id="g", pixels=-10)), (100, 100), no_rasters)
+    assert [smaller.getpixel(place) for place in ((50, 50), (31, 50), (28, 50), (50, 72))] == [255, 255, 0, 0]
+    back = rasterise((square, Grow(id="g", pixels=-10), Grow(id="h", pixels=10)), (100, 100), no_rasters)
+    assert ImageChops.subtract(back, rasterise((square,), (100, 100), no_rasters)).getbbox() is None
+
+
+def test_growing_everything_leaves_everything() -> None:
+    erase = Stroke(id="a", mode="erase", radius=4, points=[(10, 20)])
+    assert rasterise((Grow(id="g", pixels=5),), (64, 48), no_rasters).getextrema() == (255, 255)
+    assert rasterise((Grow(id="g", pixels=5), erase), (64, 48), no_rasters).getpixel((40, 20)) == 255

@@ -8,12 +8,14 @@ import io
 import json
 import struct
 import time
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
@@ -21,9 +23,12 @@ from livedrag.pictures import read_picture
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
 from livedrag.server.device.engine import ReleaseSession
 from livedrag.server.document.protocol import (
+    AddDrag,
+    Edited,
     Raster,
     RoomLimits,
     SetPrompt,
+    SetTitle,
     Started,
 )
 from livedrag.server.storage import Store
@@ -225,3 +230,76 @@ def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path
         assert saved_room is not None
         assert saved_room.document.prompt == "a bear"
         assert store.get_picture(saved_room.document.picture.sha256) == get(address, room, "picture")
+
+
+def test_a_room_is_renamed_as_an_edit_that_everyone_sees(address: str) -> None:
+    room = create_room(address, png(), title=" A field ")
+
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            assert client.document.title == "A field"
+            await client.fetch("PATCH", "", {"title": " Two fields "})
+            await client.wait(Edited, lambda edited: edited.op == SetTitle(title="Two fields"))
+            await client.undo()
+            assert client.document.title == "A field"
+            viewer = (await client.make_link("viewer"))["secret"]
+        async with Client.join(address, room.id, viewer) as looking:
+            for method, path in (("PATCH", ""), ("POST", "copy")):
+                with pytest.raises(RequestFailed, match="view only"):
+                    await looking.fetch(method, path, {"title": "x"})
+
+    asyncio.run(story())
+
+
+def test_a_copy_has_everything_but_people_and_links_and_goes_its_own_way(address: str) -> None:
+    room = create_room(address, png(), title="Field", prompt="a field")
+
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(AddDrag(id="d1", handle=(10, 10), target=(20, 10)))
+            other, secret = await client.copy("Field (copy)")
+            async with Client.join(address, other, secret) as copy:
+                assert copy.welcome.role == "owner"
+                assert copy.document == replace(client.document, title="Field (copy)")
+                assert await copy.get("picture") == await client.get("picture")
+                await copy.edit(SetPrompt(prompt="another"))
+                await client.delete_room()
+                assert (await copy.get("picture"))[:4] == b"\x89PNG"
+            with pytest.raises(RequestFailed):
+                get(address, NewRoom(other, room.secret, ""), "picture")
+
+    asyncio.run(story())
+
+
+def post_zip(address: str, data: bytes) -> NewRoom:
+    made = json.loads(request(address, "POST", "/api/rooms", data, {"Content-Type": "application/zip"}))
+    return NewRoom(made["room"], made["secret"], made["url"])
+
+
+def test_an_export_becomes_a_new_room(address: str, room: NewRoom) -> None:
+    async def story() -> None:
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(SetPrompt(prompt="a bear"))
+            data = await client.get("export")
+            there = post_zip(address, data)
+            assert there.id != room.id
+            async with Client.join(address, there.id, there.secret) as copy:
+                assert copy.document == client.document
+                assert copy.welcome.role == "owner"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", saved(NOISE, "PNG")])
+def test_what_is_no_export_is_refused(address: str, data: bytes) -> None:
+    with pytest.raises(RequestFailed, match="this is not an exported room") as caught:
+        post_zip(address, data)
+    assert (caught.value.status, caught.value.reason) == (422, "not_a_room")
+
+
+def test_an_export_that_unpacks_to_too_much_is_refused(address: str, room: NewRoom) -> None:
+    data = io.BytesIO(get(address, room, "export"))
+    with zipfile.ZipFile(data, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"files/{'a' * 64}.png", bytes(400 * 2**20))
+    with pytest.raises(RequestFailed, match="MiB uncompressed"):
+        post_zip(address, data.getvalue())

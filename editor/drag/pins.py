@@ -1,0 +1,38 @@
+"""Pins: places that keep what the unedited picture has there. They are not in the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from livedrag.editor.points import Point, Rasters
+from livedrag.editor.sampling import patch_offsets, sample_cells
+
+
+def pin_cells(pins: Iterable[Point], rasters: Rasters, like: Tensor) -> Tensor:
+    """The whole cells nearest to pins, ``(n, 2)``; dtype and device of ``like``."""
+    cells = [rasters.nearest_cell(pin) for pin in pins]
+    return like.new_tensor([(cell.row, cell.column) for cell in cells]).reshape(-1, 2)
+
+
+def pin_loss(features: Tensor, unedited: Tensor, cells: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:
+    """Sum over pins of the L1 between the patch there and the same patch of the unedited features.
+
+    On the scale of motion supervision: mean over channels, sum over the patch's cells inside the raster, so that a pin
+    weighs as much as a handle.
+
+    Args:
+        features: ``(1, C, h, w)``; gradients flow to them.
+        unedited: the same of the unedited latent.
+        cells: whole cells ``(n, 2)``, (row, column).
+        radius: of the patch, in cells; r1.
+        raster: rows and columns of cells.
+
+    Returns:
+        Scalar loss; 0, without a gradient, while nothing has changed at the pins.
+    """
+    patches = cells[:, None] + patch_offsets(radius, cells)
+    inside = ((patches >= 0) & (patches < patches.new_tensor(raster))).all(-1)
+    moved = sample_cells(features, patches, raster) - sample_cells(unedited.detach(), patches, raster)
+    return (moved.abs().mean(1) * inside).sum()

@@ -1,0 +1,82 @@
+"""Files that are dropped or pasted in a room, and exported rooms."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.editor import Editor, OpenPage, choose
+from tests.e2e.played import room_of
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+def drop(page: Page, file: Path, kind: str, how: str = "drop") -> None:
+    """Drop or paste a file on the page, as a browser would."""
+    page.evaluate(
+        """([data, name, type, how]) => {
+            const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
+            const files = new DataTransfer();
+            files.items.add(new File([bytes], name, { type }));
+            const event = how === "paste"
+                ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true })
+                : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+        }""",
+        [base64.b64encode(file.read_bytes()).decode(), file.name, kind, how],
+    )
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_picture_is_not_opened_in_a_room_without_a_question(open_page: OpenPage, upload: Path, how: str) -> None:
+    page = open_page()
+    choose(page, upload)
+    room = room_of(page)
+    drop(page, upload, "image/png", how)
+    dialog = page.get_by_role("dialog", name="Open “bear.png”?")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert room_of(page) == room
+    drop(page, upload, "image/png", how)
+    page.get_by_role("button", name="Open as a new picture").click()
+    page.wait_for_url(lambda url: room not in url)
+    Editor(page)
+    page.get_by_role("button", name="livedrag home").click()
+    expect(page.get_by_test_id("my-pictures").get_by_role("listitem")).to_have_count(2)
+
+
+def test_an_exported_room_opens_on_the_start_page(open_page: OpenPage, upload: Path, tmp_path: Path) -> None:
+    page = open_page()
+    editor = choose(page, upload)
+    first = room_of(page)
+    editor.pull((94, 150), (72, 110))
+    editor.expect_sent()
+    with page.expect_download() as downloading:
+        editor.button("Download").click()
+        page.get_by_role("button", name="Room (ZIP)").click()
+    exported = tmp_path / "room.zip"
+    downloading.value.save_as(exported)
+    page.get_by_role("button", name="livedrag home").click()
+    again = choose(page, exported)
+    assert room_of(page) != first
+    again.expect_place("target", (72, 110))
+    expect(page.get_by_label("Name of the picture")).to_have_value("bear")
+
+    drop(page, exported, "application/zip")
+    expect(page.get_by_role("dialog", name="Open “room.zip”?")).to_contain_text("exported room")
+    page.get_by_role("button", name="Restore the room").click()
+    second = room_of(page)
+    page.wait_for_url(lambda url: second not in url)
+    Editor(page).expect_place("target", (72, 110))
+
+
+def test_a_file_that_is_no_exported_room_is_refused(open_page: OpenPage, tmp_path: Path, complaints: list[str]) -> None:
+    page = open_page()
+    (tmp_path / "wrong.zip").write_bytes(b"PK\3\4 and no more")
+    page.get_by_test_id("picture-file").set_input_files(tmp_path / "wrong.zip")
+    expect(page.get_by_text("this is not an exported room")).to_be_visible()
+    complaints[:] = [text for text in complaints if "422" not in text]
