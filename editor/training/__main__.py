@@ -69,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
     searching.add_argument("--write", action="store_true", help="put them into the model's folder")
     evaluating = stages.add_parser("evaluate", help="judge a model on other held-out pictures")
     evaluating.add_argument("output", type=Path, help="folder of the report")
-    evaluating.add_argument("--pictures", type=int, help="fewer than all, for a quick look")
+    evaluating.add_argument("--limit", type=int, metavar="N", help="drag on so many pictures, for a quick look")
+    evaluating.add_argument(
+        "--others", type=Path, metavar="FOLDER", help="drag on the pictures in this folder too, of any kind"
+    )
     evaluating.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="other than the model's default; repeatable"
     )

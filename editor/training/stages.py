@@ -113,8 +113,16 @@ def evaluate(options: argparse.Namespace, folder: Path) -> None:
     model, pictures = Diffusion.load(options.model), collect(folder, held_out=True)
     trained_on = collect(folder, held_out=False)
     overrides = dict(map(parse_setting, options.set))
+    others = {} if options.others is None else report.read_pictures(options.others)
     figures = report.evaluate(
-        model, pictures, options.output, overrides=overrides, most=options.pictures, trained_on=trained_on
+        model,
+        pictures,
+        options.output,
+        progress=folder / "evaluation",
+        overrides=overrides,
+        limit=options.limit,
+        trained_on=trained_on,
+        others=others,
     )
     sys.stdout.write(report.table(figures))
 

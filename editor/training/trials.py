@@ -7,7 +7,7 @@ with the features that the editor itself tracks by.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,21 +64,32 @@ def make_trials(pictures: Collection, concepts: Sequence[int], each: int, *, see
     """For each concept (an index of a picture) so many trials, those that cross-correlation can judge."""
     trials = []
     for index in concepts:
-        random = np.random.default_rng((seed, index))
-        picture = still_scene(pictures[index])
         solid = torch.from_numpy(np.ascontiguousarray(pictures[index][3]))
-        places = corners(picture, solid)
-        found: list[Trial] = []
-        for place in places:
-            if len(found) == each:
-                break
-            if all(math.dist((place.x, place.y), (t.drag.handle.x, t.drag.handle.y)) > 30 for t in found):
-                trial = _trial(pictures.emojis[index].caption, picture, place, random)
-                if trial is not None:
-                    found.append(trial)
+        random = np.random.default_rng((seed, index))
+        trials.append(_trials_on(pictures.emojis[index].caption, still_scene(pictures[index]), solid, each, random))
+    return [found for found in trials if len(found) == each]
+
+
+def make_trials_on(pictures: Mapping[str, Tensor], each: int, *, seed: int = 0) -> list[list[Trial]]:
+    """The same on any pictures ``(3, 256, 256)`` in [-1, 1], by their captions."""
+    trials = []
+    for index, (caption, picture) in enumerate(pictures.items()):
+        random = np.random.default_rng((seed, index))
+        trials.append(_trials_on(caption, picture, torch.ones(SIDE, SIDE), each, random))
+    return [found for found in trials if len(found) == each]
+
+
+def _trials_on(caption: str, picture: Tensor, solid: Tensor, each: int, random: np.random.Generator) -> list[Trial]:
+    """At most so many trials at the strongest corners of what is ``solid``, ``(256, 256)``, apart from each other."""
+    found: list[Trial] = []
+    for place in corners(picture, solid):
         if len(found) == each:
-            trials.append(found)
-    return trials
+            break
+        if all(math.dist((place.x, place.y), (t.drag.handle.x, t.drag.handle.y)) > 30 for t in found):
+            trial = _trial(caption, picture, place, random)
+            if trial is not None:
+                found.append(trial)
+    return found
 
 
 def corners(picture: Tensor, solid: Tensor) -> list[Point]:
