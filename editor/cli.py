@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from livedrag.editor.errors import EditorError, MaskError, PictureError, PointError, SettingsError
+from livedrag.editor.model_options import add_model_options, load_model
 from livedrag.editor.output import OutputFiles, interruptible
 from livedrag.editor.points import Drag, Point, Rasters, Size
 from livedrag.editor.settings import (
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
-
-    from livedrag.editor.models.diffusion import Diffusion
 
 Step = TypeVar("Step")
 Value = TypeVar("Value")
@@ -86,17 +85,21 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     """``livedrag edit``; returns what ``--json`` prints. Raises `EditorError` and `OSError`."""
     clock = _Clock()
     given = _check_edit(options)
-    model = _load(options, tiny=options.tiny)
+    model = load_model(options, tiny=options.tiny)
 
     from livedrag.editor.drag.preparation import is_known, is_measured
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.drag.steps import DragStep
+    from livedrag.editor.fitting.fitted_lora import read_fitted_lora
     from livedrag.editor.fitting.lora import FitPass
 
     settings = DragSettings.resolve(options.preset, model.defaults, given.overrides)
     if reason := unsuitable_presets(model.kind).get(options.preset):
         sys.stderr.write(f"livedrag edit: the preset {options.preset!r} does not suit {model.name!r}: {reason}\n")
     session = DragSession(model, given.picture, prompt=options.prompt, settings=settings, seed=options.seed)
+    if options.picture_lora is not None:
+        session.use_lora(read_fitted_lora(options.picture_lora, model))
+    settings = session.settings
     for name, drag in given.drags.items():
         session.add_drag(name, drag)
     session.set_mask(given.mask)
@@ -106,6 +109,8 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     fitting = itertools.islice(preparation, settings.lora_steps)
     for _ in _with_progress(fitting, "fitting", settings.lora_steps):
         pass
+    if options.save_lora is not None:
+        files.write(session.save_lora, options.save_lora)
     clock.lap("lora")
     for _ in _with_progress(preparation, "inverting", settings.inversion_steps):
         pass
@@ -157,7 +162,7 @@ def generate_picture(options: argparse.Namespace, files: OutputFiles) -> dict[st
     check_prompt(options.prompt)
     check_seed(options.seed)
     check_generation(options.guidance, options.steps)
-    model = _load(options)
+    model = load_model(options)
     clock.lap("load")
 
     from livedrag.editor.generate import generate
@@ -173,25 +178,6 @@ def generate_picture(options: argparse.Namespace, files: OutputFiles) -> dict[st
         "seed": options.seed,
         "seconds": {**clock.laps, "total": clock.total()},
     }
-
-
-def _load(options: argparse.Namespace, tiny: str | None = None) -> Diffusion:
-    """The model; says so if it does not read the whole prompt."""
-    from livedrag.editor.models.references import find_model, find_tiny
-
-    find_model(options.model)  # a wrong reference is refused before torch is imported
-    if tiny is not None:
-        find_tiny(tiny)
-
-    from livedrag.editor.models.diffusion import Diffusion
-
-    model = Diffusion.load(options.model, device=options.device, tiny=tiny)
-    if ignored := model.ignored_part(options.prompt):
-        sys.stderr.write(
-            f"livedrag {options.command}: the prompt is too long for the model, "
-            f"which ignores everything from {ignored.split()[0]!r} on\n"
-        )
-    return model
 
 
 def _returned(steps: Generator[Any, None, Value]) -> Value:
@@ -241,29 +227,23 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         help="how closely to follow the prompt (default: %(default)s)",
     )
     add("--steps", type=int, default=50, help="DDIM steps (default: %(default)s)")
-    _add_model(parser)
+    _add_common(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
     add = parser.add_argument
-    add(
-        "--model",
-        default="builtin",
-        metavar="REF",
-        help="'builtin', a diffusers folder, or owner/name@<commit> (default: %(default)s)",
-    )
     add(
         "--seed",
         type=int,
         default=0,
         help="the same seed gives the same picture on the same machine (default: %(default)s)",
     )
-    add("--device", help="torch device such as cuda:1 (default: the best available)")
     add("--json", action="store_true", help="print the outcome as a JSON object")
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+    _add_common(parser)
     add = parser.add_argument
     add("picture", type=Path, help="PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF of a single frame")
     add(
@@ -278,6 +258,18 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: the model's own)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable")
     add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="file to write")
+    add(
+        "--picture-lora",
+        type=Path,
+        metavar="PATH",
+        help="LoRA fitted to this picture before, by livedrag or DragDiffusion's own code, instead of fitting one",
+    )
+    add(
+        "--save-lora",
+        type=Path,
+        metavar="OUT.safetensors",
+        help="file to write the picture's LoRA to, for diffusers too",
+    )
     add("--tiny", metavar="REF", help="an AutoencoderTiny, folder or owner/name@<commit>, for quicker previews")
     add(
         "--preview",
@@ -309,6 +301,8 @@ def _check_edit(options: argparse.Namespace) -> _EditInput:
     check_prompt(options.prompt)
     check_seed(options.seed)
     _check_output(options.output)
+    if options.save_lora is not None:
+        _check_output(options.save_lora, ".safetensors")
     picture = _read_picture(options.picture)
     size = Size(*picture.size)
     for drag in drags.values():
@@ -355,9 +349,9 @@ def _reason(path: Path, error: Exception) -> str:
     return f"{str(path)!r} can't be read ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
-def _check_output(path: Path) -> None:
-    if path.suffix.lower() != ".png":
-        raise PictureError(f"the output {str(path)!r} must end in .png")
+def _check_output(path: Path, ending: str = ".png") -> None:
+    if path.suffix.lower() != ending:
+        raise PictureError(f"the output {str(path)!r} must end in {ending}")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise PictureError(f"the folder of {str(path)!r} does not exist: create it first")

@@ -60,7 +60,7 @@ def generate(
     """
     check_seed(seed)
     check_generation(guidance, ddim_steps)
-    embedding, classifier_free = model.embed_prompt(prompt), Guidance(model.embed_prompt(""), guidance)
+    embedding, classifier_free = model.embed_prompt(prompt), Guidance(model.embed_nothing(), guidance)
     latent = first_noise(model, seed)
     for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
         before = latent

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,18 +20,22 @@ INTERRUPTED = 130
 
 
 class OutputFiles:
-    """Writes pictures under a temporary name, and renames them once they are complete."""
+    """Writes files under a temporary name, and renames them once they are complete."""
 
     def __init__(self) -> None:
         self._unfinished: set[Path] = set()
 
     def save(self, picture: Image.Image, path: Path) -> None:
         """Write a PNG file, replacing an existing one. Raises `OSError`."""
+        self.write(lambda part: picture.save(part, format="PNG"), path)
+
+    def write(self, writer: Callable[[Path], None], path: Path) -> None:
+        """Have a file written, replacing an existing one. Raises `OSError`."""
         path = path.resolve()  # what a link points to, not the link
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._unfinished.add(part)
         try:
-            picture.save(part, format="PNG")
+            writer(part)
             part.replace(path)
         finally:
             self.discard(part)

@@ -1,4 +1,4 @@
-"""``livedrag serve | rooms | status | edit | generate | --version``. Each imports what it needs when it runs."""
+"""``livedrag serve | rooms | status | models | edit | generate | --version``. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     if list(arguments[:1]) in (["edit"], ["generate"]):  # it parses its own arguments
         code: int = importlib.import_module("livedrag.editor.cli").main(arguments)
         return code
+    if list(arguments[:1]) == ["models"]:
+        listed: int = importlib.import_module("livedrag.editor.models_command").main(arguments)
+        return listed
     if list(arguments[:1]) == ["rooms"]:
         return rooms(arguments)
     if list(arguments[:1]) == ["status"]:
@@ -88,6 +91,10 @@ def _engine(settings: Settings) -> Engine:
         raise SettingsError(text)
     options = WorkerOptions(
         model=settings.model,
+        model_config=settings.model_config,
+        vae=settings.vae,
+        lora=settings.lora,
+        models=settings.models,
         device=settings.device,
         threads=settings.threads,
         sessions=settings.sessions,
@@ -170,8 +177,17 @@ def _parser() -> argparse.ArgumentParser:
     option("--port", type=int, help="port to listen at; 0 picks a free one (default: 8000)")
     option(
         "--model",
-        help="'builtin', or Stable Diffusion 1.x or 2.x: a diffusers folder, or owner/name@<commit> (default: builtin)",
+        help="'builtin', or Stable Diffusion 1.x, 2.x or XL: a .safetensors checkpoint, a diffusers folder, "
+        "owner/name@<commit>, or a name in --models (default: builtin)",
     )
+    option(
+        "--model-config",
+        dest="model_config",
+        help="for a checkpoint: folder with CLIP's tokenizer, such as a diffusers folder (default: the hub's cache)",
+    )
+    option("--vae", help="autoencoder that replaces the model's own, a folder, a file or a name (default: none)")
+    option("--lora", action="append", metavar="PATH[:WEIGHT]", help="LoRA on the model; repeatable (default: none)")
+    option("--models", help="folder of ComfyUI or A1111 with your models (default: none)")
     option(
         "--device", help="torch device such as cuda:0 or cpu, several separated by commas, or all (default: the best)"
     )
@@ -210,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="show rooms, people, workers and disk of a running server", add_help=False)
     commands.add_parser("edit", help="edit a picture without a server", add_help=False)
     commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
+    commands.add_parser("models", help="list the models in a folder", add_help=False)
     return parser
 
 

@@ -95,6 +95,10 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = number(8000, 0, 65535)  # 0: any free port
     model: str = "builtin"
+    model_config: str = ""  # folder with the tokenizer of a checkpoint; empty: the hub's cache
+    vae: str = ""  # autoencoder that replaces the model's own
+    lora: tuple[str, ...] = ()  # on the model, each PATH[:WEIGHT]
+    models: str = ""  # folder of ComfyUI or A1111 in which names of models are looked up
     device: str = ""  # comma-separated, or all; empty: the best
     engine: str = choice("local", "local", "ray")  # workers on this machine, or on those of a Ray cluster
     ray_address: str = ""  # of the cluster's head; empty: a cluster on this machine that ends with the server
@@ -215,7 +219,8 @@ def resolve(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Setting
     for setting in dataclasses.fields(Settings):
         variable = f"LIVEDRAG_{setting.name.upper()}"
         if flags.get(setting.name) is not None:
-            values[setting.name] = flags[setting.name]
+            flag = flags[setting.name]
+            values[setting.name] = tuple(flag) if isinstance(flag, list) else flag
         elif environment.get(variable):
             values[setting.name] = _read(variable, environment[variable], str(setting.type))
     return Settings(**values)

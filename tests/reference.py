@@ -27,9 +27,20 @@ class Trace:
     arrived: bool
 
 
-def unet_pass(unet: UNet2DConditionModel, latent: Tensor, timestep: int, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and the penultimate up block's features of one pass."""
+def unet_pass(
+    unet: UNet2DConditionModel, latent: Tensor, timestep: int, text: Tensor, pooled: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Output and the penultimate up block's features of one pass.
+
+    Stable Diffusion XL also takes the pooled text embedding, and the picture's size: that of the original, what was
+    cropped of it at the top and the left, and that of the target, each rows before columns, in pixels.
+    """
     time = unet.time_embedding(unet.time_proj(torch.full((len(latent),), timestep, device=latent.device)).to(latent))
+    if pooled is not None:
+        rows, columns = 8 * latent.shape[2], 8 * latent.shape[3]
+        numbers = torch.tensor([rows, columns, 0, 0, rows, columns], device=latent.device)
+        waves = unet.add_time_proj(numbers).flatten().to(latent)
+        time = time + unet.add_embedding(torch.cat([pooled, waves[None]], dim=1))
     hidden = unet.conv_in(latent)
     skips = [hidden]
     for block in unet.down_blocks:
@@ -111,16 +122,18 @@ def drag(
     supervision_template: str = "current",
     steps_per_tracking: int = 1,
     background: str = "loss",
+    pooled: Tensor | None = None,
 ) -> Trace:
     """Drag a latent for some iterations, or until all handles are there.
 
-    The last four are not in the paper. GoodDrag (arXiv 2404.07206) pulls what was at the first handle, by up to four
-    cells, in three steps per tracking; DragFlow puts the background back after every step.
+    The last but one and the three before it are not in the paper. GoodDrag (2404.07206) pulls what was at the first
+    handle, by up to four cells, in three steps per tracking; DragFlow puts the background back after every step.
+    ``pooled`` is Stable Diffusion XL's pooled text embedding.
     """
     rows, columns = raster
     points = list(handles)
     with torch.no_grad():
-        output, features = unet_pass(unet, latent, timestep, text)
+        output, features = unet_pass(unet, latent, timestep, text, pooled)
         start = interpolate(features, raster, mode="bilinear")[0]
         below_start = one_step_down(latent, output, alpha, alpha_below, prediction_type)
     templates = [start[:, int(row), int(column)] for row, column in points]
@@ -129,7 +142,7 @@ def drag(
     optimizer = torch.optim.Adam([latent], lr=learning_rate)
     trace = Trace([], [], arrived=False)
     for iteration in range(iterations):
-        output, features = unet_pass(unet, latent, timestep, text)
+        output, features = unet_pass(unet, latent, timestep, text, pooled)
         below = one_step_down(latent, output, alpha, alpha_below, prediction_type)
         current = interpolate(features, raster, mode="bilinear")[0]
 

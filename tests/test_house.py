@@ -24,7 +24,8 @@ EDITOR = [
     ["fitting"],
     ["generate"],
     ["drag"],
-    ["cost"],
+    ["cost", "models_command"],
+    ["model_options"],
     ["cli", "training"],
 ]
 SERVER = [

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.steps import InversionStep
-from livedrag.editor.errors import EditorError, SettingsError
+from livedrag.editor.errors import EditorError, ModelError, SettingsError
 from livedrag.editor.fitting.augmentation import random_warp
+from livedrag.editor.fitting.fitted_lora import FittedLora
 from livedrag.editor.fitting.lora import FitPass, FitStep, Lora
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, inversion_step
@@ -171,6 +172,18 @@ class Preparation:
             learning_rate=self._settings.lora_lr,
             generator=generator,
         )
+
+    def use_lora(self, fitted: FittedLora) -> DragSettings:
+        """Take a LoRA that was fitted before, instead of fitting one; returns the settings that follow."""
+        self._settings = self._settings.changed(fitted.settings)
+        lora = self.new_lora(self.generator)
+        try:
+            fitted.put_into(lora)
+        except ModelError:
+            lora.remove()
+            raise
+        self._lora = lora
+        return self._settings
 
     def restore_lora(self, state: dict[str, Tensor]) -> None:
         """A LoRA with the weights and moments of a snapshot."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
 from livedrag.editor.errors import EditorError
+from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
 from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, predict_x0
@@ -107,7 +109,7 @@ class DragSession:
         if picture is None:
             picture = to_picture(model.decode(steps[-1].latent))
         state = SessionState.of_picture(model, picture, prompt=prompt, settings=settings, seed=seed)
-        state.preparation.use_generated(steps, Guidance(model.embed_prompt(""), guidance))
+        state.preparation.use_generated(steps, Guidance(model.embed_nothing(), guidance))
         session = cls.__new__(cls)
         session._use(state)
         return session
@@ -221,6 +223,22 @@ class DragSession:
     def prepared(self) -> bool:
         """Whether the LoRA is fitted and the picture inverted."""
         return self._state.prepared
+
+    def use_lora(self, fitted: FittedLora) -> None:
+        """Take a LoRA that was fitted to this picture before, so that `prepare` does not fit one.
+
+        Raises:
+            EditorError: preparation has begun.
+            ModelError: the LoRA is for another model.
+        """
+        preparation = self._state.preparation
+        if preparation.has_lora:
+            raise EditorError("the picture's LoRA is being fitted already: start a new session")
+        self._state.settings = preparation.use_lora(fitted)
+
+    def save_lora(self, path: Path) -> None:
+        """Write the picture's LoRA as a file that diffusers opens too. Raises `EditorError` before preparation."""
+        save_fitted_lora(self._state.preparation.lora, path)
 
     def prepare(self) -> Generator[FitStep | FitPass | InversionStep, None, None]:
         """Fit the picture's LoRA, then invert the picture; continues where an earlier call was left.

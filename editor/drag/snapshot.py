@@ -150,7 +150,7 @@ def _restore_preparation(preparation: Preparation, model: Diffusion, snapshot: S
     if "unedited_noise" in tensors:
         preparation.unedited_noise = tensors["unedited_noise"].to(like)
     if facts["guidance"] is not None:
-        preparation.guidance = Guidance(model.embed_prompt(""), facts["guidance"])
+        preparation.guidance = Guidance(model.embed_nothing(), facts["guidance"])
     if lora := snapshot.get("lora"):
         preparation.restore_lora(lora)
 

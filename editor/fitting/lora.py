@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -71,7 +71,7 @@ class Lora:
         self._key = (rank, targets)
         shared = _layers_on.setdefault(model, {})
         if self._key not in shared:
-            shared[self._key] = LoraLayers(model.unet, rank, targets)
+            shared[self._key] = LoraLayers(model.unet, rank, targets, model.extra_layers)
         self._layers = shared[self._key]
         self._layers.users += 1
         device, dtype = model.device, model.latent_dtype  # full precision, even if the network has less
@@ -86,6 +86,18 @@ class Lora:
         """Grows whenever the weights change."""
         self._merged = _MergedLora(self)
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its layers, as diffusers names them, in the order of `down` and `up`."""
+        return self._layers.names
+
+    def load_weights(self, down: Sequence[Tensor], up: Sequence[Tensor]) -> None:
+        """Take these weights, of the same shapes, for its own; AdamW starts anew."""
+        for parameter, weight in zip(self.parameters(), (*down, *up), strict=True):
+            parameter.data.copy_(weight)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {}})
+        self.version += 1
 
     def parameters(self) -> list[nn.Parameter]:
         """Its weights: the down projections of all layers, then the up projections."""

@@ -11,6 +11,8 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from livedrag.editor.models.extra_layers import ExtraLayers, weight_change
+
 
 class LoraWeights(Protocol):
     """The weights of one LoRA, in the order of `LoraLayers.down` and `LoraLayers.up`."""
@@ -35,11 +37,19 @@ class LoraLayers:
         unet: to add the layers to.
         rank: of the LoRAs; their scale is 1 (alpha = rank).
         targets: names of the attention projections, such as ``to_q``.
+        extra: what other LoRAs add to the UNet's layers, which is merged as well.
+
+    Attributes:
+        names: of the layers, as diffusers names them.
+        down, up: PEFT's own layers.
+        users: LoRAs that use them.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, rank: int, targets: tuple[str, ...]) -> None:
-        self._unet = unet
-        self._name = f"rank {rank} {' '.join(targets)}".replace(".", "_")
+    def __init__(
+        self, unet: UNet2DConditionModel, rank: int, targets: tuple[str, ...], extra: ExtraLayers | None = None
+    ) -> None:
+        self._unet, self._extra = unet, extra or {}
+        self._name = _free_name(unet, f"rank {rank} {' '.join(targets)}".replace(".", "_"))
         self.users = 0
         config = LoraConfig(
             r=rank, lora_alpha=rank, target_modules=["to_out.0" if name == "to_out" else name for name in targets]
@@ -47,11 +57,12 @@ class LoraLayers:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
             self._unet.add_adapter(config, self._name)
-        self._layers = [
-            module
-            for module in self._unet.modules()
+        adapted = {
+            name: module
+            for name, module in self._unet.named_modules()
             if isinstance(module, BaseTunerLayer) and self._name in module.lora_A
-        ]
+        }
+        self.names, self._layers = list(adapted), list(adapted.values())
         self.down = [layer.lora_A[self._name] for layer in self._layers]
         self.up = [layer.lora_B[self._name] for layer in self._layers]
         wrapped = set(self._layers)
@@ -101,8 +112,11 @@ class LoraLayers:
     @torch.no_grad()
     def _write_merged(self, weights: LoraWeights) -> None:
         for layer, merged, down, up in zip(self._layers, self._merged_layers, weights.down, weights.up, strict=True):
-            base = layer.get_base_layer().weight
-            merged.weight.copy_(torch.addmm(base.to(down.dtype), up, down))
+            base = layer.get_base_layer()
+            weight = torch.addmm(base.weight.to(down.dtype), up, down)
+            if base in self._extra:
+                weight = weight + weight_change(self._extra[base], weight)
+            merged.weight.copy_(weight)
 
     def _unmerge(self) -> None:
         if not self._in_place:
@@ -120,6 +134,12 @@ class LoraLayers:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Adapter .* was active")  # another one becomes active: none is enabled
             self._unet.delete_adapters(self._name)
+
+
+def _free_name(unet: UNet2DConditionModel, name: str) -> str:
+    """The name, or with a number if the UNet has an adapter of that name, as models with other LoRAs share it."""
+    taken = getattr(unet, "peft_config", {})
+    return next(each for each in (name, *(f"{name} {number}" for number in range(2, 10**6))) if each not in taken)
 
 
 def _plain_copy(layer: nn.Linear) -> nn.Linear:

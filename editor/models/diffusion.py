@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,13 @@ from livedrag.editor.errors import SettingsError
 from livedrag.editor.models.adapters import ActiveAdapter, Adapter
 from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
+from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
+from livedrag.editor.models.features import FeatureReader
 from livedrag.editor.models.loading import Autoencoder, Parts, load_parts
+from livedrag.editor.models.lora_files import read_lora
+from livedrag.editor.models.prompts import PromptEncoder
 from livedrag.editor.models.references import find_model, find_tiny
-from livedrag.editor.settings import Setting, check_prompt
+from livedrag.editor.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -49,28 +54,26 @@ class Prediction:
     features: Tensor
 
 
-class _FeaturesReached(Exception):
-    """Ends a UNet pass early, at the features."""
-
-
 class Diffusion:
     """A latent diffusion model on one device, shared by all sessions there. Its weights are never written to.
 
     Args:
         parts: networks, tokenizer and scheduler; moved to the device.
         name: shown to people, such as ``built-in``.
-        kind: ``builtin`` or ``stable-diffusion``.
+        kind: ``builtin``, ``stable-diffusion`` or ``stable-diffusion-xl``.
         defaults: the settings that suit this model, by name.
         device: of the weights.
         dtype: of the weights.
+        zeros_for_no_prompt: guidance leads away from an embedding of zeros, instead of that of an empty text.
 
     Attributes:
         name: shown to people.
-        kind: ``builtin`` or ``stable-diffusion``.
+        kind: ``builtin``, ``stable-diffusion`` or ``stable-diffusion-xl``.
         defaults: the settings that suit this model, by name.
         device: of the weights.
         dtype: of the weights.
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
+        extra_layers: what the LoRAs of `with_loras` add, by layer.
         latent_dtype: float32, or float64 if the weights are.
         native_side: side in pixels of the square pictures it was trained on.
         stride: sides of the working picture are multiples of this, in pixels.
@@ -89,13 +92,17 @@ class Diffusion:
         defaults: Mapping[str, Setting],
         device: torch.device,
         dtype: torch.dtype,
+        zeros_for_no_prompt: bool = False,
     ) -> None:
         self.name, self.kind, self.defaults = name, kind, dict(defaults)
+        self._base_name = name
         self.device, self.dtype = device, dtype
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.tokenizer, self.tiny = parts.tokenizer, parts.tiny
-        for network in filter(None, (self.unet, self.vae, self.text_encoder, self.tiny)):
+        self.text_encoder_2 = parts.text_encoder_2
+        for network in filter(None, (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny)):
             network.to(device).eval().requires_grad_(False)
+        self._prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
         if device.type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
@@ -111,9 +118,9 @@ class Diffusion:
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
         self._adapter = ActiveAdapter()
-        self._features: Tensor | None = None
-        self._beyond_features = "gradient"
-        self.unet.up_blocks[-2].register_forward_hook(self._store_features)
+        self._reader = FeatureReader(self.unet.up_blocks[-2])
+        self._hooks = LayerHooks()
+        self.extra_layers: ExtraLayers = {}
 
     @classmethod
     def load(
@@ -123,25 +130,53 @@ class Diffusion:
         device: str | None = None,
         dtype: torch.dtype | None = None,
         tiny: str | None = None,
+        config: Path | None = None,
+        vae: Path | None = None,
     ) -> Diffusion:
         """Open a model from safetensors files.
 
         Args:
-            reference: ``builtin``, a diffusers folder, or ``owner/name@<commit>`` on the Hugging Face Hub; see
-                `livedrag.editor.models.references`.
+            reference: ``builtin``, a diffusers folder, a ``.safetensors`` checkpoint, or ``owner/name@<commit>`` on the
+                Hugging Face Hub; see `livedrag.editor.models.references`.
             device: a torch device such as ``cuda:0``; by default the first CUDA device, else Apple's GPU, else the CPU.
             dtype: of the weights; by default float32, on CUDA float16, or bfloat16 if the model needs its range.
             tiny: folder or Hub id of an ``AutoencoderTiny`` for previews; by default the model's ``tiny`` folder.
+            config: folder with the tokenizer and, if they are not the usual ones, the configurations of a checkpoint.
+            vae: folder or file of the autoencoder that replaces the model's own.
 
         Raises:
             ModelError: there is no such model, or it can't be used for dragging.
         """
-        source = find_model(reference)
+        source = find_model(reference, config=config, vae=vae)
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
         chosen = pick_device(device)
         dtype = dtype or best_dtype(chosen, wide_range=source.needs_wide_range)
         parts = load_parts(source, dtype, tiny_folder)
-        return cls(parts, name=source.name, kind=source.kind, defaults=source.defaults, device=chosen, dtype=dtype)
+        return cls(
+            parts,
+            name=source.name,
+            kind=source.kind,
+            defaults=source.defaults,
+            device=chosen,
+            dtype=dtype,
+            zeros_for_no_prompt=source.zeros_for_no_prompt,
+        )
+
+    def with_loras(self, loras: Sequence[tuple[Path, float]]) -> Diffusion:
+        """This model with LoRAs on it. Both share all networks, whose weights are only read.
+
+        Args:
+            loras: files, or folders that diffusers wrote, with the weight of each; replace those that are on it.
+
+        Raises:
+            ModelError: a file is damaged, not a plain LoRA, or for another model.
+        """
+        files = [(read_lora(path, self.unet.config), weight) for path, weight in loras]
+        networks = {"unet": self.unet, "text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        changed = copy.copy(self)
+        changed.extra_layers = fit_layers({name: each for name, each in networks.items() if each}, files, self.dtype)
+        changed.name = " + ".join([self._base_name, *(f"{path.stem} {weight:g}" for path, weight in loras)])
+        return changed
 
     def levels(self, ddim_steps: int) -> tuple[Level, ...]:
         """The levels of a DDIM schedule, cleanest first, spaced as Stable Diffusion's own ("leading", offset 1)."""
@@ -151,43 +186,33 @@ class Diffusion:
         below = [self.alphas_cumprod[0], *alphas[:-1]]
         return tuple(Level(*level) for level in zip(timesteps, alphas, below, strict=True))
 
-    @torch.no_grad()
     def embed_prompt(self, prompt: str) -> Tensor:
         """Text embedding ``(1, L, D)``; tokens beyond the text encoder's length L are dropped, see `ignored_part`.
+
+        Of Stable Diffusion XL it has one more row, see `livedrag.editor.models.prompts`.
 
         Raises:
             SettingsError: the prompt is not valid text.
         """
-        check_prompt(prompt)
-        length = self._prompt_length
-        tokens = self.tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        embedding: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-        return embedding
+        self._hooks.use(self.extra_layers)
+        return self._prompts.embed(prompt)
+
+    def embed_nothing(self) -> Tensor:
+        """The embedding that classifier-free guidance leads away from, same shape as of a prompt."""
+        self._hooks.use(self.extra_layers)
+        return self._prompts.embed_nothing()
 
     def ignored_part(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text encoder, from the first word that is not read whole on.
 
         Empty if all of it is read. Raises `SettingsError` if the prompt is not valid text.
         """
-        check_prompt(prompt)
-        tokens = self.tokenizer(prompt, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
-        dropped = tokens["offset_mapping"][self._prompt_length - 1 : -1]
-        if not dropped:
-            return ""
-        start = dropped[0][0]
-        while start > 0 and not prompt[start - 1].isspace():
-            start -= 1
-        return prompt[start:]
-
-    @property
-    def _prompt_length(self) -> int:
-        """Tokens that the text encoder takes, with those of start and end."""
-        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+        return self._prompts.ignored_part(prompt)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Working picture ``(1, 3, H, W)`` in [-1, 1] to its latent ``(1, 4, H/8, W/8)`` of about unit variance."""
-        encoded = self.vae.encode(pixels.to(self.device, self.dtype))
+        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
         latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
         scaled: Tensor = latent * self.vae.config.scaling_factor
         return scaled.to(self.latent_dtype)
@@ -195,7 +220,7 @@ class Diffusion:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Latent ``(1, 4, H/8, W/8)`` to pixels ``(1, 3, H, W)``, about [-1, 1]."""
-        pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.dtype)).sample
+        pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return pixels
 
     @torch.no_grad()
@@ -242,16 +267,16 @@ class Diffusion:
         Returns:
             Noise and features in the latent's dtype, whatever the network predicts and computes in.
         """
-        with self._pass("gradient" if noise_gradient else "no gradient"):
+        with self._reader.reading("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
             noise = self._to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
-        return Prediction(noise, self._take_features(latent))
+        return Prediction(noise, self._reader.take(latent.dtype))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
         """The features of `predict` alone, ``(B, C, h, w)``; the last up block does not run."""
-        with self._pass("nothing"), contextlib.suppress(_FeaturesReached):
+        with self._reader.reading("nothing"):
             self.run_unet(latent, timestep, prompt)
-        return self._take_features(latent)
+        return self._reader.take(latent.dtype)
 
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""
@@ -264,30 +289,20 @@ class Diffusion:
     def run_unet(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
         """The network's own output, noise or velocity, in the latent's dtype; arguments as in `predict`."""
         self._adapter.apply_requested()
-        text = prompt.expand(len(latent), -1, -1)
-        output: Tensor = self.unet(latent.to(self.dtype), timestep, text, return_dict=False)[0]
+        self._hooks.use(self.extra_layers)
+        words, pooled = self._prompts.split(prompt.expand(len(latent), -1, -1))
+        conditions = {} if pooled is None else {"text_embeds": pooled, "time_ids": self._size_of(latent)}
+        output: Tensor = self.unet(
+            latent.to(self.dtype), timestep, words, added_cond_kwargs=conditions, return_dict=False
+        )[0]
         return output.to(latent.dtype)
 
-    @contextlib.contextmanager
-    def _pass(self, beyond_features: str) -> Iterator[None]:
-        self._beyond_features = beyond_features
-        try:
-            with torch.set_grad_enabled(torch.is_grad_enabled()):  # the hook may switch it off: back on here
-                yield
-        finally:
-            self._beyond_features = "gradient"
-
-    def _store_features(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self._features = output
-        if self._beyond_features == "nothing":
-            raise _FeaturesReached
-        if self._beyond_features == "no gradient":
-            torch.set_grad_enabled(False)
-
-    def _take_features(self, latent: Tensor) -> Tensor:
-        features, self._features = self._features, None
-        assert features is not None
-        return features.to(latent.dtype)
+    def _size_of(self, latent: Tensor) -> Tensor:
+        """Stable Diffusion XL's size conditioning, ``(B, 6)``: a picture of the latent's own size, of which nothing was
+        cropped."""
+        height, width = (side * self.latent_stride for side in latent.shape[-2:])
+        size = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=self.device)
+        return size.expand(len(latent), -1)
 
     def _to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
         if self.prediction_type == "epsilon":

@@ -20,6 +20,13 @@ DOWNLOAD_AGAIN = "download the model again"
 _LFS_POINTER = b"version https://git-lfs"
 _PREFERRED_VARIANTS = ("fp16", "bf16")
 _END_OF_WORD = "</w>"
+WEIGHT_STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+"""By part, the name of its weights without ``.safetensors``."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Open a model's parts from a diffusers folder, one by one, from safetensors alone; refuse what does not fit."""
+"""Open a model's parts, one by one, from safetensors alone; refuse what does not fit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from livedrag.editor.errors import ModelError
-from livedrag.editor.models.files import DOWNLOAD_AGAIN, check_tokenizer, find_weights
-from livedrag.editor.models.references import ModelSource
+from livedrag.editor.models.files import DOWNLOAD_AGAIN, check_tokenizer, find_weights, read_json
+from livedrag.editor.models.single_file import SingleFile
+from livedrag.editor.models.sources import STABLE_DIFFUSION_XL, TOKENIZERS, ModelSource
 
 Autoencoder: TypeAlias = "AutoencoderDC | AutoencoderKL"
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
@@ -26,13 +27,21 @@ _UNUSED_TENSORS = ("position_ids",)
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a latent diffusion model; ``tiny`` is an autoencoder for quick previews."""
+    """The parts of a latent diffusion model.
+
+    Args:
+        unet, vae, text_encoder, tokenizer, scheduler: as diffusers' pipelines name them.
+        text_encoder_2, tokenizer_2: of Stable Diffusion XL.
+        tiny: an autoencoder for quick previews.
+    """
 
     unet: UNet2DConditionModel
     vae: Autoencoder
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDIMScheduler
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: CLIPTokenizer | None = None
     tiny: AutoencoderTiny | None = None
 
 
@@ -47,18 +56,66 @@ def load_parts(source: ModelSource, dtype: torch.dtype, tiny: Path | None) -> Pa
     Raises:
         ModelError: a file is missing, damaged or of another model; the message names it.
     """
-    folder = source.folder
     with _quiet_libraries():
+        unet, vae, encoders = (
+            _from_folders(source, dtype) if source.checkpoint is None else _from_checkpoint(source, dtype)
+        )
         parts = Parts(
-            unet=_load_network(UNet2DConditionModel, folder / "unet", dtype),
-            vae=_load_network(_AUTOENCODERS[source.autoencoder], folder / "vae", dtype),
-            text_encoder=_load_network(CLIPTextModel, folder / "text_encoder", dtype, stem="model"),
-            tokenizer=_load_tokenizer(folder / "tokenizer"),
-            scheduler=_load_scheduler(folder / "scheduler"),
+            unet=unet,
+            vae=vae,
+            text_encoder=encoders["text_encoder"],
+            text_encoder_2=encoders.get("text_encoder_2"),
+            tokenizer=_load_tokenizer(source, "tokenizer"),
+            tokenizer_2=_load_tokenizer(source, "tokenizer_2") if "tokenizer_2" in source.parts else None,
+            scheduler=_load_scheduler(source),
             tiny=None if tiny is None else _load_network(AutoencoderTiny, tiny, dtype),
         )
-    _check_sizes(parts, folder)
+    _check_sizes(parts, source)
     return parts
+
+
+_Networks: TypeAlias = "tuple[UNet2DConditionModel, Autoencoder, dict[str, Any]]"
+_TEXT_ENCODERS: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+
+def _from_folders(source: ModelSource, dtype: torch.dtype) -> _Networks:
+    folders = source.parts
+    return (
+        _load_network(UNet2DConditionModel, folders["unet"], dtype),
+        _load_vae(source, dtype),
+        {
+            part: _load_network(network, folders[part], dtype, stem="model")
+            for part, network in _TEXT_ENCODERS.items()
+            if part in folders
+        },
+    )
+
+
+def _from_checkpoint(source: ModelSource, dtype: torch.dtype) -> _Networks:
+    assert source.checkpoint is not None
+    file, folders = SingleFile(source.checkpoint), source.parts
+    with _library_errors(source.checkpoint):
+        unet = file.unet(folders["unet"], dtype)
+        encoders = {
+            part: file.text_encoder(network, part, folders[part], dtype)
+            for part, network in _TEXT_ENCODERS.items()
+            if part in folders
+        }
+    return unet, _load_vae(source, dtype, file), encoders
+
+
+def _load_vae(source: ModelSource, dtype: torch.dtype, file: SingleFile | None = None) -> Autoencoder:
+    """From a file of its own, else its folder if it has weights, else from the checkpoint."""
+    folder = source.parts["vae"]
+    # Stable Diffusion XL's own autoencoder overflows float16; a fixed one's configuration says that it doesn't.
+    if source.kind == STABLE_DIFFUSION_XL and read_json(folder / "config.json").get("force_upcast", True):
+        dtype = torch.float32 if dtype == torch.float16 else dtype
+    if source.vae_file is not None:
+        file = SingleFile(source.vae_file)
+    elif file is None or any(folder.glob("*.safetensors")):
+        return _load_network(_AUTOENCODERS[source.autoencoder], folder, dtype)
+    with _library_errors(source.vae_file or source.checkpoint or folder):
+        return file.vae(folder, dtype)
 
 
 def _load_network(network: Any, folder: Path, dtype: torch.dtype, *, stem: str = "diffusion_pytorch_model") -> Any:
@@ -91,32 +148,46 @@ def _check_report(report: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+def _load_tokenizer(source: ModelSource, part: str) -> CLIPTokenizer:
+    folder, pad = source.parts[part], source.pad_tokens.get(part)
     check_tokenizer(folder)
     with _library_errors(folder):
-        return CLIPTokenizer.from_pretrained(folder)
+        return CLIPTokenizer.from_pretrained(folder, **({} if pad is None else {"pad_token": pad}))
 
 
-def _load_scheduler(folder: Path) -> DDIMScheduler:
+def _load_scheduler(source: ModelSource) -> DDIMScheduler:
+    folder = source.parts["scheduler"]
+    changes = {"prediction_type": source.prediction_type} if source.prediction_type else {}
     with _library_errors(folder / "scheduler_config.json"):
-        return DDIMScheduler.from_config(DDIMScheduler.load_config(folder))
+        return DDIMScheduler.from_config(DDIMScheduler.load_config(folder), **changes)
 
 
-def _check_sizes(parts: Parts, folder: Path) -> None:
+def _check_sizes(parts: Parts, source: ModelSource) -> None:
     """Raise `ModelError` unless the parts fit each other."""
-    words, known = len(parts.tokenizer), parts.text_encoder.config.vocab_size
-    width, expected_width = parts.text_encoder.config.hidden_size, parts.unet.config.cross_attention_dim
-    channels, expected_channels = parts.vae.config.latent_channels, parts.unet.config.in_channels
-    for part, has, other, needs in (
-        ("tokenizer", f"{words} tokens", "text encoder", f"{known} tokens"),
-        ("text_encoder", f"embeddings of {width} numbers", "unet", f"embeddings of {expected_width} numbers"),
-        ("vae", f"latents of {channels} channels", "unet", f"latents of {expected_channels} channels"),
-    ):
+    encoders = {"text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
+    tokenizers = {"tokenizer": parts.tokenizer, "tokenizer_2": parts.tokenizer_2}
+    found: list[tuple[str, str, str, str]] = []
+    for name, tokenizer in tokenizers.items():
+        if tokenizer is not None and (encoder := encoders[TOKENIZERS[name]]) is not None:
+            needs = f"{encoder.config.vocab_size} tokens"
+            found.append((name, f"{len(tokenizer)} tokens", TOKENIZERS[name].replace("_", " "), needs))
+    width = sum(encoder.config.hidden_size for encoder in encoders.values() if encoder is not None)
+    expected = parts.unet.config.cross_attention_dim
+    found.append(("text_encoder", f"embeddings of {width} numbers", "unet", f"embeddings of {expected} numbers"))
+    channels, expected = parts.vae.config.latent_channels, parts.unet.config.in_channels
+    found.append(("vae", f"latents of {channels} channels", "unet", f"latents of {expected} channels"))
+    for part, has, other, needs in found:
         if has != needs:
             raise ModelError(
-                f"{folder / part} has {has}, but the {other} takes {needs}: "
+                f"{source.vae_file or source.parts[part]} has {has}, but the {other} takes {needs}: "
                 f"one of them is of another model; {DOWNLOAD_AGAIN}"
             )
+    has_size = parts.unet.config.addition_embed_type == "text_time"
+    if parts.unet.config.addition_embed_type is not None and not (has_size and source.kind == STABLE_DIFFUSION_XL):
+        raise ModelError(
+            f"{source.parts['unet'] / 'config.json'} takes {parts.unet.config.addition_embed_type!r} besides the "
+            f"prompt, which this kind of model does not have: it is of another model; {DOWNLOAD_AGAIN}"
+        )
 
 
 @contextlib.contextmanager

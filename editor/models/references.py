@@ -1,7 +1,8 @@
-"""Model references: from what the user writes to a folder on disk that is safe to open and known to be supported.
+"""Model references: from what the user writes to files on disk that are safe to open and known to be supported.
 
 * ``builtin``: the model that ships with livedrag;
 * a folder in the diffusers format;
+* a ``.safetensors`` checkpoint in the original layout, see `livedrag.editor.models.checkpoints`;
 * a hub id with a pinned revision, ``owner/name@<commit>``: fetched once, then read from the cache, also offline.
 
 Weights are read from safetensors only, never from pickles, and code that comes with a model is never run.
@@ -9,9 +10,9 @@ Weights are read from safetensors only, never from pickles, and code that comes 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,78 +20,114 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from livedrag.editor.errors import ModelError, SettingsError
+from livedrag.editor.models.checkpoints import find_checkpoint, usable
 from livedrag.editor.models.files import DOWNLOAD_AGAIN, read_json
+from livedrag.editor.models.headers import Header
+from livedrag.editor.models.sources import (
+    AUTOENCODERS,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_XL,
+    SUPPORTED_MODELS,
+    ModelSource,
+    check_scheduler,
+    class_of,
+)
 from livedrag.editor.settings import OFFICIAL, DragSettings, Setting
 
 BUILTIN = Path(__file__).resolve().parent.parent / "weights"
 DEFAULTS_FILE = "livedrag.json"
 """In a model's folder: the settings that suit it, by name; see `livedrag.editor.settings.DragSettings`."""
-SUPPORTED_MODELS = (
-    "supported are 'builtin' and Stable Diffusion 1.x and 2.x and their fine-tunes, "
-    "as a diffusers folder with .safetensors weights or as owner/name@<commit> on the Hugging Face Hub"
-)
 PARTS = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
-NETWORKS = ("unet", "vae", "text_encoder", "tiny")
+XL_PARTS = {**PARTS, "text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
+PIPELINES = {
+    "StableDiffusionPipeline": (STABLE_DIFFUSION, PARTS),
+    "StableDiffusionXLPipeline": (STABLE_DIFFUSION_XL, XL_PARTS),
+}
+"""By the pipeline's class, the kind of model and the classes of its parts."""
+_OTHER_PIPELINES = {
+    "Inpaint": "an inpainting model",
+    "Flux": "FLUX",
+    "StableDiffusion3": "Stable Diffusion 3",
+    "Img2Img": "an image-to-image pipeline, such as Stable Diffusion XL's refiner",
+}
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""Name of a LoRA in a folder that diffusers wrote."""
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "tiny")
 """Folders with weights."""
-TRAIN_TIMESTEPS = 1000
-NOISE_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
-"""What a scheduler's configuration must have: libraries would fill the gaps with numbers of other models."""
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
-_FOLDERS = (*PARTS, "vae", "scheduler", "tiny")
+_FOLDERS = (*XL_PARTS, "vae", "scheduler", "tiny")
 _FILES = [f"{part}/*{ending}" for part in _FOLDERS for ending in (".json", ".txt", ".safetensors")]
 _VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 """Other versions of the same weights, downloaded only if there are no plain ones."""
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that can be opened.
-
-    Args:
-        name: shown to people.
-        kind: ``builtin`` or ``stable-diffusion``.
-        folder: in the diffusers format.
-        autoencoder: class name of its ``vae``.
-        defaults: the settings that suit it, by name.
-        tiny: folder of its own tiny autoencoder, if it has one.
-        needs_wide_range: its attention overflows float16.
-    """
-
-    name: str
-    kind: str
-    folder: Path
-    autoencoder: str
-    defaults: Mapping[str, Setting]
-    tiny: Path | None
-    needs_wide_range: bool
-
-
-def find_model(reference: str) -> ModelSource:
+def find_model(reference: str, *, config: Path | None = None, vae: Path | None = None) -> ModelSource:
     """Look up a model and check that it is supported.
 
     Args:
-        reference: ``builtin``, a folder, or ``owner/name@<commit>``, which is downloaded if it isn't cached.
+        reference: ``builtin``, a folder, a ``.safetensors`` checkpoint, or ``owner/name@<commit>``, which is downloaded
+            if it isn't cached.
+        config: folder with the tokenizer, and configurations if they are not the usual ones, of a checkpoint.
+        vae: folder or file of the autoencoder that replaces the model's own.
 
     Raises:
-        ModelError: there is no such model, it is not supported, or one of its configurations is damaged.
+        ModelError: there is no such model, it is not supported, or one of its files is damaged.
     """
+    if config is not None and not config.is_dir():
+        raise ModelError(f"--model-config {str(config)!r} is not a folder: {SUPPORTED_MODELS}")
+    file = Path(reference).expanduser()
+    if reference != "builtin" and file.is_file():
+        source = find_checkpoint(file, config, other_vae=vae is not None)
+    else:
+        source = _find_in_folders(reference)
+    return source if vae is None else _with_vae(source, vae)
+
+
+def _find_in_folders(reference: str) -> ModelSource:
     wanted = ["model_index.json", DEFAULTS_FILE, *_FILES]
     folder = BUILTIN if reference == "builtin" else _find_folder(reference, wanted)
     if not (folder / "model_index.json").exists():
         raise ModelError(f"{reference!r} is not a diffusers model: it has no model_index.json; {SUPPORTED_MODELS}")
     index = read_json(folder / "model_index.json")
-    _check_index(index, folder)
-    _check_configurations(index, folder)
+    kind, classes = _check_index(index, folder)
+    _check_configurations(index, folder, classes)
     return ModelSource(
         name=_name(reference, folder),
-        kind="builtin" if reference == "builtin" else "stable-diffusion",
-        folder=folder,
+        kind="builtin" if reference == "builtin" else kind,
+        parts={part: folder / part for part in (*classes, "vae", "scheduler")},
         autoencoder=index["vae"][1],
         defaults=_read_defaults(folder / DEFAULTS_FILE),
         tiny=folder / "tiny" if (folder / "tiny").is_dir() else None,
         needs_wide_range=bool(read_json(folder / "unet" / "config.json").get("upcast_attention")),
+        zeros_for_no_prompt=kind == STABLE_DIFFUSION_XL and bool(index.get("force_zeros_for_empty_prompt", True)),
     )
+
+
+def _with_vae(source: ModelSource, path: Path) -> ModelSource:
+    """The model with another autoencoder. Raises `ModelError` if it does not fit."""
+    path, needed = path.expanduser(), read_json(source.parts["unet"] / "config.json").get("in_channels")
+    if source.autoencoder != "AutoencoderKL":
+        raise ModelError(f"the model {source.name!r} has an autoencoder of its own kind: leave out --vae")
+    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    if folder.is_dir():
+        config = read_json(folder / "config.json")
+        if (name := config.get("_class_name")) != "AutoencoderKL":
+            raise ModelError(f"--vae {str(path)!r} is a {class_of(name)}: it must be an AutoencoderKL")
+        channels = config.get("latent_channels", 4)
+        changed = dataclasses.replace(source, parts={**source.parts, "vae": folder})
+    else:
+        if not path.exists():
+            raise ModelError(f"--vae {str(path)!r} does not exist: name a folder or a .safetensors file")
+        header: Header
+        header, kind = usable(path, "vae")
+        channels = kind.latent_channels
+        changed = dataclasses.replace(source, vae_file=header.path)
+    if channels != needed:
+        raise ModelError(
+            f"--vae {str(path)!r} has latents of {channels} channels, but the unet of {source.name!r} takes {needed}: "
+            "use an autoencoder of the same model"
+        )
+    return dataclasses.replace(changed, name=f"{source.name} with {path.stem}")
 
 
 def _name(reference: str, folder: Path) -> str:
@@ -120,19 +157,34 @@ def find_tiny(reference: str) -> Path:
     return folder
 
 
+def find_lora(path: Path) -> Path:
+    """The file of a LoRA: itself, or the one in a folder that diffusers wrote.
+
+    Raises:
+        ModelError: there is none, or it is not a plain LoRA.
+    """
+    path = path.expanduser()
+    file = path / LORA_FILE if path.is_dir() else path
+    if not file.is_file():
+        pickled = sorted(path.glob("*.bin")) if path.is_dir() else []
+        if pickled:
+            usable(pickled[0], "lora")
+        raise ModelError(f"there is no LoRA {str(path)!r}: name a .safetensors file")
+    usable(file, "lora")
+    return file
+
+
 def _find_folder(reference: str, wanted: list[str]) -> Path:
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return folder
-    if folder.is_file():
-        raise ModelError(f"{reference!r} is a single file, which is not supported; {SUPPORTED_MODELS}")
     hub = _HUB_ID.match(reference)
     if hub is None:
-        raise ModelError(f"unknown model {reference!r}: there is no such folder; {SUPPORTED_MODELS}")
+        raise ModelError(f"unknown model {reference!r}: there is no such file or folder; {SUPPORTED_MODELS}")
     revision = hub["revision"] or ""
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise ModelError(
-            f"unknown model {reference!r}: no such folder, and a hub id needs '@' and a commit's 40 digits, "
+            f"unknown model {reference!r}: no such file or folder, and a hub id needs '@' and a commit's 40 digits, "
             f"so that it always names the same weights; {SUPPORTED_MODELS}"
         )
     try:
@@ -152,15 +204,19 @@ def _download(repository: str, revision: str, wanted: list[str]) -> Path:
     return folder
 
 
-def _check_index(index: dict[str, Any], folder: Path) -> None:
+def _check_index(index: dict[str, Any], folder: Path) -> tuple[str, Mapping[str, str]]:
+    """The kind of model, and the classes of its parts."""
     path = folder / "model_index.json"
     pipeline = index.get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise ModelError(f"{path} is of a {_class_of(pipeline)}, which is not supported; {SUPPORTED_MODELS}")
-    for part in (*PARTS, "vae", "scheduler"):
+    if pipeline not in PIPELINES:
+        known = next((name for part, name in _OTHER_PIPELINES.items() if part in str(pipeline)), None)
+        hint = f" ({known})" if known else ""
+        raise ModelError(f"{path} is of a {class_of(pipeline)}{hint}, which is not supported; {SUPPORTED_MODELS}")
+    kind, classes = PIPELINES[pipeline]
+    for part in (*classes, "vae", "scheduler"):
         if part not in index or not (folder / part).is_dir():
             raise ModelError(f"{folder} has no {part!r} folder: {DOWNLOAD_AGAIN}; {SUPPORTED_MODELS}")
-    expected = {**{part: (name,) for part, name in PARTS.items()}, "vae": AUTOENCODERS}
+    expected = {**{part: (name,) for part, name in classes.items()}, "vae": AUTOENCODERS}
     for part, names in expected.items():
         library, name = _library_and_class(index[part])
         if library not in ("diffusers", "transformers"):
@@ -169,6 +225,7 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
             )
         if name.removesuffix("Fast") not in names:
             raise ModelError(f"{path} has a {name} for {part!r}: it must be {' or '.join(names)}; {SUPPORTED_MODELS}")
+    return kind, classes
 
 
 def _library_and_class(entry: object) -> tuple[str, str]:
@@ -178,40 +235,20 @@ def _library_and_class(entry: object) -> tuple[str, str]:
     return "unknown", str(entry)
 
 
-def _check_configurations(index: dict[str, Any], folder: Path) -> None:
+def _check_configurations(index: dict[str, Any], folder: Path, classes: Mapping[str, str]) -> None:
     """Each part's own configuration must be of the class that the index names."""
     for part in ("unet", "vae"):
         path, expected = folder / part / "config.json", index[part][1]
         name = read_json(path).get("_class_name")
         if name != expected:
-            raise ModelError(f"{path} is of a {_class_of(name)}, not of {expected}: {DOWNLOAD_AGAIN}")
-    path = folder / "text_encoder" / "config.json"
-    text = read_json(path)
-    if text.get("model_type") not in ("clip_text_model", "clip") and "CLIPTextModel" not in text.get(
-        "architectures", ()
-    ):
-        raise ModelError(f"{path} is of a {text.get('model_type')!r}, not of a CLIPTextModel: {DOWNLOAD_AGAIN}")
+            raise ModelError(f"{path} is of a {class_of(name)}, not of {expected}: {DOWNLOAD_AGAIN}")
+    for part in (part for part in classes if part.startswith("text_encoder")):
+        path, expected = folder / part / "config.json", classes[part]
+        text = read_json(path)
+        if text.get("model_type") not in ("clip_text_model", "clip") and expected not in text.get("architectures", ()):
+            raise ModelError(f"{path} is of a {text.get('model_type')!r}, not of a {expected}: {DOWNLOAD_AGAIN}")
     path = folder / "unet" / "config.json"
     channels = read_json(path).get("in_channels")
     if channels != 4:
         raise ModelError(f"{path} takes {channels} channels, as inpainting models do: it must be 4; {SUPPORTED_MODELS}")
-    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
-
-
-def _check_scheduler(path: Path) -> None:
-    scheduler = read_json(path)
-    name = scheduler.get("_class_name")
-    lacking = [key for key in NOISE_SCHEDULE if key not in scheduler]
-    if lacking:
-        raise ModelError(f"{path} of a {_class_of(name)} has no {lacking[0]!r}: {DOWNLOAD_AGAIN}; {SUPPORTED_MODELS}")
-    prediction = scheduler.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise ModelError(f"{path} predicts {prediction!r}: it must predict 'epsilon' or 'v_prediction'")
-    if scheduler["num_train_timesteps"] != TRAIN_TIMESTEPS:
-        raise ModelError(
-            f"{path} has {scheduler['num_train_timesteps']!r} training timesteps: it must have {TRAIN_TIMESTEPS}"
-        )
-
-
-def _class_of(name: object) -> str:
-    return " from ".join(reversed(name)) if isinstance(name, list) else str(name or "model without a class")
+    check_scheduler(folder / "scheduler" / "scheduler_config.json")

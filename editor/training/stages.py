@@ -141,7 +141,7 @@ def search(options: argparse.Namespace, folder: Path) -> None:
     best = report.search(model, report.trials_for(pictures, search=True), CANDIDATES)
     sys.stdout.write(json.dumps(best, indent=2) + "\n")
     if options.write:
-        place = find_model(options.model).folder / DEFAULTS_FILE
+        place = find_model(options.model).parts["unet"].parent / DEFAULTS_FILE
         place.write_text(json.dumps(best, indent=2) + "\n")
 
 

@@ -13,6 +13,7 @@ import msgspec
 import torch
 
 from livedrag.editor import Diffusion, EditorError
+from livedrag.editor.model_options import find_wanted
 from livedrag.server.device.background_checkpoints import open_checkpoints
 from livedrag.server.device.checkpoint_files import CheckpointsUrlError
 from livedrag.server.device.checkpoints import Checkpoints
@@ -73,7 +74,15 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
 
 def load(options: WorkerOptions) -> Diffusion:
     """Load the model. Raises `EditorError`."""
-    model = Diffusion.load(options.model, device=options.device or None, tiny=options.tiny or None)
+    wanted = find_wanted(
+        options.model,
+        config=Path(options.model_config).expanduser() if options.model_config else None,
+        vae=options.vae or None,
+        loras=options.lora,
+        tiny=options.tiny or None,
+        models=Path(options.models).expanduser() if options.models else None,
+    )
+    model = wanted.open(options.device or None)
     if options.preview_quality == "tiny" and model.tiny is None:
         raise EditorError("preview quality 'tiny' needs a tiny autoencoder, and this model has none: name one (TINY)")
     return model

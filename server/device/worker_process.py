@@ -33,7 +33,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to know when it starts.
 
     Args:
-        model: reference of the model.
+        model: reference of the model, or its name in ``models``.
+        model_config: folder with the tokenizer of a checkpoint.
+        vae: autoencoder that replaces the model's own.
+        lora: LoRAs on the model, each ``PATH[:WEIGHT]``.
+        models: folder in which names are looked up.
         device: torch device, several separated by commas, or ``all`` for all of Nvidia's; empty: the best.
         threads: of each worker on a CPU; 0: as many as there are cores, shared by the workers.
         sessions: on a device at most.
@@ -49,6 +53,10 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
+    model_config: str = ""
+    vae: str = ""
+    lora: tuple[str, ...] = ()
+    models: str = ""
     device: str = ""
     threads: int = 0
     sessions: int = 16

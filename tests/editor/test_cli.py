@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from livedrag.editor.cli import main
 from livedrag.editor.output import OutputFiles
+from tests.checkpoints import original_vae, write_checkpoint
 from tests.conftest import ROOT
 from tests.other_kinds import photograph
+from tests.pipelines import write_pipeline
 
 QUICK = ["--set", "lora_steps=2", "--set", "ddim_steps=6", "--set", "max_iterations=3"]
 
@@ -318,3 +321,30 @@ def test_words_that_cannot_work(
     assert main(["generate", *arguments, "-o", str(tmp_path / "out.png")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_model_of_a_folder_by_its_name(
+    tmp_path: Path, samples: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--models`` and ``LIVEDRAG_MODELS`` name the folder, ``--model`` and ``--vae`` what is in it."""
+    pipeline = write_pipeline(tmp_path / "pipeline")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "vae").mkdir()
+    write_checkpoint(pipeline, tmp_path / "checkpoints" / "dream.safetensors", vae=False)
+    save_file(
+        {name: each.contiguous() for name, each in original_vae(pipeline).items()}, tmp_path / "vae/ft.safetensors"
+    )
+    out = tmp_path / "out.png"
+    arguments = [
+        "edit", str(samples / "teddy-bear.png"), "--drag", "62,150:40,110", "-o", str(out), "--json", *QUICK,
+        "--model", "dream", "--vae", "ft", "--model-config", str(pipeline), "--device", "cpu",
+    ]  # fmt: skip
+    assert main([*arguments, "--models", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "dream"
+    assert Image.open(out).size == (256, 256)
+    monkeypatch.setenv("LIVEDRAG_MODELS", str(tmp_path))
+    assert main(["edit", *arguments[1:], "--model", "drem"]) == 2
+    assert "there is no 'drem' in " in capsys.readouterr().err
+    monkeypatch.delenv("LIVEDRAG_MODELS")
+    assert main(arguments) == 2
+    assert "unknown model 'dream': there is no such file or folder" in capsys.readouterr().err

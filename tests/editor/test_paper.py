@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.references import BUILTIN
 from livedrag.editor.settings import Setting
 from tests import reference
-from tests.pipelines import write_pipeline
+from tests.pipelines import XL_WIDTH, write_pipeline
 
 ITERATIONS = 20
 STEPS, CLIMBED = 10, 7
@@ -101,10 +102,13 @@ def both(
     schedule = DDIMScheduler.from_pretrained(opened.folder / "scheduler")
     schedule.set_timesteps(STEPS)
     timestep, below = schedule.timesteps[-CLIMBED : STEPS - CLIMBED + 2].tolist()
+    text, pooled = model.embed_prompt("a cat"), None
+    if model.kind == "stable-diffusion-xl":  # its last row, padded to the width of the others
+        text, pooled = text[:, :-1], text[:, -1, :XL_WIDTH]
     given = (
         plain_unet(opened.folder, model.dtype, session._state.preparation.lora),
         start,
-        model.embed_prompt("a cat"),
+        text,
         handles,
         targets,
         latent_mask,
@@ -129,6 +133,7 @@ def both(
             supervision_template=settings.supervision_template,
             steps_per_tracking=settings.steps_per_tracking,
             background=settings.background,
+            pooled=pooled,
         )
     )
     latents, found = [], []
@@ -200,23 +205,24 @@ def half_mask(width: int, height: int) -> np.ndarray:
     return mask
 
 
-OLD, NEW = (1, "epsilon"), (2, "v_prediction")
+Layout = tuple[int | str, str]
+OLD, NEW, XL = (1, "epsilon"), (2, "v_prediction"), ("xl", "epsilon")
 MIXED = (1, "v_prediction"), (2, "epsilon")
 """Stable Diffusion's version, whose layout it has, and what it predicts."""
-CASES = [(layout, SEVERAL) for layout in (OLD, NEW)] + [
+CASES: list[Any] = [(layout, SEVERAL) for layout in (OLD, NEW, XL)] + [
     pytest.param(layout, drags, marks=pytest.mark.long)
     for layout, drags in itertools.chain(
         ((layout, SEVERAL) for layout in MIXED),
-        itertools.product((OLD, NEW), (ONE, BORDER)),
+        itertools.product((OLD, NEW, XL), (ONE, BORDER)),
     )
 ]
-Tiny = Callable[[tuple[int, str]], Opened]
+Tiny = Callable[[Layout], Opened]
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     @cache
-    def make(layout: tuple[int, str]) -> Opened:
+    def make(layout: Layout) -> Opened:
         folder = tmp_path_factory.mktemp("tiny") / "model"
         return opened(write_pipeline(folder, version=layout[0], prediction_type=layout[1]))
 
@@ -225,9 +231,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
 @pytest.mark.parametrize(("layout", "drags"), CASES)
-def test_the_loop_is_the_papers_in_float64(
-    tiny: Tiny, layout: tuple[int, str], drags: list[Drag], masked: bool
-) -> None:
+def test_the_loop_is_the_papers_in_float64(tiny: Tiny, layout: Layout, drags: list[Drag], masked: bool) -> None:
     mask = half_mask(128, 128) if masked else None
     latents, handles, trace = both(tiny(layout), noise_picture(128, 128), drags, mask)
     assert_agrees(latents, handles, trace)
@@ -235,9 +239,10 @@ def test_the_loop_is_the_papers_in_float64(
 
 
 @pytest.mark.parametrize(
-    ("layout", "size", "masked"), [(OLD, (200, 120), True), (NEW, (90, 260), True), (NEW, (200, 120), False)]
+    ("layout", "size", "masked"),
+    [(OLD, (200, 120), True), (NEW, (90, 260), True), (NEW, (200, 120), False), (XL, (200, 120), True)],
 )
-def test_other_shapes_and_scales(tiny: Tiny, layout: tuple[int, str], size: tuple[int, int], masked: bool) -> None:
+def test_other_shapes_and_scales(tiny: Tiny, layout: Layout, size: tuple[int, int], masked: bool) -> None:
     width, height = size
     drags = [Drag(Point(width * 0.2, height * 0.3), Point(width * 0.7, height * 0.4))]
     mask = half_mask(width, height) if masked else None

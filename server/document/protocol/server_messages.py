@@ -21,7 +21,8 @@ from livedrag.server.settings import Settings
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """The model in use. ``kind`` is ``builtin`` or ``stable-diffusion``; ``settings`` are its defaults by name.
+    """The model in use. ``kind`` is ``builtin``, ``stable-diffusion`` or ``stable-diffusion-xl``; ``settings`` are its
+    defaults by name.
 
     ``live`` names the settings that may change during a run. ``ranges`` has the smallest and largest value of each
     numeric setting. ``words`` has the words of which a text setting may consist, separated by spaces; ``choices`` has

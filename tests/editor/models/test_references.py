@@ -106,7 +106,7 @@ def test_what_cannot_be_dragged_is_refused_by_name(folder: Path, tmp_path: Path)
         "someone/little": "40 digits",
         "someone/little@main": "40 digits",
         f"someone/unknown@{COMMIT}": "can't be downloaded",
-        str(tmp_path / "model.safetensors"): "single file",
+        str(tmp_path / "model.safetensors"): "is empty",
         str(tmp_path / "empty"): "it has no model_index.json",
         str(tmp_path / "headless"): "no 'text_encoder' folder",
         changed(folder, tmp_path / "xl", index, _class_name="StableDiffusionXLPipeline"): "StableDiffusionXLPipeline",
