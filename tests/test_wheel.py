@@ -47,6 +47,7 @@ def test_it_contains_the_page_the_samples_and_the_model(wheel: Path) -> None:
         names = set(archive.namelist())
         listed = json.loads(archive.read("livedrag/server/static/samples.json"))
     assert {"livedrag/server/static/app/index.html", "livedrag/server/__main__.py"} <= names
+    assert "livedrag/editor/models/configurations/xl/unet/config.json" in names
     for suffix in (".js", ".js.gz", ".css.gz"):
         assert any(name.startswith("livedrag/server/static/app/assets/") and name.endswith(suffix) for name in names)
     assert "livedrag/server/static/app/service-worker.js" in names

@@ -78,8 +78,9 @@ def classify(header: Header) -> FileKind:
         return _checkpoint(header)
     if (channels := latent_channels(header)) is not None:
         return _vae(channels)
-    if header.has("encoder.layers.0.", "decoder.layers.0."):
-        return FileKind("tiny autoencoder")
+    if header.has("encoder.layers.0.", "decoder.layers.0.") or header.shapes.keys() >= {"1.weight", "3.conv.0.weight"}:
+        problem = "it is a file: --tiny takes the diffusers folder of an AutoencoderTiny, with its config.json"
+        return FileKind("tiny autoencoder", problem=problem)
     if {"emb_params", "clip_l", "clip_g"} & header.shapes.keys():
         return FileKind("other", problem="it is an embedding (textual inversion), which livedrag has no use for")
     if header.has("down_blocks.", "time_embedding."):

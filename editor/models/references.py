@@ -150,6 +150,8 @@ def _read_defaults(path: Path) -> Mapping[str, Setting]:
 
 def find_tiny(reference: str) -> Path:
     """Folder of an ``AutoencoderTiny``, by folder or ``owner/name@<commit>``. Raises `ModelError`."""
+    if Path(reference).expanduser().is_file():
+        raise ModelError(f"{reference!r} is a file: tiny previews need the diffusers folder of an AutoencoderTiny")
     folder = _find_folder(reference, ["*.json", "*.safetensors"])
     kind = read_json(folder / "config.json").get("_class_name")
     if kind != "AutoencoderTiny":

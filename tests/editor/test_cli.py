@@ -340,7 +340,7 @@ def test_a_model_of_a_folder_by_its_name(
         "--model", "dream", "--vae", "ft", "--model-config", str(pipeline), "--device", "cpu",
     ]  # fmt: skip
     assert main([*arguments, "--models", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "dream"
+    assert json.loads(capsys.readouterr().out)["model"] == "dream with ft"
     assert Image.open(out).size == (256, 256)
     monkeypatch.setenv("LIVEDRAG_MODELS", str(tmp_path))
     assert main(["edit", *arguments[1:], "--model", "drem"]) == 2

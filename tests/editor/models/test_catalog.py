@@ -50,6 +50,10 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {name: tensor.contiguous() for name, tensor in original_vae(small).items()}, top / "vae" / "ft.safetensors"
     )
     save_file({"decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)}, top / "vae" / "ae.safetensors")
+    save_file(
+        {"1.weight": torch.zeros(4, 4, 3, 3), "3.conv.0.weight": torch.zeros(4, 4, 3, 3)},
+        top / "vae_approx" / "taesd_decoder.safetensors",
+    )
     save_file({"control_model.x": torch.zeros(3)}, top / "controlnet" / "canny.safetensors")
     (top / "checkpoints" / "put_checkpoints_here").touch()
     (top / "checkpoints" / ".hidden.safetensors").touch()
@@ -93,6 +97,7 @@ def test_why_something_can_not_be_used(comfy: Path) -> None:
         "checkpoints/flux.safetensors": "it is for FLUX, which is not supported",
         "loras/loha.safetensors": "it is a LyCORIS or DoRA file (hada_w1_a), not a plain LoRA",
         "vae/ae.safetensors": "its latents have 16 channels, not 4",
+        "vae_approx/taesd_decoder.safetensors": "it is a file",
     }
 
 
@@ -136,6 +141,7 @@ def test_what_a_name_means(comfy: Path) -> None:
         ("cut", "--model", "cut.safetensors can't be used: is damaged or incomplete"),
         ("flux", "--model", "flux.safetensors can't be used: it is for FLUX"),
         ("v1", "--model", "v1.ckpt can't be used: not opened"),
+        ("taesd_decoder", "--tiny", "it is a file: --tiny takes the diffusers folder of an AutoencoderTiny"),
     ):
         with pytest.raises(ModelError, match=problem):
             find(comfy, name, option)

@@ -1,0 +1,51 @@
+"""The worker opens the model that the server's settings name, with all that goes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from livedrag.editor import EditorError
+from livedrag.server.device.worker_main import load
+from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.settings import resolve
+from tests.checkpoints import original_vae, write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def models(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("models")
+    for name in ("checkpoints", "loras", "vae"):
+        (top / name).mkdir()
+    write_checkpoint(tiny_folder, top / "checkpoints" / "dream.safetensors", vae=False)
+    save_file({name: each.contiguous() for name, each in original_vae(tiny_folder).items()}, top / "vae/ft.safetensors")
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    lora = {f"{layer}.lora.down.weight": torch.ones(2, 32), f"{layer}.lora.up.weight": torch.ones(32, 2)}
+    save_file(lora, top / "loras" / "ink.safetensors")
+    return top
+
+
+def test_names_in_a_folder_of_models(models: Path, tiny_folder: Path) -> None:
+    settings = resolve(
+        {"LIVEDRAG_MODELS": str(models), "LIVEDRAG_VAE": "ft", "LIVEDRAG_MODEL_CONFIG": str(tiny_folder)},
+        {"model": "dream", "lora": ["ink:0.5", "ink"]},
+    )
+    assert settings.lora == ("ink:0.5", "ink")
+    options = WorkerOptions(
+        model=settings.model,
+        model_config=settings.model_config,
+        vae=settings.vae,
+        lora=settings.lora,
+        models=settings.models,
+        device="cpu",
+    )
+    assert load(options).name == "dream with ft + ink 0.5 + ink 1"
+    with pytest.raises(EditorError, match="there is no 'drem' in "):
+        load(WorkerOptions(model="drem", models=str(models)))
+
+
+def test_loras_in_the_environment_are_separated_by_commas() -> None:
+    assert resolve({"LIVEDRAG_LORA": "a:0.5, b"}, {}).lora == ("a:0.5", "b")
