@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PointError,
         SettingsError,
     )
+    from livedrag.editor.fitting.fitted_lora import FittedLora, read_fitted_lora
     from livedrag.editor.fitting.lora import FitPass, FitStep
     from livedrag.editor.models.diffusion import Diffusion
     from livedrag.editor.points import Drag, Point
@@ -36,6 +37,7 @@ __all__ = [
     "EditorError",
     "FitPass",
     "FitStep",
+    "FittedLora",
     "InversionStep",
     "MaskError",
     "ModelError",
@@ -45,6 +47,7 @@ __all__ = [
     "PointError",
     "RenderStep",
     "SettingsError",
+    "read_fitted_lora",
 ]
 
 _MODULES = {
@@ -59,6 +62,7 @@ _MODULES = {
         "PointError",
         "SettingsError",
     ),
+    "fitting.fitted_lora": ("FittedLora", "read_fitted_lora"),
     "fitting.lora": ("FitPass", "FitStep"),
     "models.diffusion": ("Diffusion",),
     "points": ("Drag", "Point"),

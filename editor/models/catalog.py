@@ -14,7 +14,7 @@ from pathlib import Path
 
 from livedrag.editor.errors import ModelError
 from livedrag.editor.models.files import WEIGHT_STEMS, find_weights, read_json
-from livedrag.editor.models.headers import CONVERT, PICKLES, read_header
+from livedrag.editor.models.headers import PICKLES, how_to_convert, read_header
 from livedrag.editor.models.kinds import NAMES, classify
 
 FOLDERS = (
@@ -149,7 +149,7 @@ def _entry(path: Path, folder: Path) -> Entry:
     try:
         nbytes = path.stat().st_size
         if path.suffix.lower() in PICKLES:
-            problem = f"not opened: {CONVERT.format(name=path)}"
+            problem = f"not opened: {how_to_convert(path)}"
             return Entry(name, path, "pickle", nbytes=nbytes, problem=problem)
         kind = classify(read_header(path))
     except (ModelError, OSError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from livedrag.editor.errors import ModelError
 from livedrag.editor.models.files import read_json
-from livedrag.editor.models.headers import CONVERT, PICKLES, Header, read_header
+from livedrag.editor.models.headers import PICKLES, Header, how_to_convert, read_header
 from livedrag.editor.models.kinds import Architecture, FileKind, classify
 from livedrag.editor.models.sources import (
     STABLE_DIFFUSION,
@@ -86,7 +86,7 @@ def find_checkpoint(path: Path, config: Path | None, *, other_vae: bool) -> Mode
 def usable(path: Path, wanted: str) -> tuple[Header, FileKind]:
     """A file's header and kind. Raises `ModelError` unless it can be used as the wanted kind."""
     if path.suffix.lower() in PICKLES:
-        raise ModelError(f"{path} is not opened, it may be an unsafe pickle: {CONVERT.format(name=path)}")
+        raise ModelError(f"{path} is not opened, it may be an unsafe pickle: {how_to_convert(path)}")
     header = read_header(path)
     kind = classify(header)
     if kind.problem:

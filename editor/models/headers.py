@@ -6,6 +6,7 @@ The format: eight bytes that give the header's length, the header as JSON, then 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def read_header(path: Path) -> Header:
             entries = json.loads(opened.read(length))
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelError(_not_safetensors(path, b"")) from None
     return _header(path, entries, nbytes - 8 - length, nbytes)
 
@@ -87,7 +88,7 @@ def _header(path: Path, entries: Any, room: int, nbytes: int) -> Header:
 
 def _not_safetensors(path: Path, start: bytes) -> str:
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return f"{path} is a pickle, whatever its name says: pickles are never opened, {CONVERT.format(name=path.name)}"
+        return f"{path} is a pickle, whatever its name says: pickles are never opened, {how_to_convert(path)}"
     return f"{path} is not a safetensors file: {DOWNLOAD_AGAIN}"
 
 
@@ -95,10 +96,11 @@ def _incomplete(path: Path) -> str:
     return f"{path} is damaged or incomplete: {DOWNLOAD_AGAIN}"
 
 
-CONVERT = (
-    'convert to safetensors with: python -c "import sys, torch; from safetensors.torch import save_file; '
-    "w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
-    'save_file({{k: v.contiguous().clone() for k, v in w.items() if torch.is_tensor(v)}}, sys.argv[2])" '
-    "'{name}' OUT.safetensors"
-)
-"""What to do about a pickle. ``weights_only`` runs no code that the file brings along."""
+def how_to_convert(path: Path) -> str:
+    """What to do about a pickle. ``weights_only`` runs no code that the file brings along."""
+    script = (
+        "import sys, torch; from safetensors.torch import save_file; "
+        "w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
+        "save_file({k: v.contiguous().clone() for k, v in w.items() if torch.is_tensor(v)}, sys.argv[2])"
+    )
+    return f'convert to safetensors with: python -c "{script}" {shlex.quote(str(path))} OUT.safetensors'

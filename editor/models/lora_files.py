@@ -33,6 +33,9 @@ from livedrag.editor.models.references import find_lora
 NETWORKS = ("text_encoder_2", "text_encoder", "unet")
 """Networks that a LoRA may change, as diffusers names them."""
 _KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+_SIDES = (".lora_{}.weight", ".lora.{}.weight", ".lora_linear_layer.{}.weight", "_lora.{}.weight")
+_DOWN = (*(side.format("down") for side in _SIDES), ".lora_A.weight")
+_UP = (*(side.format("up") for side in _SIDES), ".lora_B.weight")
 _WEIGHT = re.compile(r"^(?P<layer>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
 
 
@@ -101,21 +104,17 @@ def _first_line(error: Exception) -> str:
 def _scaled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without alphas: each layer's alpha / rank is multiplied into its ``up``."""
     alphas = {name.removesuffix(".alpha"): float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")}
-    ranks = {
-        layer: len(tensor)
-        for name, tensor in tensors.items()
-        for layer in alphas
-        if name.startswith(f"{layer}.") and ("down" in name.removeprefix(layer) or "lora_A" in name.removeprefix(layer))
-    }
+    ranks = {_layer_of(name, _DOWN): len(tensor) for name, tensor in tensors.items() if name.endswith(_DOWN)}
 
     def scale(name: str, tensor: Tensor) -> Tensor:
-        for ending in (".lora_up.weight", ".lora.up.weight", ".lora_B.weight", "_lora.up.weight"):
-            layer = name.removesuffix(ending)
-            if layer != name and layer in alphas:
-                return tensor * (alphas[layer] / ranks[layer])
-        return tensor
+        layer = _layer_of(name, _UP)
+        return tensor * (alphas[layer] / ranks[layer]) if layer != name and layer in alphas else tensor
 
     return {name: scale(name, tensor) for name, tensor in tensors.items() if not name.endswith(".alpha")}
+
+
+def _layer_of(name: str, endings: tuple[str, ...]) -> str:
+    return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
 
 
 def _with_network_names(tensors: dict[str, Tensor], unet_config: Any) -> dict[str, Tensor]:

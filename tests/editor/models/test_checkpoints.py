@@ -225,6 +225,7 @@ def test_damaged_files(folder: Folder, tmp_path: Path) -> None:
         (b"\xff\xd8\xff\xe0" + bytes(4), "is not a safetensors file"),
         (bytes(12), "is not a safetensors file"),
         ((20).to_bytes(8, "little") + b'{"a": {"shape": [1]}}', "is not a safetensors file"),
+        ((9000).to_bytes(8, "little") + b'{"a":' * 1800, "is not a safetensors file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ):
         path.write_bytes(data)
