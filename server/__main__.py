@@ -1,4 +1,4 @@
-"""``livedrag serve | rooms | status | models | edit | generate | --version``. Each imports what it needs when it runs."""
+"""``livedrag serve | rooms | status | models | edit | generate | --version``. Each imports what it needs when run."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import msgspec
 import torch
