@@ -341,7 +341,8 @@ def test_a_model_of_a_folder_by_its_name(
     ]  # fmt: skip
     assert main([*arguments, "--models", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "dream with ft"
-    assert Image.open(out).size == (256, 256)
+    with Image.open(out) as edited:
+        assert edited.size == (256, 256)
     monkeypatch.setenv("LIVEDRAG_MODELS", str(tmp_path))
     assert main(["edit", *arguments[1:], "--model", "drem"]) == 2
     assert "there is no 'drem' in " in capsys.readouterr().err

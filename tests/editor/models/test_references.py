@@ -109,7 +109,7 @@ def test_what_cannot_be_dragged_is_refused_by_name(folder: Path, tmp_path: Path)
         str(tmp_path / "model.safetensors"): "is empty",
         str(tmp_path / "empty"): "it has no model_index.json",
         str(tmp_path / "headless"): "no 'text_encoder' folder",
-        changed(folder, tmp_path / "xl", index, _class_name="StableDiffusionXLPipeline"): "StableDiffusionXLPipeline",
+        changed(folder, tmp_path / "xl", index, _class_name="StableDiffusionXLPipeline"): "no 'text_encoder_2' folder",
         changed(folder, tmp_path / "flux", index, _class_name="FluxPipeline"): "FluxPipeline",
         changed(folder, tmp_path / "code", index, unet=["my_unet", "MyUNet"]): "its own code for 'unet'",
         changed(folder, tmp_path / "custom", index, _class_name=["pipeline", "Mine"]): "Mine from pipeline",
