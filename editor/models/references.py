@@ -210,7 +210,7 @@ def _check_index(index: dict[str, Any], folder: Path) -> tuple[str, Mapping[str,
     """The kind of model, and the classes of its parts."""
     path = folder / "model_index.json"
     pipeline = index.get("_class_name")
-    if pipeline not in PIPELINES:
+    if not isinstance(pipeline, str) or pipeline not in PIPELINES:
         known = next((name for part, name in _OTHER_PIPELINES.items() if part in str(pipeline)), None)
         hint = f" ({known})" if known else ""
         raise ModelError(f"{path} is of a {class_of(pipeline)}{hint}, which is not supported; {SUPPORTED_MODELS}")
