@@ -13,9 +13,10 @@ import { Zoom } from "./Zoom.tsx";
 
 export function Canvas() {
   const canvas = useRef<HTMLCanvasElement>(null);
+  const pointers = useRef<HTMLCanvasElement>(null);
   const appearance = useSignal(0);
   const events = useMemo(() => new PointerEvents(), []);
-  useEffect(() => render(canvas.current, appearance), []);
+  useEffect(() => render(canvas.current, pointers.current, appearance), []);
   const ready = store.original.value !== null;
   return (
     <div class="canvas-frame">
@@ -36,6 +37,7 @@ export function Canvas() {
         onBlur={(event) => delete event.currentTarget.dataset.focusShown}
         onContextMenu={(event) => event.preventDefault()}
       />
+      <canvas ref={pointers} class="canvas-pointers" aria-hidden="true" />
       <p id="canvas-help" class="visually-hidden">
         {texts.canvasHelp}
       </p>
@@ -53,12 +55,15 @@ export function Canvas() {
   );
 }
 
-function render(canvas: HTMLCanvasElement | null, appearance: Signal<number>): (() => void) | undefined {
+function render(
+  canvas: HTMLCanvasElement | null,
+  pointers: HTMLCanvasElement | null,
+  appearance: Signal<number>,
+): (() => void) | undefined {
   const frame = canvas?.parentElement;
-  const context = canvas?.getContext("2d");
-  if (!canvas || !frame || !context) return undefined;
+  if (!canvas || !frame || !pointers) return undefined;
   const stopSize = followCanvasSize(frame, appearance);
-  const renderer = new CanvasRenderer(canvas, context, appearance);
+  const renderer = new CanvasRenderer(canvas, pointers, appearance);
   return () => {
     stopSize();
     renderer.close();

@@ -4,12 +4,16 @@ import { toCanvas } from "../room/geometry.ts";
 import type { View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
 import type { ShownPerson } from "../room/store.ts";
-import type { Scene } from "./scene.ts";
+import type { PointerScene } from "./scene.ts";
 import { strokeOutlined, strokeRing, tracePath } from "./shapes.ts";
 
 const MAX_LABEL_WIDTH = 150;
 
-export function drawBrush(context: CanvasRenderingContext2D, view: View, brush: NonNullable<Scene["brush"]>): void {
+export function drawBrush(
+  context: CanvasRenderingContext2D,
+  view: View,
+  brush: NonNullable<PointerScene["brush"]>,
+): void {
   const at = toCanvas(view, brush.at);
   const radius = brush.radius * view.scale;
   strokeRing(context, at, radius, "rgb(0 0 0 / 0.55)", 3);

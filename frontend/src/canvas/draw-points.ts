@@ -5,7 +5,7 @@ import type { DragEnd, View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
 import type { ShownDrag, ShownPerson, ShownPin } from "../room/store.ts";
 import { pointColour } from "../ui/colours.ts";
-import type { Scene } from "./scene.ts";
+import type { PointerScene } from "./scene.ts";
 import { fillDisc, strokeOutlined, strokeRing, tracePath } from "./shapes.ts";
 
 // Radii in CSS pixels.
@@ -18,7 +18,7 @@ const ARROW_HEAD = 9;
 const PIN_COLOUR = "#22262e";
 const WAITING_COLOUR = "#8a5a00";
 
-export function drawPoints(context: CanvasRenderingContext2D, scene: Scene): void {
+export function drawPoints(context: CanvasRenderingContext2D, scene: PointerScene): void {
   for (const pin of scene.pins) drawPin(context, scene, pin);
   for (const drag of scene.drags) drawTrail(context, scene.view, drag);
   for (const drag of scene.drags) drawArrow(context, scene.view, drag);
@@ -28,7 +28,7 @@ export function drawPoints(context: CanvasRenderingContext2D, scene: Scene): voi
 }
 
 /** A dark square that stands on its corner, so that it differs from points by more than colour. */
-function drawPin(context: CanvasRenderingContext2D, scene: Scene, pin: ShownPin): void {
+function drawPin(context: CanvasRenderingContext2D, scene: PointerScene, pin: ShownPin): void {
   const [x, y] = toCanvas(scene.view, pin.at);
   const diamond = (radius: number, colour: string) => {
     tracePath(context, [
@@ -48,7 +48,7 @@ function drawPin(context: CanvasRenderingContext2D, scene: Scene, pin: ShownPin)
 }
 
 /** Rings around the drag that another person has selected. */
-export function drawSelectionOf(context: CanvasRenderingContext2D, scene: Scene, person: ShownPerson): void {
+export function drawSelectionOf(context: CanvasRenderingContext2D, scene: PointerScene, person: ShownPerson): void {
   const drag = scene.drags.find(({ id }) => id === person.selected);
   if (drag === undefined) return;
   for (const end of ["handle", "target"] as const) {
@@ -91,7 +91,7 @@ function drawArrow(context: CanvasRenderingContext2D, view: View, drag: ShownDra
   context.restore();
 }
 
-function drawTarget(context: CanvasRenderingContext2D, scene: Scene, drag: ShownDrag): void {
+function drawTarget(context: CanvasRenderingContext2D, scene: PointerScene, drag: ShownDrag): void {
   const at = toCanvas(scene.view, drag.target);
   const colour = pointColour(drag.number);
   const emphasised = isEmphasised(scene, drag.id, "target");
@@ -104,7 +104,7 @@ function drawTarget(context: CanvasRenderingContext2D, scene: Scene, drag: Shown
   fillDisc(context, at, 2.5, colour);
 }
 
-function drawHandle(context: CanvasRenderingContext2D, scene: Scene, drag: ShownDrag): void {
+function drawHandle(context: CanvasRenderingContext2D, scene: PointerScene, drag: ShownDrag): void {
   const at = toCanvas(scene.view, drag.handle);
   const emphasised = isEmphasised(scene, drag.id, "handle");
   if (emphasised) strokeRing(context, at, HANDLE_RADIUS + RING_GAP, scene.accent, 2.5);
@@ -121,7 +121,7 @@ function drawWaitingRing(context: CanvasRenderingContext2D, at: XY): void {
   context.restore();
 }
 
-function drawPendingHandle(context: CanvasRenderingContext2D, scene: Scene, handle: XY): void {
+function drawPendingHandle(context: CanvasRenderingContext2D, scene: PointerScene, handle: XY): void {
   const at = toCanvas(scene.view, handle);
   const number = scene.drags.length + 1;
   if (scene.pendingTarget !== null) {
@@ -157,6 +157,6 @@ function drawNumberedDisc(context: CanvasRenderingContext2D, at: XY, radius: num
   context.fillText(label, at[0], at[1] + 0.5);
 }
 
-function isEmphasised(scene: Scene, id: string, end: DragEnd): boolean {
+function isEmphasised(scene: PointerScene, id: string, end: DragEnd): boolean {
   return [scene.selected, scene.hovered].some((one) => one?.id === id && one.end === end);
 }

@@ -1,11 +1,12 @@
-/** Draws a scene. Nothing here reads the store: the same scene gives the same picture. */
+/** Draws scenes. Nothing here reads the store: the same scene gives the same picture. */
 
 import { toCanvas } from "../room/geometry.ts";
 import type { Size } from "../room/geometry.ts";
 import { drawBrush, drawCrosshair, drawCursor } from "./draw-cursors.ts";
+import { drawLoupe } from "./draw-loupe.ts";
 import { drawPoints, drawSelectionOf } from "./draw-points.ts";
 import type { MaskPicture } from "./mask-painter.ts";
-import type { MaskStyle, Scene } from "./scene.ts";
+import type { Layout, MaskStyle, PictureScene, PointerScene } from "./scene.ts";
 
 /** From this scale on, pixels are shown as squares. */
 const PIXELATED_SCALE = 9;
@@ -16,17 +17,28 @@ const STRIPE = "#fff";
 
 type Area = readonly [x: number, y: number, width: number, height: number];
 
-export function drawScene(context: CanvasRenderingContext2D, scene: Scene): void {
-  const { canvas, density, view, picture } = scene;
-  context.setTransform(density, 0, 0, density, 0, 0);
-  context.clearRect(0, 0, canvas.width, canvas.height);
+export function drawPicture(context: CanvasRenderingContext2D, scene: PictureScene): void {
+  const { view, picture } = scene;
+  clear(context, scene);
   context.imageSmoothingEnabled = view.scale < PIXELATED_SCALE;
-  context.imageSmoothingQuality = "high";
   const area: Area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale];
-  if (scene.base) context.drawImage(scene.base, ...area);
+  const scale = view.scale * scene.density;
+  context.imageSmoothingQuality = "high";
+  if (scene.base) context.drawImage(reduced("base", scene.base, scale), ...area);
+  // Previews and masks are softer than that by themselves, and the best scaling takes long without a GPU.
+  context.imageSmoothingQuality = "low";
   drawPreview(context, scene, area);
-  if (scene.split !== null) drawSplit(context, scene.split, area);
+  if (scene.split !== null) {
+    const { at, original } = scene.split;
+    drawSplit(context, { at, original: reduced("split", original, scale) }, area);
+  }
   if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
+}
+
+/** Draws points, cursors and brush, on a canvas over `picture`: that is fast however large the picture is. */
+export function drawPointers(context: CanvasRenderingContext2D, scene: PointerScene, picture: HTMLCanvasElement): void {
+  const { view } = scene;
+  clear(context, scene);
   drawPoints(context, scene);
   for (const person of scene.people) {
     drawSelectionOf(context, scene, person);
@@ -34,9 +46,15 @@ export function drawScene(context: CanvasRenderingContext2D, scene: Scene): void
   }
   if (scene.brush !== null) drawBrush(context, view, scene.brush);
   if (scene.crosshair !== null) drawCrosshair(context, toCanvas(view, scene.crosshair), scene.accent);
+  if (scene.finger !== null) drawLoupe(context, scene, scene.finger, picture);
 }
 
-function drawPreview(context: CanvasRenderingContext2D, scene: Scene, area: Area): void {
+function clear(context: CanvasRenderingContext2D, { canvas, density }: Layout): void {
+  context.setTransform(density, 0, 0, density, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+}
+
+function drawPreview(context: CanvasRenderingContext2D, scene: PictureScene, area: Area): void {
   const { preview, previewOpacity, quickPreview, mask } = scene;
   const draw = (picture: CanvasImageSource, source: unknown, name: string) =>
     context.drawImage(mask === null ? picture : cutOut(name, picture, mask, source), ...area);
@@ -49,18 +67,19 @@ function drawPreview(context: CanvasRenderingContext2D, scene: Scene, area: Area
 
 function drawSplit(
   context: CanvasRenderingContext2D,
-  { at, original }: NonNullable<Scene["split"]>,
+  { at, original }: { readonly at: number; readonly original: CanvasImageSource },
   [x, y, width, height]: Area,
 ): void {
   context.save();
   context.beginPath();
   context.rect(x, y, width * at, height);
   context.clip();
+  context.imageSmoothingQuality = "high";
   context.drawImage(original, x, y, width, height);
   context.restore();
 }
 
-function drawMask(context: CanvasRenderingContext2D, scene: Scene, mask: MaskPicture, area: Area): void {
+function drawMask(context: CanvasRenderingContext2D, scene: PictureScene, mask: MaskPicture, area: Area): void {
   const overlay = (part: keyof MaskStyle, operation: "source-in" | "source-out", colours: readonly string[]) => {
     const opacity = scene.maskStyle[part];
     if (opacity === 0) return;
@@ -98,6 +117,20 @@ function stripes(context: CanvasRenderingContext2D, colours: readonly string[]):
     }
   }
   return context.createPattern(tile, "repeat") ?? "";
+}
+
+/**
+ * The picture, or a copy that is smaller by a power of two and still has a pixel for every device pixel: panning and
+ * zooming redraw it all the time. `scale`: device pixels per pixel of the picture.
+ */
+function reduced(name: string, picture: ImageBitmap, scale: number): CanvasImageSource {
+  const halvings = Math.floor(Math.log2(1 / scale));
+  if (halvings < 1) return picture;
+  const size = { width: picture.width >> halvings, height: picture.height >> halvings };
+  return compose(`reduced ${name}`, [picture, halvings], size, (context, width, height) => {
+    context.imageSmoothingQuality = "high";
+    context.drawImage(picture, 0, 0, width, height);
+  });
 }
 
 /** The part of a picture inside the mask; `source` identifies its content. */

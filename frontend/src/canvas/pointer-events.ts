@@ -23,6 +23,7 @@ export class PointerEvents {
       this.#touches.set(event.pointerId, placeOf(event));
       if (this.#touches.size > 1) {
         this.#pinching = true;
+        store.finger.value = null;
         dropGesture();
         return;
       }
@@ -37,6 +38,7 @@ export class PointerEvents {
     event.preventDefault();
     followPointer(event);
     press(store.view.value, placeOf(event), kindOf(event), middle ? "hand" : store.activeTool.value);
+    followFinger(event);
   };
 
   onPointerMove = (event: CanvasEvent<PointerEvent>): void => {
@@ -53,6 +55,7 @@ export class PointerEvents {
     for (const one of bundled.length > 0 ? bundled : [event]) {
       move(store.view.value, placeOf(one, event.currentTarget));
     }
+    followFinger(event);
   };
 
   onPointerUp = (event: CanvasEvent<PointerEvent>): void => {
@@ -91,6 +94,7 @@ export class PointerEvents {
   }
 
   #lift(event: PointerEvent): void {
+    store.finger.value = null;
     this.#touches.delete(event.pointerId);
     if (this.#touches.size === 0) this.#pinching = false;
   }
@@ -103,6 +107,11 @@ function kindOf(event: MouseEvent & { readonly pointerType?: string }): PointerK
 function placeOf(event: MouseEvent, canvas = event.currentTarget as Element): XY {
   const box = canvas.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
+}
+
+function followFinger(event: MouseEvent): void {
+  const places = isPressed() && store.activeTool.value !== "hand";
+  store.finger.value = places && kindOf(event) === "touch" ? placeOf(event) : null;
 }
 
 /** Stores where the pointer is and which end it hovers over. */

@@ -1,4 +1,4 @@
-/** Keeps the canvas element up to date with the store. */
+/** Keeps the canvas elements up to date with the store. */
 
 import { effect } from "@preact/signals";
 import type { Signal } from "@preact/signals";
@@ -6,44 +6,53 @@ import type { Size } from "../room/geometry.ts";
 import * as store from "../room/store.ts";
 import { chosenTheme } from "../ui/theme.ts";
 import { firstBrushRadius } from "./brush.ts";
-import { drawScene } from "./draw.ts";
+import { drawPicture, drawPointers } from "./draw.ts";
 import { MaskPainter } from "./mask-painter.ts";
 import type { MaskPicture } from "./mask-painter.ts";
 import { QuickPreviewPainter } from "./quick-preview.ts";
 import type { QuickPreviewPicture } from "./quick-preview.ts";
-import { sceneOf } from "./scene.ts";
-import type { Scene } from "./scene.ts";
+import { pictureSceneOf, pointerSceneOf } from "./scene.ts";
+import type { Layout, PictureScene, PointerScene } from "./scene.ts";
 
-/** Draws the store's scene whenever it changes, at most once per display frame. */
+/** Draws the store's scenes whenever they change, each at most once per display frame. */
 export class CanvasRenderer {
-  readonly #canvas: HTMLCanvasElement;
-  readonly #context: CanvasRenderingContext2D;
+  readonly #picture: Layer;
+  readonly #pointers: Layer;
   readonly #maskPainter = new MaskPainter();
   readonly #quickPreviewPainter = new QuickPreviewPainter();
   readonly #stopEffects: readonly (() => void)[];
   #mask: MaskPicture | null = null;
-  #scene: Omit<Scene, "mask" | "quickPreview"> | null = null;
+  #scene: Omit<PictureScene, "mask" | "quickPreview"> | null = null;
+  #pointerScene: PointerScene | null = null;
   #quickPreviewPlan: store.QuickPreviewPlan | null = null;
   #dataset: Readonly<Record<string, string>> = {};
-  #frame = 0;
 
-  /** `appearance` changes with the theme and the display's density. */
-  constructor(canvas: HTMLCanvasElement, context: CanvasRenderingContext2D, appearance: Signal<number>) {
-    this.#canvas = canvas;
-    this.#context = context;
+  /** `pointers` lies over `picture`. `appearance` changes with the theme and the display's density. */
+  constructor(picture: HTMLCanvasElement, pointers: HTMLCanvasElement, appearance: Signal<number>) {
+    this.#picture = new Layer(picture, () => this.#drawPicture());
+    this.#pointers = new Layer(pointers, () => this.#drawPointers());
     this.#stopEffects = [
       effect(() => this.#followMask()),
       effect(() => {
         appearance.value;
-        this.#followScene();
-        if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#draw());
+        this.#followPicture();
+        this.#picture.requestDraw();
+      }),
+      effect(() => {
+        appearance.value;
+        this.#pointerScene = this.#layoutOf((layout) => pointerSceneOf(layout, this.#colour));
+        this.#pointers.requestDraw();
+      }),
+      effect(() => {
+        Object.assign(picture.dataset, volatileDatasetOf());
       }),
     ];
   }
 
   close(): void {
     for (const stop of this.#stopEffects) stop();
-    cancelAnimationFrame(this.#frame);
+    this.#picture.close();
+    this.#pointers.close();
   }
 
   #followMask(): void {
@@ -51,16 +60,11 @@ export class CanvasRenderer {
     this.#mask = picture && this.#maskPainter.paint(picture, store.mask.value, store.rasters.value, store.stroke.value);
   }
 
-  #followScene(): void {
-    const picture = store.picture.value;
-    const bounds = store.canvasSize.value;
-    if (picture === null || bounds.width === 0) this.#scene = null;
-    else {
+  #followPicture(): void {
+    this.#scene = this.#layoutOf((layout, picture) => {
       if (store.brushRadius.peek() === 0) store.brushRadius.value = firstBrushRadius(picture);
-      const style = getComputedStyle(this.#canvas);
-      const colour = (name: string) => style.getPropertyValue(name).trim();
-      this.#scene = sceneOf(picture, bounds, window.devicePixelRatio || 1, colour);
-    }
+      return pictureSceneOf(picture, layout, this.#colour);
+    });
     this.#quickPreviewPlan = store.quickPreview.value;
     // The other effect paints the mask; reading its inputs here has it drawn as well.
     store.mask.value;
@@ -68,15 +72,29 @@ export class CanvasRenderer {
     this.#dataset = datasetOf();
   }
 
-  #draw(): void {
-    this.#frame = 0;
-    const [canvas, context, scene] = [this.#canvas, this.#context, this.#scene];
-    Object.assign(canvas.dataset, this.#dataset);
-    resize(canvas, scene?.canvas ?? store.canvasSize.peek(), scene?.density ?? 1);
+  /** Null before there is a picture and a layout. */
+  #layoutOf<S>(sceneOf: (layout: Layout, picture: Size) => S): S | null {
+    const picture = store.picture.value;
+    const canvas = store.canvasSize.value;
+    if (picture === null || canvas.width === 0) return null;
+    return sceneOf({ canvas, density: window.devicePixelRatio || 1, view: store.view.value }, picture);
+  }
+
+  readonly #colour = (name: string): string => getComputedStyle(this.#picture.canvas).getPropertyValue(name).trim();
+
+  #drawPicture(): void {
+    const scene = this.#scene;
+    Object.assign(this.#picture.canvas.dataset, this.#dataset);
     const quickPreview = scene && this.#paintQuickPreview(scene.picture);
     store.quickPreviewShown.value = quickPreview !== null;
-    if (scene === null) context.clearRect(0, 0, canvas.width, canvas.height);
-    else drawScene(context, { ...scene, mask: this.#mask, quickPreview });
+    const context = this.#picture.prepare(scene);
+    if (scene !== null && context !== null) drawPicture(context, { ...scene, mask: this.#mask, quickPreview });
+  }
+
+  #drawPointers(): void {
+    const scene = this.#pointerScene;
+    const context = this.#pointers.prepare(scene);
+    if (scene !== null && context !== null) drawPointers(context, scene, this.#picture.canvas);
   }
 
   #paintQuickPreview(picture: Size): QuickPreviewPicture | null {
@@ -85,16 +103,55 @@ export class CanvasRenderer {
     const painter = this.#quickPreviewPainter;
     const painted = plan && bitmap && painter.paint(bitmap, picture, plan.drags, this.#mask);
     // In milliseconds, for measurements.
-    if (painted !== null) this.#canvas.dataset.quickPreview = painter.milliseconds.toFixed(1);
-    else delete this.#canvas.dataset.quickPreview;
+    if (painted !== null) this.#picture.canvas.dataset.quickPreview = painter.milliseconds.toFixed(1);
+    else delete this.#picture.canvas.dataset.quickPreview;
     return painted;
   }
 }
 
-/** What tests and measurements read from the canvas. */
-function datasetOf(): Readonly<Record<string, string>> {
+/** One canvas, drawn at most once per display frame. */
+class Layer {
+  readonly canvas: HTMLCanvasElement;
+  readonly #draw: () => void;
+  #frame = 0;
+
+  constructor(canvas: HTMLCanvasElement, draw: () => void) {
+    this.canvas = canvas;
+    this.#draw = draw;
+  }
+
+  requestDraw(): void {
+    if (this.#frame !== 0) return;
+    this.#frame = requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  close(): void {
+    cancelAnimationFrame(this.#frame);
+  }
+
+  /** Sizes the canvas for what is about to be drawn; clears it if there is nothing. */
+  prepare(layout: Layout | null): CanvasRenderingContext2D | null {
+    const context = this.canvas.getContext("2d");
+    resize(this.canvas, layout?.canvas ?? store.canvasSize.peek(), layout?.density ?? 1);
+    if (layout === null) context?.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    return context;
+  }
+}
+
+/** What tests and measurements read from the canvas, and changes without its being drawn again. */
+function volatileDatasetOf(): Readonly<Record<string, string>> {
   return {
     iteration: String(store.room.value.iteration),
+    pointing: String(store.otherPeople.value.filter(({ cursor }) => cursor !== null).length),
+  };
+}
+
+/** The same of what is drawn. */
+function datasetOf(): Readonly<Record<string, string>> {
+  return {
     frame: String(store.previewCount.value),
     scale: String(store.view.value.scale),
     offsetX: String(store.view.value.x),
@@ -102,7 +159,6 @@ function datasetOf(): Readonly<Record<string, string>> {
     showing: store.showing.value,
     behind: String(store.quickPreview.value?.behind ?? false),
     split: String(store.splitShown.value ?? ""),
-    pointing: String(store.otherPeople.value.filter(({ cursor }) => cursor !== null).length),
   };
 }
 

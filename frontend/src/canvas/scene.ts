@@ -1,4 +1,4 @@
-/** Everything the canvas shows, as one value made from the store. */
+/** What the canvases show, as values made from the store: the picture below, and what points at it above. */
 
 import type { Size, View } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
@@ -7,14 +7,19 @@ import type { Selection, ShownDrag, ShownPerson, ShownPin } from "../room/store.
 import type { MaskPicture } from "./mask-painter.ts";
 import type { QuickPreviewPicture } from "./quick-preview.ts";
 
-export interface Scene {
+/** Where everything lies. */
+export interface Layout {
   /** In CSS pixels. */
   readonly canvas: Size;
   /** Device pixels per CSS pixel. */
   readonly density: number;
   readonly view: View;
+}
+
+/** What changes seldom and takes long to draw. */
+export interface PictureScene extends Layout {
   readonly picture: Size;
-  readonly base: CanvasImageSource | null;
+  readonly base: ImageBitmap | null;
   /** Drawn over the base; inside the mask only, as the result will be. */
   readonly preview: CanvasImageSource | null;
   /** Of the preview, in [0, 1]; the quick preview shows through. */
@@ -22,9 +27,15 @@ export interface Scene {
   /** Drawn below the preview; transparent where nothing moves. */
   readonly quickPreview: QuickPreviewPicture | null;
   /** The original is shown on the left, up to `at`, in [0, 1] of the picture's width. */
-  readonly split: { readonly at: number; readonly original: CanvasImageSource } | null;
+  readonly split: { readonly at: number; readonly original: ImageBitmap } | null;
   readonly mask: MaskPicture | null;
   readonly maskStyle: MaskStyle;
+  readonly accent: string;
+  readonly background: string;
+}
+
+/** What follows the pointer. */
+export interface PointerScene extends Layout {
   readonly drags: readonly ShownDrag[];
   readonly pins: readonly ShownPin[];
   readonly selectedPin: string | null;
@@ -37,8 +48,9 @@ export interface Scene {
   /** The brush under the pointer, in pixels of the picture. */
   readonly brush: { readonly at: XY; readonly radius: number; readonly softness: number } | null;
   readonly people: readonly ShownPerson[];
+  /** Where a finger hides the picture, in CSS pixels of the canvas. */
+  readonly finger: XY | null;
   readonly accent: string;
-  readonly background: string;
 }
 
 /** Opacities, in [0, 1], of the tint inside the editable area, the veil outside it, and its outline. */
@@ -56,13 +68,29 @@ const MASK_STYLES = {
   running: { inside: 0, outside: 0, outline: 0.45 },
 } as const satisfies Readonly<Record<string, MaskStyle>>;
 
-/** The scene but for its mask and quick preview, which are painted when it is drawn. `colour` reads a CSS variable. */
-export function sceneOf(
+/** Reads a CSS variable. */
+type Colour = (name: string) => string;
+
+/** The picture but for its mask and quick preview, which are painted when it is drawn. */
+export function pictureSceneOf(
   picture: Size,
-  canvas: Size,
-  density: number,
-  colour: (name: string) => string,
-): Omit<Scene, "mask" | "quickPreview"> {
+  layout: Layout,
+  colour: Colour,
+): Omit<PictureScene, "mask" | "quickPreview"> {
+  return {
+    ...layout,
+    picture,
+    base: store.showing.value === "result" ? store.result.value : store.original.value,
+    preview: previewOf(),
+    previewOpacity: store.showing.value === "preview" ? store.previewOpacity.value : 1,
+    split: splitOf(),
+    maskStyle: MASK_STYLES[maskStyleName()],
+    accent: colour("--accent"),
+    background: colour("--board"),
+  };
+}
+
+export function pointerSceneOf(layout: Layout, colour: Colour): PointerScene {
   const comparing = store.comparing.value;
   const gesture = store.gesture.value;
   const pointer = store.crosshair.value ?? store.pointer.value;
@@ -70,15 +98,7 @@ export function sceneOf(
   const handle = gesture?.kind === "create" ? gesture.handle : store.pendingHandle.value;
   const target = gesture?.kind === "create" ? gesture.target : pointer;
   return {
-    canvas,
-    density,
-    view: store.view.value,
-    picture,
-    base: store.showing.value === "result" ? store.result.value : store.original.value,
-    preview: previewOf(),
-    previewOpacity: store.showing.value === "preview" ? store.previewOpacity.value : 1,
-    split: splitOf(),
-    maskStyle: MASK_STYLES[maskStyleName()],
+    ...layout,
     drags: comparing || isElsewhere() ? [] : store.drags.value,
     pins: comparing ? [] : store.pins.value,
     selectedPin: store.selectedPin.value,
@@ -92,8 +112,8 @@ export function sceneOf(
         ? { at: pointer, radius: store.brushRadius.value, softness: store.brushSoftness.value }
         : null,
     people: comparing ? [] : store.otherPeople.value,
+    finger: store.finger.value,
     accent: colour("--accent"),
-    background: colour("--board"),
   };
 }
 
@@ -103,7 +123,7 @@ function previewOf(): ImageBitmap | null {
   return showing === "moment" ? (store.scrubbed.value?.bitmap ?? null) : null;
 }
 
-function splitOf(): Scene["split"] {
+function splitOf(): PictureScene["split"] {
   const at = store.splitShown.value;
   const original = store.original.value;
   return at !== null && original !== null && !store.comparing.value ? { at, original } : null;

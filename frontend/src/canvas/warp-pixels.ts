@@ -12,6 +12,9 @@ export interface Pixels extends Size {
 /** Blocks along the longest side; the field is sampled at their corners and interpolated within. */
 const BLOCKS = 64;
 
+/** Pixels that move less than this, in pixels of `into`, are partly transparent. */
+const FADE = 2;
+
 /** One component of the displacement at a block's corners, in pixels: top left and right, bottom left and right. */
 type Corners = readonly [number, number, number, number];
 
@@ -27,7 +30,8 @@ interface Displacements {
 
 /**
  * Writes the warped picture to `into`, which has the size of `source`, possibly a smaller copy of the field's picture.
- * Pixels that don't move stay transparent, so that the sharp picture below shows. Returns whether anything moves.
+ * Pixels that don't move stay transparent, so that the sharp picture below shows; there is no edge between the two.
+ * Returns whether anything moves.
  */
 export function warpPixels(source: Pixels, field: WarpField, into: Pixels): boolean {
   into.data.fill(0);
@@ -101,7 +105,8 @@ function warpBlock(
       to[at] = wa * from[a]! + wb * from[b]! + wc * from[c]! + wd * from[d]!;
       to[at + 1] = wa * from[a + 1]! + wb * from[b + 1]! + wc * from[c + 1]! + wd * from[d + 1]!;
       to[at + 2] = wa * from[a + 2]! + wb * from[b + 2]! + wc * from[c + 2]! + wd * from[d + 2]!;
-      to[at + 3] = 255;
+      const moved = Math.abs(sx - x) + Math.abs(sy - y);
+      to[at + 3] = moved < FADE ? (255 / FADE) * moved : 255;
     }
   }
 }

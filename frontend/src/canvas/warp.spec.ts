@@ -108,6 +108,26 @@ describe("the warped picture", () => {
     expect(Math.abs(green - 80)).toBeLessThanOrEqual(2);
   });
 
+  it("fades in without an edge", () => {
+    const into = blank();
+    const drag = [
+      [50, 45],
+      [70, 45],
+    ] as const;
+    warpPixels(ramp, fieldOf({ picture: [width, height], mask: null, drags: [drag] }), into);
+    const alpha = (x: number, y: number) => pixel(into, x, y)[3] ?? 0;
+    let opaque = 0;
+    let edge = 0;
+    for (let y = 1; y < height; y++) {
+      for (let x = 1; x < width; x++) {
+        if (alpha(x, y) === 255) opaque += 1;
+        if (alpha(x, y) === 0) edge = Math.max(edge, alpha(x - 1, y), alpha(x, y - 1));
+      }
+    }
+    expect(opaque).toBeGreaterThan(400);
+    expect(edge).toBeLessThan(90);
+  });
+
   it("is transparent where nothing moves", () => {
     const into = blank();
     warpPixels(

@@ -1,3 +1,4 @@
+import { useSignal } from "@preact/signals";
 import { isUndone } from "../room/activity.ts";
 import type { Activity } from "../room/activity.ts";
 import * as store from "../room/store.ts";
@@ -9,34 +10,35 @@ const labels = texts.activity;
 
 /** Who did what, newest first. */
 export function ActivityList() {
-  const { people } = store.room.value;
-  const list = store.activity.value.filter(({ kind }) => labels.kinds[kind] !== undefined).toReversed();
+  const open = useSignal(false);
   return (
-    <details class="activity settings">
+    <details class="activity settings" onToggle={(event) => (open.value = event.currentTarget.open)}>
       <summary>
         <ChevronIcon />
         {labels.title}
       </summary>
-      {list.length === 0 ? (
-        <p class="empty">{labels.empty}</p>
-      ) : (
-        <ol data-testid="activity">
-          {list.map((one) => (
-            <li key={one.seq} class={isUndone(one) ? "is-undone" : ""}>
-              <i
-                class="dot"
-                style={{ background: people[one.by]?.colour ?? "var(--line-strong)" }}
-                aria-hidden="true"
-              />
-              <span>
-                <strong>{nameOf(one.by)}</strong> <span class="activity-what">{descriptionOf(one)}</span>
-                {isUndone(one) && ` (${labels.undone})`}
-              </span>
-            </li>
-          ))}
-        </ol>
-      )}
+      {/* While it is closed, every change would lay it out again. */}
+      {open.value && <Activities />}
     </details>
+  );
+}
+
+function Activities() {
+  const { people } = store.room.value;
+  const list = store.activity.value.filter(({ kind }) => labels.kinds[kind] !== undefined).toReversed();
+  if (list.length === 0) return <p class="empty">{labels.empty}</p>;
+  return (
+    <ol data-testid="activity">
+      {list.map((one) => (
+        <li key={one.seq} class={isUndone(one) ? "is-undone" : ""}>
+          <i class="dot" style={{ background: people[one.by]?.colour ?? "var(--line-strong)" }} aria-hidden="true" />
+          <span>
+            <strong>{nameOf(one.by)}</strong> <span class="activity-what">{descriptionOf(one)}</span>
+            {isUndone(one) && ` (${labels.undone})`}
+          </span>
+        </li>
+      ))}
+    </ol>
   );
 }
 

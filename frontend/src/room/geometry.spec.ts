@@ -11,6 +11,7 @@ import {
   isInside,
   keepInSight,
   keyStep,
+  magnified,
   panBy,
   pinch,
   toCanvas,
@@ -23,6 +24,14 @@ import type { HitTarget } from "./geometry.ts";
 const picture = { width: 256, height: 128 };
 
 describe("the view", () => {
+  it("is magnified around a place", () => {
+    const view = { scale: 2.5, x: 17, y: -4 };
+    const place = toPicture(view, [40, 60]);
+    const larger = magnified(view, [40, 60], [100, 20], 2);
+    expect(toCanvas(larger, place)).toEqual([100, 20]);
+    expect(larger.scale).toBe(5);
+  });
+
   it("takes picture to canvas and back", () => {
     const view = { scale: 2.5, x: 17, y: -4 };
     for (const point of [

@@ -108,6 +108,11 @@ export function pinch(
   return panBy(zoomed, [to[0] - from[0], to[1] - from[1]], picture, canvas);
 }
 
+/** The view in which what `view` shows at `from` is at `to`, and everything around it `zoom` times as large. */
+export function magnified(view: View, from: XY, to: XY, zoom: number): View {
+  return { scale: view.scale * zoom, x: to[0] - (from[0] - view.x) * zoom, y: to[1] - (from[1] - view.y) * zoom };
+}
+
 export function middle([ax, ay]: XY, [bx, by]: XY): XY {
   return [(ax + bx) / 2, (ay + by) / 2];
 }

@@ -70,6 +70,8 @@ export const pendingHandle = signal<XY | null>(null);
 export const crosshair = signal<XY | null>(null);
 /** Where the mouse is over the picture; null elsewhere, and for touch. */
 export const pointer = signal<XY | null>(null);
+/** Where a finger is on the canvas while it places something, in CSS pixels; it hides what is below it. */
+export const finger = signal<XY | null>(null);
 export const hovered = signal<Selection | null>(null);
 export const selected = signal<Selection | null>(null);
 /** The person whose view is followed, or null. */
@@ -150,6 +152,7 @@ export function resetStore(): void {
   pendingHandle.value = null;
   crosshair.value = null;
   pointer.value = null;
+  finger.value = null;
   hovered.value = null;
   selected.value = null;
   selectedPin.value = null;
