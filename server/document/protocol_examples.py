@@ -82,6 +82,7 @@ SERVER: list[p.ServerMessage] = [
         capabilities=("password",),
         limits=p.RoomLimits(upload_bytes=20 * 2**20, pixels=25_000_000),
         base="/drag",
+        page="index-Bx1c9Qf2.js",
         heartbeat=3.0,
         deadline=10.0,
         frame_credits=p.FRAME_CREDITS,

@@ -115,7 +115,7 @@ HTTP = (
     ("POST", "/api/admin/rooms/{room}/eject", "operator", "sends everyone out of a room; they may come back"),
     ("DELETE", "/api/admin/rooms/{room}", "operator", "deletes a room and everything in it"),
     ("POST", "/api/admin/drain", "operator", "`{worker}` takes a worker out of service"),
-    ("GET", "/healthz", "anyone", "`{status, version, model, worker, workers, storage, capabilities}`"),
+    ("GET", "/healthz", "anyone", "`{status, version, model, worker, workers, storage, capabilities, limits}`"),
     ("GET", "/metrics", "anyone", "metrics for Prometheus"),
 )
 """Method, path below the base path, who may use it, and what it does."""

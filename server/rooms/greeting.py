@@ -19,6 +19,7 @@ from livedrag.server.document.protocol import (
     Welcome,
 )
 from livedrag.server.rooms.session import RoomSession
+from livedrag.server.version import page_version
 
 if TYPE_CHECKING:
     from livedrag.server.rooms.room import LiveRoom
@@ -58,6 +59,7 @@ def welcome(room: LiveRoom, session: RoomSession) -> Welcome:
         capabilities=services.capabilities,
         limits=services.room_limits,
         base=services.settings.base_path,
+        page=page_version(services.settings.static_dir),
         heartbeat=services.settings.heartbeat,
         deadline=services.settings.deadline,
         frame_credits=FRAME_CREDITS,

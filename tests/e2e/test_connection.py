@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.editor import Editor, OpenPage, choose
+from tests.conftest import ROOT
+from tests.e2e.editor import SOON, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun
 from tests.e2e.test_together import new_link, toast
 from tests.quiet import QuietEngine, quiet_server
@@ -37,6 +40,12 @@ COUNT_SOCKETS = """
         constructor(...rest) { super(...rest); window.sockets += 1; }
     };
 """
+REMEMBER_OVER_RELOADS = """
+    new MutationObserver(() => {
+        for (const toast of document.querySelectorAll("[data-testid=toast]"))
+            sessionStorage.told = (sessionStorage.told ?? "") + toast.textContent;
+    }).observe(document, { childList: true, subtree: true });
+"""
 
 Quiet = tuple[str, QuietEngine]
 
@@ -61,6 +70,15 @@ def reconnect(page: Page) -> None:
     expect(connection).to_have_attribute("data-state", "lost")
     page.context.set_offline(False)
     expect(connection).to_have_attribute("data-state", "open")
+
+
+def publish(static: Path, version: str) -> None:
+    """Put a page whose script has another name in place of the one in ``static``."""
+    page = (static / "app" / "index.html").read_text()
+    script = re.search(r"/assets/([\w-]+\.js)", page)
+    assert script is not None
+    shutil.copy(static / "app" / "assets" / script[1], static / "app" / "assets" / f"index-{version}.js")
+    (static / "app" / "index.html").write_text(page.replace(script[1], f"index-{version}.js"))
 
 
 def pass_without_cookie(route: Route) -> None:
@@ -142,3 +160,39 @@ def test_a_browser_that_blocks_cookies_can_edit(
     expect(editor.points).to_have_count(1)
     assert not page.context.cookies()
     expect_only_denials(page, complaints)
+
+
+def test_a_page_older_than_the_server_reloads_and_keeps_what_is_unsent(
+    browser: Browser, upload: Path, tmp_path: Path, free_port: int
+) -> None:
+    static, data = tmp_path / "static", tmp_path / "data"
+    shutil.copytree(ROOT / "static" / "app", static / "app")
+    # Routes of Playwright don't see what a service worker asks for.
+    with browser.new_context(service_workers="block") as context:
+        context.set_default_timeout(SOON)
+        context.add_init_script(REMEMBER_OVER_RELOADS)
+        page = context.new_page()
+        with quiet_server(data, static_dir=static, port=free_port) as (address, _):
+            page.goto(address)
+            editor = choose(page, upload)
+        connection = page.get_by_test_id("connection")
+        expect(connection).to_have_attribute("data-state", "lost")
+        editor.click(HANDLE)
+        editor.click(TARGET)
+        page.get_by_label("Prompt").fill("a bear")  # not entered yet
+        publish(static, "newer")
+        with quiet_server(data, static_dir=static, port=free_port):
+            expect(page.locator("script[type=module]")).to_have_attribute("src", re.compile("index-newer"))
+            assert "livedrag has been updated" in page.evaluate("sessionStorage.told")
+            editor = Editor(page)
+            editor.expect_place("target", TARGET)
+            expect(page.get_by_label("Prompt")).to_have_value("a bear")
+            editor.expect_sent()
+        # A cache in between that has only this page does not make it reload for ever.
+        stale = (static / "app" / "index.html").read_text()
+        publish(static, "newest")
+        context.route("**/r/*", lambda route: route.fulfill(body=stale, content_type="text/html"))
+        expect(connection).to_have_attribute("data-state", "lost")
+        with quiet_server(data, static_dir=static, port=free_port):
+            page.wait_for_function("() => sessionStorage.told.includes('older than the server')")
+            Editor(page).expect_place("target", TARGET)

@@ -51,6 +51,7 @@ export const welcome = {
   capabilities: [],
   limits: { upload_bytes: 1, pixels: 1, drags: 64, prompt: 1000, message_bytes: 65_536, presence_rate: 30 },
   base: "",
+  page: "",
   model: {
     name: "m",
     kind: "builtin",

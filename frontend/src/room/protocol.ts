@@ -267,6 +267,8 @@ export interface Welcome {
   readonly capabilities: readonly string[];
   readonly limits: RoomLimits;
   readonly base: string;
+  /** The script of the page that the server serves; "" if it serves none. */
+  readonly page: string;
   readonly model: ModelInfo;
   /** Seconds between pings. */
   readonly heartbeat: number;

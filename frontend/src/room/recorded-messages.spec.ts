@@ -44,6 +44,7 @@ const SERVER: KeysByType<ServerMessage> = {
     capabilities: true,
     limits: true,
     base: true,
+    page: true,
     model: true,
     heartbeat: true,
     deadline: true,

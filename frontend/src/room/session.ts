@@ -14,8 +14,10 @@ import { isElsewhere } from "./document.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import type { Preview } from "./frame-decoder.ts";
 import { ApiError, messageOf } from "./http.ts";
+import { replaceOlderPage } from "./page-version.ts";
 import { loadRasters, showMoment, showPicture, showResult } from "./pictures.ts";
 import { sharePresence } from "./presence.ts";
+import { Close } from "./protocol.ts";
 import type { Edited, Hello, People, Rejected, ServerMessage } from "./protocol.ts";
 import { receive, rejectedRequest, withRequest } from "./room.ts";
 import type { Room } from "./room.ts";
@@ -154,7 +156,9 @@ function followConnection(session: Session, connection: Connection): void {
   store.connection.value = connection;
   if (connection.state === "open" && before.state === "lost") store.toast("info", texts.connection.restored);
   if (connection.state === "lost" && store.room.value.document === null) void openStored(session);
-  if (connection.state === "refused") void removeStoredRoom(session.key.room);
+  if (connection.state !== "refused") return;
+  if (connection.code === Close.UNKNOWN_VERSION) replaceOlderPage(connection.message);
+  else void removeStoredRoom(session.key.room);
 }
 
 /** Shows a preview, or closes it if its run is over. */
@@ -229,6 +233,7 @@ function react(session: Session, before: Room, message: ServerMessage): void {
   switch (message.type) {
     case "welcome":
       if (before.document === null) restoreUnsent(session, message.instance);
+      replaceOlderPage(message.page);
       break;
     case "resumed":
     case "snapshot":

@@ -47,6 +47,11 @@ export const texts = {
 
   connection: { restored: "Reconnected" },
 
+  page: {
+    reloading: "livedrag has been updated. Reloading this page…",
+    older: "This page is older than the server. Reload it.",
+  },
+
   unsent: {
     sending: (count: number) => `Sending ${changes(count)}.`,
     discarded: (count: number) =>
@@ -63,6 +68,8 @@ export const texts = {
     restarted: "The engine is running again",
   },
 
+  copied: "Picture copied",
+
   mask: { loaded: "Mask loaded" },
 
   rejected: (kind: RequestKind, message: string) => `${REJECTED[kind] ?? "The server refused this"}: ${message}`,
@@ -73,6 +80,8 @@ export const texts = {
     targetOnHandle: "The target is on the handle. Place it a little further away.",
     keepFailed: (message: string) => `Couldn't keep the quick preview: ${message}`,
     maskFailed: (message: string) => `Couldn't load the mask: ${message}`,
+    copyFailed: (message: string) => `Couldn't copy the picture: ${message}`,
+    noFormat: (format: string) => `This browser can't write ${format.toUpperCase()}.`,
     downloadFailed: (message: string) => `Couldn't download: ${message}`,
     pictureFailed: (message: string) => `Couldn't show the picture: ${message}`,
   },

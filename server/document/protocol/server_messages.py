@@ -71,7 +71,8 @@ class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
 
     ``you`` is this connection; ``person`` stays the same over reconnects and tabs, and is what ``by`` names elsewhere.
     ``instance`` names the sequence of records that ``seq`` counts in. ``capabilities`` are optional features of this
-    server. ``base`` is the path that it is served below, empty or such as ``/drag``.
+    server. ``base`` is the path that it is served below, empty or such as ``/drag``. ``page`` names the script of the
+    page that it serves, so that an older page notices; empty if it serves none.
     """
 
     version: str
@@ -84,6 +85,7 @@ class Welcome(Record, frozen=True, kw_only=True, tag="welcome"):
     capabilities: tuple[str, ...] = ()
     limits: RoomLimits
     base: str = ""
+    page: str = ""
     heartbeat: float
     deadline: float
     frame_credits: int

@@ -16,7 +16,7 @@ from livedrag.server.web.context import check_password, context_of
 
 
 async def health(request: Request) -> Response:
-    """Version, model, capabilities, and whether the worker is ready and the disk has space."""
+    """Version, model, capabilities, limits, and whether the worker is ready and the disk has space."""
     registry = context_of(request).registry
     return JSONResponse(
         {
@@ -27,6 +27,7 @@ async def health(request: Request) -> Response:
             "workers": _by_node(registry.engine.workers()),
             "storage": "read-only" if registry.store.space.problem() else "ok",
             "capabilities": registry.capabilities,
+            "limits": {"upload_bytes": registry.room_limits.upload_bytes, "pixels": registry.room_limits.pixels},
         },
         headers={"Cache-Control": "no-store"},
     )
