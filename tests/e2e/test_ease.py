@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.editor import SOON, WIDE, Editor, OpenPage, choose
+from tests.e2e.editor import PHONE, SOON, WIDE, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
-from tests.quiet import QuietEngine
+from tests.quiet import QuietEngine, quiet_server
 
 HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
@@ -103,6 +104,45 @@ def test_only_the_tab_key_outlines_the_canvas(open_page: OpenPage, upload: Path)
     page.keyboard.press("Shift+Tab")
     expect(editor.canvas).to_be_focused()
     assert page.evaluate(outline) != "none"
+
+
+LOUPE = """canvas => {
+    const { width, height } = canvas;
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    if (width > 0) context.drawImage(canvas, 0, 0);
+    const { data } = context.getImageData(0, 0, width, height);
+    let drawn = 0;
+    for (let at = 3; at < data.length; at += 4) if (data[at] > 0) drawn += 1;
+    return drawn / (canvas.width / canvas.clientWidth) ** 2;
+}"""
+"""CSS pixels squared that are drawn over the picture."""
+
+
+def test_a_loupe_shows_what_the_finger_hides(open_page: OpenPage, upload: Path) -> None:
+    page = open_page(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
+    editor = choose(page, upload)
+    hand = page.context.new_cdp_session(page)
+    over = page.locator(".canvas-pointers")
+
+    def touch(kind: str, place: tuple[float, float] | None = None) -> None:
+        points = [{"x": place[0], "y": place[1], "id": 1}] if place else []
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def expect_drawn(test: str) -> None:
+        page.wait_for_function(
+            f"() => {{ const drawn = ({LOUPE})(document.querySelector('.canvas-pointers')); return {test}; }}"
+        )
+
+    x, y = editor.on_screen(160, 150)
+    assert over.evaluate(LOUPE) == 0
+    touch("touchStart", (x, y))
+    touch("touchMove", (x + 30, y - 20))
+    # A circle of radius 54.
+    expect_drawn("drawn > 9000")
+    editor.screenshot("loupe")
+    touch("touchEnd")
+    expect_drawn("drawn > 0 && drawn < 4500")
+    editor.expect_place("target", (160 + 30 / editor.number("scale"), 150 - 20 / editor.number("scale")), 2)
 
 
 STORED = """async room => {
@@ -224,3 +264,168 @@ def test_assets_arrive_compressed_and_are_asked_for_once(open_page: OpenPage) ->
     response = page.request.get(script, headers={"Accept-Encoding": "gzip"})
     assert response.headers["content-encoding"] == "gzip"
     assert "immutable" in response.headers["cache-control"]
+
+
+def test_the_tour_gives_three_hints_once(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    tour = page.get_by_test_id("tour")
+    expect(tour).to_contain_text("1 of 3")
+    # Doing it goes on.
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    expect(tour).to_contain_text("2 of 3")
+    editor.button("Next").click()
+    expect(tour).to_contain_text("3 of 3")
+    editor.button("Got it").click()
+    expect(tour).to_have_count(0)
+    page.reload()
+    Editor(page)
+    expect(tour).to_have_count(0)
+
+    other = choose(open_page(), upload)
+    expect(other.page.get_by_test_id("tour")).to_contain_text("1 of 3")
+    other.button("Don't show hints").click()
+    other.page.reload()
+    Editor(other.page)
+    expect(other.page.get_by_test_id("tour")).to_have_count(0)
+
+
+def test_every_tool_has_its_key_in_the_tooltip(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    tools = page.get_by_role("group", name="Tools").get_by_role("button")
+    assert tools.count() >= 4
+    for index in range(tools.count()):
+        tool = tools.nth(index)
+        key = tool.get_attribute("aria-keyshortcuts")
+        assert key
+        expect(tool).to_have_attribute("title", re.compile(rf"\({re.escape(key)}\)$"))
+        # And the key chooses it.
+        editor.canvas.focus()
+        page.keyboard.press(key.lower())
+        expect(tool).to_have_attribute("aria-pressed", "true")
+
+
+def test_nodes_and_listeners_do_not_grow_with_runs(
+    open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]
+) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    editor.click(HANDLE)
+    editor.click(TARGET)
+
+    def play(runs: int) -> tuple[float, float]:
+        for _ in range(runs):
+            editor.button("Drag").click()
+            run = PlayedRun(quiet[1], page)
+            run.keep(0)
+            for iteration in (2, 4):
+                run.step(iteration, iteration / 8)
+                run.keep(iteration)
+            run.arrive(4)
+            expect(editor.canvas).to_have_attribute("data-showing", "result")
+            editor.button("Reset").click()
+            expect(editor.canvas).to_have_attribute("data-showing", "original")
+        session.send("HeapProfiler.collectGarbage")
+        session.send("HeapProfiler.collectGarbage")
+        found = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+        return found["Nodes"], found["JSEventListeners"]
+
+    nodes, listeners = play(4)
+    more_nodes, more_listeners = play(12)
+    # A toast may still be there.
+    assert more_nodes <= nodes + 60
+    assert more_listeners <= listeners + 12
+
+
+def test_the_result_is_downloaded_in_other_formats_or_copied(
+    open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]
+) -> None:
+    editor = choose(open_page(permissions=["clipboard-read", "clipboard-write"]), upload)
+    page = editor.page
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    PlayedRun(quiet[1], page).arrive(4)
+    expect(editor.canvas).to_have_attribute("data-showing", "result")
+
+    dialog = page.get_by_role("dialog")
+
+    def ask() -> None:
+        page.get_by_test_id("download").click()
+        page.get_by_role("button", name="Picture as").click()
+
+    sizes = {}
+    for name, kind, quality, size in (
+        ("JPEG", "JPEG", "90", "100"),
+        ("JPEG", "JPEG", "20", "50"),
+        ("WebP", "WEBP", "80", "25"),
+        ("PNG", "PNG", None, "50"),
+    ):
+        ask()
+        dialog.get_by_label("Format").select_option(name)
+        if quality is None:
+            expect(dialog.get_by_label("Quality")).to_be_disabled()
+        else:
+            dialog.get_by_label("Quality").fill(quality)
+        dialog.get_by_label("Size").select_option(size)
+        with page.expect_download() as downloading:
+            dialog.get_by_role("button", name="Download").click()
+        with Image.open(downloading.value.path()) as picture:
+            assert picture.format == kind
+            assert picture.size == (320 * int(size) // 100, 256 * int(size) // 100)
+            sizes[kind, quality] = downloading.value.path().stat().st_size
+    assert sizes["JPEG", "20"] < sizes["JPEG", "90"]
+    ask()
+    dialog.get_by_label("Size").select_option("50")
+    page.get_by_role("button", name="Copy to clipboard").click()
+    page.wait_for_function("() => window.toldToasts.some(told => told.includes('Picture copied'))")
+    copied = page.evaluate(
+        """async () => {
+            const [item] = await navigator.clipboard.read();
+            const { width, height } = await createImageBitmap(await item.getType("image/png"));
+            return [width, height];
+        }"""
+    )
+    assert copied == [160, 128]
+
+
+def test_a_picture_over_the_limits_is_offered_smaller(browser: Browser, tmp_path: Path) -> None:
+    with (
+        quiet_server(tmp_path / "small", max_pixels=100_000, max_upload_bytes=200_000) as (address, _),
+        browser.new_context() as context,
+    ):
+        context.set_default_timeout(SOON)
+        page = context.new_page()
+        page.goto(address)
+        large = tmp_path / "large.png"
+        Image.effect_noise((800, 400), 60).convert("RGB").save(large)
+        assert large.stat().st_size > 200_000
+        chooser = page.get_by_test_id("picture-file")
+        chooser.set_input_files(large)
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("This picture is too large")
+        dialog.get_by_role("button", name="Cancel").click()
+        expect(dialog).to_have_count(0)
+        expect(chooser).to_be_enabled()
+        chooser.set_input_files(large)
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(chooser).to_be_enabled()
+        assert "/r/" not in page.url
+        chooser.set_input_files(large)
+        dialog.get_by_role("button", name="Open a smaller copy (447 × 223)").click()
+        page.wait_for_url(re.compile("/r/"))
+        Editor(page)
+        answered = page.request.get(f"{address}/api/rooms/{room_of(page)}/picture")
+        with Image.open(io.BytesIO(answered.body())) as picture:
+            assert picture.size == (447, 223)
+        # What fits is opened as it is.
+        page.goto(address)
+        small = tmp_path / "small.png"
+        Image.new("RGB", (200, 100), "teal").save(small)
+        chooser.set_input_files(small)
+        page.wait_for_url(re.compile("/r/"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 from playwright.sync_api import expect
 
@@ -28,7 +30,7 @@ def test_a_picture_appears_is_generated_again_and_opened(open_page: OpenPage, qu
     first.show("maroon")
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 64)
     first.end(png(256, 256, "red"))
-    expect(sheet.get_by_role("status")).to_have_text("Done")
+    expect(sheet.get_by_role("status")).to_have_text("Generated")
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 256)
 
     # The prompt can be edited for the next one; the picture stays until that is requested.
@@ -64,6 +66,18 @@ def test_it_is_cancelled_and_failures_are_said(open_page: OpenPage, quiet: Quiet
     page.get_by_role("button", name="Try again").tap()
     PlayedGeneration(engine).end(png(256, 256, "green"))
     expect(page.get_by_role("button", name="Edit this picture")).to_be_visible()
+
+
+def test_suggestions_fill_in_prompts_that_the_model_draws_well(open_page: OpenPage, samples: Path) -> None:
+    page = open_page()
+    suggestions = page.get_by_role("group", name="Suggestions").get_by_role("button")
+    expect(suggestions).to_have_count(6)
+    drawn = {
+        sample["prompt"] for sample in json.loads((samples.parent / "samples.json").read_text()) if "seed" in sample
+    }
+    for index in range(6):
+        suggestions.nth(index).click()
+        assert page.get_by_label("Prompt").input_value() in drawn
 
 
 def test_a_picture_from_words_is_dragged(open_page: OpenPage) -> None:

@@ -4,6 +4,7 @@ import { usePictureOpener } from "../start/picture-opener.ts";
 import type { PictureOpener } from "../start/picture-opener.ts";
 import { Landing } from "../start/Landing.tsx";
 import { Password } from "../start/Password.tsx";
+import { SmallerPictureDialog } from "../start/SmallerPicture.tsx";
 import { texts as startTexts } from "../start/texts.ts";
 import { followTheme } from "../ui/theme.ts";
 import { Toasts } from "../ui/Toasts.tsx";
@@ -24,6 +25,7 @@ export function App() {
         </div>
       )}
       {opener.dropped !== null && <DroppedFile dropped={opener.dropped} />}
+      <SmallerPictureDialog />
       <Toasts toasts={toasts.value} dismiss={dismissToast} />
     </>
   );

@@ -3,14 +3,11 @@ import { toggleFlicker } from "../canvas/flicker.ts";
 import { toggleSideBySide } from "../canvas/SideBySide.tsx";
 import { toggleSplit } from "../canvas/Split.tsx";
 import { canEditFurther, canReset, canRun, editFurther, reset, startRun, stopRun } from "../room/actions.ts";
-import type { Download } from "../room/api.ts";
-import { download } from "../room/files.ts";
 import type { Stage } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Bars } from "../ui/Bars.tsx";
 import {
   CompareIcon,
-  DownloadIcon,
   DrawIcon,
   FlickerIcon,
   PlayIcon,
@@ -19,7 +16,7 @@ import {
   SplitIcon,
   StopIcon,
 } from "../ui/icons.tsx";
-import { Menu, MenuItem } from "../ui/Menu.tsx";
+import { Downloads } from "./Downloads.tsx";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
 
@@ -108,35 +105,6 @@ export function Dock() {
       </div>
     </section>
   );
-}
-
-function Downloads() {
-  const items = availableDownloads();
-  if (items.length === 0) return null;
-  return (
-    <Menu name={labels.download} text={labels.download} icon={<DownloadIcon />} class="menu-above" testId="download">
-      {items.map((which) => {
-        const [name, help] = labels.downloads[which];
-        return (
-          <MenuItem key={which} onClick={() => void download(which)}>
-            <span>
-              {name} <small>{help}</small>
-            </span>
-          </MenuItem>
-        );
-      })}
-    </Menu>
-  );
-}
-
-function availableDownloads(): readonly Download[] {
-  const { moments, capabilities } = store.room.value;
-  const items: Download[] = [];
-  if (store.document.value?.result) items.push("result");
-  if (moments.length > 1) items.push("trajectory.webp");
-  if (moments.length > 1 && capabilities.includes("mp4")) items.push("trajectory.mp4");
-  if (store.editable.value) items.push("export");
-  return items;
 }
 
 /** Drag and Stop in one place, so that the focus stays on the button when it changes. */

@@ -4,11 +4,13 @@ import { ModelCard, UnknownPictureNote } from "./Model.tsx";
 import { PointList } from "./Points.tsx";
 import { PromptSection } from "./Prompt.tsx";
 import { SettingsSection } from "./Settings.tsx";
+import { Tour } from "./Tour.tsx";
 import { texts } from "./texts.ts";
 
 export function Panel() {
   return (
     <aside class="panel" aria-label={texts.panel}>
+      <Tour />
       <UnknownPictureNote />
       <PointList />
       <MaskSection />

@@ -2,6 +2,7 @@
 
 import type { ActivityKind } from "../room/activity.ts";
 import type { Download } from "../room/api.ts";
+import type { PictureFormat } from "../room/files.ts";
 import type { Outcome, Prepared, Role, Stage } from "../room/protocol.ts";
 import { texts as ui } from "../ui/texts.ts";
 
@@ -41,6 +42,18 @@ export const texts = {
       "trajectory.mp4": ["Video (MP4)", "Every stored iteration"],
       export: ["Room (ZIP)", "Everything in it, to open elsewhere"],
     } satisfies Record<Download, readonly [name: string, help: string]>,
+    picture: {
+      open: "Picture as…",
+      openHelp: "Another format or size, or the clipboard",
+      title: "Download picture",
+      format: "Format",
+      formats: { png: "PNG", jpeg: "JPEG", webp: "WebP" } satisfies Record<PictureFormat, string>,
+      quality: "Quality",
+      lossless: "PNG keeps every pixel exactly.",
+      size: "Size",
+      sizes: (percent: number, width: number, height: number) => `${percent}% (${width} × ${height})`,
+      copy: "Copy to clipboard",
+    },
   },
 
   status: {
@@ -143,6 +156,31 @@ export const texts = {
     title: "Pins",
     place: (number: number, x: number, y: number) => `Pin ${number} at ${Math.round(x)}, ${Math.round(y)}`,
     remove: (number: number) => `Remove pin ${number}`,
+  },
+
+  tour: {
+    hints: [
+      {
+        title: "Place points",
+        text: "Click on something in the picture, then click where it should go. A preview shows at once. Move points whenever you like, also during a run.",
+        touch:
+          "Tap something in the picture, then tap where it should go. A preview shows at once. Move points whenever you like, also during a run.",
+      },
+      {
+        title: "Protect the rest",
+        text: "Optional: press B and paint the area that may change. Everything else stays as it is.",
+        touch: "Optional: choose Paint and paint the area that may change. Everything else stays as it is.",
+      },
+      {
+        title: "Drag",
+        text: "Press Drag (Enter) and watch it move. Ctrl+Z undoes; ? lists all shortcuts.",
+        touch: "Press Drag and watch it move. The arrows at the top undo and redo.",
+      },
+    ],
+    step: (step: number, steps: number) => `${step} of ${steps}`,
+    next: "Next",
+    done: "Got it",
+    dismiss: "Don't show hints",
   },
 
   chart: {

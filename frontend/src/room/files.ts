@@ -7,6 +7,11 @@ import { ApiError, messageOf } from "./http.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 
+export type PictureFormat = "png" | "jpeg" | "webp";
+
+/** Of JPEG and WebP, in percent. */
+export const QUALITIES = { min: 1, max: 100, initial: 90 } as const;
+
 const EXTENSIONS: Readonly<Record<Download, string>> = {
   result: "png",
   "trajectory.webp": "webp",
@@ -42,6 +47,46 @@ export async function download(which: Download): Promise<void> {
   } catch (error) {
     store.toast("error", texts.errors.downloadFailed(messageOf(error)));
   }
+}
+
+/** The result as a file of this browser's making. `quality` is in (0, 1], `scale` a share of the sides. */
+export async function downloadResult(
+  result: ImageBitmap,
+  format: PictureFormat,
+  quality: number,
+  scale: number,
+): Promise<void> {
+  try {
+    const blob = await encode(result, format, quality, scale);
+    saveFile(blob, `livedrag-${currentSession()?.key.room ?? ""}.${format === "jpeg" ? "jpg" : format}`);
+  } catch (error) {
+    store.toast("error", texts.errors.downloadFailed(messageOf(error)));
+  }
+}
+
+export async function copyResult(result: ImageBitmap, scale: number): Promise<void> {
+  try {
+    // A promise, since some browsers allow it only right after the click.
+    const picture = encode(result, "png", 1, scale);
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+    store.toast("info", texts.copied);
+  } catch (error) {
+    store.toast("error", texts.errors.copyFailed(messageOf(error)));
+  }
+}
+
+async function encode(bitmap: ImageBitmap, format: PictureFormat, quality: number, scale: number): Promise<Blob> {
+  const canvas = window.document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  const context = canvas.getContext("2d");
+  if (context === null) throw new Error("this browser has no 2D canvas");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const blob = await new Promise<Blob | null>((done) => canvas.toBlob(done, `image/${format}`, quality));
+  // Browsers fall back to PNG for formats that they can't write.
+  if (blob?.type !== `image/${format}`) throw new Error(texts.errors.noFormat(format));
+  return blob;
 }
 
 function saveFile(blob: Blob, name: string): void {

@@ -48,10 +48,24 @@ export function GenerateForm({ opener }: { readonly opener: PictureOpener }) {
         />
         <GenerateButton busy={busy} disabled={!busy && empty} />
       </div>
+      {model === BUILTIN_MODEL && !busy && <Suggestions choose={setPrompt} />}
       <small id="generate-help">
         {labels.help} {model !== null && labels.model(model, model === BUILTIN_MODEL)}
       </small>
     </form>
+  );
+}
+
+/** Fills in a prompt, to be sent as it is or changed. */
+function Suggestions({ choose }: { readonly choose: (prompt: string) => void }) {
+  return (
+    <div class="suggestions" role="group" aria-label={labels.suggestions}>
+      {labels.subjects.map(([name, prompt]) => (
+        <button key={name} type="button" class="suggestion" title={prompt} onClick={() => choose(prompt)}>
+          {name}
+        </button>
+      ))}
+    </div>
   );
 }
 

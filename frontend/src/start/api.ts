@@ -3,6 +3,7 @@
 import type { RoomKey } from "../room/address.ts";
 import { ApiError, json, request, requestBlob, requestJson } from "../room/http.ts";
 import type { XY } from "../room/protocol.ts";
+import { withinLimits } from "./smaller-picture.ts";
 import { texts as roomTexts } from "../room/texts.ts";
 import { texts } from "./texts.ts";
 
@@ -27,7 +28,9 @@ export interface NewRoom {
 /** The server's default limit, to explain an upload that was cut off. */
 const DEFAULT_LIMIT_MIB = 20;
 
-export async function createRoom({ picture, title, mask, prompt, drags }: NewRoom): Promise<RoomKey> {
+/** Throws `Cancelled` if the picture is too large and the person wants no smaller copy. */
+export async function createRoom({ picture: chosen, title, mask, prompt, drags }: NewRoom): Promise<RoomKey> {
+  const picture = await withinLimits(chosen);
   const form = new FormData();
   form.append("picture", picture, picture instanceof File ? picture.name : "picture.png");
   if (title) form.append("title", title);

@@ -9,6 +9,7 @@ import { toast } from "../room/store.ts";
 import { createRoom, createRoomFromGeneration, fetchFile, importRoom } from "./api.ts";
 import type { Sample } from "./api.ts";
 import * as generation from "./generation.ts";
+import { Cancelled } from "./smaller-picture.ts";
 import { texts } from "./texts.ts";
 
 export interface PictureOpener {
@@ -102,6 +103,7 @@ function usePassword(): [PasswordRequest | null, (action: () => Promise<void>) =
     try {
       await action();
     } catch (error) {
+      if (error instanceof Cancelled) return;
       if (error instanceof ApiError && error.reason === "password") {
         setRequest({ message: error.message, submit: (password) => submit(password, action) });
       } else toast("error", texts.errors.notOpened(messageOf(error)));

@@ -1,5 +1,13 @@
 /** Texts of the start page and of the password form. */
 
+import type { Size } from "../room/geometry.ts";
+import type { TooLarge } from "./smaller-picture.ts";
+
+/** To tenths below ten. */
+const short = (value: number): string => (value < 9.95 ? value.toFixed(1) : Math.round(value).toString());
+const megapixels = (pixels: number) => short(pixels / 1e6);
+const mebibytes = (bytes: number) => short(bytes / 2 ** 20);
+
 export const texts = {
   landing: {
     title: "Drag things in a picture.",
@@ -49,6 +57,16 @@ export const texts = {
     model: (name: string, builtin: boolean) =>
       `Model: ${name}. ${builtin ? "Good for emoji and simple drawings" : "A Stable Diffusion model, good for photos too"}.`,
     generate: "Generate",
+    suggestions: "Suggestions",
+    /** What the built-in model draws well: samples of the gallery were generated from these. */
+    subjects: [
+      ["Apple", "a red apple on a white background"],
+      ["Heart", "a pink heart on a white background"],
+      ["Cactus", "a cactus on a beige background"],
+      ["Panda", "a panda face on a green background"],
+      ["Car", "a car on a blue background"],
+      ["Gift", "a wrapped gift on a pink background"],
+    ],
     cancel: "Cancel",
     retry: "Try again",
     use: "Edit this picture",
@@ -62,11 +80,18 @@ export const texts = {
       requested: "Requesting…",
       waiting: "Waiting in the queue",
       generating: "Generating",
-      done: "Done",
+      done: "Generated",
       failed: "Couldn't generate the picture",
     },
     ahead: (count: number) => (count === 1 ? "1 picture ahead" : `${count} pictures ahead`),
     disconnected: "The connection was lost, and retrying didn't help.",
+  },
+
+  smaller: {
+    title: "This picture is too large",
+    question: ({ size, bytes, limits }: TooLarge) =>
+      `It has ${megapixels(size.width * size.height)} megapixels and ${mebibytes(bytes)} MiB. This server takes up to ${megapixels(limits.pixels)} megapixels and ${mebibytes(limits.upload_bytes)} MiB.`,
+    accept: ({ width, height }: Size) => `Open a smaller copy (${width} × ${height})`,
   },
 
   password: {
