@@ -61,7 +61,7 @@ function render(
   appearance: Signal<number>,
 ): (() => void) | undefined {
   const frame = canvas?.parentElement;
-  if (!canvas || !frame || !pointers) return undefined;
+  if (!canvas?.getContext("2d") || !frame || !pointers?.getContext("2d")) return undefined;
   const stopSize = followCanvasSize(frame, appearance);
   const renderer = new CanvasRenderer(canvas, pointers, appearance);
   return () => {
