@@ -155,22 +155,23 @@ def test_the_others_are_seen_pointing(open_page: OpenPage, upload: Path, quiet: 
     ada = choose(open_page(), upload)
     bo = Editor(open_page(new_link(ada.page, "edit")))
     bo.page.get_by_role("button", name="Share", exact=True).click()
-    bo.page.get_by_label("Your name").fill("Bo")
-    bo.page.get_by_label("Your name").press("Enter")
+    bo.page.get_by_role("textbox", name="Your name").fill("Bo")
+    bo.page.get_by_role("textbox", name="Your name").press("Enter")
     bo.page.get_by_role("button", name="Close").click()
     expect(ada.page.get_by_test_id("avatars")).to_have_attribute("aria-label", re.compile("Bo"))
     ada.page.get_by_role("button", name="Share", exact=True).click()
     discs = ada.page.get_by_test_id("people").locator(".avatar").all_text_contents()
     assert len(set(discs)) == 2, discs
     ada.page.get_by_role("button", name="Close").click()
-    before = ada.pixels()
+    pointers = ada.page.locator(".canvas-pointers")
+    before = pointers.evaluate("canvas => canvas.toDataURL()")
     bo.page.mouse.move(*bo.on_screen(200, 100))
     bo.page.mouse.move(*bo.on_screen(210, 110), steps=3)
     ada.page.wait_for_function(
         "() => document.querySelector('[data-testid=canvas]').dataset.pointing === '1'",
     )
     ada.screenshot("pointing")
-    assert ada.pixels() != before
+    assert pointers.evaluate("canvas => canvas.toDataURL()") != before
 
 
 def test_one_goes_offline_works_on_and_comes_back(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
