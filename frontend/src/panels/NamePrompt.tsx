@@ -19,7 +19,6 @@ export function NamePrompt() {
   return (
     <form
       class="name-prompt"
-      aria-label={labels.yourName}
       onSubmit={(event) => {
         event.preventDefault();
         askedForName.value = true;
