@@ -55,7 +55,6 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     expect(friend.stage).to_have_attribute("data-stage", re.compile("loading|fitting|inverting|dragging"))
     editor.expect_preview()
     expect(page.get_by_test_id("quick-preview")).to_have_count(0)
-    expect(editor.canvas).not_to_have_attribute("data-quick-preview", re.compile("."))
     seen, places = {editor.pixels()}, {editor.place("handle")}
     while len(seen) < 3 or len(places) < 3:
         shown = editor.number("frame")
