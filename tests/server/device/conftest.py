@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.device.engines import Engines, LocalEngines, RayEngines, make_cluster, with_ray
+from tests.server.device.engines import Engines, LocalEngines, RayEngines, make_cluster, on_request, with_ray
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def ray_engines(cluster: Any) -> RayEngines:
     return RayEngines(cluster)
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.long, with_ray])])
+@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.long, with_ray, on_request])])
 def engines(request: pytest.FixtureRequest) -> Engines:
     """Engines of each kind."""
     if request.param == "local":

@@ -40,7 +40,7 @@ from livedrag.server.device.ray.hub import Hub
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Points
 from tests.conftest import ROOT
-from tests.server.device.engines import QUIET, RayEngines, with_ray
+from tests.server.device.engines import QUIET, RayEngines, on_request, with_ray
 from tests.server.device.test_engine import Ear, ends, iteration, kill, quietly, running, wait_until
 from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
 
@@ -91,6 +91,7 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -112,6 +113,7 @@ def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -138,6 +140,7 @@ def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -174,6 +177,7 @@ def joining(address: str, cpus: int, gpus: int = 0) -> Iterator[subprocess.Popen
             node.terminate()
 
 
+@on_request
 @pytest.mark.long
 def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -201,6 +205,7 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -240,6 +245,7 @@ def drain_node(address: str, id: str) -> None:
     subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
 
 
+@on_request
 @pytest.mark.long
 def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines, tmp_path: Path) -> None:
     async def story() -> None:
@@ -262,6 +268,7 @@ def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines,
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engines: RayEngines, tmp_path: Path) -> None:
     async def story() -> None:
@@ -285,6 +292,7 @@ def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engin
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_cluster_again(tmp_path: Path) -> None:
     async def story() -> None:
@@ -343,6 +351,7 @@ def test_the_command_ends_with_one_line_and_an_exit_code(tmp_path: Path) -> None
     assert re.fullmatch(r"livedrag: no Ray cluster answers at 127\.0\.0\.1:1: .*\n", ended.stderr)
 
 
+@on_request
 @pytest.mark.long
 def test_something_else_that_listens_is_no_ray() -> None:
     async def story() -> None:
@@ -372,6 +381,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch: pytest.M
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_a_worker_that_cannot_reach_the_server_says_so(
     ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
@@ -387,6 +397,7 @@ def test_a_worker_that_cannot_reach_the_server_says_so(
     asyncio.run(story())
 
 
+@on_request
 @pytest.mark.long
 def test_another_version_on_the_other_side_and_a_missing_gpu_are_named(
     ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
