@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from livedrag.editor.errors import ModelError
@@ -100,4 +100,4 @@ def save_fitted_lora(lora: Lora, path: Path) -> None:
     for name, down, up in zip(lora.names, lora.down, lora.up, strict=True):
         tensors[f"{name}.lora.down.weight"] = down.detach().cpu().contiguous()
         tensors[f"{name}.lora.up.weight"] = up.detach().cpu().contiguous()
-    StableDiffusionPipeline.save_lora_weights(path.parent, unet_lora_layers=tensors, weight_name=path.name)
+    StableDiffusionLoraLoaderMixin.save_lora_weights(path.parent, unet_lora_layers=tensors, weight_name=path.name)

@@ -51,5 +51,5 @@ def test_presets_that_destroy_pictures_on_a_model_are_named_with_the_reason() ->
 
 
 def test_an_unknown_preset_is_said() -> None:
-    with pytest.raises(SettingsError, match=r"'fast'.*official, paper"):
+    with pytest.raises(SettingsError, match=r"'fast'.*official, gooddrag, paper"):
         DragSettings.resolve("fast")
