@@ -23,6 +23,7 @@ from livedrag.server.device.ray.probe import Found
 from livedrag.server.device.ray.process import end_process
 from livedrag.server.device.ray.wire import Endpoint, ProcessInfo
 from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.errors import LivedragError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ ENVIRONMENT: Mapping[str, str] = {
 """Of the server's process, where they are not set: Ray reads them when it is imported and when it starts processes."""
 
 
-class ClusterLost(Exception):
+class ClusterLost(LivedragError):
     """The head of the cluster does not answer."""
 
 

@@ -18,7 +18,6 @@ from livedrag.server.document.protocol import Drag, Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
 from livedrag.server.images.encoding import encode_png
-from livedrag.server.images.quick_preview import quick_preview
 from livedrag.server.images.uploads import encode_mask
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.storage.errors import Damaged
@@ -116,6 +115,9 @@ async def keep_quick_preview(request: Request) -> Response:
 
 
 def _store_quick_preview(context: Context, file: Path, drags: Mapping[str, Drag], mask: bytes | None) -> str:
+    # Loaded when it is first used: it needs numpy, which serving does without.
+    from livedrag.server.images.quick_preview import quick_preview
+
     return context.registry.store.put_picture(quick_preview(file, drags.values(), mask))
 
 
