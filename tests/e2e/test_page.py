@@ -26,6 +26,12 @@ FAR, FAR_TOO = (100, 8), (12, 20)
 """So far from the handle that nothing arrives before a test has looked about."""
 
 
+def difference(ours: str, theirs: str) -> float:
+    """Mean absolute difference of two texts of pixels, in levels of 255."""
+    levels = [[int(level) for level in pixels.split()] for pixels in (ours, theirs)]
+    return sum(abs(a - b) for a, b in zip(*levels, strict=True)) / len(levels[0])
+
+
 def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> None:
     page = open_page()
     gallery = page.get_by_role("button", name=re.compile("sample"))
@@ -93,7 +99,7 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     expect(editor.canvas).to_have_attribute("data-showing", "result")
     expect(friend.canvas).to_have_attribute("data-showing", "result")
     assert editor.place("handle") == friend.place("handle") != stopped_at
-    assert editor.pixels() == friend.pixels()
+    assert difference(editor.pixels(), friend.pixels()) < 2  # the two canvases differ in size, and so in sampling
     editor.screenshot("result")
 
     with page.expect_download() as downloading:
