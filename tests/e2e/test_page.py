@@ -29,7 +29,8 @@ FAR, FAR_TOO = (100, 8), (12, 20)
 def difference(ours: str, theirs: str) -> float:
     """Mean absolute difference of two texts of pixels, in levels of 255."""
     levels = [[int(level) for level in pixels.split()] for pixels in (ours, theirs)]
-    return sum(abs(a - b) for a, b in zip(*levels, strict=True)) / len(levels[0])
+    total: int = sum(abs(a - b) for a, b in zip(*levels, strict=True))
+    return total / len(levels[0])
 
 
 def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> None:
