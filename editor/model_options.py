@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livedrag.editor.errors import SettingsError
-from livedrag.editor.models_command import ENVIRONMENT
+from livedrag.editor.models_command import ENVIRONMENT, models_folder
 
 if TYPE_CHECKING:
     from livedrag.editor.models.diffusion import Diffusion
@@ -142,11 +141,6 @@ def find_wanted(
     for path, _ in wanted.loras:
         find_lora(path)
     return wanted
-
-
-def models_folder() -> Path | None:
-    """The folder of the user's models, as the environment names it."""
-    return Path(os.environ[ENVIRONMENT]).expanduser() if os.environ.get(ENVIRONMENT) else None
 
 
 def parse_lora(text: str) -> tuple[str, float]:

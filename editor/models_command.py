@@ -52,9 +52,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _folder(given: Path | None) -> Path:
-    if given is None and not os.environ.get(ENVIRONMENT):
+    folder = given or models_folder()
+    if folder is None:
         raise ModelError(f"name the folder of your models with --models DIR, or with {ENVIRONMENT} in the environment")
-    return (given or Path(os.environ[ENVIRONMENT])).expanduser()
+    return folder.expanduser()
+
+
+def models_folder() -> Path | None:
+    """The folder of the user's models, as the environment names it."""
+    return Path(os.environ[ENVIRONMENT]).expanduser() if os.environ.get(ENVIRONMENT) else None
 
 
 def _as_json(entry: Entry) -> dict[str, object]:

@@ -105,16 +105,16 @@ def _from_checkpoint(source: ModelSource, dtype: torch.dtype) -> _Networks:
 
 
 def _load_vae(source: ModelSource, dtype: torch.dtype, file: SingleFile | None = None) -> Autoencoder:
-    """From a file of its own, else its folder if it has weights, else from the checkpoint."""
-    folder = source.parts["vae"]
+    """The one that replaces the model's own, else the checkpoint's, else the folder's."""
+    folder, other = source.parts["vae"], source.other_vae
     # Stable Diffusion XL's own autoencoder overflows float16; a fixed one's configuration says that it doesn't.
     if source.kind == STABLE_DIFFUSION_XL and read_json(folder / "config.json").get("force_upcast", True):
         dtype = torch.float32 if dtype == torch.float16 else dtype
-    if source.vae_file is not None:
-        file = SingleFile(source.vae_file)
-    elif file is None or any(folder.glob("*.safetensors")):
+    if other is not None:
+        file = SingleFile(other) if other.is_file() else None
+    if file is None:
         return _load_network(_AUTOENCODERS[source.autoencoder], folder, dtype)
-    with _library_errors(source.vae_file or source.checkpoint or folder):
+    with _library_errors(other or source.checkpoint or folder):
         return file.vae(folder, dtype)
 
 
@@ -178,9 +178,9 @@ def _check_sizes(parts: Parts, source: ModelSource) -> None:
     found.append(("vae", f"latents of {channels} channels", "unet", f"latents of {expected} channels"))
     for part, has, other, needs in found:
         if has != needs:
+            place = source.other_vae if part == "vae" and source.other_vae else source.parts[part]
             raise ModelError(
-                f"{source.vae_file or source.parts[part]} has {has}, but the {other} takes {needs}: "
-                f"one of them is of another model; {DOWNLOAD_AGAIN}"
+                f"{place} has {has}, but the {other} takes {needs}: one of them is of another model; {DOWNLOAD_AGAIN}"
             )
     has_size = parts.unet.config.addition_embed_type == "text_time"
     if parts.unet.config.addition_embed_type is not None and not (has_size and source.kind == STABLE_DIFFUSION_XL):

@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from livedrag.editor.errors import ModelError
-from livedrag.editor.models.checkpoints import usable
 from livedrag.editor.models.files import DOWNLOAD_AGAIN
 from livedrag.editor.models.headers import Header
 from livedrag.editor.models.kinds import NAMES, TEXT_WIDTHS, Architecture
@@ -75,8 +74,8 @@ def read_lora(path: Path, unet_config: Any) -> LoraFile:
     Raises:
         ModelError: there is none, it is damaged, or not a plain LoRA.
     """
-    file = find_lora(path)
-    header, kind = usable(file, "lora")
+    header, kind = find_lora(path)
+    file = header.path
     model = _architecture(unet_config)
     if kind.architecture and model and kind.architecture != model:
         raise ModelError(f"{file} is a LoRA for {NAMES[kind.architecture]}, but the model is {NAMES[model]}")

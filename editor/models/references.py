@@ -21,8 +21,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from livedrag.editor.errors import ModelError, SettingsError
 from livedrag.editor.models.checkpoints import find_checkpoint, usable
-from livedrag.editor.models.files import DOWNLOAD_AGAIN, read_json
+from livedrag.editor.models.files import DOWNLOAD_AGAIN, WEIGHT_STEMS, find_weights, read_json
 from livedrag.editor.models.headers import Header
+from livedrag.editor.models.kinds import FileKind
 from livedrag.editor.models.sources import (
     AUTOENCODERS,
     STABLE_DIFFUSION,
@@ -113,15 +114,15 @@ def _with_vae(source: ModelSource, path: Path) -> ModelSource:
         config = read_json(folder / "config.json")
         if (name := config.get("_class_name")) != "AutoencoderKL":
             raise ModelError(f"--vae {str(path)!r} is a {class_of(name)}: it must be an AutoencoderKL")
+        find_weights(folder, WEIGHT_STEMS["vae"])
         channels = config.get("latent_channels", 4)
-        changed = dataclasses.replace(source, parts={**source.parts, "vae": folder})
+        changed = dataclasses.replace(source, parts={**source.parts, "vae": folder}, other_vae=folder)
     else:
         if not path.exists():
             raise ModelError(f"--vae {str(path)!r} does not exist: name a folder or a .safetensors file")
-        header: Header
-        header, kind = usable(path, "vae")
+        _, kind = usable(path, "vae")
         channels = kind.latent_channels
-        changed = dataclasses.replace(source, vae_file=header.path)
+        changed = dataclasses.replace(source, other_vae=path)
     if channels != needed:
         raise ModelError(
             f"--vae {str(path)!r} has latents of {channels} channels, but the unet of {source.name!r} takes {needed}: "
@@ -159,8 +160,8 @@ def find_tiny(reference: str) -> Path:
     return folder
 
 
-def find_lora(path: Path) -> Path:
-    """The file of a LoRA: itself, or the one in a folder that diffusers wrote.
+def find_lora(path: Path) -> tuple[Header, FileKind]:
+    """The header and kind of a LoRA's file: the file itself, or the one in a folder that diffusers wrote.
 
     Raises:
         ModelError: there is none, or it is not a plain LoRA.
@@ -172,8 +173,7 @@ def find_lora(path: Path) -> Path:
         if pickled:
             usable(pickled[0], "lora")
         raise ModelError(f"there is no LoRA {str(path)!r}: name a .safetensors file")
-    usable(file, "lora")
-    return file
+    return usable(file, "lora")
 
 
 def _find_folder(reference: str, wanted: list[str]) -> Path:

@@ -270,6 +270,36 @@ def test_another_autoencoder(folder: Folder, tmp_path: Path) -> None:
     assert torch.equal(model.encode(pixels), wanted)
 
 
+def test_a_checkpoint_keeps_its_own_autoencoder(folder: Folder, tmp_path: Path) -> None:
+    """Also if the folder of ``--model-config`` is complete, with weights of its own."""
+    checkpoint = write_checkpoint(folder(1), tmp_path / "dream.safetensors")
+    other, pixels = write_pipeline(tmp_path / "other", seed=5), torch.rand(1, 3, 64, 64)
+    model = Diffusion.load(str(checkpoint), device="cpu", config=other)
+    assert torch.equal(model.encode(pixels), Diffusion.load(str(folder(1)), device="cpu").encode(pixels))
+    model = Diffusion.load(str(checkpoint), device="cpu", config=folder(1), vae=other)
+    assert torch.equal(model.encode(pixels), Diffusion.load(str(other), device="cpu").encode(pixels))
+
+
+def test_an_autoencoder_of_pickles_is_refused(folder: Folder, tmp_path: Path) -> None:
+    pickled = tmp_path / "vae"
+    shutil.copytree(folder(1) / "vae", pickled)
+    (pickled / "diffusion_pytorch_model.safetensors").rename(pickled / "diffusion_pytorch_model.bin")
+    checkpoint = write_checkpoint(folder(1), tmp_path / "dream.safetensors")
+    for model in (checkpoint, folder(1)):
+        with pytest.raises(ModelError, match=r"diffusion_pytorch_model.bin is a pickle, which is never opened"):
+            find_model(str(model), config=folder(1), vae=pickled)
+
+
+def test_sizes_that_do_not_fit_name_the_part(folder: Folder, tmp_path: Path) -> None:
+    """Whatever other autoencoder there is."""
+    model, vae = tmp_path / "mixed", folder(1) / "vae" / "diffusion_pytorch_model.safetensors"
+    shutil.copytree(folder(1), model)
+    wider = CLIPTextConfig.from_pretrained(model / "text_encoder", hidden_size=64)
+    CLIPTextModel(wider).save_pretrained(model / "text_encoder")
+    with pytest.raises(ModelError, match=r"mixed/text_encoder has embeddings of 64 numbers"):
+        Diffusion.load(str(model), device="cpu", vae=vae)
+
+
 def test_autoencoders_that_do_not_fit(folder: Folder, tmp_path: Path) -> None:
     tensors = original_vae(folder(1))
     path = tmp_path / "ae.safetensors"
@@ -435,7 +465,7 @@ def test_the_autoencoder_of_xl_is_float32_in_half_precision(folder: Folder, tmp_
 
 
 def test_a_file_that_vanishes_while_it_is_in_use(folder: Folder, tmp_path: Path) -> None:
-    """What is open stays open; what is to be opened is refused."""
+    """Loaded models keep working; loading the file again is refused."""
     path = write_checkpoint(folder(1), tmp_path / "dream.safetensors")
     opened, again = (Diffusion.load(str(path), device="cpu", config=folder(1)) for _ in range(2))
     path.unlink()
