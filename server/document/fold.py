@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -11,7 +12,6 @@ from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
     BaseReplaced,
-    BranchMark,
     ClearMask,
     Content,
     DocRecord,
@@ -35,12 +35,13 @@ from livedrag.server.document.protocol import (
     SetPin,
     SetPrompt,
     SetSettings,
-    Setting,
     SetTitle,
     Started,
     Stopping,
     WasReset,
 )
+
+T = TypeVar("T")
 
 
 def fold(document: Document, record: DocRecord) -> Document:
@@ -97,22 +98,22 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
         case SetPrompt():
             return replace(document, prompt=op.prompt)
         case SetSettings():
-            return replace(document, settings=_with_settings(document.settings, op.settings))
+            return replace(document, settings=_changed(document.settings, op.settings))
         case MarkBranch(moment=moment, mark=mark):
-            return replace(document, branches=_with_marks(document.branches, {str(moment): mark}))
+            return replace(document, branches=_changed(document.branches, {str(moment): mark}))
         case SetPin():
-            return replace(document, pins=_with_pins(document.pins, {op.id: op.at}))
+            return replace(document, pins=_changed(document.pins, {op.id: op.at}))
         case SetTitle():
             return replace(document, title=op.title)
         case Restore():
             document = replace(
                 document,
                 drags=_with_restored(document.drags, op.drags),
-                settings=_with_settings(document.settings, op.settings),
+                settings=_changed(document.settings, op.settings),
                 prompt=document.prompt if op.prompt is None else op.prompt,
                 mask=document.mask if op.mask is None else op.mask,
-                branches=_with_marks(document.branches, op.branches),
-                pins=_with_pins(document.pins, op.pins),
+                branches=_changed(document.branches, op.branches),
+                pins=_changed(document.pins, op.pins),
                 title=document.title if op.title is None else op.title,
             )
             return document if op.content is None else with_content(document, op.content)
@@ -134,16 +135,9 @@ def with_content(document: Document, content: Content) -> Document:
     )
 
 
-def _with_settings(settings: Mapping[str, Setting], changes: Mapping[str, Setting | None]) -> dict[str, Setting]:
-    return {name: value for name, value in {**settings, **changes}.items() if value is not None}
-
-
-def _with_marks(marks: Mapping[str, BranchMark], changes: Mapping[str, BranchMark | None]) -> dict[str, BranchMark]:
-    return {moment: mark for moment, mark in {**marks, **changes}.items() if mark is not None}
-
-
-def _with_pins(pins: Mapping[str, XY], changes: Mapping[str, XY | None]) -> dict[str, XY]:
-    return {id: place for id, place in {**pins, **changes}.items() if place is not None}
+def _changed(values: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
+    """The values after changes, of which None removes one."""
+    return {name: value for name, value in {**values, **changes}.items() if value is not None}
 
 
 def _with_restored(drags: Mapping[str, Drag], changes: Mapping[str, RestoredDrag | None]) -> dict[str, Drag]:
