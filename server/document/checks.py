@@ -100,8 +100,7 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
                         f"These settings can: {', '.join(sorted(model.live))}",
                     )
         case MarkBranch(moment=moment):
-            if str(moment) not in document.branches and len(document.branches) >= MAX_BRANCH_MARKS:
-                raise Refused("too_many", f"{MAX_BRANCH_MARKS} branches have a name or are removed, which is the limit")
+            _check_branch_count(document.branches.keys() | {str(moment)})
         case SetPin(at=None):
             if op.id not in document.pins:
                 raise Refused("unknown", f"there is no pin {op.id!r}: there are {', '.join(document.pins) or 'none'}")
@@ -128,6 +127,9 @@ def check_restore(document: Document, restore: Restore, model: ModelInfo, limits
     back = {id for id, place in restore.pins.items() if place is not None}
     if back - document.pins.keys():
         _check_pin_count(document.pins.keys() | back, limits)
+    marked = {moment for moment, mark in restore.branches.items() if mark is not None}
+    if marked - document.branches.keys():
+        _check_branch_count(document.branches.keys() | marked)
 
 
 def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> None:
@@ -151,8 +153,7 @@ def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> 
     if document.result is not None:
         _check_id("run of a result", document.result.run)
     _check_not_negative("moment", document.moment or 0)
-    if len(document.branches) > MAX_BRANCH_MARKS:
-        raise Refused("too_many", f"{len(document.branches)} branches are marked, the limit is {MAX_BRANCH_MARKS}")
+    _check_branch_count(document.branches.keys())
     for moment in document.branches:
         if not (moment.isascii() and moment.isdecimal() and len(moment) <= MAX_MOMENT_DIGITS):
             raise Refused("invalid", f"{moment[:100]!r} is not a moment of the timeline: use decimal digits")
@@ -179,6 +180,15 @@ def check_drag_count(drags: int, limits: RoomLimits) -> None:
 def _check_pin_count(pins: Collection[str], limits: RoomLimits) -> None:
     if len(pins) > limits.drags:
         raise Refused("too_many", f"that would be {len(pins)} pins, the limit is {limits.drags}: remove one first")
+
+
+def _check_branch_count(moments: Collection[str]) -> None:
+    if len(moments) > MAX_BRANCH_MARKS:
+        raise Refused(
+            "too_many",
+            f"that would be {len(moments)} branches with a name or removed, the limit is {MAX_BRANCH_MARKS}: "
+            "clear the name of one, or restore one, first",
+        )
 
 
 def check_prompt(prompt: str, limits: RoomLimits) -> None:

@@ -21,6 +21,7 @@ from livedrag.server.device.engine import (
     TimelineChanged,
 )
 from livedrag.server.document.document import RoomDocument
+from livedrag.server.document.log_entries import latest_entries
 from livedrag.server.document.members import Member, Members, is_script
 from livedrag.server.document.protocol import (
     AckFrame,
@@ -34,6 +35,7 @@ from livedrag.server.document.protocol import (
     ErrorMessage,
     Hello,
     History,
+    Log,
     People,
     Person,
     PersonPresence,
@@ -304,6 +306,7 @@ class LiveRoom:
         self.log.revert(open_draft(self.id, saved, self.services.model, self.services.room_limits))
         self.run.on_revert()
         self.broadcast(Snapshot(seq=self.seq, document=self.document))
+        self.broadcast(Log(entries=latest_entries(reversed(self.log.records))))
         self.send_histories()
 
     # Events from the engine ------------------------------------------------------------------------------------------

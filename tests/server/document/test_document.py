@@ -654,8 +654,20 @@ def test_only_so_many_branches_are_marked() -> None:
     for moment in range(MAX_BRANCH_MARKS):
         do(room, MarkBranch(moment=moment, mark=BranchMark(removed=True)), f"m{moment}")
     do(room, MarkBranch(moment=3, mark=BranchMark(name="again")), "again")
-    with pytest.raises(Refused, match="500 branches"):
+    with pytest.raises(Refused, match="501 branches"):
         do(room, MarkBranch(moment=1000, mark=BranchMark(removed=True)), "one more")
+
+
+def test_an_undo_does_not_mark_more_branches_than_may_be() -> None:
+    room = a_room()
+    do(room, MarkBranch(moment=0, mark=BranchMark(name="chin up")), "m")
+    do(room, MarkBranch(moment=0, mark=None), "cleared")
+    for moment in range(1, MAX_BRANCH_MARKS + 1):
+        mark = MarkBranch(moment=moment, mark=BranchMark(removed=True))
+        room.edit("p2", Edit(op_id=f"m{moment}", base=room.seq, op=mark))
+    with pytest.raises(Refused, match="501 branches"):
+        undo(room)
+    assert len(room.document.branches) == MAX_BRANCH_MARKS
 
 
 # Undo of runs, resets, jumps and changes of the base picture ---------------------------------------------------------

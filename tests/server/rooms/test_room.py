@@ -17,6 +17,7 @@ from livedrag.server.document.protocol import (
     Document,
     Edit,
     Edited,
+    Log,
     MoveDrag,
     Raster,
     Rejected,
@@ -70,6 +71,9 @@ def test_a_full_disk_is_reported_and_the_document_is_as_on_disk(
             assert (rejected.op_id, "disk full" in rejected.message) == ("lost", True)
             (snapshot,) = [message for message in answers if isinstance(message, Snapshot)]
             assert (snapshot.seq, snapshot.document.prompt) == (1, "")
+            after = answers[answers.index(snapshot) + 1]
+            assert isinstance(after, Log), "a snapshot clears what clients list as done lately"
+            assert [entry.type for entry in after.entries] == ["add_drag"]
             send(session, Edit(op_id="saved", base=1, op=SetPrompt(prompt="saved")))
             await opened.settle()
             assert (session.room.seq, session.room.document.prompt) == (2, "saved")
