@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -235,7 +234,7 @@ def _preset(name: str) -> DragSettings:
 
 
 def _typed(entry: dataclasses.Field[Any], value: object) -> Setting:
-    wanted = typing.get_type_hints(DragSettings)[entry.name]
+    wanted = type(entry.default)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Protocol
 
@@ -139,7 +140,8 @@ class LoraLayers:
 def _free_name(unet: UNet2DConditionModel, name: str) -> str:
     """The name, or with a number if the UNet has an adapter of that name, as models with other LoRAs share it."""
     taken = getattr(unet, "peft_config", {})
-    return next(each for each in (name, *(f"{name} {number}" for number in range(2, 10**6))) if each not in taken)
+    others = (f"{name} {number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], others) if each not in taken)
 
 
 def _plain_copy(layer: nn.Linear) -> nn.Linear:
