@@ -106,7 +106,7 @@ function workerRow(node, worker) {
   const drain = button(`drain ${worker.id}`, "Drain", `Drain worker ${worker.id}`, () =>
     act(
       `Drain worker ${worker.id}? It gets no more rooms, gives away those that it has, and ends.`,
-      `Worker ${worker.id} drains.`,
+      `Worker ${worker.id} is draining.`,
       "POST",
       "/drain",
       { worker: worker.id },

@@ -89,6 +89,8 @@ export class CanvasRenderer {
     store.quickPreviewShown.value = quickPreview !== null;
     const context = this.#picture.prepare(scene);
     if (scene !== null && context !== null) drawPicture(context, { ...scene, mask: this.#mask, quickPreview });
+    // The loupe magnifies what was drawn.
+    if (this.#pointerScene?.finger) this.#pointers.requestDraw();
   }
 
   #drawPointers(): void {

@@ -1,5 +1,4 @@
 import { useEffect, useRef } from "preact/hooks";
-import { movedSquare } from "../room/moved-square.ts";
 import type { Square } from "../room/moved-square.ts";
 import { momentPicture } from "../room/pictures.ts";
 import * as store from "../room/store.ts";
@@ -10,8 +9,7 @@ const SIDE = 88;
 /** The square of a moment's picture in which things move. */
 export function Thumbnail({ id }: { readonly id: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const square = movedSquare(store.picture.value, store.drags.value);
-  const place = square.join(" ");
+  const square = store.movedPlace.value;
   useEffect(() => {
     let unmounted = false;
     momentPicture(id).then(
@@ -23,8 +21,8 @@ export function Thumbnail({ id }: { readonly id: number }) {
     return () => {
       unmounted = true;
     };
-  }, [id, place]);
-  return <canvas ref={canvas} class="thumbnail" data-place={place} />;
+  }, [id, square]);
+  return <canvas ref={canvas} class="thumbnail" data-place={square.join(" ")} />;
 }
 
 /** `square` is in shares of the picture's width and height. */

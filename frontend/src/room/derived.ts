@@ -6,6 +6,8 @@ import { isEditable } from "./editable-area.ts";
 import { distance, fit, keepInSight, progressOf } from "./geometry.ts";
 import type { DragEnds, View } from "./geometry.ts";
 import { isOpaqueAt } from "./mask-files.ts";
+import { movedSquare } from "./moved-square.ts";
+import type { Square } from "./moved-square.ts";
 import type { MaskLayer, XY } from "./protocol.ts";
 import { isStarting, isStopping, visibleDocument, waitingDrags } from "./room.ts";
 import * as state from "./state.ts";
@@ -131,18 +133,37 @@ export const pins = computed<readonly ShownPin[]>(() => {
   return shown.map(([id, at], index) => ({ id, number: index + 1, at: gesture?.id === id ? gesture.at : at }));
 });
 
-/** The drags whose handle was placed where nothing may change. */
-export const outsideDrags = computed<readonly ShownDrag[]>(() => {
+/**
+ * Whether a place may change. The answers for places that the document holds are remembered: a mask may have hundreds
+ * of layers, and during a run the drags change with every iteration, but not where they were placed.
+ */
+const isEditablePlace = computed<(place: XY) => boolean>(() => {
   const size = picture.value;
+  const layers = mask.value;
   const rasters = state.rasters.value;
-  if (size === null || mask.value.length === 0) return [];
+  if (size === null || layers.length === 0) return () => true;
   const isWhite = (sha256: string, place: XY) => {
     const raster = rasters.get(sha256);
-    // What has not been fetched yet is given the benefit of the doubt.
+    // A mask that has not been fetched yet excludes nothing.
     return raster === undefined || isOpaqueAt(raster, size, place);
   };
-  return drags.value.filter(({ start }) => !isEditable(mask.value, start, isWhite));
+  const known = new WeakMap<XY, boolean>();
+  return (place) => {
+    const editable = known.get(place) ?? isEditable(layers, place, isWhite);
+    known.set(place, editable);
+    return editable;
+  };
 });
+
+/** The drags whose handle was placed where nothing may change. */
+export const outsideDrags = computed<readonly ShownDrag[]>(() => {
+  const isEditableAt = isEditablePlace.value;
+  return drags.value.filter(({ start }) => !isEditableAt(start));
+});
+
+const movedPlaceText = computed(() => movedSquare(picture.value, drags.value).join(" "));
+/** The part of the picture in which things move; a new value only when it changes. */
+export const movedPlace = computed(() => movedPlaceText.value.split(" ").map(Number) as unknown as Square);
 
 /** The drags whose content is further from its target than a run accepts. */
 export const unreachedDrags = computed<readonly ShownDrag[]>(() =>
@@ -159,20 +180,24 @@ function arrivalDistance(): number {
   return (1.5 * cells * Math.max(size.width, size.height)) / cellsAcross;
 }
 
+/** The newest preview of the last run, if there is one. */
+export const runPreview = computed(() => {
+  const preview = state.preview.value;
+  return preview !== null && preview.frame.run === document.value?.run?.id ? preview : null;
+});
+
 /** Which picture the canvas shows: a run's previews while there are any, then its result, else the original. */
 export const showing = computed<"original" | "preview" | "result" | "moment">(() => {
   if (state.comparing.value) return "original";
   if (state.scrubbed.value !== null) return "moment";
-  const preview = state.preview.value;
-  if (preview !== null && preview.frame.run === document.value?.run?.id) return "preview";
+  if (runPreview.value !== null) return "preview";
   return state.result.value !== null && document.value?.result ? "result" : "original";
 });
 
 /** The edited picture that is there to look at, whatever is held up for comparison; null if there is none. */
 export const pictureNow = computed<ImageBitmap | null>(() => {
   if (state.scrubbed.value !== null) return state.scrubbed.value.bitmap;
-  const preview = state.preview.value;
-  if (preview !== null && preview.frame.run === document.value?.run?.id) return preview.bitmap;
+  if (runPreview.value !== null) return runPreview.value.bitmap;
   return document.value?.result ? state.result.value : null;
 });
 

@@ -1,17 +1,6 @@
 /** The room's document and what each operation does to it; pure. */
 
-import type {
-  BranchMark,
-  AppliedOperation,
-  Content,
-  Document,
-  Drag,
-  MaskLayer,
-  Picture,
-  Restore,
-  Run,
-  XY,
-} from "./protocol.ts";
+import type { AppliedOperation, Content, Document, Drag, MaskLayer, Picture, Restore, Run, XY } from "./protocol.ts";
 
 /** The document after an operation. An operation that no longer applies changes nothing. */
 export function applyOperation(document: Document, op: AppliedOperation): Document {
@@ -45,7 +34,7 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
     case "set_title":
       return { ...document, title: op.title };
     case "mark_branch":
-      return { ...document, branches: withMarks(document.branches ?? {}, { [op.moment]: op.mark ?? null }) };
+      return { ...document, branches: withValues(document.branches ?? {}, { [op.moment]: op.mark ?? null }) };
     case "restore":
       return restored(document, op);
   }
@@ -63,9 +52,11 @@ export function isElsewhere({ moment, result }: Document): boolean {
   return moment !== null && (result === null || (typeof result.moment === "number" && result.moment !== moment));
 }
 
-/** Another picture is edited from now on; the mask stays. */
+/** Another picture is edited from now on; mask and pins stay if they fit it. */
 export function rebased(document: Document, picture: Picture): Document {
-  return { ...document, picture, run: null, result: null, moment: null, branches: {}, drags: {} };
+  const fresh = { ...document, picture, run: null, result: null, moment: null, branches: {}, drags: {} };
+  const { width, height } = document.picture;
+  return picture.width === width && picture.height === height ? fresh : { ...fresh, mask: [], pins: {} };
 }
 
 /** Drags that are not in `places` keep where they were last tracked. */
@@ -117,6 +108,19 @@ export function without<T>(record: Readonly<Record<string, T>>, key: string): Re
   return rest;
 }
 
+/** The record after changes; null removes a value. */
+export function withValues<T>(
+  before: Readonly<Record<string, T>>,
+  changes: Readonly<Record<string, T | null>>,
+): Readonly<Record<string, T>> {
+  const values = { ...before };
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) delete values[name];
+    else values[name] = value;
+  }
+  return values;
+}
+
 interface Move {
   readonly handle?: XY | null;
   readonly target?: XY | null;
@@ -132,29 +136,6 @@ function movedDrag(before: Drag, { handle, target }: Move): Drag {
     target: target ?? before.target,
     tracked: handle ? null : before.tracked,
   };
-}
-
-/** Null removes a value. */
-function withValues<T>(
-  before: Readonly<Record<string, T>>,
-  changes: Readonly<Record<string, T | null>>,
-): Readonly<Record<string, T>> {
-  const values = { ...before };
-  for (const [name, value] of Object.entries(changes)) {
-    if (value === null) delete values[name];
-    else values[name] = value;
-  }
-  return values;
-}
-
-function withMarks(
-  before: Readonly<Record<string, BranchMark>>,
-  changes: Readonly<Record<string, BranchMark | null>>,
-): Readonly<Record<string, BranchMark>> {
-  return Object.entries(changes).reduce(
-    (marks, [moment, mark]) => (mark === null ? without(marks, moment) : { ...marks, [moment]: mark }),
-    before,
-  );
 }
 
 function withLayer(document: Document, layer: MaskLayer): Document {
@@ -174,7 +155,7 @@ function restored(document: Document, op: Restore): Document {
     settings: withValues(document.settings, op.settings ?? {}),
     prompt: op.prompt ?? document.prompt,
     mask: op.mask ?? document.mask,
-    branches: withMarks(document.branches ?? {}, op.branches ?? {}),
+    branches: withValues(document.branches ?? {}, op.branches ?? {}),
     ...(op.content ? withContent(drags, op.content) : {}),
     pins: withValues(document.pins, op.pins ?? {}),
     title: op.title ?? document.title,

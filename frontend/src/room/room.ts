@@ -15,6 +15,7 @@ import {
   withLost,
   withTracked,
   withTrackedOnly,
+  withValues,
 } from "./document.ts";
 import type {
   Document,
@@ -146,7 +147,7 @@ const REDUCERS: Reducers = {
   seeked: afterSeek,
   base_replaced: afterReplacedBase,
   people: (room, { people }) => ({ ...room, people, role: people[room.person]?.role ?? room.role }),
-  presences: (room, { people }) => ({ ...room, presences: withPresences(room.presences, people) }),
+  presences: (room, { people }) => ({ ...room, presences: withValues(room.presences, people) }),
   history: (room, { undo, redo }) => ({ ...room, history: { undo, redo } }),
   moments: (room, { moments, current }) => ({ ...room, moments, moment: current }),
   engine: (room, { state }) => ({ ...room, engine: state }),
@@ -322,15 +323,6 @@ function afterPoints(room: Room, message: Message<"points">): Room {
     trails: extendedTrails(room.trails, room.document.drags, message.handles),
     chart: withMeasurement(room.chart, message),
   };
-}
-
-function withPresences(before: Room["presences"], changes: Message<"presences">["people"]): Room["presences"] {
-  const presences = { ...before };
-  for (const [person, presence] of Object.entries(changes)) {
-    if (presence === null) delete presences[person];
-    else presences[person] = presence;
-  }
-  return presences;
 }
 
 function extendedTrails(
