@@ -291,3 +291,49 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
         page.reload()
         Editor(page)
         assert [url for url in asked if "/drag/" not in url and not url.startswith(("blob:", "data:"))] == []
+
+
+OVERLAPS = """() => {
+    const shown = [...document.querySelectorAll(".bar > *, .bar .quiet-button, .toolbar > *, .dock > *, .dock button")]
+        .filter(element => element.checkVisibility() && element.getBoundingClientRect().width > 0);
+    const wrong = [];
+    for (const element of shown) {
+        const { left, right, width } = element.getBoundingClientRect();
+        if (left < -0.5 || right > innerWidth + 0.5) wrong.push(`${element.className} is cut off`);
+        for (const other of shown) {
+            if (other === element || element.contains(other) || other.contains(element)) continue;
+            if (element.matches(".spring") || other.matches(".spring")) continue;
+            const one = element.getBoundingClientRect(), two = other.getBoundingClientRect();
+            const across = Math.min(one.right, two.right) - Math.max(one.left, two.left);
+            const down = Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top);
+            if (across > 0.5 && down > 0.5) wrong.push(`${element.className} over ${other.className}`);
+        }
+    }
+    const rows = new Set([...document.querySelectorAll(".dock button")]
+        .filter(button => button.checkVisibility() && !button.closest("[popover]"))
+        .map(button => button.getBoundingClientRect())
+        .map(({ top, bottom }) => Math.round((top + bottom) / 2)));
+    if (rows.size > 1) wrong.push(`the dock has ${rows.size} rows`);
+    if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page scrolls sideways");
+    return wrong;
+}"""
+
+
+def test_nothing_overlaps_at_any_width(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.pull(HANDLE, TARGET)
+    wrong = {}
+    for tool in ("Points", "Paint"):
+        editor.button(tool).click()
+        for width in (320, 360, 390, 600, 768, 880, 1024, 1280, 1440, 1920):
+            page.set_viewport_size({"width": width, "height": 800})
+            wrong[tool, width] = page.evaluate(OVERLAPS)
+    assert [f"{size}: {', '.join(found)}" for size, found in wrong.items() if found] == []
+    # What has no button there is in a menu.
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.get_by_label("Run").get_by_role("button", name="More").click()
+    expect(page.get_by_role("button", name="Edit this further")).to_be_disabled()
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 844, "height": 390})
+    assert page.evaluate(OVERLAPS) == []

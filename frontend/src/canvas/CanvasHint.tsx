@@ -1,4 +1,5 @@
 import * as store from "../room/store.ts";
+import { isTouch } from "../ui/touch.ts";
 import { cancel } from "./pointer.ts";
 import { texts } from "./texts.ts";
 
@@ -31,7 +32,7 @@ function hintText(): string | null {
 function pointHint(): string | null {
   const pending = store.pendingHandle.value !== null;
   if (store.crosshair.value !== null) return pending ? labels.crosshairTarget : labels.crosshairHandle;
-  const touch = matchMedia("(hover: none)").matches;
+  const touch = isTouch();
   if (pending) return touch ? labels.targetTouch : labels.target;
   if (store.drags.value.length > 0 || store.gesture.value !== null) return null;
   return touch ? labels.handleTouch : labels.handle;
@@ -40,13 +41,13 @@ function pointHint(): string | null {
 function pinHint(): string | null {
   if (store.crosshair.value !== null) return labels.crosshairPin;
   if (store.pins.value.length > 0) return null;
-  return matchMedia("(hover: none)").matches ? labels.pinTouch : labels.pin;
+  return isTouch() ? labels.pinTouch : labels.pin;
 }
 
 function brushHint(brush: "paint" | "erase"): string | null {
   if (store.crosshair.value !== null) return labels.crosshairBrush;
   const shape = store.brushShape.value;
-  if (shape === "select") return matchMedia("(hover: none)").matches ? labels.selectTouch : labels.select;
+  if (shape === "select") return isTouch() ? labels.selectTouch : labels.select;
   if (shape !== "brush") return labels[shape];
   return store.mask.value.length > 0 ? null : labels[brush];
 }

@@ -1,3 +1,4 @@
+import type { Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import type { Size } from "../room/geometry.ts";
 import { brushRadius, brushShape, brushSoftness, editable, picture, tolerance, tool } from "../room/store.ts";
@@ -82,17 +83,39 @@ function Shapes() {
 function Tolerance() {
   return (
     <label class="brush-size" title={labels.tolerance}>
-      <input
-        type="range"
-        aria-label={labels.tolerance}
-        aria-valuetext={labels.percent(tolerance.value)}
-        min={0.02}
-        max={0.5}
+      <SignalSlider
+        name={labels.tolerance}
+        text={labels.percent(tolerance.value)}
+        range={[0.02, 0.5]}
         step={0.01}
-        value={tolerance.value}
-        onInput={(event) => (tolerance.value = event.currentTarget.valueAsNumber)}
+        signal={tolerance}
       />
     </label>
+  );
+}
+
+/** A slider for a signal's value. */
+function SignalSlider(props: {
+  readonly name: string;
+  /** The value in words. */
+  readonly text: string;
+  readonly range: readonly [min: number, max: number];
+  readonly step: number;
+  readonly signal: Signal<number>;
+}) {
+  const { signal } = props;
+  const [min, max] = props.range;
+  return (
+    <input
+      type="range"
+      aria-label={props.name}
+      aria-valuetext={props.text}
+      min={min}
+      max={max}
+      step={props.step}
+      value={signal.value}
+      onInput={(event) => (signal.value = event.currentTarget.valueAsNumber)}
+    />
   );
 }
 
@@ -121,15 +144,12 @@ function BrushSoftness() {
   return (
     <label class="brush-size brush-soft" title={labels.softness}>
       <BrushSoftIcon />
-      <input
-        type="range"
-        aria-label={labels.softness}
-        aria-valuetext={labels.softnessValue(brushSoftness.value)}
-        min={0}
-        max={1}
+      <SignalSlider
+        name={labels.softness}
+        text={labels.softnessValue(brushSoftness.value)}
+        range={[0, 1]}
         step={0.05}
-        value={brushSoftness.value}
-        onInput={(event) => (brushSoftness.value = event.currentTarget.valueAsNumber)}
+        signal={brushSoftness}
       />
     </label>
   );

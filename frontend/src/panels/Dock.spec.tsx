@@ -36,7 +36,7 @@ it("starts a run once there is a point", () => {
   expect(pendingRequests()).toEqual([]);
   openRoom(oneDrag);
   rerender(<Dock />);
-  expect(stage()).toBe("ReadyPress Drag when the points are where you want them");
+  expect(stage()).toBe("ReadyPress Drag when the points are in place");
   fireEvent.click(button("Drag"));
   expect(pendingRequests()).toMatchObject([{ type: "run" }]);
 });
@@ -173,7 +173,7 @@ it("offers what there is to download", () => {
   const moments = [0, 1].map((id) => ({ id, parent: null, iteration: id, time: 0, thumbnail: true }));
   openRoom({ ...oneDrag, result: { sha256: "1", run: "r1" } }, { moments, capabilities: ["mp4"] });
   const { rerender } = render(<Dock />);
-  const items = () => [...document.querySelectorAll(".menu-item")].map((item) => item.textContent);
+  const items = () => [...document.querySelectorAll(".menu-item:has(small)")].map((item) => item.textContent);
   expect(items()).toEqual([
     "Picture (PNG) At the original size",
     "Animation (WebP) Every stored iteration",

@@ -1,5 +1,6 @@
+import type { ComponentProps } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { toggleFlicker } from "../canvas/flicker.ts";
+import { stopFlicker, toggleFlicker } from "../canvas/flicker.ts";
 import { toggleSideBySide } from "../canvas/SideBySide.tsx";
 import { toggleSplit } from "../canvas/Split.tsx";
 import { canEditFurther, canReset, canRun, editFurther, reset, startRun, stopRun } from "../room/actions.ts";
@@ -10,12 +11,15 @@ import {
   CompareIcon,
   DrawIcon,
   FlickerIcon,
+  MoreIcon,
   PlayIcon,
   ResetIcon,
   SideBySideIcon,
   SplitIcon,
   StopIcon,
 } from "../ui/icons.tsx";
+import { Menu, MenuItem } from "../ui/Menu.tsx";
+import { DockButton } from "./DockButton.tsx";
 import { Downloads } from "./Downloads.tsx";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
@@ -34,76 +38,94 @@ const PARTS: readonly (readonly [stage: Stage, share: number])[] = [
 const DOUBLE_CLICK = 400;
 
 export function Dock() {
+  // The flicker ends with its room.
+  useEffect(() => () => void stopFlicker(), []);
   const comparable = store.showing.value !== "original" || store.quickPreviewShown.value || store.comparing.value;
+  const actions = rareActions();
   return (
     <section class="dock" aria-label={labels.title}>
       <RunButton />
       <StageView />
       <div class="dock-actions">
         <CompareButton disabled={!comparable} />
-        <button
-          type="button"
-          class="quiet-button"
-          aria-label={labels.split}
-          aria-pressed={store.splitShown.value !== null}
+        <DockButton
+          name={labels.split}
+          text={labels.splitShort}
           title={labels.splitHelp}
+          icon={<SplitIcon />}
+          pressed={store.splitShown.value !== null}
           disabled={!comparable}
           onClick={toggleSplit}
-        >
-          <SplitIcon />
-          <span>{labels.splitShort}</span>
-        </button>
-        <button
-          type="button"
-          class="quiet-button"
-          aria-label={labels.sideBySide}
-          aria-pressed={store.sideBySide.value}
-          title={labels.sideBySideHelp}
-          disabled={store.pictureNow.value === null}
-          onClick={toggleSideBySide}
-        >
-          <SideBySideIcon />
-        </button>
-        <button
-          type="button"
-          class="quiet-button"
-          aria-label={labels.flicker}
-          aria-pressed={store.flickering.value}
-          title={labels.flickerHelp}
-          disabled={store.pictureNow.value === null}
-          onClick={toggleFlicker}
-        >
-          <FlickerIcon />
-        </button>
-        {store.editable.value && (
-          <button
-            type="button"
-            class="quiet-button"
-            aria-label={labels.reset}
-            title={labels.resetHelp}
-            disabled={!canReset()}
-            onClick={reset}
-          >
-            <ResetIcon />
-            <span>{labels.reset}</span>
-          </button>
-        )}
-        {store.editable.value && (
-          <button
-            type="button"
-            class="quiet-button"
-            aria-label={labels.further}
-            title={labels.furtherHelp}
-            disabled={!canEditFurther()}
-            onClick={editFurther}
-          >
-            <DrawIcon />
-            <span>{labels.furtherShort}</span>
-          </button>
-        )}
+        />
+        {actions.map((action) => (
+          <DockButton key={action.name} {...action} wideOnly />
+        ))}
+        <span class="narrow-only">
+          <MoreActions actions={actions} />
+        </span>
         <Downloads />
       </div>
     </section>
+  );
+}
+
+type Action = Omit<ComponentProps<typeof DockButton>, "wideOnly">;
+
+/** What has no button of its own where there is little room. */
+function rareActions(): readonly Action[] {
+  const noPicture = store.pictureNow.value === null;
+  const views: readonly Action[] = [
+    {
+      name: labels.sideBySide,
+      text: labels.sideBySide,
+      title: labels.sideBySideHelp,
+      icon: <SideBySideIcon />,
+      pressed: store.sideBySide.value,
+      disabled: noPicture,
+      onClick: toggleSideBySide,
+    },
+    {
+      name: labels.flicker,
+      text: labels.flicker,
+      title: labels.flickerHelp,
+      icon: <FlickerIcon />,
+      pressed: store.flickering.value,
+      disabled: noPicture,
+      onClick: toggleFlicker,
+    },
+  ];
+  if (!store.editable.value) return views;
+  return [
+    ...views,
+    {
+      name: labels.reset,
+      text: labels.reset,
+      title: labels.resetHelp,
+      icon: <ResetIcon />,
+      disabled: !canReset(),
+      onClick: reset,
+    },
+    {
+      name: labels.further,
+      text: labels.furtherShort,
+      title: labels.furtherHelp,
+      icon: <DrawIcon />,
+      disabled: !canEditFurther(),
+      onClick: editFurther,
+    },
+  ];
+}
+
+function MoreActions({ actions }: { readonly actions: readonly Action[] }) {
+  return (
+    <Menu name={labels.more} text={labels.more} icon={<MoreIcon />} class="menu-above">
+      {actions.map(({ name, title, icon, disabled, onClick }) => (
+        <MenuItem key={name} disabled={disabled} title={title} onClick={onClick}>
+          {icon}
+          {name}
+        </MenuItem>
+      ))}
+    </Menu>
   );
 }
 

@@ -68,69 +68,67 @@ function PictureDialog({ open }: { readonly open: Signal<boolean> }) {
   const done = () => (open.value = false);
   return (
     <Dialog open={open} title={text.title}>
-      <div class="share">
-        <div class="setting-group">
-          <div class="setting">
-            <label for="picture-format">{text.format}</label>
-            <select
-              id="picture-format"
-              class="field"
-              value={format}
-              onChange={({ currentTarget: { value } }) => setFormat(FORMATS.find((one) => one === value) ?? "png")}
-            >
-              {FORMATS.map((one) => (
-                <option key={one} value={one}>
-                  {text.formats[one]}
-                </option>
-              ))}
-            </select>
-          </div>
-          <div class="setting">
-            <label for="picture-quality">{text.quality}</label>
-            <input
-              id="picture-quality"
-              class="field"
-              type="number"
-              min={QUALITIES.min}
-              max={QUALITIES.max}
-              disabled={format === "png"}
-              value={quality}
-              onChange={({ currentTarget: { valueAsNumber: value } }) =>
-                setQuality(Math.min(QUALITIES.max, Math.max(QUALITIES.min, Math.round(value) || QUALITIES.initial)))
-              }
-            />
-            {format === "png" && <small>{text.lossless}</small>}
-          </div>
-          <div class="setting">
-            <label for="picture-size">{text.size}</label>
-            <select
-              id="picture-size"
-              class="field"
-              value={percent}
-              onChange={({ currentTarget: { value } }) => setPercent(Number(value))}
-            >
-              {SIZES.map((one) => (
-                <option key={one} value={one}>
-                  {text.sizes(one, Math.round((result.width * one) / 100), Math.round((result.height * one) / 100))}
-                </option>
-              ))}
-            </select>
-          </div>
-        </div>
-        <div class="row">
-          <button
-            type="button"
-            class="primary-button"
-            onClick={() => void downloadResult(result, format, quality / 100, scale).then(done)}
+      <div class="setting-group">
+        <div class="setting">
+          <label for="picture-format">{text.format}</label>
+          <select
+            id="picture-format"
+            class="field"
+            value={format}
+            onChange={({ currentTarget: { value } }) => setFormat(FORMATS.find((one) => one === value) ?? "png")}
           >
-            <DownloadIcon />
-            {labels.download}
-          </button>
-          <button type="button" class="small-button" onClick={() => void copyResult(result, scale).then(done)}>
-            <CopyIcon />
-            {text.copy}
-          </button>
+            {FORMATS.map((one) => (
+              <option key={one} value={one}>
+                {text.formats[one]}
+              </option>
+            ))}
+          </select>
         </div>
+        <div class="setting">
+          <label for="picture-quality">{text.quality}</label>
+          <input
+            id="picture-quality"
+            class="field"
+            type="number"
+            min={QUALITIES.min}
+            max={QUALITIES.max}
+            disabled={format === "png"}
+            value={quality}
+            onChange={({ currentTarget: { valueAsNumber: value } }) =>
+              setQuality(Math.min(QUALITIES.max, Math.max(QUALITIES.min, Math.round(value) || QUALITIES.initial)))
+            }
+          />
+          {format === "png" && <small>{text.lossless}</small>}
+        </div>
+        <div class="setting">
+          <label for="picture-size">{text.size}</label>
+          <select
+            id="picture-size"
+            class="field"
+            value={percent}
+            onChange={({ currentTarget: { value } }) => setPercent(Number(value))}
+          >
+            {SIZES.map((one) => (
+              <option key={one} value={one}>
+                {text.sizes(one, Math.round((result.width * one) / 100), Math.round((result.height * one) / 100))}
+              </option>
+            ))}
+          </select>
+        </div>
+      </div>
+      <div class="row">
+        <button
+          type="button"
+          class="primary-button"
+          onClick={() => void downloadResult(result, format, quality / 100, scale).then(done)}
+        >
+          <DownloadIcon />
+          {labels.download}
+        </button>
+        <button type="button" class="small-button" onClick={() => void copyResult(result, scale).then(done)}>
+          <CopyIcon />
+          {text.copy}
+        </button>
       </div>
     </Dialog>
   );

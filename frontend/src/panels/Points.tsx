@@ -6,6 +6,7 @@ import type { ShownDrag } from "../room/store.ts";
 import { pointColour } from "../ui/colours.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
+import { isTouch } from "../ui/touch.ts";
 import { Chart } from "./Chart.tsx";
 import { PinList } from "./Pins.tsx";
 import { PointContent } from "./PointContent.tsx";
@@ -42,7 +43,7 @@ function NoPoints() {
   if (!store.editable.value) return <p class="empty">{labels.emptyForViewers}</p>;
   return (
     <p class="empty">
-      {labels.empty} <span class="keys-only">{labels.emptyKeys}</span>
+      {isTouch() ? labels.emptyTouch : labels.empty} <span class="keys-only">{labels.emptyKeys}</span>
     </p>
   );
 }

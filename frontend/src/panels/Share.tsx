@@ -29,11 +29,11 @@ export function Share({ open }: { readonly open: Signal<boolean> }) {
   return (
     <Dialog open={open} title={labels.title}>
       {open.value && key !== null && (
-        <div class="share">
+        <>
           {owner ? <Links room={key} /> : <p class="empty">{labels.ownersOnly}</p>}
           <PeopleList />
           {owner && <DeleteRoom room={key} />}
-        </div>
+        </>
       )}
     </Dialog>
   );

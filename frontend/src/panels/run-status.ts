@@ -4,6 +4,7 @@ import { endedRun } from "../room/document.ts";
 import type { Prepared, Progress } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { texts as ui } from "../ui/texts.ts";
+import { isTouch } from "../ui/touch.ts";
 import { texts } from "./texts.ts";
 
 export interface RunStatus {
@@ -56,7 +57,9 @@ function idleStatus(): RunStatus {
     return { title, detail: detail(run.iterations, run.message, totalIterations()) };
   }
   if (!store.editable.value) return { title: labels.viewOnly, detail: labels.viewOnlyHelp };
-  if (store.drags.value.length === 0) return { title: labels.noPoints, detail: labels.noPointsHelp };
+  if (store.drags.value.length === 0) {
+    return { title: labels.noPoints, detail: isTouch() ? labels.noPointsTouch : labels.noPointsHelp };
+  }
   return { title: labels.ready, detail: joined([labels.readyHelp, preparationOf(store.room.value.prepared)]) };
 }
 

@@ -36,6 +36,7 @@ export const texts = {
     furtherShort: "Further",
     furtherHelp: "Make the result the picture that is edited. The points go; Undo brings everything back.",
     download: "Download",
+    more: "More",
     downloads: {
       result: ["Picture (PNG)", "At the original size"],
       "trajectory.webp": ["Animation (WebP)", "Every stored iteration"],
@@ -58,9 +59,10 @@ export const texts = {
 
   status: {
     ready: "Ready",
-    readyHelp: "Press Drag when the points are where you want them",
+    readyHelp: "Press Drag when the points are in place",
     noPoints: "No points yet",
-    noPointsHelp: "Click on something, then click where it should go",
+    noPointsTouch: "Tap something, then where it should go",
+    noPointsHelp: "Click on something, then where it should go",
     starting: "Starting…",
     stopping: "Stopping…",
     steps: (step: number, steps: number) => `${step}/${steps}`,
@@ -131,6 +133,7 @@ export const texts = {
   points: {
     title: "Points",
     empty: "No points yet. Click on something in the picture, then click where it should go. Or press and drag.",
+    emptyTouch: "No points yet. Tap something in the picture, then tap where it should go.",
     emptyForViewers: "No points yet.",
     emptyKeys: "With the keyboard, press P.",
     handle: (number: number, x: number, y: number) =>
@@ -411,7 +414,7 @@ export const texts = {
       stopping: "pressed Stop",
       was_reset: "reset the picture",
       seeked: "jumped to a step",
-      base_replaced: "made the result the picture to edit",
+      base_replaced: "changed the picture that is edited",
       arrived: "reached the target",
       stopped: "stopped",
       exhausted: "stopped at the limit",

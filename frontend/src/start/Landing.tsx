@@ -3,6 +3,7 @@ import type { RoomKey } from "../room/address.ts";
 import { PICTURE_TYPES } from "../room/files.ts";
 import { Mark, PictureIcon } from "../ui/icons.tsx";
 import { MoreMenu } from "../ui/MoreMenu.tsx";
+import { isTouch } from "../ui/touch.ts";
 import { texts as ui } from "../ui/texts.ts";
 import { fetchSamples } from "./api.ts";
 import type { Sample } from "./api.ts";
@@ -35,7 +36,7 @@ export function Landing({ opener, enter }: { readonly opener: PictureOpener; rea
         <section class="hero">
           <div class="hero-text">
             <h1>{labels.title}</h1>
-            <p>{labels.claim}</p>
+            <p>{isTouch() ? labels.claimTouch : labels.claim}</p>
           </div>
           {generation.value === null ? (
             <Showcase samples={samples} opener={opener} />

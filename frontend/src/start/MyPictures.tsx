@@ -85,11 +85,9 @@ function Item(props: {
 
 /** Renames, duplicates, forgets or deletes the chosen room. */
 function RoomDialog({ chosen }: { readonly chosen: Signal<string | null> }) {
-  const open = useSignal(false);
   const busy = useSignal(false);
   const room = recentRooms.value.find((one) => one.room === chosen.value);
   if (room === undefined) return null;
-  open.value = true;
   const close = () => (chosen.value = null);
   const run = async (action: () => Promise<void>) => {
     busy.value = true;
@@ -101,47 +99,45 @@ function RoomDialog({ chosen }: { readonly chosen: Signal<string | null> }) {
     busy.value = false;
   };
   return (
-    <Dialog open={open} title={nameOf(room)} onClose={close}>
-      <div class="recent-dialog">
-        <p>{opened(room)}</p>
-        <label>
-          {labels.name}
-          <DraftInput
-            type="text"
-            class="field"
-            maxLength={MAX_TITLE}
-            value={room.title}
-            disabled={busy.value}
-            onCommit={({ value }) => void run(() => rename(room, value.trim()))}
-          />
-        </label>
-        <div class="recent-actions">
-          <button
-            type="button"
-            class="small-button"
-            disabled={busy.value}
-            title={labels.duplicateHelp}
-            onClick={() => void run(() => duplicate(room))}
-          >
-            {labels.duplicate}
-          </button>
-          <ConfirmButton
-            class="small-button"
-            question={labels.forgetQuestion}
-            confirm={labels.forgetConfirm}
-            onConfirm={() => removeRecentRoom(room.room)}
-          >
-            {labels.forget}
-          </ConfirmButton>
-          <ConfirmButton
-            class="small-button is-bad"
-            question={labels.deleteQuestion}
-            confirm={labels.deleteConfirm}
-            onConfirm={() => void run(() => remove(room))}
-          >
-            {labels.delete}
-          </ConfirmButton>
-        </div>
+    <Dialog title={nameOf(room)} onClose={close}>
+      <p>{opened(room)}</p>
+      <label class="recent-rename">
+        {labels.name}
+        <DraftInput
+          type="text"
+          class="field"
+          maxLength={MAX_TITLE}
+          value={room.title}
+          disabled={busy.value}
+          onCommit={({ value }) => void run(() => rename(room, value.trim()))}
+        />
+      </label>
+      <div class="recent-actions">
+        <button
+          type="button"
+          class="small-button"
+          disabled={busy.value}
+          title={labels.duplicateHelp}
+          onClick={() => void run(() => duplicate(room))}
+        >
+          {labels.duplicate}
+        </button>
+        <ConfirmButton
+          class="small-button"
+          question={labels.forgetQuestion}
+          confirm={labels.forgetConfirm}
+          onConfirm={() => removeRecentRoom(room.room)}
+        >
+          {labels.forget}
+        </ConfirmButton>
+        <ConfirmButton
+          class="small-button is-bad"
+          question={labels.deleteQuestion}
+          confirm={labels.deleteConfirm}
+          onConfirm={() => void run(() => remove(room))}
+        >
+          {labels.delete}
+        </ConfirmButton>
       </div>
     </Dialog>
   );

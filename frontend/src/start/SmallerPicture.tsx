@@ -1,5 +1,3 @@
-import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { Dialog } from "../ui/Dialog.tsx";
 import { texts as ui } from "../ui/texts.ts";
 import { offer } from "./smaller-picture.ts";
@@ -9,27 +7,19 @@ const labels = texts.smaller;
 
 /** Asks whether to open a smaller copy of a picture that is too large. Closing it is a no. */
 export function SmallerPictureDialog() {
-  const open = useSignal(false);
   const now = offer.value;
-  useEffect(() => {
-    open.value = now !== null;
-  }, [now]);
-  useEffect(() => open.subscribe((isOpen) => isOpen || offer.peek()?.answer(false)), []);
+  if (now === null) return null;
   return (
-    <Dialog open={open} title={labels.title}>
-      {now !== null && (
-        <div class="share">
-          <p>{labels.question(now)}</p>
-          <div class="row">
-            <button type="button" class="primary-button" onClick={() => now.answer(true)}>
-              {labels.accept(now.smaller)}
-            </button>
-            <button type="button" class="small-button" onClick={() => now.answer(false)}>
-              {ui.cancel}
-            </button>
-          </div>
-        </div>
-      )}
+    <Dialog title={labels.title} onClose={() => now.answer(false)}>
+      <p>{labels.question(now)}</p>
+      <div class="row">
+        <button type="button" class="primary-button" onClick={() => now.answer(true)}>
+          {labels.accept(now.smaller)}
+        </button>
+        <button type="button" class="small-button" onClick={() => now.answer(false)}>
+          {ui.cancel}
+        </button>
+      </div>
     </Dialog>
   );
 }

@@ -12,6 +12,7 @@ export const texts = {
   landing: {
     title: "Drag things in a picture.",
     claim: "Click on something, click where it should go, and watch it move.",
+    claimTouch: "Tap something, tap where it should go, and watch it move.",
     drop: "Drop a picture here",
     dropOr: "or paste one, or",
     choose: "choose a file",
@@ -37,7 +38,7 @@ export const texts = {
     manage: (name: string) => `Rename, duplicate or delete ${name}`,
     name: "Name",
     duplicate: "Duplicate",
-    duplicateHelp: "A new room with the same picture, points and result. The picture need not be learned again.",
+    duplicateHelp: "A new room with the same picture, points and result. No need to learn the picture again.",
     copyOf: (name: string) => `${name.slice(0, 92)} (copy)`,
     duplicated: (name: string) => `Created “${name}”`,
     forget: "Remove from list…",

@@ -1,3 +1,4 @@
+import { useSignal } from "@preact/signals";
 import type { Signal } from "@preact/signals";
 import { useEffect, useId, useRef } from "preact/hooks";
 import type { ComponentChildren } from "preact";
@@ -6,12 +7,15 @@ import { texts } from "./texts.ts";
 
 /** A modal dialog, closed by Esc, by its cross and by a press outside. */
 export function Dialog(props: {
-  readonly open: Signal<boolean>;
+  /** Without it, the dialog is open from when it is mounted; `onClose` then unmounts it. */
+  readonly open?: Signal<boolean>;
   readonly title: string;
   readonly onClose?: () => void;
   readonly children: ComponentChildren;
 }) {
-  const { open, title, children, onClose } = props;
+  const { title, children, onClose } = props;
+  const mounted = useSignal(true);
+  const open = props.open ?? mounted;
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
@@ -36,7 +40,7 @@ export function Dialog(props: {
           <CloseIcon />
         </button>
       </div>
-      {children}
+      <div class="dialog-body">{children}</div>
     </dialog>
   );
 }

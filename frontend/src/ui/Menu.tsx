@@ -37,6 +37,7 @@ export function Menu(props: {
 export function MenuItem(props: {
   /** Shown beside the text. */
   readonly shortcut?: string;
+  readonly title?: string;
   readonly onClick: () => void;
   readonly disabled?: boolean;
   readonly children: ComponentChildren;
@@ -45,6 +46,7 @@ export function MenuItem(props: {
     <button
       type="button"
       class="menu-item"
+      title={props.title}
       disabled={props.disabled ?? false}
       onClick={(event) => {
         event.currentTarget.closest<HTMLElement>("[popover]")?.hidePopover();

@@ -1,0 +1,4 @@
+/** Whether people point with fingers here, so that texts say "tap". */
+export function isTouch(): boolean {
+  return matchMedia("(hover: none)").matches;
+}
