@@ -178,6 +178,12 @@ class RoomDocument:
         base = Picture(sha256=result.sha256, width=picture.width, height=picture.height)
         return self._accept(BaseReplaced(seq=self.seq + 1, op_id=message.op_id, by=by, picture=base))
 
+    def replace_picture(self, by: str, op_id: str, picture: Picture) -> BaseReplaced:
+        """Edit an uploaded picture from now on; mask and pins stay if it has the size of the one before."""
+        if self.running:
+            raise Refused("busy", "a run is under way: press Stop first")
+        return self._accept(BaseReplaced(seq=self.seq + 1, op_id=op_id, by=by, picture=picture))
+
     def load_mask(self, by: str, op_id: str, raster: Raster) -> Edited:
         """Replace the mask by an uploaded one, whose size has been checked."""
         return self._accept(Edited(seq=self.seq + 1, op_id=op_id, by=by, op=raster))

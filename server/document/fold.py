@@ -26,6 +26,7 @@ from livedrag.server.document.protocol import (
     MarkBranch,
     MoveDrag,
     Operation,
+    Picture,
     Raster,
     RemoveDrag,
     RemoveStroke,
@@ -70,7 +71,18 @@ def fold(document: Document, record: DocRecord) -> Document:
             }
             return replace(document, drags=drags, moment=record.moment)
         case BaseReplaced(picture=picture):
-            return replace(document, picture=picture, run=None, drags={}, result=None, moment=None, branches={})
+            return _rebased(document, picture)
+
+
+def _rebased(document: Document, picture: Picture) -> Document:
+    """The document of another picture, whose content no drag has moved yet."""
+    fresh = replace(document, picture=picture, run=None, drags={}, result=None, moment=None, branches={})
+    return fresh if same_size(picture, document.picture) else replace(fresh, mask=(), pins={})
+
+
+def same_size(one: Picture, other: Picture) -> bool:
+    """Whether a mask of one picture fits the other."""
+    return (one.width, one.height) == (other.width, other.height)
 
 
 def _apply(document: Document, op: Operation | Raster | Restore) -> Document:

@@ -128,11 +128,22 @@ class History:
             case WasReset(op_id=op_id, by=by) | Seeked(op_id=op_id, by=by):
                 kind = "reset" if isinstance(record, WasReset) else "seek"
                 self._done_to_content(by, op_id, kind, record.seq, {CONTENT: content_of(before)})
-            case BaseReplaced(op_id=op_id, by=by):
-                drags = {("drag", id): drag for id, drag in before.drags.items()}
-                marks = {("branch", moment): mark for moment, mark in before.branches.items()}
-                changed: dict[Property, Value] = {CONTENT: content_of(before), **drags, **marks}
-                self._done_to_content(by, op_id, "edit_further", record.seq, changed)
+            case BaseReplaced(op_id=op_id, by=by, picture=picture):
+                further = before.result is not None and before.result.sha256 == picture.sha256
+                kind = "edit_further" if further else "replace_picture"
+                self._done_to_content(by, op_id, kind, record.seq, self._cleared(before, after))
+
+    def _cleared(self, before: Document, after: Document) -> Mapping[Property, Value]:
+        """What a change of the base picture has removed."""
+        layers = self._heights_of(before)
+        names: list[Property] = [
+            CONTENT,
+            *(("drag", id) for id in before.drags),
+            *(("branch", moment) for moment in before.branches),
+            *(("layer", layer.id) for layer in before.mask if not after.mask),
+            *(("pin", id) for id in before.pins if not after.pins),
+        ]
+        return {name: value(before, name, layers) for name in names}
 
     def _done_to_content(self, by: str, op_id: str, kind: str, seq: int, before: Mapping[Property, Value]) -> None:
         for name in before:

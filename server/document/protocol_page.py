@@ -77,6 +77,12 @@ HTTP = (
     ("POST", "/api/password", "anyone", "`{password}` sets a cookie for the server's password"),
     ("POST", "/api/rooms/{room}/enter", "anyone", "`{secret, password}` sets a cookie: `{role, ticket}`"),
     ("GET", "/api/rooms/{room}/picture", "viewer", "the uploaded picture, PNG"),
+    (
+        "PUT",
+        "/api/rooms/{room}/picture",
+        "editor",
+        "edits this picture, of any format that is read, instead: `{seq, sha256}`; `Op-Id` is optional",
+    ),
     ("GET", "/api/rooms/{room}/result", "viewer", "the picture that the last run produced, PNG"),
     (
         "POST",

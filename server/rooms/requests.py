@@ -15,6 +15,7 @@ from livedrag.server.document.protocol import (
     Drag,
     Edit,
     EditFurther,
+    Picture,
     Raster,
     Redo,
     Rejected,
@@ -119,6 +120,10 @@ class RequestHandler:
     async def load_mask(self, by: str, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by an uploaded one; returns the record once it is on disk. Raises `StoreError`."""
         return await self._commit_once(op_id, lambda: self._room.draft.load_mask(by, op_id, raster))
+
+    async def replace_picture(self, by: str, op_id: str, picture: Picture) -> DocRecord:
+        """Edit another picture; returns the record once it is on disk. Raises `Refused`, `StoreError`."""
+        return await self._commit_once(op_id, lambda: self._room.draft.replace_picture(by, op_id, picture))
 
     async def rename(self, by: str, title: str) -> None:
         """Give the room a title, as an edit. Raises `Refused`, `StoreError`."""

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.e2e.editor import Editor, OpenPage, choose
@@ -47,6 +48,38 @@ def test_a_picture_is_not_opened_in_a_room_without_a_question(open_page: OpenPag
     Editor(page)
     page.get_by_role("button", name="livedrag home").click()
     expect(page.get_by_test_id("my-pictures").get_by_role("listitem")).to_have_count(2)
+
+
+def test_a_picture_is_replaced_and_undo_brings_it_back(open_page: OpenPage, upload: Path, tmp_path: Path) -> None:
+    page = open_page()
+    editor = choose(page, upload)
+    room = room_of(page)
+    editor.pull((94, 150), (72, 110))
+    editor.button("Paint").click()
+    editor.pull((60, 60), (160, 160))
+    editor.expect_sent()
+    friend = Editor(open_page(page.url))
+    other = tmp_path / "green.png"
+    Image.new("RGB", (200, 300), "green").save(other)
+    drop(page, other, "image/png", "paste")
+    page.get_by_role("button", name="Replace this picture").click()
+    for each in (editor, friend):
+        # No point and no mask of the picture before, which had another size.
+        expect(each.points).to_have_count(0)
+        expect(each.page.get_by_text("Everything may change.")).to_be_visible()
+    expect(page.get_by_test_id("zoom")).to_be_visible()
+    assert room_of(page) == room
+    page.reload()
+    editor = Editor(page)
+    expect(editor.points).to_have_count(0)
+    # The server's history outlives the page; the button says what it would undo.
+    expect(editor.button("Undo")).to_have_attribute("title", "Undo: replace picture (Ctrl+Z)")
+    editor.button("Undo").click()
+    for each in (editor, friend):
+        each.expect_place("target", (72, 110))
+        expect(each.page.get_by_text("Only the painted area may change.")).to_be_visible()
+    editor.button("Redo").click()
+    expect(friend.points).to_have_count(0)
 
 
 def test_an_exported_room_opens_on_the_start_page(open_page: OpenPage, upload: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-import { useSignal } from "@preact/signals";
 import type { DroppedFile as Dropped } from "../start/picture-opener.ts";
+import { canReplacePicture } from "../room/actions.ts";
 import { Dialog } from "../ui/Dialog.tsx";
 import { texts } from "./texts.ts";
 
@@ -7,20 +7,23 @@ const labels = texts.dropped;
 
 /** What to do with a file that was dropped or pasted in a room. */
 export function DroppedFile({ dropped }: { readonly dropped: Dropped }) {
-  const open = useSignal(true);
   const { name, isRoom, answer } = dropped;
+  const replaceable = !isRoom && canReplacePicture();
   return (
-    <Dialog open={open} title={labels.title(name)} onClose={() => answer(null)}>
-      <div class="dropped-file">
-        <p>{isRoom ? labels.room : labels.picture}</p>
-        <div class="row">
-          <button type="button" class="small-button is-strong" onClick={() => answer("new")}>
-            {isRoom ? labels.openRoom : labels.openPicture}
+    <Dialog title={labels.title(name)} onClose={() => answer(null)}>
+      <p>{isRoom ? labels.room : replaceable ? labels.picture : labels.newOnly}</p>
+      <div class="row">
+        <button type="button" class="small-button is-strong" onClick={() => answer("new")}>
+          {isRoom ? labels.openRoom : labels.openPicture}
+        </button>
+        {replaceable && (
+          <button type="button" class="small-button" onClick={() => answer("replace")}>
+            {labels.replace}
           </button>
-          <button type="button" class="small-button" onClick={() => answer(null)}>
-            {labels.cancel}
-          </button>
-        </div>
+        )}
+        <button type="button" class="small-button" onClick={() => answer(null)}>
+          {labels.cancel}
+        </button>
       </div>
     </Dialog>
   );

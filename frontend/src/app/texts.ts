@@ -27,6 +27,7 @@ export const texts = {
       reset: "reset",
       seek: "jump to a step",
       edit_further: "edit further",
+      replace_picture: "replace picture",
       set_pin: "change pin",
       set_title: "rename",
     } as Readonly<Record<string, string>>,
@@ -34,9 +35,12 @@ export const texts = {
 
   dropped: {
     title: (name: string) => `Open “${name}”?`,
-    picture: "It becomes a new picture with a room of its own. This one stays as it is, under My pictures.",
-    room: "It holds an exported room, which is restored as a room of its own. This one stays as it is.",
+    picture:
+      "As a new picture it gets its own room, and this one stays under My pictures. Replacing the picture removes its points and result for everyone here; Undo brings them back.",
+    newOnly: "It opens as a new picture in its own room. This one stays as it is, under My pictures.",
+    room: "This is an exported room. It is restored as a new room; this one stays as it is.",
     openPicture: "Open as a new picture",
+    replace: "Replace this picture",
     openRoom: "Restore the room",
     cancel: "Cancel",
   },

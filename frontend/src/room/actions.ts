@@ -159,6 +159,11 @@ export function editFurther(): void {
   if (canEditFurther()) sendRequest({ type: "edit_further", op_id: makeId() });
 }
 
+/** Whether another picture can take the place of this one. */
+export function canReplacePicture(): boolean {
+  return canChange() && !store.running.value && !store.starting.value;
+}
+
 export function canUndo(): boolean {
   return canChange() && store.room.value.history.undo !== null;
 }

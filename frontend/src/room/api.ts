@@ -85,6 +85,11 @@ export async function keepQuickPreview(key: RoomKey): Promise<void> {
   await roomRequest(key, "/quick-preview", { method: "POST" });
 }
 
+/** Edits this picture, in any format that the server reads, instead of the room's. */
+export async function replacePicture(key: RoomKey, picture: Blob): Promise<void> {
+  await roomRequest(key, "/picture", { method: "PUT", body: picture });
+}
+
 /** Takes any format that the server reads; `fit` scales a mask of another size. */
 export async function uploadMask(key: RoomKey, file: Blob, fit: boolean): Promise<void> {
   await roomRequest(key, fit ? "/mask?fit" : "/mask", { method: "PUT", body: file });

@@ -1,6 +1,6 @@
 /** Files in and out of a room: masks to upload, results to download. */
 
-import { fetchDownload, uploadMask } from "./api.ts";
+import { fetchDownload, replacePicture, uploadMask } from "./api.ts";
 import type { Download } from "./api.ts";
 import { currentSession } from "./current-session.ts";
 import { ApiError, messageOf } from "./http.ts";
@@ -37,6 +37,18 @@ export async function loadMask(file: File, fit = false): Promise<string | null> 
     store.toast("error", texts.errors.maskFailed(messageOf(error)));
   }
   return null;
+}
+
+/** Edits another picture in this room, in place of the one that it has. */
+export async function replaceRoomPicture(picture: Blob): Promise<void> {
+  const session = currentSession();
+  if (session === null) return;
+  try {
+    await replacePicture(session.key, picture);
+    store.toast("info", texts.picture.replaced);
+  } catch (error) {
+    store.toast("error", texts.errors.replaceFailed(messageOf(error)));
+  }
 }
 
 export async function download(which: Download): Promise<void> {

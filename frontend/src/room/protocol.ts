@@ -328,7 +328,7 @@ export interface Ended {
   readonly lost?: readonly string[];
 }
 
-/** The result is now the picture that is edited. */
+/** Another picture is edited now: the result, or an uploaded one. */
 export interface BaseReplaced {
   readonly type: "base_replaced";
   readonly seq: number;

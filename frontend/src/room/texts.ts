@@ -72,12 +72,15 @@ export const texts = {
 
   mask: { loaded: "Mask loaded" },
 
+  picture: { replaced: "Picture replaced. Undo brings the one before back." },
+
   rejected: (kind: RequestKind, message: string) => `${REJECTED[kind] ?? "The server refused this"}: ${message}`,
 
   errors: {
     unreachable: "Can't reach the server. Is it running?",
     status: (status: number) => `The server answered with status ${status}.`,
     targetOnHandle: "The target is on the handle. Place it a little further away.",
+    replaceFailed: (message: string) => `Couldn't replace the picture: ${message}`,
     keepFailed: (message: string) => `Couldn't keep the quick preview: ${message}`,
     maskFailed: (message: string) => `Couldn't load the mask: ${message}`,
     copyFailed: (message: string) => `Couldn't copy the picture: ${message}`,

@@ -4,12 +4,13 @@ import { useEffect, useState } from "preact/hooks";
 import type { RoomKey } from "../room/address.ts";
 import { sendPassword } from "../room/api.ts";
 import { ApiError, messageOf } from "../room/http.ts";
+import { replaceRoomPicture } from "../room/files.ts";
 import { MAX_TITLE } from "../room/protocol.ts";
 import { toast } from "../room/store.ts";
 import { createRoom, createRoomFromGeneration, fetchFile, importRoom } from "./api.ts";
 import type { Sample } from "./api.ts";
 import * as generation from "./generation.ts";
-import { Cancelled } from "./smaller-picture.ts";
+import { Cancelled, withinLimits } from "./smaller-picture.ts";
 import { texts } from "./texts.ts";
 
 export interface PictureOpener {
@@ -31,7 +32,7 @@ export interface DroppedFile {
   /** Whether it is an exported room. */
   readonly isRoom: boolean;
   /** Null: nothing happens. */
-  readonly answer: (choice: "new" | null) => void;
+  readonly answer: (choice: "new" | "replace" | null) => void;
 }
 
 export interface PasswordRequest {
@@ -61,9 +62,10 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
       open(file);
       return;
     }
-    const answer = (choice: "new" | null) => {
+    const answer = (choice: "new" | "replace" | null) => {
       setDropped(null);
       if (choice === "new") open(file);
+      if (choice === "replace") run(async () => replaceRoomPicture(await withinLimits(file)));
     };
     setDropped({ name: file.name, isRoom: isArchive(file), answer });
   };

@@ -200,7 +200,10 @@ class Seeked(Record, frozen=True, kw_only=True, tag="seeked"):
 
 
 class BaseReplaced(Record, frozen=True, kw_only=True, tag="base_replaced"):
-    """doc: the result is now the picture that is edited, without drags, result and run. The mask stays."""
+    """doc: another picture is edited now, the result or an uploaded one, without drags, result and run.
+
+    Mask and pins stay if it has the size of the one before; otherwise they are cleared.
+    """
 
     seq: Count
     op_id: str

@@ -14,11 +14,11 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from livedrag.server.document.protocol import Drag, Edited, Id, Picture, Raster
+from livedrag.server.document.protocol import BaseReplaced, Drag, Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
 from livedrag.server.images.encoding import encode_png
-from livedrag.server.images.uploads import encode_mask
+from livedrag.server.images.uploads import encode_mask, encode_picture
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.storage.errors import Damaged
 from livedrag.server.web.body import BoundedBody
@@ -88,6 +88,31 @@ async def load_mask(request: Request) -> Response:
     return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
 
 
+async def replace_picture(request: Request) -> Response:
+    """Edit an uploaded picture in place of the room's, as an edit. ``Op-Id`` makes a retry harmless."""
+    live, by = await enter(request, "editor")
+    context = context_of(request)
+    op_id = _op_id(request)
+    context.registry.limits.check_person(by, "edit")
+    live.requests.check_writable()
+    body = BoundedBody(request, context.settings.max_upload_bytes, "the picture")
+    try:
+        file = await body.spooled()
+    except ServiceError:
+        await body.drain()
+        raise
+    with file:
+        uploaded = await context.decoders.run(request, _store_picture, context, file)
+    live, by = await enter(request, "editor")  # again: a member removed while sending must not replace the picture
+    if live.draft.known(op_id) is None and live.draft.running:
+        raise ServiceError(409, "busy", "a run is under way: press Stop first")
+    record = await live.requests.replace_picture(by, op_id, uploaded)
+    if not isinstance(record, BaseReplaced):
+        text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
+        raise ServiceError(409, "op_id_used", text)
+    return JSONResponse({"seq": record.seq, "sha256": record.picture.sha256})
+
+
 async def keep_quick_preview(request: Request) -> Response:
     """Make the quick preview, at full size, the room's result. ``Op-Id`` makes a retry harmless."""
     live, by = await enter(request, "editor")
@@ -119,6 +144,11 @@ def _store_quick_preview(context: Context, file: Path, drags: Mapping[str, Drag]
     from livedrag.server.images.quick_preview import quick_preview
 
     return context.registry.store.put_picture(quick_preview(file, drags.values(), mask))
+
+
+def _store_picture(context: Context, file: IO[bytes]) -> Picture:
+    png, (width, height) = encode_picture(file, "the picture", context.settings.max_pixels)
+    return Picture(sha256=context.registry.store.put_picture(png), width=width, height=height)
 
 
 def _store_mask(context: Context, file: IO[bytes], size: tuple[int, int], fit: bool) -> str:

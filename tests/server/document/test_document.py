@@ -756,6 +756,33 @@ def test_a_result_becomes_the_base_picture_and_undo_brings_back_the_one_before()
     assert room.document == after
 
 
+@pytest.mark.parametrize("size", [(64, 48), (48, 64)])
+def test_a_replaced_picture_is_undone_and_redone(size: tuple[int, int]) -> None:
+    room = a_room()
+    do(room, D1)
+    do(room, AddStroke(stroke=stroke("s1")), "s1")
+    do(room, AddStroke(stroke=stroke("s2")), "s2")
+    do(room, SetPin(id="p", at=(60.0, 4.0)), "pin")
+    run_to(room, RED, 5)
+    before = room.document
+    room.replace_picture("p1", "new", Picture(sha256=BLUE, width=size[0], height=size[1]))
+    after = room.document
+    assert (after.picture.sha256, after.drags, after.result, after.run, after.moment) == (BLUE, {}, None, None, None)
+    # What was painted on a picture of another size means nothing on this one.
+    same = size == (before.picture.width, before.picture.height)
+    assert (after.mask, after.pins) == ((before.mask, before.pins) if same else ((), {}))
+    assert room.history("p1") == ("replace_picture", None)
+    undo(room)
+    assert room.document == before
+    redo(room)
+    assert room.document == after
+    run_again = AddDrag(id="d2", handle=(1.0, 1.0), target=(9.0, 9.0))
+    do(room, run_again, "d2")
+    room.start("p1", StartRun(op_id="again"), "again")
+    with pytest.raises(Refused, match="press Stop first"):
+        room.replace_picture("p1", "newer", before.picture)
+
+
 def test_a_kept_quick_preview_is_undone_and_redone_like_a_run() -> None:
     room = a_room()
     do(room, D1)

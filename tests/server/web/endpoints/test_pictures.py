@@ -21,6 +21,7 @@ from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChan
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
+    BaseReplaced,
     Document,
     Edited,
     Ended,
@@ -128,6 +129,36 @@ def test_a_kept_quick_preview_is_undone_like_a_run_and_can_be_edited_further(add
             assert document.result is None
             assert document.run is None
             assert document.drags["d"].tracked is None
+
+    asyncio.run(story())
+
+
+def test_an_uploaded_picture_replaces_the_one_that_is_edited(address: str, room: NewRoom) -> None:
+    def replace(data: bytes, **headers: str) -> dict[str, object]:
+        sent = {"Authorization": f"Bearer {room.secret}", **headers}
+        return dict(json.loads(request(address, "PUT", f"/api/rooms/{room.id}/picture", data, sent)))
+
+    async def story() -> None:
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 20), "red").save(buffer, "BMP")
+        async with Client.join(address, room.id, room.secret) as client:
+            await client.edit(AddDrag(id="d", handle=(20, 20), target=(34, 26)))
+            before = client.document
+            answer = await asyncio.to_thread(replace, buffer.getvalue(), **{"Op-Id": "once"})
+            await client.wait(BaseReplaced)
+            assert client.document.drags == {}
+            assert (client.document.picture.width, client.document.picture.height) == (30, 20)
+            assert opened(await client.get("picture")).getpixel((5, 5)) == (255, 0, 0)
+            assert await asyncio.to_thread(replace, buffer.getvalue(), **{"Op-Id": "once"}) == answer
+            with pytest.raises(RequestFailed, match=r"not a picture|image") as caught:
+                await asyncio.to_thread(replace, b"no picture")
+            assert caught.value.status == 422
+            await client.undo()
+            assert client.document == before
+            await client.run()
+            with pytest.raises(RequestFailed, match="press Stop first") as caught:
+                await asyncio.to_thread(replace, buffer.getvalue())
+            assert caught.value.status == 409
 
     asyncio.run(story())
 
