@@ -47,7 +47,7 @@ def text_sizes(page: Page) -> dict[str, float]:
 
 def test_text_follows_the_browsers_font_size(open_page: OpenPage, upload: Path) -> None:
     # So wide that the layout stays the same.
-    page = open_page(viewport={"width": 2200, "height": 1200})
+    page = open_page(viewport={"width": 2500, "height": 1200})
 
     def expect_to_follow() -> None:
         set_font_size(page, 16)
