@@ -35,6 +35,7 @@ from livedrag.server.document.protocol import (
     Rename,
     Request,
     Reset,
+    RestoreRun,
     Role,
     Seeked,
     SeekMoment,
@@ -206,6 +207,10 @@ class Client:
     async def edit_further(self) -> BaseReplaced:
         """Make the result the picture that is edited."""
         return await self._ask(EditFurther(op_id=new_id()), BaseReplaced)
+
+    async def restore_run(self, run: str) -> Edited:
+        """Make the result of an earlier run the room's result again, with the settings that it had."""
+        return await self._ask(RestoreRun(op_id=new_id(), run=run), Edited)
 
     async def seek(self, moment: int) -> Seeked:
         """Go to a stored moment of the timeline."""

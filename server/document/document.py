@@ -14,6 +14,7 @@ from livedrag.server.document.checks import Refused, check_operation, check_rest
 from livedrag.server.document.fold import fold
 from livedrag.server.document.history import Change, History, Property, shortest
 from livedrag.server.document.memory import MAX_HELD_POINTS, MAX_KNOWN, POINT_BYTES, TARGET_POINTS, horizon, strokes_of
+from livedrag.server.document.past_runs import PastRuns
 from livedrag.server.document.protocol import (
     XY,
     AddDrag,
@@ -35,6 +36,7 @@ from livedrag.server.document.protocol import (
     Redo,
     Reset,
     Restore,
+    RestoreRun,
     Result,
     RoomLimits,
     Run,
@@ -91,6 +93,7 @@ class RoomDocument:
         self.limits = limits or RoomLimits()
         self.seq = seq
         self._history = History(seq)
+        self._past_runs = PastRuns()
         self.horizon = 0  # records and edits up to this seq are forgotten
         self._known: dict[str, DocRecord] = {}
         self._held_points = sum(len(layer.points) for layer in document.mask if isinstance(layer, Stroke))
@@ -162,6 +165,24 @@ class RoomDocument:
             raise Refused("stale", f"{problem}; the next {'redo' if redo else 'undo'} continues before that")
         check_restore(self.document, restore, self.model, self.limits, running=self.running)
         return change, shortest(self.document, restore)
+
+    def restore_run(
+        self,
+        by: str,
+        message: RestoreRun,
+        has_moment: Callable[[int], bool] = lambda moment: True,
+        obstacle: Obstacle = no_obstacle,
+    ) -> Edited:
+        """Go back to the result of an earlier run, and to the settings it was made with.
+
+        Args:
+            has_moment: whether a step is on the timeline.
+        """
+        restore = self._past_runs.find(message.run).restore(self.document, has_moment)
+        check_restore(self.document, restore, self.model, self.limits, running=self.running)
+        if restore.content is not None and (problem := obstacle(restore.content)):
+            raise Refused("stale", problem)
+        return self._accept(Edited(seq=self.seq + 1, op_id=message.op_id, by=by, op=restore))
 
     def history(self, by: str) -> tuple[str | None, str | None]:
         """The types of the edits that a person's undo and redo would change now."""
@@ -276,6 +297,7 @@ class RoomDocument:
     def _accept(self, record: DocRecordT) -> DocRecordT:
         before, self.document = self.document, fold(self.document, record)
         self._history.note(record, before, self.document)
+        self._past_runs.note(record, self.document)
         self.seq = record.seq
         self._remember(record)
         return record

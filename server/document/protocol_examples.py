@@ -56,6 +56,7 @@ CLIENT: list[p.ClientMessage] = [
     p.Redo(op_id="o24"),
     p.SeekMoment(op_id="o25", moment=4),
     p.EditFurther(op_id="o26"),
+    p.RestoreRun(op_id="o27", run="r1"),
     p.Presence(cursor=(12.5, 40.0), selected="d1", tool="points", busy=True, view=(128.0, 96.0, 64.0)),
     p.Rename(name="Ada L."),
     p.AckFrame(frame=3),

@@ -21,6 +21,7 @@ from livedrag.server.document.protocol import (
     Rejected,
     Request,
     Reset,
+    RestoreRun,
     SeekMoment,
     SetTitle,
     StartRun,
@@ -87,6 +88,13 @@ class RequestHandler:
                 self.apply(session, request.op_id, lambda: draft.redo(by, request, partial(obstacle, self._room)))
             case EditFurther():
                 self.apply(session, request.op_id, lambda: draft.edit_further(by, request))
+            case RestoreRun():
+                room = self._room
+                self.apply(
+                    session,
+                    request.op_id,
+                    lambda: draft.restore_run(by, request, room.timeline.has, partial(obstacle, room)),
+                )
             case StartRun() if draft.document.mask:
                 self._services.tasks.start(self._start_with_mask(session, request))
             case StartRun():

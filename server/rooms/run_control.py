@@ -131,8 +131,10 @@ class RunControl:
                 if self._room.draft.runs(run.id):
                     resume = previous is not None and previous.id == run.id and previous.interrupted
                     self._enter(Starting(run.id, resume), self._drive(run.id))
-            case Edited(op=Restore(content=Content() as content)):
+            case Edited(op=Restore(content=Content() as content) as op):
                 self._restore(content, before)
+                if needs_preparation(op, self._room.draft.model):
+                    self.prepare_soon()
             case BaseReplaced():
                 self._leave_picture()
             case Edited(op=op):

@@ -28,6 +28,7 @@ export const texts = {
       seek: "jump to a step",
       edit_further: "edit further",
       replace_picture: "replace picture",
+      restore: "return to a result",
       set_pin: "change pin",
       set_title: "rename",
     } as Readonly<Record<string, string>>,

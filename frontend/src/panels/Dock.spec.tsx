@@ -94,7 +94,7 @@ it.each<readonly [Outcome, string]>([
   ["stopped", "Stopped.Press Drag to continue."],
   ["exhausted", "Stopped at the limit.Press Drag to continue."],
   ["failed", "The run failed.out of memory"],
-  ["kept", "Quick preview kept.Press Drag to let the model render it"],
+  ["kept", "Kept as the result.Press Drag to let the model render it from the start"],
 ])("says how a run ended: %s", (outcome, text) => {
   openRoom({
     ...oneDrag,

@@ -111,7 +111,7 @@ export const texts = {
     ],
     stopped: ["Stopped.", () => PRESS_DRAG],
     exhausted: ["Stopped at the limit.", () => PRESS_DRAG],
-    kept: ["Quick preview kept.", () => "Press Drag to let the model render it"],
+    kept: ["Kept as the result.", () => "Press Drag to let the model render it from the start"],
     failed: ["The run failed.", (_: number, message: string | null) => message ?? ""],
   } satisfies Record<
     Outcome,
@@ -407,7 +407,7 @@ export const texts = {
       mark_branch: "named or removed a branch",
       set_pin: "changed a pin",
       set_title: "renamed the picture",
-      restore: "restored a change",
+      restore: "returned to an earlier result",
       undo: "undid a change",
       redo: "redid a change",
       started: "pressed Drag",

@@ -150,7 +150,7 @@ export type Operation =
   | { readonly type: "set_pin"; readonly id: string; readonly at: XY | null }
   | { readonly type: "set_title"; readonly title: string };
 
-/** Made by the server alone, for an undo or redo: puts properties back. */
+/** Made by the server alone, for an undo, a redo or the return to an earlier result: puts properties back. */
 export interface Restore {
   readonly type: "restore";
   /** Null removes the drag. */
@@ -198,6 +198,7 @@ export type Request =
   | { readonly type: "stop"; readonly op_id: string }
   | { readonly type: "reset"; readonly op_id: string }
   | { readonly type: "edit_further"; readonly op_id: string }
+  | { readonly type: "restore_run"; readonly op_id: string; readonly run: string }
   | { readonly type: "undo"; readonly op_id: string }
   | { readonly type: "redo"; readonly op_id: string }
   | { readonly type: "seek"; readonly op_id: string; readonly moment: number };

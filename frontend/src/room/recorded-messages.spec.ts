@@ -99,6 +99,7 @@ const CLIENT: KeysByType<ClientMessage> = {
   stop: { type: true, op_id: true },
   reset: { type: true, op_id: true },
   edit_further: { type: true, op_id: true },
+  restore_run: { type: true, op_id: true, run: true },
   undo: { type: true, op_id: true },
   redo: { type: true, op_id: true },
   seek: { type: true, op_id: true, moment: true },

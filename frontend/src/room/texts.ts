@@ -25,6 +25,7 @@ const REJECTED: Partial<Record<RequestKind, string>> = {
   stop: "Couldn't stop the run",
   reset: "Couldn't reset",
   edit_further: "Couldn't continue with the result",
+  restore_run: "Couldn't go back to that result",
 };
 
 const changes = (count: number): string => (count === 1 ? "1 earlier change" : `${count} earlier changes`);

@@ -61,6 +61,17 @@ class EditFurther(Record, frozen=True, kw_only=True, tag="edit_further"):
     op_id: Id
 
 
+class RestoreRun(Record, frozen=True, kw_only=True, tag="restore_run"):
+    """doc: make the result of an earlier run the room's result again, with the settings that it had. Not during a run.
+
+    The answer is an ``edited`` with a ``restore``. If the run's last step is not on the timeline any more, the next run
+    starts anew.
+    """
+
+    op_id: Id
+    run: Id
+
+
 class Undo(Record, frozen=True, kw_only=True, tag="undo"):
     """doc: undo one's own last edit, except for properties that others have changed since.
 
@@ -117,6 +128,6 @@ class Ping(Record, frozen=True, kw_only=True, tag="ping"):
     time: float
 
 
-Request = Edit | StartRun | StopRun | Reset | Undo | Redo | SeekMoment | EditFurther
+Request = Edit | StartRun | StopRun | Reset | Undo | Redo | SeekMoment | EditFurther | RestoreRun
 """Messages that are answered under their ``op_id``, by the record that they became or by ``rejected``."""
 ClientMessage = Hello | Request | Presence | Rename | AckFrame | Ping

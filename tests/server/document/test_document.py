@@ -40,6 +40,7 @@ from livedrag.server.document.protocol import (
     Reset,
     Restore,
     RestoredDrag,
+    RestoreRun,
     SeekMoment,
     SetPin,
     SetPrompt,
@@ -1007,3 +1008,50 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
+
+
+# The result of an earlier run -----------------------------------------------------------------------------------------
+
+
+def set_to(room: RoomDocument, op_id: str, **settings: Any) -> None:
+    do(room, SetSettings(settings=settings), op_id)
+
+
+def test_the_result_of_an_earlier_run_is_kept_with_its_settings_and_that_is_undone() -> None:
+    room = a_room()
+    do(room, D1)
+    set_to(room, "first", max_iterations=5)
+    run_to(room, RED, 5)
+    red = room.document
+    assert red.run is not None
+    room.reset("p1", Reset(op_id="reset"))
+    set_to(room, "second", max_iterations=9, latent_lr=0.5)
+    run_to(room, BLUE, 9)
+    blue = room.document
+    kept = room.restore_run("p1", RestoreRun(op_id="keep", run=red.run.id))
+    assert isinstance(kept.op, Restore)
+    assert room.document == red
+    assert room.history("p1")[0] == "restore"
+    undo(room)
+    assert room.document == blue
+    with pytest.raises(Refused, match="run 'none' is not one of the latest"):
+        room.restore_run("p1", RestoreRun(op_id="wrong", run="none"))
+
+
+def test_an_earlier_result_is_kept_without_its_step_but_not_for_another_picture() -> None:
+    room = a_room()
+    do(room, D1)
+    run_to(room, RED, 5)
+    assert room.document.run is not None
+    earlier = RestoreRun(op_id="keep", run=room.document.run.id)
+    run_to(room, BLUE, 9)
+    room.restore_run("p1", earlier, lambda moment: moment == 9)
+    document = room.document
+    assert document.result is not None
+    assert document.run is not None
+    assert (document.result.sha256, document.moment, document.run.outcome) == (RED, None, "kept")
+    with pytest.raises(Refused, match="no longer stored"):
+        room.restore_run("p1", replace(earlier, op_id="b"), obstacle=lambda content: "it is no longer stored")
+    room.replace_picture("p1", "new", Picture(sha256="d" * 64, width=64, height=48))
+    with pytest.raises(Refused, match="not edited any more"):
+        room.restore_run("p1", replace(earlier, op_id="c"))
