@@ -37,8 +37,10 @@ ARRIVED = 10.0
 
 AROUND = 16
 """The square around the target in which a result is compared with the true answer reaches so far to each side."""
-MIN_LIKENESS = 18.0
-"""A result with less PSNR to the true answer than this around the target is wrong: the content is torn or elsewhere."""
+MIN_LIKENESS = 13.0
+"""A result with less PSNR to the true answer than this around the target is wrong: the content is torn or elsewhere.
+Chosen on the ten pictures of the search: the true answer shifted by 2, 4, 6 and 10 pixels has 20.0, 14.7, 13.0 and
+10.9 dB there, the unedited picture 10.2."""
 
 
 @dataclass(frozen=True)
