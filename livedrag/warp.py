@@ -3,8 +3,10 @@
 The front end's ``warp.ts`` is the same function; ``tests/warp.json`` has test cases for both.
 
 The field maps backwards: the warped picture shows at a point ``p`` what the picture has at ``p + d(p)``. At a target,
-``d`` leads exactly to its handle; around it, ``d`` fades out over half an ellipse on either side. The half on the
-handle's side is never so short that the picture folds over itself; within that limit, it ends before the mask does.
+``d`` leads exactly to its handle; around it, ``d`` fades out over the quarters of four ellipses, slowly at first, so
+that what is near the handle keeps its shape. Without a mask they reach as far as the drag is long, or somewhat further;
+with one, as far as it goes, up to `WIDEST`: who paints what may change says what moves together. The quarters on the
+handle's side are never so short that the picture folds over itself; within that limit, they end before the mask does.
 Where several drags meet, the nearest weighs most (modified Shepard weights: compact, and exact at every target).
 
 The idea of warping pixels backwards instead of using a model is Inpaint4Drag's (arXiv 2509.04582) and FastDrag's
@@ -31,10 +33,11 @@ MIN_REACH = 1 / 8
 """Smallest reach of a drag around its target, however short it is, as a share of the picture's longest side."""
 FRONT, SIDE, BACK = 1.0, 1.25, 2.0
 """Reach in lengths of the drag: beyond the target, across, and towards the handle."""
-MIN_BACK = 1.3
-"""The same towards the handle if the mask or the picture ends early; below `STEEPEST` the picture would fold."""
-STEEPEST, BEND = 1.25, 0.2
-"""How steeply the strength falls from 1 to 0, and the share of the way, at either end, on which it bends."""
+MIN_BACK = 1.6
+"""The same towards the handle if the mask or the picture ends early; below pi / 2, the steepest fall of the strength,
+the picture would fold."""
+WIDEST = 3.0
+"""Reach at most, in lengths of the drag, where a mask says how far content may move along."""
 ROWS = 256
 """Rows of the picture that are warped at once, to limit memory."""
 
@@ -54,8 +57,9 @@ class _Pull:
     ux: float
     uy: float
     front: float
-    side: float
     back: float
+    left: float
+    right: float
     depth: float
 
 
@@ -88,7 +92,8 @@ class WarpField:
         for pull in self._pulls:
             along = (x - pull.x) * pull.ux + (y - pull.y) * pull.uy
             across = (y - pull.y) * pull.ux - (x - pull.x) * pull.uy
-            squared = (along / np.where(along > 0, pull.back, pull.front)) ** 2 + (across / pull.side) ** 2
+            lengthwise, sideways = np.where(along > 0, pull.back, pull.front), np.where(across > 0, pull.left, pull.right)
+            squared = (along / lengthwise) ** 2 + (across / sideways) ** 2
             strength = _fall(np.sqrt(squared))
             if depth is not None:
                 strength = strength * _rise(depth / pull.depth)
@@ -101,7 +106,7 @@ class WarpField:
 
     def bounds(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of what the field can move, in whole pixels; right and bottom excluded."""
-        reach = [(pull.x, pull.y, max(pull.front, pull.side, pull.back)) for pull in self._pulls]
+        reach = [(pull.x, pull.y, max(pull.front, pull.back, pull.left, pull.right)) for pull in self._pulls]
         if not reach:
             return (0, 0, 0, 0)
         return (
@@ -116,11 +121,23 @@ class WarpField:
         dx, dy = drag.handle.x - x, drag.handle.y - y
         length = math.hypot(dx, dy)
         least = MIN_REACH * max(self._size.width, self._size.height)
-        side = max(SIDE * length, least)
         # Content that stays in place, up to rounding, does so alike in every direction.
         moves = length > 1e-6
         ux, uy = (dx / length, dy / length) if moves else (1.0, 0.0)
-        room = self._room(x, y, ux, uy, max(BACK * length, least)) if moves else least
+
+        def reach(lengths: float, ux: float, uy: float) -> float:
+            """In a direction, at least so many lengths of the drag."""
+            base = max(lengths * length, least)
+            if self._depths is None or not moves:
+                return base
+            return max(base, self._room(x, y, ux, uy, WIDEST * length))
+
+        back = least
+        if moves:
+            most = BACK * length if self._depths is None else WIDEST * length
+            back = self._room(x, y, ux, uy, max(most, least))
+        left, right = reach(SIDE, -uy, ux), reach(SIDE, uy, -ux)
+        side = min(left, right)
         depth = side if self._depths is None else min(self._one_depth(x, y), side)
         return _Pull(
             x=x,
@@ -129,9 +146,10 @@ class WarpField:
             dy=dy,
             ux=ux,
             uy=uy,
-            front=max(FRONT * length, least),
-            side=side,
-            back=max(MIN_BACK * length, room),
+            front=reach(FRONT, -ux, -uy),
+            back=max(MIN_BACK * length, back),
+            left=left,
+            right=right,
             depth=max(depth, math.hypot(*self._cell)),
         )
 
@@ -241,11 +259,9 @@ def _depths(opened: NDArray[np.bool_], cell: tuple[float, float]) -> Floats | No
 
 
 def _fall(away: Floats) -> Floats:
-    """From 1 at 0 to 0 at 1 and beyond, once differentiable, nowhere steeper than `STEEPEST`."""
-    near = 1 - STEEPEST / (2 * BEND) * away**2
-    far = STEEPEST / (2 * BEND) * (1 - np.minimum(away, 1)) ** 2
-    between = 1 - STEEPEST * (away - BEND / 2)
-    return np.where(away < BEND, near, np.where(away > 1 - BEND, far, between))
+    """From 1 at 0 to 0 at 1 and beyond, once differentiable, nowhere steeper than pi / 2."""
+    fallen: Floats = np.cos(np.minimum(away, 1) * (math.pi / 2)) ** 2
+    return fallen
 
 
 def _rise(part: Floats) -> Floats:

@@ -18,9 +18,8 @@ const MIN_REACH = 1 / 8;
 const FRONT = 1;
 const SIDE = 1.25;
 const BACK = 2;
-const MIN_BACK = 1.3;
-const MAX_SLOPE = 1.25;
-const BEND = 0.2;
+const MIN_BACK = 1.6;
+const WIDEST = 3;
 
 interface Pull {
   readonly x: number;
@@ -30,8 +29,9 @@ interface Pull {
   readonly ux: number;
   readonly uy: number;
   readonly front: number;
-  readonly side: number;
   readonly back: number;
+  readonly left: number;
+  readonly right: number;
   readonly depth: number;
 }
 
@@ -60,7 +60,9 @@ export class WarpField {
     for (const pull of this.#pulls) {
       const along = (x - pull.x) * pull.ux + (y - pull.y) * pull.uy;
       const across = (y - pull.y) * pull.ux - (x - pull.x) * pull.uy;
-      const squared = (along / (along > 0 ? pull.back : pull.front)) ** 2 + (across / pull.side) ** 2;
+      const lengthwise = along / (along > 0 ? pull.back : pull.front);
+      const sideways = across / (across > 0 ? pull.left : pull.right);
+      const squared = lengthwise ** 2 + sideways ** 2;
       if (squared >= 1) continue;
       let strength = fall(Math.sqrt(squared));
       if (depth !== null) strength *= rise(depth / pull.depth);
@@ -77,10 +79,19 @@ export class WarpField {
     const dy = handle[1] - y;
     const length = Math.hypot(dx, dy);
     const minReach = MIN_REACH * Math.max(this.size.width, this.size.height);
-    const side = Math.max(SIDE * length, minReach);
     // A drag that holds its place does so in every direction alike.
     const [ux, uy] = length > 0 ? [dx / length, dy / length] : [1, 0];
-    const behind = length > 0 ? this.#distanceToBorder(x, y, ux, uy, Math.max(BACK * length, minReach)) : minReach;
+    /** In a direction, at least so many lengths of the drag. */
+    const reach = (lengths: number, vx: number, vy: number) => {
+      const base = Math.max(lengths * length, minReach);
+      if (this.#depths === null || length === 0) return base;
+      return Math.max(base, this.#distanceToBorder(x, y, vx, vy, WIDEST * length));
+    };
+    const most = Math.max((this.#depths === null ? BACK : WIDEST) * length, minReach);
+    const behind = length > 0 ? this.#distanceToBorder(x, y, ux, uy, most) : minReach;
+    const left = reach(SIDE, -uy, ux);
+    const right = reach(SIDE, uy, -ux);
+    const side = Math.min(left, right);
     const depth = this.#depths === null ? side : Math.min(this.#depthAt(this.#depths, x, y), side);
     return {
       x,
@@ -89,9 +100,10 @@ export class WarpField {
       dy,
       ux,
       uy,
-      front: Math.max(FRONT * length, minReach),
-      side,
+      front: reach(FRONT, -ux, -uy),
       back: Math.max(MIN_BACK * length, behind),
+      left,
+      right,
       depth: Math.max(depth, Math.hypot(...this.#cell)),
     };
   }
@@ -191,11 +203,9 @@ export function depthsOf(open: Uint8Array, grid: Size, picture: Size): MaskDepth
   return { grid, values };
 }
 
-/** Falls from 1 at 0 to 0 at 1, differentiable, with a slope of at most `MAX_SLOPE`. */
+/** Falls from 1 at 0 to 0 at 1, differentiable, with a slope of at most pi / 2. */
 function fall(away: number): number {
-  if (away < BEND) return 1 - (MAX_SLOPE / (2 * BEND)) * away ** 2;
-  if (away > 1 - BEND) return (MAX_SLOPE / (2 * BEND)) * (1 - Math.min(away, 1)) ** 2;
-  return 1 - MAX_SLOPE * (away - BEND / 2);
+  return Math.cos((Math.min(away, 1) * Math.PI) / 2) ** 2;
 }
 
 /** Rises from 0 at 0 to 1 at 1, differentiable. */

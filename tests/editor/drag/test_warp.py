@@ -209,6 +209,17 @@ def test_a_drag_within_its_mask_does_not_fold_the_picture(x: float, y: float, pa
     assert least_jacobian(WarpField([one], rasterised([(left, top, right, bottom)], SIZE), SIZE)) > 0
 
 
+def test_with_a_mask_content_moves_along_as_far_as_the_mask_goes() -> None:
+    one, large = drag((80, 60), (90, 60)), Size(320, 240)
+    places = np.array([[70.0, 60.0], [105.0, 60.0], [90.0, 75.0], [80.0, 60.0]]).T
+    small, wide = (
+        WarpField([one], rasterised([rectangle], large), large).at(*places)[0]
+        for rectangle in ((75, 45, 105, 75), (50, 20, 130, 100))
+    )
+    assert (np.abs(wide) > np.abs(small)).all()
+    assert abs(wide[3]) > 0.7 * 10, "what is at the handle keeps its shape"
+
+
 @given(st.lists(drag_of, max_size=3), x_of.map(int), y_of.map(int), st.integers(1, 160), st.integers(1, 120))
 @settings(deadline=None)
 def test_nothing_moves_outside_the_mask(drags: list[Drag], x: int, y: int, width: int, height: int) -> None:
