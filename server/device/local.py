@@ -34,7 +34,7 @@ class LocalEngine(WorkerPool):
             worker: names a function ``module:name`` of (connection, options).
             clock: by which workers hang, in seconds.
         """
-        super().__init__(options.model, options.hang, clock)
+        super().__init__(options.hang, clock)
         self._options = options
         self._worker = worker
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -50,18 +50,7 @@ class LocalEngine(WorkerPool):
         for index, name in enumerate(names):
             mine = replace(options, device=name, threads=threads, workers=names.count(name))
             spawn = partial(WorkerProcess.spawn, self._worker, mine)
-            self._supervisors.append(
-                Supervisor(
-                    f"{index}:{name}" if name else f"{index}",
-                    name,
-                    spawn,
-                    self._receive,
-                    self._on_death,
-                    node=socket.gethostname(),
-                    hang=options.hang,
-                    clock=self._clock,
-                )
-            )
+            self._supervise(f"{index}:{name}" if name else f"{index}", name, spawn, node=socket.gethostname())
         info, *_ = await asyncio.gather(*(supervisor.start() for supervisor in self._supervisors))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         return info

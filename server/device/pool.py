@@ -34,7 +34,7 @@ from livedrag.server.device.engine import (
 )
 from livedrag.server.device.pending import PendingCommands
 from livedrag.server.device.placement import WorkerLoad, worker_for
-from livedrag.server.device.supervisor import LOAD_SECONDS, Death, Supervisor
+from livedrag.server.device.supervisor import LOAD_SECONDS, Death, Spawn, Supervisor
 from livedrag.server.document.protocol import EngineState
 from livedrag.server.metrics import DeviceStats, EngineStats
 
@@ -49,13 +49,12 @@ class WorkerPool(Engine):
     leaves its worker as a checkpoint; what was under way continues on another one.
 
     Args:
-        model: reference of the model that the workers load.
         hang: seconds without a step after which a worker that has work is killed; 0: never.
         clock: by which workers hang, in seconds.
     """
 
-    def __init__(self, model: str, hang: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._model, self._hang, self._clock = model, hang, clock
+    def __init__(self, hang: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hang, self._clock = hang, clock
         self._supervisors: list[Supervisor] = []
         self._pending = PendingCommands()
         self._places: dict[str, Supervisor] = {}
@@ -72,6 +71,14 @@ class WorkerPool(Engine):
 
     _rooms_wait: ClassVar[bool]
     """Whether the rooms of a worker that died wait for its successor; else they continue on other workers."""
+
+    def _supervise(self, id: str, device: str, spawn: Spawn, *, node: str) -> Supervisor:
+        """Take a worker into the pool; its first start is the caller's."""
+        supervisor = Supervisor(
+            id, device, spawn, self._receive, self._on_death, node=node, hang=self._hang, clock=self._clock
+        )
+        self._supervisors.append(supervisor)
+        return supervisor
 
     # The engine ------------------------------------------------------------------------------------------------------
 
@@ -143,7 +150,7 @@ class WorkerPool(Engine):
 
     def _least_loaded(self, supervisors: Iterable[Supervisor]) -> Supervisor | None:
         by_id = {one.worker: one for one in supervisors}
-        chosen = worker_for([self._load(one) for one in by_id.values()], model=self._model)
+        chosen = worker_for([self._load(one) for one in by_id.values()])
         return None if chosen is None else by_id[chosen]
 
     def _load(self, supervisor: Supervisor) -> WorkerLoad:
@@ -152,7 +159,6 @@ class WorkerPool(Engine):
         return WorkerLoad(
             worker=supervisor.worker,
             node=supervisor.node,
-            models=frozenset({self._model}),
             active=tuple(room for room in rooms if self._pending.has(room)),
             idle=tuple(room for room in rooms if not self._pending.has(room)),
             step_seconds=supervisor.stats.seconds.get("dragging", 0.0) / steps if steps else 0.0,

@@ -21,11 +21,9 @@ from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.memory import memory_of
 from livedrag.server.device.worker import DeviceWorker
-from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.device.worker_process import FINISH_SECONDS, WorkerOptions
 from livedrag.server.logs import configure
 
-FINISH_SECONDS = 4.0
-"""That checkpoints have to be written when the process ends; it is killed a little later."""
 NICENESS = 5
 """Added to the process's, so that the web process goes first."""
 

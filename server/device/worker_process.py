@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -25,7 +25,9 @@ from livedrag.server.device.engine import AnyCommand, AnyEvent, EventHandler
 log = logging.getLogger(__name__)
 
 WORKER = "livedrag.server.device.worker_main:serve"
-EXIT_SECONDS = 5.0
+FINISH_SECONDS = 4.0
+"""That a worker that ends has to write its checkpoints."""
+EXIT_SECONDS = FINISH_SECONDS + 1
 """That a worker has to end by itself before it is killed."""
 
 
@@ -71,6 +73,16 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     preview_quality: Literal["", "latent", "tiny", "full"] = ""
     log_level: str = "info"
     log_format: str = "text"
+
+
+class WorkerConnection(Protocol):
+    """A worker's end of its connection, such as a pipe."""
+
+    def recv_bytes(self) -> bytes:
+        """The next command, packed; empty: the worker has to end. Raises `EOFError`, `OSError`: the engine is gone."""
+
+    def send_bytes(self, event: bytes, /) -> None:
+        """Send a packed event. Raises `OSError` if the engine is gone."""
 
 
 class WorkerProcess:
@@ -139,8 +151,8 @@ class WorkerProcess:
             self._process.join()
 
 
-def run_worker(worker: str, connection: Connection, options: WorkerOptions) -> None:
-    """What the child process runs: import the worker by its name and let it serve."""
+def run_worker(worker: str, connection: WorkerConnection, options: WorkerOptions) -> None:
+    """What a worker's process runs: import the worker by its name and let it serve."""
     # OpenMP's threads otherwise spin while they wait for each other: beside any other busy process, be it a browser,
     # steps then take more than ten times as long. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

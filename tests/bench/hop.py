@@ -142,7 +142,7 @@ async def _over_tcp(seconds: float) -> tuple[list[float], list[float]]:
     connection.serve(on_event, print)
     await _warm(ages, answers, call)
     await _call(seconds, call)
-    connection.end()
+    await connection.end(0)
     hub.close()
     return ages, answers
 

@@ -5,7 +5,6 @@ The worker is a thread of the actor, and talks to the server over its own connec
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import threading
@@ -13,7 +12,7 @@ import threading
 from livedrag.server.device.ray.link import WorkerLink
 from livedrag.server.device.ray.picture_cache import PictureCache
 from livedrag.server.device.ray.wire import Endpoint
-from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.device.worker_process import WorkerOptions, run_worker
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,7 @@ class WorkerActor:
     """
 
     def __init__(self, worker: str, options: WorkerOptions, endpoint: Endpoint) -> None:
-        # Read when torch is loaded, see `worker_process.run_worker`. Ray sets the number of threads to the CPUs that
-        # it has reserved, which are none beside a GPU.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Ray sets it to the CPUs that it has reserved, which are none beside a GPU.
         os.environ.pop("OMP_NUM_THREADS", None)
         try:
             link = WorkerLink.connect(endpoint, PictureCache.of_this_machine())
@@ -46,8 +43,7 @@ class WorkerActor:
 def _run(worker: str, options: WorkerOptions, link: WorkerLink) -> None:
     code = 1
     try:
-        module, _, name = worker.partition(":")
-        getattr(importlib.import_module(module), name)(link, options)
+        run_worker(worker, link, options)
         code = 0
     except BaseException:
         log.exception("the device worker failed")

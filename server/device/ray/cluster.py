@@ -75,7 +75,6 @@ class Cluster:
         self._address = address
         self._lifetime = Calls("ray")
         self._calls = Calls("ray-calls")
-        self._ends = Calls("ray-ends")
         self._killing: set[asyncio.Future[None]] = set()
         self._names: dict[str, str] = {}  # of nodes, by id
         self._ray: Any = None
@@ -94,14 +93,15 @@ class Cluster:
         try:
             await self._lifetime(self._init, JOIN_SECONDS)
         except TimeoutError as error:
-            raise EngineError(f"{self._name} did not answer within {JOIN_SECONDS:g} s") from error
+            raise EngineError(f"{self.name} did not answer within {JOIN_SECONDS:g} s") from error
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
-            raise EngineError(f"{self._name} cannot be joined: {type(error).__name__}: {first}") from error
+            raise EngineError(f"{self.name} cannot be joined: {type(error).__name__}: {first}") from error
 
     @property
-    def _name(self) -> str:
-        return f"the Ray cluster at {self._address}" if self._address else "a local Ray cluster"
+    def name(self) -> str:
+        """For people."""
+        return f"the Ray cluster at {self._address}" if self._address else "the local Ray cluster"
 
     def _init(self) -> None:
         ray: Any = importlib.import_module("ray")
@@ -151,7 +151,7 @@ class Cluster:
             return await self._calls(self._nodes, NODES_SECONDS)
         except Exception as error:
             self._calls = Calls("ray-calls")  # that one may be stuck
-            raise ClusterLost(f"{self._name} does not answer") from error
+            raise ClusterLost(f"{self.name} does not answer") from error
 
     def _nodes(self) -> list[Node]:
         state = importlib.import_module("ray._private.state").state
@@ -175,7 +175,7 @@ class Cluster:
             try:
                 await self._lifetime(self._ray.shutdown, 2 * CALL_SECONDS)
             except Exception as error:
-                log.warning("%s cannot be left in order: %s", self._name, error)
+                log.warning("%s cannot be left in order: %s", self.name, error)
                 self._lifetime = Calls("ray")
 
     @property
@@ -232,14 +232,16 @@ class Cluster:
     async def end_process(self, node: str, process: ProcessInfo) -> bool:
         """Kill a process on a node; whether it has certainly gone. False where the node does not answer."""
         try:
-            return bool(await self._ends(lambda: self._end_process(node, process), 2 * CALL_SECONDS))
+            ended = await self._calls(lambda: self._end_process(node, process), CALL_SECONDS)
+            async with asyncio.timeout(2 * CALL_SECONDS):
+                return bool(await asyncio.wrap_future(ended.future()))
         except Exception as error:
             log.debug("a process on node %s: %s", node, error)
             return False
 
-    def _end_process(self, node: str, process: ProcessInfo) -> bool:
+    def _end_process(self, node: str, process: ProcessInfo) -> Any:
         task = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=_only_on(node))(end_process)
-        return bool(self._ray.get(task.remote(process.pid, process.started), timeout=2 * CALL_SECONDS))
+        return task.remote(process.pid, process.started)
 
 
 def names_of(wanted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

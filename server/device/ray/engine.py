@@ -7,7 +7,7 @@ import logging
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -60,11 +60,10 @@ class RayEngine(WorkerPool):
         worker: str = WORKER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(options.model, options.hang, clock)
+        super().__init__(options.hang, clock)
         self._options, self._worker, self._cpus = options, worker, cpus
         self._host, self._port, self._tls = host, port, tls
         self._cluster = Cluster(address)
-        self._cluster_name = f"the Ray cluster at {address}" if address else "the local Ray cluster"
         self._prefix = f"livedrag-{secrets.token_hex(4)}"
         self._slots: dict[str, Slot] = {}
         self._bringing_up: dict[str, asyncio.Task[None]] = {}
@@ -99,7 +98,7 @@ class RayEngine(WorkerPool):
             nodes = await self._cluster.nodes()
         except ClusterLost as error:
             raise EngineError(str(error)) from error
-        self._device = device_of(nodes, self._options.device, self._cpus, self._cluster_name)
+        self._device = device_of(nodes, self._options.device, self._cpus, self._cluster.name)
         self._follow(nodes)
         info = await self._info
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -153,34 +152,18 @@ class RayEngine(WorkerPool):
                 del self._slots[id]
         for node in nodes:
             if not node.draining:
-                for slot in self._slots_of(node):
-                    if slot.id not in self._slots:
-                        self._slots[slot.id] = slot
-                        self._add(slot)
+                for index, resources in enumerate(resources_of(node, self._device, self._cpus)):
+                    if f"{node.name}/{index}" not in self._slots:
+                        self._add(node, f"{node.name}/{index}", resources)
 
-    def _slots_of(self, node: Node) -> list[Slot]:
+    def _add(self, node: Node, id: str, resources: Mapping[str, int]) -> None:
         assert self._hub is not None
-        slots = []
-        for index, resources in enumerate(resources_of(node, self._device, self._cpus)):
-            threads = self._options.threads or resources.get("CPU", 0)
-            options = replace(self._options, device=self._device, threads=threads, workers=1)
-            id = f"{node.name}/{index}"
-            slots.append(Slot(self._cluster, self._hub, node, id, resources, self._worker, options, self._prefix))
-        return slots
-
-    def _add(self, slot: Slot) -> None:
-        supervisor = Supervisor(
-            slot.id,
-            self._device,
-            slot.spawn,
-            self._receive,
-            self._on_death,
-            node=slot.node.name,
-            hang=self._hang,
-            clock=self._clock,
-        )
-        self._supervisors.append(supervisor)
-        self._bringing_up[slot.id] = asyncio.get_running_loop().create_task(self._bring_up(supervisor))
+        threads = self._options.threads or resources.get("CPU", 0)
+        options = replace(self._options, device=self._device, threads=threads, workers=1)
+        slot = Slot(self._cluster, self._hub, node, id, resources, self._worker, options, self._prefix)
+        self._slots[id] = slot
+        supervisor = self._supervise(id, self._device, slot.spawn, node=node.name)
+        self._bringing_up[id] = asyncio.get_running_loop().create_task(self._bring_up(supervisor))
 
     async def _bring_up(self, supervisor: Supervisor) -> None:
         """Start a worker, until its model is loaded; a node that cannot load it is reported and tried again later."""
@@ -200,6 +183,7 @@ class RayEngine(WorkerPool):
                     self._errors[supervisor.worker] = "its model differs from that of the other workers"
                     log.error("worker %s takes no rooms: %s", supervisor.worker, self._errors[supervisor.worker])
                     self._drain(supervisor)
+                    return
                 log.info(
                     "worker %s is ready on node %s, process %s", supervisor.worker, supervisor.node, supervisor.pid
                 )
@@ -238,7 +222,7 @@ class RayEngine(WorkerPool):
 
     async def _rejoin(self) -> None:
         """The head is gone: free the devices, and wait until there is a cluster again."""
-        log.error("%s does not answer: its workers are ended", self._cluster_name)
+        log.error("%s does not answer: its workers are ended", self._cluster.name)
         for supervisor in self._supervisors:
             supervisor.give_up("was ended because the cluster's head does not answer")
         while True:
@@ -249,5 +233,5 @@ class RayEngine(WorkerPool):
                 log.warning("%s", error)
                 await asyncio.sleep(POLL_SECONDS)
             else:
-                log.info("%s is joined again", self._cluster_name)
+                log.info("%s is joined again", self._cluster.name)
                 return

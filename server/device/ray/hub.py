@@ -177,10 +177,15 @@ class Connection:
                 self._pictures.popitem(last=False)
         self._write(Kind.COMMAND, msgspec.msgpack.encode(command))
 
-    def end(self) -> None:
-        """Ask the worker to end, and report nothing more."""
+    async def end(self, seconds: float) -> None:
+        """Ask the worker to end, report nothing more, and wait until it has, for so many seconds at most."""
+        if self._lost:
+            return
         self._lost = True
         self._write(Kind.END)
+        reading, beats = self._tasks
+        beats.cancel()
+        await asyncio.wait([reading], timeout=seconds)
         self._stop()
         self._writer.close()
 
@@ -207,7 +212,7 @@ class Connection:
             while True:
                 kind, size = HEADER.unpack(await self._reader.readexactly(HEADER.size))
                 if size > MAX_PAYLOAD:
-                    raise OSError(f"a frame of {size} bytes")
+                    raise ValueError(f"a frame of {size} bytes, of which {MAX_PAYLOAD} are allowed")
                 payload = await self._reader.readexactly(size)
                 self.heard_at = time.monotonic()
                 self._take(kind, payload)
@@ -219,7 +224,7 @@ class Connection:
 
     def _take(self, kind: int, payload: bytes) -> None:
         match kind:
-            case Kind.EVENT:
+            case Kind.EVENT if not self._lost:
                 event: AnyEvent = self._decoder.decode(payload)
                 self._loaded = self._loaded or isinstance(event, Ready)
                 self._on_event(event)

@@ -90,9 +90,10 @@ class WorkerLink:
         self._put(head.room if head.type == "PreviewReady" else "", frame(Kind.EVENT, event))
 
     def close(self) -> None:
-        """Send what waits still, for a few seconds at most."""
+        """Send what waits still, for a few seconds at most, and close the connection."""
         with self._changed:
             self._changed.wait_for(lambda: not self._outgoing and not self._sending, timeout=HANDSHAKE_SECONDS)
+        self._stream.close()
 
     # The threads -----------------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class WorkerLink:
             self._changed.notify_all()
 
     def _batch(self) -> bytes:
-        """What is to be sent next; a sign of life if there is nothing."""
+        """The frames to send next; a beat if none comes in time."""
         with self._changed:
             self._sending = False
             self._changed.notify_all()
@@ -127,7 +128,10 @@ class WorkerLink:
                 self._stream.send(self._batch(), LEASE_SECONDS)
 
     def _receive(self) -> None:
-        """Pass commands on. When the server says so, or is gone or silent, the worker ends."""
+        """Pass commands on. When the server says so, or is gone or silent, the worker ends.
+
+        The connection stays open until then: its end tells the server that the worker writes no more checkpoints.
+        """
         try:
             while True:
                 kind, size = HEADER.unpack(self._stream.receive(HEADER.size, LEASE_SECONDS))
@@ -143,7 +147,6 @@ class WorkerLink:
             pass
         finally:
             self._commands.put(b"")
-            self._stream.close()
 
     def _accept(self, command: AnyCommand) -> None:
         held = self._held.get(room_of(command))
@@ -169,8 +172,8 @@ class WorkerLink:
 
     def _pass_on(self, command: AnyCommand) -> None:
         if isinstance(command, Start | Prepare):
-            path = self._pictures.find(command.picture.sha256) or self._pictures.path(command.picture.sha256)
-            picture = msgspec.structs.replace(command.picture, path=str(path))
+            path = str(self._pictures.path(command.picture.sha256))
+            picture = msgspec.structs.replace(command.picture, path=path)
             command = msgspec.structs.replace(command, picture=picture)
         self._commands.put(msgspec.msgpack.encode(command))
 

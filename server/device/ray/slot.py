@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,14 @@ from livedrag.server.device.engine import AnyCommand, EngineError, EventHandler
 from livedrag.server.device.ray.cluster import Cluster, Node
 from livedrag.server.device.ray.hub import Connection, Hub
 from livedrag.server.device.ray.wire import LEASE_SECONDS
-from livedrag.server.device.worker_process import WorkerOptions
+from livedrag.server.device.worker_process import EXIT_SECONDS, FINISH_SECONDS, WorkerOptions
 
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 30.0
 """After which the log says that a worker is still not there."""
+END_SECONDS = LEASE_SECONDS + FINISH_SECONDS + 1
+"""After which a worker that the server sends nothing any more has certainly ended."""
 
 
 @dataclass(eq=False)
@@ -100,14 +101,13 @@ class Slot:
     async def _make_sure(self, worker: RayWorker) -> None:
         """Wait until a worker's process has gone: Ray may call an actor dead whose process lives on.
 
-        It is killed on its node. If the node does not answer, the worker ends by itself once it has not heard of this
-        server for `LEASE_SECONDS`.
+        It is killed on its node. If the node does not answer, the worker ends by itself: it may have heard of this
+        server until now, waits for `LEASE_SECONDS`, and writes its checkpoints in `FINISH_SECONDS`.
         """
         self.cluster.kill(worker.actor)
         process = worker.connection.process
-        left = worker.connection.heard_at + LEASE_SECONDS + 1 - time.monotonic()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, left)):
+            async with asyncio.timeout(END_SECONDS):
                 if process is not None and await self.cluster.end_process(self.node.id, process):
                     return
                 await asyncio.Event().wait()
@@ -140,8 +140,8 @@ class RayWorker:
         """Nothing is left of it here."""
 
     async def end(self) -> None:
-        """Ask it to end."""
-        self.connection.end()
+        """Ask it to end, and make sure that it does."""
+        await self.connection.end(EXIT_SECONDS)
         self._slot.ended(self)
 
     def on_lost(self, how: str) -> None:

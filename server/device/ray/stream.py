@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -61,10 +62,15 @@ class Stream:
     def close(self) -> None:
         """Close it; both ends notice."""
         with self._lock:
+            with contextlib.suppress(OSError):  # the other end is gone already
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes threads that wait
             self._socket.close()
 
     def _wait(self, for_what: int, deadline: float) -> None:
+        number = self._socket.fileno()
+        if number < 0:
+            raise ConnectionResetError("this end has closed the connection")
         waiting = select.poll()
-        waiting.register(self._socket.fileno(), for_what)
+        waiting.register(number, for_what)
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError("the other end is silent")

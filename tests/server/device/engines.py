@@ -103,6 +103,7 @@ def make_cluster() -> Any:
 
     os.environ.update(ENVIRONMENT)
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_enable_metrics_collection": "0"}
+    own["RAY_raylet_start_wait_time_s"] = "180"  # the machine may be busy with other tests
     os.environ.update({name: value for name, value in own.items() if name not in os.environ})
     utils = importlib.import_module("ray.cluster_utils")
     little = {"object_store_memory": STORE_BYTES, "include_dashboard": False}

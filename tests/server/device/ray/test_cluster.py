@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +35,7 @@ from livedrag.server.device.engine import (
     WorkerRestarting,
 )
 from livedrag.server.device.pool import WorkerPool
-from livedrag.server.device.ray.cluster import ENVIRONMENT
+from livedrag.server.device.ray.cluster import ENVIRONMENT, STORE_BYTES
 from livedrag.server.device.ray.engine import RayEngine
 from livedrag.server.device.ray.hub import Hub
 from livedrag.server.device.worker_process import WorkerOptions
@@ -51,10 +52,6 @@ def iterations(ear: Ear, room: str) -> list[int]:
     """Those of a room's run that were reported."""
     records = [event.record for event in ear.heard if isinstance(event, RunProgress) and event.room == room]
     return [record.iteration for record in records if isinstance(record, Points)]
-
-
-def pids(engine: WorkerPool) -> list[int]:
-    return [one.pid for one in engine._supervisors if one.pid is not None]
 
 
 def worker_of(engine: WorkerPool, room: str) -> str:
@@ -165,16 +162,14 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-@contextmanager
-def joining(address: str, cpus: int, gpus: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """A node that joins, as people let it; yields the process above its raylet."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--address", address]
-    command += ["--num-cpus", str(cpus), "--num-gpus", str(gpus), "--object-store-memory", str(80 * 2**20)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        try:
-            yield node
-        finally:
-            node.terminate()
+@asynccontextmanager
+async def joining(cluster: Any, **resources: int) -> AsyncIterator[Any]:
+    """A node that joins, and leaves at the end if it has not before."""
+    node = await asyncio.to_thread(cluster.add_node, object_store_memory=STORE_BYTES, **resources)
+    try:
+        yield node
+    finally:
+        await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
 
 
 @on_request
@@ -186,14 +181,14 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
             for room in "ab":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
             await ear.expect(RunProgress, iteration)
-            with joining(ray_engines.cluster.address, 4) as node:
+            async with joining(ray_engines.cluster, num_cpus=4) as node:
                 await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
                 engine.submit(Start(run="c", picture=PICTURE, desired=quietly("c", 10_000)))
                 await ear.expect(RunProgress, lambda event: event.room == "c")
                 joined = engine.workers()[2].worker
                 assert worker_of(engine, "c") == joined
-                (raylet,) = (child for child in psutil.Process(node.pid).children() if child.name() == "raylet")
-                raylet.kill()
+                (raylet,) = node.all_processes["raylet"]
+                raylet.process.kill()
                 assert "c" in (await ear.expect(WorkerRestarting)).rooms
                 await ear.expect(RunProgress, lambda event: event.room == "c")
                 assert worker_of(engine, "c") != joined
@@ -209,9 +204,8 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
 @pytest.mark.long
 def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: RayEngines) -> None:
     async def story() -> None:
-        address = ray_engines.cluster.address
-        with joining(address, 1, gpus=2) as first, joining(address, 1, gpus=1) as second:
-            await asyncio.to_thread(wait_until, lambda: has_raylet(first) and has_raylet(second))
+        cluster, address = ray_engines.cluster, ray_engines.cluster.address
+        async with joining(cluster, num_cpus=1, num_gpus=2), joining(cluster, num_cpus=1, num_gpus=1):
             engine = RayEngine(WorkerOptions(model="quiet"), address=address, worker=QUIET)
             async with running(engine) as ear:
                 await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
@@ -233,10 +227,6 @@ def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: R
                 assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
 
     asyncio.run(story())
-
-
-def has_raylet(node: subprocess.Popen[bytes]) -> bool:
-    return any(child.name() == "raylet" for child in psutil.Process(node.pid).children())
 
 
 def drain_node(address: str, id: str) -> None:

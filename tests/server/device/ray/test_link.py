@@ -32,7 +32,7 @@ from livedrag.server.device.ray.hub import Connection, Hub, Tls
 from livedrag.server.device.ray.link import WorkerLink
 from livedrag.server.device.ray.picture_cache import PictureCache
 from livedrag.server.device.ray.stream import Stream
-from livedrag.server.device.ray.wire import BATCH_BYTES, HEADER, Endpoint, Kind, frame
+from livedrag.server.device.ray.wire import BATCH_BYTES, HEADER, MAX_PAYLOAD, Endpoint, Kind, frame
 from livedrag.server.document.protocol import Points
 from tests.quiet import MODEL, png
 from tests.server.device.test_engine import Ear, quietly
@@ -88,9 +88,9 @@ async def connected(folder: Path, tls: Tls | None = None) -> AsyncIterator[Pair]
     try:
         yield pair
     finally:
-        pair.connection.end()
+        await asyncio.to_thread(link.close)
+        await pair.connection.end(5)
         hub.close()
-        await asyncio.sleep(0.05)
 
 
 def preview(room: str, number: int, size: int = 10) -> PreviewReady:
@@ -230,7 +230,9 @@ def test_what_does_not_know_the_secret_is_refused(tmp_path: Path) -> None:
             await connect(endpoint)
             with pytest.raises(OSError, match="closed the connection"):
                 await connect(endpoint)  # it is in use
-            (await hub.connection("one")).end()
+            connection = await hub.connection("one")
+            connection.serve(print, print)
+            connection.lose("was refused")
             assert "x" * 8 not in repr(replace(endpoint, secret=b"x" * 32)), "no secret in logs"
         finally:
             hub.close()
@@ -288,11 +290,34 @@ def test_a_connection_that_ends_and_one_that_falls_silent_are_lost_once(
     asyncio.run(story())
 
 
+def test_what_is_no_worker_s_frame_is_reported_and_ends_the_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        for sent, problem in (
+            (HEADER.pack(Kind.EVENT, MAX_PAYLOAD + 1), f"a frame of {MAX_PAYLOAD + 1} bytes"),
+            (frame(Kind.EVENT, b"nonsense"), "a worker has sent what cannot be read"),
+        ):
+            async with connected(tmp_path) as pair:
+                pair.link._put("", sent)
+                assert await pair.lost.get() == "sent what cannot be read"
+                assert problem in caplog.text
+
+    asyncio.run(story())
+
+
 def test_a_worker_ends_when_the_server_says_so_or_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with connected(tmp_path) as pair:
-            pair.connection.end()
+            ending = asyncio.create_task(pair.connection.end(60))
             assert await asyncio.to_thread(pair.link.recv_bytes) == b""
+            pair.emit(points("a", 1))
+            await asyncio.sleep(0.1)
+            assert not ending.done(), "it may write its checkpoints first"
+            await asyncio.to_thread(pair.link.close)
+            await ending
+            assert pair.lost.empty()
+            assert pair.ear.events.empty()
         monkeypatch.setattr("livedrag.server.device.ray.link.LEASE_SECONDS", 0.3)
         async with connected(tmp_path) as pair:
             pair.connection._tasks[1].cancel()  # no sign of life from the server

@@ -1,12 +1,21 @@
-"""What a worker takes of a node."""
+"""What a worker takes of a node, and when the next one may start there."""
 
 from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from livedrag.server.device.engine import EngineError
-from livedrag.server.device.ray.cluster import Node
-from livedrag.server.device.ray.slot import device_of, resources_of
+from livedrag.server.device.ray import slot as slot_module
+from livedrag.server.device.ray.cluster import Cluster, Node
+from livedrag.server.device.ray.slot import END_SECONDS, RayWorker, Slot, device_of, resources_of
+from livedrag.server.device.ray.wire import LEASE_SECONDS, ProcessInfo
+from livedrag.server.device.worker_process import FINISH_SECONDS, WorkerOptions
+from tests.server.device.ray.test_link import connected
 
 CPUS = Node(id="1", name="small", cpus=4, gpus=0, draining=False)
 GPUS = Node(id="2", name="large", cpus=8, gpus=2, draining=False)
@@ -39,3 +48,30 @@ def test_gpus_are_used_where_there_are_any(wanted: str, nodes: list[Node], devic
 def test_what_the_cluster_lacks_is_named(wanted: str, cpus: int, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         device_of([CPUS], wanted, cpus, "the cluster")
+
+
+class SilentCluster(Cluster):
+    """Its nodes do not answer."""
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+    async def end_process(self, node: str, process: ProcessInfo) -> bool:
+        return False
+
+
+def test_a_worker_whose_node_is_silent_has_ended_once_it_must_have_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert END_SECONDS > LEASE_SECONDS + FINISH_SECONDS, "it writes its checkpoints after its lease is over"
+    monkeypatch.setattr(slot_module, "END_SECONDS", 0.3)
+
+    async def story() -> None:
+        async with connected(tmp_path) as pair:
+            slot = Slot(SilentCluster(""), pair.hub, CPUS, "small/0", {"CPU": 4}, "", WorkerOptions(model=""), "test")
+            pair.connection.heard_at -= 60  # it may have heard of this server since
+            began = time.monotonic()
+            await slot.ended(RayWorker(slot, None, pair.connection, print))
+            assert time.monotonic() - began >= 0.3
+
+    asyncio.run(story())
