@@ -95,6 +95,7 @@ class Previewer:
         small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
         edited = self._decode(step.predicted_x0, chosen, decoded_side)
         preview = compose(small, edited, unedited, small_mask, state.rasters, feather=state.settings.feather)
+        self._made += 1
         if isinstance(step, DragStep):
             state.timeline.set_thumbnail(preview)
         return preview
@@ -122,7 +123,6 @@ class Previewer:
 
     def _affordable(self, longest_side: int) -> tuple[Quality, int]:
         """Quality and decoded side of the next preview, by the decoder's time so far."""
-        self._made += 1
         recent = 0.0  # the first one warms up
         if len(self._decoder_seconds) >= 2 and self._made % REMEASURE_EVERY:
             recent = min(self._decoder_seconds[-2:]) * longest_side**2

@@ -7,11 +7,13 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
-from livedrag.editor import Diffusion, ModelError, SettingsError
+from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, ModelError, Point, SettingsError
+from livedrag.editor.drag import preview
 from livedrag.editor.drag.decoding import decode_preview
 from livedrag.editor.drag.preview import affordable
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Size
+from livedrag.editor.settings import Quality
 from tests.pipelines import write_pipeline
 
 
@@ -41,6 +43,34 @@ def test_decoders_give_way_where_they_would_hold_up_the_iterations(model: Diffus
     assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=1.0, every=8) == ("full", 256)
     assert affordable(model, 256, decode_seconds=0.3, iteration_seconds=0.01, every=4) == ("latent", 128)
     assert affordable(model, 128, decode_seconds=0.3, iteration_seconds=0.4, every=4) == ("full", 128)
+
+
+def test_a_decoder_that_is_too_slow_is_tried_again_after_so_many_previews(
+    tiny: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "MAX_DECODER_SHARE", 0.0)
+    monkeypatch.setattr(preview, "REMEASURE_EVERY", 4)
+    qualities: list[Quality] = []
+
+    def noting(model: Diffusion, latent: torch.Tensor, quality: Quality, side: int) -> torch.Tensor:
+        qualities.append(quality)
+        return decode_preview(model, latent, quality, side)
+
+    settings = DragSettings(lora_steps=0, ddim_steps=4, max_iterations=10)
+    session = DragSession(tiny, Image.new("RGB", (96, 64), "teal"), settings=settings)
+    for _ in session.prepare():
+        pass
+    session.add_drag("d1", Drag(Point(30, 30), Point(70, 40)))
+    tried = []
+    with monkeypatch.context() as patched:
+        patched.setattr(preview, "decode_preview", noting)
+        for step in session.drag(preview_every=1):
+            if step.predicted_x0 is not None:
+                session.preview(step)
+                tried.append("full" in qualities)
+                qualities.clear()
+    session.close()
+    assert tried[4:9] == [True, False, False, False, True]
 
 
 def test_a_tiny_autoencoder_is_used_where_one_is_named(tmp_path: Path) -> None:
