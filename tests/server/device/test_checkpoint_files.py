@@ -223,9 +223,9 @@ def test_a_failure_is_reported_by_the_next_one_which_writes_everything(tmp_path:
 # With workers and the command line -----------------------------------------------------------------------------------
 
 
-def test_a_room_goes_on_at_another_worker_from_a_store_that_both_reach(model: Diffusion, events: Events) -> None:
+def test_a_room_goes_on_at_another_worker_from_a_store_that_both_reach(small: Diffusion, events: Events) -> None:
     url = fresh()
-    with a_worker(model, events, open_checkpoints(url)) as first:
+    with a_worker(small, events, open_checkpoints(url)) as first:
         first.obey(Start(run="r1", picture=PICTURE, desired=DESIRED))
         while first.busy:
             first.advance()
@@ -233,7 +233,7 @@ def test_a_room_goes_on_at_another_worker_from_a_store_that_both_reach(model: Di
     assert events.of(RunFinished)[0].iterations == 3
     before = events.of(TimelineChanged)[-1].moments
     events.clear()
-    with a_worker(model, events, open_checkpoints(url)) as second:
+    with a_worker(small, events, open_checkpoints(url)) as second:
         second.obey(Start(run="r2", picture=PICTURE, desired=DESIRED))
         while second.busy:
             second.advance()

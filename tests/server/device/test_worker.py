@@ -1,4 +1,7 @@
-"""DeviceWorker with the real built-in model and short settings: stages, stopping, going on, edits, sharing."""
+"""DeviceWorker: stages, stopping, going on, edits, sharing.
+
+Short settings over a small pipeline with random weights; where the model matters, over the built-in one.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,13 @@ class Events(list[AnyEvent]):
 
 
 @pytest.fixture
-def worker(model: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+def worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
+    with a_worker(small, events, checkpoints) as worker:
+        yield worker
+
+
+@pytest.fixture
+def builtin_worker(model: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
     with a_worker(model, events, checkpoints) as worker:
         yield worker
 
@@ -118,15 +127,16 @@ def later(**changes: Any) -> DesiredState:
     return replace(DESIRED, **{"seq": 9, **changes})
 
 
-def test_the_model_info_has_all_settings(worker: DeviceWorker) -> None:
-    assert worker.info.kind == "builtin"
-    assert {"official", "paper"} <= set(worker.info.presets)
-    assert {"preset", "seed", "preview_every", "preview_side", "lora_steps", "latent_lr"} <= set(worker.info.settings)
-    assert worker.info.ranges["arrival_distance"] == (0.5, 256)
-    assert worker.info.ranges["preview_side"] == (32, 1024)
-    numbers = {name for name, value in worker.info.settings.items() if type(value) in (int, float)}
-    assert set(worker.info.ranges) == numbers
-    assert worker.info.words == {"lora_targets": ("to_q", "to_k", "to_v", "to_out")}
+def test_the_model_info_has_all_settings(builtin_worker: DeviceWorker) -> None:
+    info = builtin_worker.info
+    assert info.kind == "builtin"
+    assert {"official", "paper"} <= set(info.presets)
+    assert {"preset", "seed", "preview_every", "preview_side", "lora_steps", "latent_lr"} <= set(info.settings)
+    assert info.ranges["arrival_distance"] == (0.5, 256)
+    assert info.ranges["preview_side"] == (32, 1024)
+    numbers = {name for name, value in info.settings.items() if type(value) in (int, float)}
+    assert set(info.ranges) == numbers
+    assert info.words == {"lora_targets": ("to_q", "to_k", "to_v", "to_out")}
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed"])
@@ -141,9 +151,9 @@ def test_a_picture_that_cannot_be_read_fails_the_run_and_names_the_file(
     assert picture.path in (ended.message or "")
 
 
-def test_a_run_goes_through_its_stages_and_ends_with_a_picture(worker: DeviceWorker, events: Events) -> None:
-    start(worker)
-    ended = finish(worker, events)
+def test_a_run_goes_through_its_stages_and_ends_with_a_picture(builtin_worker: DeviceWorker, events: Events) -> None:
+    start(builtin_worker)
+    ended = finish(builtin_worker, events)
     assert events.stages() == ["loading", "fitting", "inverting", "dragging", "rendering"]
     assert (ended.outcome, ended.iterations, ended.run, ended.seq, ended.message) == ("exhausted", 3, "r1", 1, None)
     assert [event for event in events if not isinstance(event, StatsReported)][-1] is ended
@@ -254,11 +264,11 @@ def test_without_drags_a_run_stops(worker: DeviceWorker, events: Events) -> None
 
 
 def test_numbers_that_are_not_finite_fail_the_run_and_the_next_goes_on_from_the_last_good_latent(
-    worker: DeviceWorker, events: Events, model: Diffusion
+    worker: DeviceWorker, events: Events, small: Diffusion
 ) -> None:
     start(worker)
     advance_to(worker, events, "dragging")
-    weight = model.unet.conv_in.weight
+    weight = small.unet.conv_in.weight
     kept = weight.clone()
     try:
         weight.data.fill_(float("nan"))
@@ -317,10 +327,10 @@ def test_the_session_idle_for_longest_leaves_the_device_and_goes_on_when_it_is_b
     assert fitted(events) == [1, 1, 1, 2, 2]
 
 
-def places_after(model: Diffusion, folder: Path, *others: str) -> list[tuple[float, float]]:
+def places_after(small: Diffusion, folder: Path, *others: str) -> list[tuple[float, float]]:
     """Where the second run of room a finds its content, on a device for one session that others have used between."""
     events = Events()
-    with a_worker(model, events, Checkpoints(folder), sessions=1) as worker:
+    with a_worker(small, events, Checkpoints(folder), sessions=1) as worker:
         start(worker)
         finish(worker, events)
         for room in others:
@@ -333,14 +343,14 @@ def places_after(model: Diffusion, folder: Path, *others: str) -> list[tuple[flo
     return [points.handles["d1"] for points in events.records(Points)]
 
 
-def test_a_run_goes_on_as_if_no_other_room_had_used_the_device(model: Diffusion, tmp_path: Path) -> None:
-    assert places_after(model, tmp_path / "1", "b", "c") == places_after(model, tmp_path / "2")
+def test_a_run_goes_on_as_if_no_other_room_had_used_the_device(small: Diffusion, tmp_path: Path) -> None:
+    assert places_after(small, tmp_path / "1", "b", "c") == places_after(small, tmp_path / "2")
 
 
 def test_a_rewind_reaches_a_session_that_has_left_the_device(
-    model: Diffusion, events: Events, checkpoints: Checkpoints
+    small: Diffusion, events: Events, checkpoints: Checkpoints
 ) -> None:
-    with a_worker(model, events, checkpoints, sessions=1) as worker:
+    with a_worker(small, events, checkpoints, sessions=1) as worker:
         for room in ("a", "b"):
             start(worker, later(room=room))
             finish(worker, events)
@@ -358,11 +368,11 @@ def test_previews_are_jpeg_where_a_client_lacks_webp(worker: DeviceWorker, event
     assert {frame.data[:2] for frame in events.of(PreviewReady)} == {b"\xff\xd8"}
 
 
-def test_the_model_is_left_as_it_was(model: Diffusion, worker: DeviceWorker, events: Events) -> None:
-    before = {name for name, _ in model.unet.named_parameters()}
+def test_the_model_is_left_as_it_was(small: Diffusion, worker: DeviceWorker, events: Events) -> None:
+    before = {name for name, _ in small.unet.named_parameters()}
     fit_a_step(worker, events, DESIRED)
     worker.close()
-    assert {name for name, _ in model.unet.named_parameters()} == before
+    assert {name for name, _ in small.unet.named_parameters()} == before
 
 
 def test_a_run_says_which_drags_are_lost(worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
