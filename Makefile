@@ -14,7 +14,7 @@ PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-.PHONY: help install run test test-long check docs bench bench-full bench-ray train wheel clean
+.PHONY: help install run test coverage test-long check docs bench bench-full bench-ray train wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,11 +37,16 @@ check: install ## lint, format and type checks, Python and front end; known vuln
 	$(NPM) run check
 	$(PY) -m tests.audit
 
-test: install ## all tests but the long ones, with coverage of this process
+SHORT_TESTS = $(PYTEST) -m "not long and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
+
+test: install ## all tests but the long ones
 	$(PY) -m tests.chromium
 	$(NPM) test
-	$(PYTEST) -m "not long and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 \
-		--cov --cov-report=term:skip-covered
+	$(SHORT_TESTS)
+
+coverage: install ## the Python tests of `make test`, with a coverage report; half as long again
+	$(PY) -m tests.chromium
+	$(SHORT_TESTS) --cov --cov-report=term:skip-covered
 
 # pytest exits with 5 if no test is marked so.
 test-long: install ## the tests that take minutes
