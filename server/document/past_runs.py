@@ -31,7 +31,7 @@ class PastRun:
         content = self.content
         if content.picture != document.picture:
             raise Refused("stale", "this result is of a picture that is not edited any more")
-        if content.moment is not None and not has_moment(content.moment):
+        if content.moment is None or not has_moment(content.moment):
             assert content.run is not None
             assert content.result is not None
             run, result = replace(content.run, outcome="kept"), replace(content.result, moment=None)

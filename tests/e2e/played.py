@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from typing import Literal
 
 from PIL import Image, ImageEnhance
 from playwright.sync_api import Page
@@ -69,7 +70,13 @@ class PlayedRun:
         progress = Progress(run=self.start.run, stage="rendering", step=step, steps=36, seconds=1.0, seconds_left=9.0)
         self.engine.tell(RunProgress(room=self.room, record=progress))
 
-    def arrive(self, iterations: int, left: float = 0.0, color: str = "teal") -> None:
+    def arrive(
+        self,
+        iterations: int,
+        left: float = 0.0,
+        color: str = "teal",
+        outcome: Literal["arrived", "exhausted"] = "arrived",
+    ) -> None:
         """The run ends with each handle at its target, or ``left`` pixels to the right of it."""
         desired = self.engine.desired[self.room]
         targets = {id: (drag.target[0] + left, drag.target[1]) for id, drag in desired.drags.items()}
@@ -77,7 +84,7 @@ class PlayedRun:
             RunFinished(
                 room=self.room,
                 run=self.start.run,
-                outcome="arrived",
+                outcome=outcome,
                 iterations=iterations,
                 seq=desired.seq,
                 tracked=targets,

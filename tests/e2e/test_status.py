@@ -135,6 +135,61 @@ def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, uplo
     expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 28")
 
 
+def test_other_settings_are_tried_side_by_side_and_the_better_result_is_kept(
+    open_page: OpenPage, upload: Path, quiet: Quiet
+) -> None:
+    editor = choose(open_page(), upload)
+    page, engine = editor.page, quiet[1]
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    expect(page.get_by_test_id("point-1")).to_be_visible()
+    editor.button("Drag").click()
+    first = PlayedRun(engine, page)
+    first.keep(9)
+    first.arrive(9, left=30.0, color="gray", outcome="exhausted")
+    # Offered where the drag did not follow, and with the settings.
+    page.get_by_test_id("points").locator("xpath=..").get_by_role("button", name="Compare settings…").click()
+    dialog = page.get_by_role("dialog", name="Compare settings")
+    expect(dialog.get_by_role("checkbox", checked=True)).to_have_count(2)
+    expect(dialog.get_by_role("checkbox", name="Steps twice as large")).to_be_checked()
+    dialog.get_by_role("checkbox", name="Preset: Official").uncheck()
+    dialog.get_by_role("checkbox", name="Seed 1").check()
+    dialog.get_by_role("button", name="Run 2 variants").click()
+
+    larger = PlayedRun(engine, page)
+    assert larger.start.desired.settings == {"latent_lr": 0.02}
+    larger.moments = first.moments
+    larger.keep(12, parent=1)
+    larger.step(12, 0.9)
+    # The comparison goes on while it is not looked at.
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    larger.arrive(12, left=1.0, color="green")
+    seed = PlayedRun(engine, page)
+    assert seed.start.desired.settings == {"seed": 1}
+    editor.button("Show comparison").first.click()
+    expect(dialog.locator("figure[data-state=running]")).to_contain_text("Seed 1")
+    seed.moments = larger.moments
+    seed.keep(80, parent=1)
+    seed.arrive(80, left=25.0, color="red", outcome="exhausted")
+
+    figures = dialog.locator("figure[data-state=done]")
+    expect(figures).to_have_count(3)
+    expect(figures.nth(0)).to_contain_text("Result so far")
+    expect(figures.nth(0)).to_contain_text("30 px to go")
+    expect(figures.nth(1)).to_contain_text("Reached the target in 12 iterations")
+    editor.screenshot("trials")
+    figures.nth(1).get_by_role("button", name="Keep this one").click()
+    expect(dialog).to_have_count(0)
+    expect(editor.stage).to_contain_text("in 12 iterations")
+    page.get_by_text("Advanced").click()
+    expect(page.get_by_role("spinbutton", name=re.compile("^Step size"))).to_have_value("0.02")
+    expect(page.get_by_role("spinbutton", name=re.compile("^Seed"))).to_have_value("0")
+    # Undo returns to the last of them.
+    editor.button("Undo").click()
+    expect(page.get_by_role("spinbutton", name=re.compile("^Seed"))).to_have_value("1")
+
+
 def test_a_server_that_was_stopped_during_a_run_is_named(browser: Browser, upload: Path, tmp_path: Path) -> None:
     data, port = tmp_path / "data", find_free_port()
     with browser.new_context(viewport=WIDE) as context:

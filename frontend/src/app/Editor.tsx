@@ -12,11 +12,13 @@ import { Avatars } from "../panels/People.tsx";
 import { Share } from "../panels/Share.tsx";
 import { texts as panelTexts } from "../panels/texts.ts";
 import { Timeline } from "../panels/Timeline.tsx";
+import { TrialsDialog } from "../panels/Trials.tsx";
 import { canRedo, canUndo, redo, undo } from "../room/actions.ts";
 import type { RoomKey } from "../room/address.ts";
 import { removeRecentRoom } from "../room/recent-rooms.ts";
 import { joinRoom, submitPassword } from "../room/session.ts";
 import * as store from "../room/store.ts";
+import { discardTrials } from "../room/trials.ts";
 import { clearUnsent } from "../room/unsent-edits.ts";
 import { Password } from "../start/Password.tsx";
 import { KeyboardIcon, Mark, PictureIcon, RedoIcon, ShareIcon, UndoIcon } from "../ui/icons.tsx";
@@ -35,6 +37,7 @@ export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: 
   const shareOpen = useSignal(false);
   const title = store.document.value?.title ?? "";
   useEffect(() => joinRoom(room), []);
+  useEffect(() => discardTrials, []);
   useEffect(() => {
     window.document.title = `${title || room.room.slice(0, 6)} · ${ui.product}`;
   }, [title]);
@@ -60,6 +63,7 @@ export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: 
       </main>
       <ShortcutsDialog open={shortcutsOpen} />
       <Share open={shareOpen} />
+      <TrialsDialog />
       <p class="visually-hidden" role="status" data-testid="announcement">
         {store.announcement.value}
       </p>

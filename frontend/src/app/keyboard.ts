@@ -56,6 +56,8 @@ export function isTyping(event: KeyboardEvent): boolean {
 function onKeyDown(event: KeyboardEvent): void {
   const target = event.target instanceof Element ? event.target : null;
   if (event.altKey || event.defaultPrevented || target?.closest("dialog, [popover]")) return;
+  // The focus may be on nothing in it, when what had it has gone.
+  if (window.document.querySelector("dialog[open]") !== null) return;
   if (event.ctrlKey || event.metaKey) {
     if (!isTyping(event) && pressWithControl(event)) event.preventDefault();
     return;

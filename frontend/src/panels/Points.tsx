@@ -3,6 +3,7 @@ import { duplicateDrag, moveDrag, removeDrag } from "../room/actions.ts";
 import type { DragEnd } from "../room/geometry.ts";
 import * as store from "../room/store.ts";
 import type { ShownDrag } from "../room/store.ts";
+import { trials } from "../room/trials.ts";
 import { pointColour } from "../ui/colours.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
@@ -11,6 +12,7 @@ import { Chart } from "./Chart.tsx";
 import { PinList } from "./Pins.tsx";
 import { PointContent } from "./PointContent.tsx";
 import { texts } from "./texts.ts";
+import { TrialsButton } from "./Trials.tsx";
 
 const labels = texts.points;
 
@@ -33,10 +35,23 @@ export function PointList() {
           ))}
         </ol>
       )}
+      {needsHelp() && (
+        <div class="points-help">
+          <TrialsButton />
+        </div>
+      )}
       <PinList />
       <Chart />
     </section>
   );
+}
+
+/** Whether the last run did not bring everything where it should be. */
+function needsHelp(): boolean {
+  if (trials.value !== null) return true;
+  const outcome = store.document.value?.run?.outcome;
+  if (store.running.value || outcome === null || outcome === undefined) return false;
+  return outcome === "exhausted" || store.drags.value.some(({ lost }) => lost);
 }
 
 function NoPoints() {

@@ -5,6 +5,7 @@ import * as store from "../room/store.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ChevronIcon, ResetIcon } from "../ui/icons.tsx";
 import { texts } from "./texts.ts";
+import { TrialsButton } from "./Trials.tsx";
 
 const labels = texts.settings;
 
@@ -57,6 +58,7 @@ export function SettingsSection() {
     <section class="settings" aria-labelledby="settings-title">
       <h2 id="settings-title">{labels.title}</h2>
       {model.presets.length > 0 && <Presets model={model} chosen={String(changed.preset ?? "")} />}
+      <TrialsButton />
       <Advanced model={model} changed={changed} />
     </section>
   );

@@ -300,6 +300,37 @@ export const texts = {
     locked: "Some settings can be changed only when the run has ended.",
   },
 
+  trials: {
+    open: "Compare settings…",
+    openAgain: "Show comparison",
+    openHelp: "Run the same points with other settings, and keep the best result",
+    title: "Compare settings",
+    explanation:
+      "Each choice is a run with the same points, from the unedited picture. The results are shown side by side, and you keep one of them.",
+    choose: "Settings to try",
+    run: (count: number) => (count === 1 ? "Run 1 variant" : `Run ${count} variants`),
+    stop: "Stop",
+    others: "Try others",
+    before: "Result so far",
+    keep: "Keep this one",
+    keepName: (name: string) => `Keep this one: ${name}`,
+    waiting: "Waiting",
+    failed: "This run failed.",
+    reached: (iterations: number) =>
+      `Reached the target in ${iterations} ${iterations === 1 ? "iteration" : "iterations"}`,
+    preset: (name: string) => `Preset: ${name}`,
+    kinds: {
+      region: [
+        () => "Pull the whole region",
+        "Everything that moves along is pulled, not just patches at the handles.",
+      ],
+      points: [() => "Pull at the handles", "Patches around the handles are pulled, as in the paper."],
+      larger_steps: [() => "Steps twice as large", "Moves content that lags behind. May tear it."],
+      more_iterations: [(value: string) => `Up to ${value} iterations`, "For content that is on its way, but slow."],
+      seed: [(value: string) => `Seed ${value}`, "Another random start of what the model learns."],
+    } satisfies Record<string, readonly [name: (value: string) => string, help: string]>,
+  },
+
   model: {
     builtin: "Good for emoji and simple drawings",
     stableDiffusion: "A Stable Diffusion model, good for photos too",

@@ -11,6 +11,7 @@ export function Dialog(props: {
   readonly open?: Signal<boolean>;
   readonly title: string;
   readonly onClose?: () => void;
+  readonly wide?: boolean;
   readonly children: ComponentChildren;
 }) {
   const { title, children, onClose } = props;
@@ -26,7 +27,7 @@ export function Dialog(props: {
   return (
     <dialog
       ref={dialog}
-      class="dialog"
+      class={`dialog ${props.wide ? "is-wide" : ""}`}
       aria-labelledby={id}
       onClose={() => {
         close();
