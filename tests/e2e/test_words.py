@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from livedrag.server.device.engine import ReleaseSession
-from tests.e2e.editor import A_RUN, PHONE, QUICK, Editor, OpenPage
+from tests.e2e.editor import A_RUN, PHONE, QUICK, Editor, OpenPage, take_picture
 from tests.e2e.played import PlayedGeneration, ask_for
 from tests.quiet import QuietEngine, png
 
@@ -35,10 +35,27 @@ def test_a_picture_appears_is_generated_again_and_opened(open_page: OpenPage, qu
 
     # The prompt can be edited for the next one; the picture stays until that is requested.
     expect(page.get_by_label("Prompt")).to_be_editable()
-    sheet.get_by_role("button", name="Another").click()
-    second = PlayedGeneration(engine)
-    assert second.id != first.id
-    second.end(png(256, 256, "green"))
+    sheet.get_by_role("button", name="3 more").click()
+    ids = {first.id}
+    for color in ("green", "blue"):
+        another = PlayedGeneration(engine)
+        ids.add(another.id)
+        another.end(png(256, 256, color))
+    fourth = PlayedGeneration(engine)
+    # All are there to choose from, with their seeds; cancelling one leaves the others.
+    candidates = page.get_by_test_id("candidates").get_by_role("button")
+    expect(candidates).to_have_count(3)
+    page.get_by_role("button", name="Cancel").click()
+    engine.expect(ReleaseSession, fourth.id)
+    expect(candidates.nth(2)).to_have_attribute("aria-pressed", "true")
+    assert len(ids) == 3
+    candidates.nth(1).click()
+    expect(candidates.nth(1)).to_have_attribute("aria-pressed", "true")
+    seed = re.search(r"seed (\d+)", candidates.nth(1).get_attribute("aria-label") or "")
+    assert seed is not None
+    expect(sheet).to_contain_text(f"“a red apple”, seed {seed[1]}")
+    take_picture(page, "candidates")
+    expect(sheet.get_by_role("button", name="1 more")).to_be_visible()
     sheet.get_by_role("button", name="Edit this picture").click()
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)

@@ -4,7 +4,14 @@ import { Bars } from "../ui/Bars.tsx";
 import { CloseIcon, DrawIcon } from "../ui/icons.tsx";
 import { texts as ui } from "../ui/texts.ts";
 import { fetchModel } from "./api.ts";
-import { discardGeneration, generation as current, isUnderWay } from "./generation.ts";
+import {
+  cancelGeneration,
+  candidates,
+  chooseCandidate,
+  discardGeneration,
+  generation as current,
+  isUnderWay,
+} from "./generation.ts";
 import type { Generation } from "./generation.ts";
 import type { PictureOpener } from "./picture-opener.ts";
 import { texts } from "./texts.ts";
@@ -13,6 +20,8 @@ const labels = texts.generation;
 
 /** Milliseconds within which a second click on Generate is a double click and not Cancel. */
 const DOUBLE_CLICK = 400;
+/** To choose from. */
+const MAX_CANDIDATES = 4;
 /** The server's name for the model that comes with it. */
 const BUILTIN_MODEL = "built-in";
 
@@ -85,7 +94,7 @@ function GenerateButton({ busy, disabled }: { readonly busy: boolean; readonly d
         }
         // The button may be Generate again before the browser asks whether it submits.
         event.preventDefault();
-        if (event.timeStamp - pressed.current > DOUBLE_CLICK) discardGeneration();
+        if (event.timeStamp - pressed.current > DOUBLE_CLICK) cancelGeneration();
       }}
     >
       {!busy && <DrawIcon />}
@@ -119,6 +128,7 @@ export function GenerationView({
         ) : (
           <GenerationButtons generation={generation} opener={opener} />
         )}
+        {candidates.value.length > (phase === "done" ? 1 : 0) && <Candidates shown={generation} />}
       </figcaption>
     </figure>
   );
@@ -151,6 +161,7 @@ function GenerationButtons({
 }) {
   const { id, prompt } = generation;
   const done = generation.phase === "done";
+  const more = MAX_CANDIDATES - candidates.value.length;
   return (
     <div class="row">
       {done && id !== null && (
@@ -161,10 +172,10 @@ function GenerationButtons({
       <button
         type="button"
         class="small-button"
-        title={done ? labels.anotherHelp : ""}
-        onClick={() => opener.generate(prompt)}
+        title={done ? (more > 0 ? labels.moreHelp : labels.anewHelp) : ""}
+        onClick={() => (candidates.value.length > 0 && more > 0 ? opener.generateMore(more) : opener.generate(prompt))}
       >
-        {done ? labels.another : labels.retry}
+        {done ? (more > 0 ? labels.more(more) : labels.anew) : labels.retry}
       </button>
       <span class="spring" />
       <button
@@ -176,6 +187,27 @@ function GenerationButtons({
       >
         <CloseIcon />
       </button>
+    </div>
+  );
+}
+
+/** The finished pictures of the prompt, to choose from. */
+function Candidates({ shown }: { readonly shown: Generation }) {
+  return (
+    <div class="candidates" role="group" aria-label={labels.candidates} data-testid="candidates">
+      {candidates.value.map((candidate, index) => (
+        <button
+          key={candidate.id}
+          type="button"
+          aria-label={labels.candidate(index + 1, candidate.seed ?? 0)}
+          title={labels.candidate(index + 1, candidate.seed ?? 0)}
+          aria-pressed={candidate.id === shown.id}
+          disabled={isUnderWay(shown)}
+          onClick={() => chooseCandidate(candidate)}
+        >
+          <img src={candidate.picture ?? ""} alt="" />
+        </button>
+      ))}
     </div>
   );
 }

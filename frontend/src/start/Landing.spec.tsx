@@ -4,7 +4,7 @@ import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { recentRooms } from "../room/recent-rooms.ts";
 import type { Sample } from "./api.ts";
-import { generation, requested } from "./generation.ts";
+import { candidates, generation, requested } from "./generation.ts";
 import type { PictureOpener } from "./picture-opener.ts";
 import { Landing } from "./Landing.tsx";
 
@@ -21,7 +21,7 @@ const samples: readonly Sample[] = [
 ];
 
 const enter = vi.fn();
-const calls = { open: vi.fn(), openSample: vi.fn(), openGeneration: vi.fn(), generate: vi.fn() };
+const calls = { open: vi.fn(), openSample: vi.fn(), openGeneration: vi.fn(), generate: vi.fn(), generateMore: vi.fn() };
 const opener: PictureOpener = { busy: false, dragOver: false, dropped: null, passwordRequest: null, ...calls };
 
 function show(changes: Partial<PictureOpener> = {}): void {
@@ -112,12 +112,14 @@ it("shows a generation from the queue to the picture", async () => {
   generation.value = { ...waiting, phase: "generating", step: 10, steps: 50, secondsLeft: 12 };
   await vi.waitFor(() => expect(view.textContent).toBe("Generating 12 s left"));
   expect(screen.getByRole("progressbar").getAttribute("aria-valuenow")).toBe("20");
-  generation.value = { ...waiting, phase: "done", seed: 7, picture: "blob:1" };
+  const done = { ...waiting, phase: "done", seed: 7, picture: "blob:1" } as const;
+  candidates.value = [done];
+  generation.value = done;
   fireEvent.click(await screen.findByRole("button", { name: "Edit this picture" }));
   expect(calls.openGeneration).toHaveBeenCalledWith("g1");
   expect(view.textContent).toContain("“a red apple”, seed 7");
-  fireEvent.click(screen.getByRole("button", { name: "Another" }));
-  expect(calls.generate).toHaveBeenCalledWith("a red apple");
+  fireEvent.click(screen.getByRole("button", { name: "3 more" }));
+  expect(calls.generateMore).toHaveBeenCalledWith(3);
 });
 
 it("says why a generation failed", async () => {

@@ -1,7 +1,11 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import {
   afterEvent,
+  cancelGeneration,
+  candidates,
+  chooseCandidate,
   discardGeneration,
+  generateMore,
   generate,
   generation,
   isUnderWay,
@@ -83,6 +87,26 @@ it("reconnects when the stream breaks off, and says when it gives up", async () 
   await lost;
   expect(generation.value).toMatchObject({ phase: "failed" });
   expect(generation.value?.message).not.toBe("");
+});
+
+it("keeps candidates of the prompt, of which one is shown", async () => {
+  streams = [lines({ type: "done" }), lines({ type: "done" }), lines({ type: "failed", message: "no memory" })];
+  await generate("a red apple");
+  await generateMore(3);
+  expect(generation.value).toMatchObject({ phase: "failed", message: "no memory" });
+  expect(candidates.value).toHaveLength(2);
+  const [first] = candidates.value;
+  if (first !== undefined) chooseCandidate(first);
+  expect(generation.value).toBe(first);
+  streams = [lines({ type: "waiting", before: 1, seconds_left: null })];
+  const going = generateMore(1);
+  await vi.advanceTimersByTimeAsync(0);
+  cancelGeneration();
+  await vi.advanceTimersByTimeAsync(10_000);
+  await going;
+  expect(generation.value).toBe(candidates.value[1]);
+  discardGeneration();
+  expect([generation.value, candidates.value]).toEqual([null, []]);
 });
 
 it("shows what the server refuses", async () => {

@@ -1,4 +1,7 @@
-/** Generating a picture from a prompt: one at a time on this page, even while the page shows something else. */
+/**
+ * Generating pictures from a prompt: one at a time on this page, even while the page shows something else. The finished
+ * ones of a prompt are candidates, of which one is shown.
+ */
 
 import { signal } from "@preact/signals";
 import { ApiError, messageOf } from "../room/http.ts";
@@ -52,6 +55,8 @@ const EVENT_TYPES: ReadonlySet<string> = new Set<GenerationEvent["type"]>([
 const RETRY_DELAYS = [500, 1000, 2000, 4000, 8000];
 
 export const generation = signal<Generation | null>(null);
+/** The finished pictures of the prompt, oldest first. */
+export const candidates = signal<readonly Generation[]>([]);
 
 let following: AbortController | null = null;
 
@@ -104,9 +109,28 @@ export function isUnderWay(now: Generation | null): now is Generation {
   return now !== null && now.phase !== "done" && now.phase !== "failed";
 }
 
-/** Generates a picture in place of the one before. Throws only if the server requires its password first. */
+/** Generates a picture in place of those before. Throws only if the server requires its password first. */
 export async function generate(prompt: string, seed: number | null = null): Promise<void> {
   discardGeneration();
+  await generateOne(prompt, seed);
+}
+
+/** Generates more candidates of the shown prompt, each with a new seed; until one fails or is cancelled. */
+export async function generateMore(count: number): Promise<void> {
+  const prompt = generation.value?.prompt;
+  for (let made = 0; prompt !== undefined && made < count; made++) {
+    const before = candidates.value.length;
+    await generateOne(prompt, null);
+    if (candidates.value.length === before) return;
+  }
+}
+
+/** Shows another candidate. */
+export function chooseCandidate(candidate: Generation): void {
+  if (!isUnderWay(generation.value)) generation.value = candidate;
+}
+
+async function generateOne(prompt: string, seed: number | null): Promise<void> {
   const abort = new AbortController();
   following = abort;
   generation.value = requested(prompt, seed);
@@ -129,15 +153,30 @@ export async function generate(prompt: string, seed: number | null = null): Prom
   }
 }
 
-/** Cancels what is being generated, or discards the picture. */
-export function discardGeneration(): void {
+/** Cancels what is being generated; the candidates before it stay. */
+export function cancelGeneration(): void {
   const before = generation.value;
+  if (!isUnderWay(before)) return;
   following?.abort();
   following = null;
+  generation.value = candidates.value.at(-1) ?? null;
+  drop(before);
+}
+
+/** Cancels what is being generated, and discards all candidates. */
+export function discardGeneration(): void {
+  cancelGeneration();
+  if (generation.value?.phase === "failed") drop(generation.value);
+  const { value } = candidates;
+  candidates.value = [];
   generation.value = null;
-  if (before?.picture?.startsWith("blob:")) URL.revokeObjectURL(before.picture);
+  for (const candidate of value) drop(candidate);
+}
+
+function drop({ id, picture }: Generation): void {
+  if (picture?.startsWith("blob:")) URL.revokeObjectURL(picture);
   // The server deletes by itself what it can't be asked to delete now.
-  if (before?.id) void deleteGeneration(before.id).catch(() => undefined);
+  if (id) void deleteGeneration(id).catch(() => undefined);
 }
 
 /** Follows a generation to its end, reconnecting when the stream breaks off. */
@@ -172,5 +211,7 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
 async function finish(id: string, signal: AbortSignal): Promise<void> {
   const picture = URL.createObjectURL(await fetchGeneration(id));
   if (signal.aborted || generation.value === null) return URL.revokeObjectURL(picture);
-  generation.value = afterEvent({ ...generation.value, picture }, { type: "done" });
+  const done = afterEvent({ ...generation.value, picture }, { type: "done" });
+  generation.value = done;
+  if (done !== null) candidates.value = [...candidates.value, done];
 }

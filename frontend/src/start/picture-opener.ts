@@ -25,6 +25,8 @@ export interface PictureOpener {
   openSample(sample: Sample): void;
   openGeneration(id: string): void;
   generate(prompt: string): void;
+  /** More candidates of the prompt before. */
+  generateMore(count: number): void;
 }
 
 export interface DroppedFile {
@@ -80,6 +82,7 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
     openSample: (sample) => create(() => createSampleRoom(sample)),
     openGeneration: (id) => create(() => createRoomFromGeneration(id)),
     generate: (prompt) => run(() => generation.generate(prompt)),
+    generateMore: (count) => run(() => generation.generateMore(count)),
   };
 }
 
