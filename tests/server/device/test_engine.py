@@ -123,6 +123,7 @@ def test_the_worker_runs_elsewhere_and_ends_with_the_engine(engines: Engines) ->
     asyncio.run(story())
 
 
+@pytest.mark.long
 def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.builtin(checkpoint_every=2)
