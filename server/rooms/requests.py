@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -127,24 +127,25 @@ class RequestHandler:
 
     async def load_mask(self, by: str, op_id: str, raster: Raster) -> DocRecord:
         """Replace the mask by an uploaded one; returns the record once it is on disk. Raises `StoreError`."""
-        return await self._commit_once(op_id, lambda: self._room.draft.load_mask(by, op_id, raster))
+        return await self._commit_once(op_id, lambda: [self._room.draft.load_mask(by, op_id, raster)])
 
     async def replace_picture(self, by: str, op_id: str, picture: Picture) -> DocRecord:
         """Edit another picture; returns the record once it is on disk. Raises `Refused`, `StoreError`."""
-        return await self._commit_once(op_id, lambda: self._room.draft.replace_picture(by, op_id, picture))
+        return await self._commit_once(op_id, lambda: [self._room.draft.replace_picture(by, op_id, picture)])
 
     async def rename(self, by: str, title: str) -> None:
         """Give the room a title, as an edit. Raises `Refused`, `StoreError`."""
         draft, op_id = self._room.draft, secrets.token_urlsafe(12)
         edit = Edit(op_id=op_id, base=draft.seq, op=SetTitle(title=title))
-        await self._commit_once(op_id, lambda: draft.edit(by, edit))
+        await self._commit_once(op_id, lambda: [draft.edit(by, edit)])
 
-    async def _commit_once(self, op_id: str, operate: Callable[[], DocRecord]) -> DocRecord:
-        """Do an operation unless it was done before; returns its record once that is on disk."""
+    async def _commit_once(self, op_id: str, operate: Callable[[], Sequence[DocRecord]]) -> DocRecord:
+        """Do an operation unless it was done before; returns its first record once all are on disk."""
         if self._room.draft.known(op_id) is None:
-            record = operate()
-            await asyncio.wrap_future(self._room.commit(record))
-            return record
+            records = operate()
+            *_, saving = [self._room.commit(record) for record in records]
+            await asyncio.wrap_future(saving)
+            return records[0]
         await asyncio.wrap_future(self._services.store.barrier())
         published = self._room.log.published(op_id)
         if published is None:
@@ -158,16 +159,8 @@ class RequestHandler:
             Refused: a run is under way, or there is nothing to drag.
             StoreError: it was not saved.
         """
-        if self._room.draft.known(op_id) is None:
-            started, ended = self._room.draft.keep_preview(by, op_id, new_run_id(), sha256, drags)
-            self._room.commit(started)
-            await asyncio.wrap_future(self._room.commit(ended))
-            return started
-        await asyncio.wrap_future(self._services.store.barrier())
-        published = self._room.log.published(op_id)
-        if published is None:
-            raise StoreError(f"operation {op_id!r} was not saved: send it again")
-        return published
+        draft = self._room.draft
+        return await self._commit_once(op_id, lambda: draft.keep_preview(by, op_id, new_run_id(), sha256, drags))
 
     async def _start_with_mask(self, session: RoomSession, request: StartRun) -> None:
         """Start a run in a room with a mask, which has to be rasterised to see whether anything is editable."""

@@ -13,7 +13,7 @@ from livedrag.server.device.checkpoints import folder_of
 from livedrag.server.storage.store import DATABASE, Store
 
 LOGS = """
-SELECT id, created, used, (SELECT count(*) FROM members WHERE room = id), length(base) + length(next)
+SELECT id, used, length(base) + length(next)
     + (SELECT total(length(record)) FROM records WHERE room = id)
     + (SELECT total(length(stroke)) FROM strokes WHERE room = id)
 FROM rooms ORDER BY used DESC, id LIMIT ?
@@ -23,17 +23,15 @@ FILES = "SELECT DISTINCT room, sha256 FROM files"
 
 @dataclass(frozen=True)
 class StoredRoom:
-    """A room on disk. Times are in seconds since the epoch.
+    """A room on disk.
 
     Args:
-        members: people who have joined it.
+        used: when it was used last, in seconds since the epoch.
         bytes: of its log and pictures, and of its checkpoints where they are in a folder.
     """
 
     id: str
-    created: float
     used: float
-    members: int
     bytes: int
 
 
@@ -53,8 +51,7 @@ def stored_rooms(store: Store, limit: int) -> list[StoredRoom]:
                 pictures[room] += store.pictures.size(sha256)
     files = store.checkpoints.files
     return [
-        StoredRoom(room, created, used, members, int(log) + pictures[room] + _checkpoint_bytes(files, room))
-        for room, created, used, members, log in rows
+        StoredRoom(room, used, int(log) + pictures[room] + _checkpoint_bytes(files, room)) for room, used, log in rows
     ]
 
 

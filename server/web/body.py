@@ -61,13 +61,19 @@ class BoundedBody:
         return Request(self._request.scope, self._receive)
 
     async def spooled(self) -> IO[bytes]:
-        """All of it in a file, which is in memory while it is small. The caller closes it."""
+        """All of it in a file, which is in memory while it is small. The caller closes it.
+
+        Raises:
+            ServiceError: it is too large; the rest has been read and dropped.
+        """
         file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115 - given away
         try:
             async for chunk in self.request.stream():
                 await asyncio.to_thread(file.write, chunk)
-        except BaseException:
+        except BaseException as error:
             file.close()
+            if isinstance(error, ServiceError):
+                await self.drain()
             raise
         file.seek(0)
         return file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -71,11 +71,7 @@ async def load_mask(request: Request) -> Response:
     context.registry.limits.check_person(by, "edit")
     live.requests.check_writable()
     body = BoundedBody(request, context.settings.max_upload_bytes, "the mask")
-    try:
-        file = await body.spooled()
-    except ServiceError:
-        await body.drain()
-        raise
+    file = await body.spooled()
     picture = live.draft.document.picture
     with file:
         size, fit = (picture.width, picture.height), "fit" in request.query_params
@@ -96,11 +92,7 @@ async def replace_picture(request: Request) -> Response:
     context.registry.limits.check_person(by, "edit")
     live.requests.check_writable()
     body = BoundedBody(request, context.settings.max_upload_bytes, "the picture")
-    try:
-        file = await body.spooled()
-    except ServiceError:
-        await body.drain()
-        raise
+    file = await body.spooled()
     with file:
         uploaded = await context.decoders.run(request, _store_picture, context, file)
     live, by = await enter(request, "editor")  # again: a member removed while sending must not replace the picture
@@ -127,8 +119,7 @@ async def keep_quick_preview(request: Request) -> Response:
         mask = await live.mask.current()
         document = live.draft.document
         file = context.registry.store.picture_path(document.picture.sha256)
-        pinned = {f"pin {id}": Drag(handle=place, target=place) for id, place in document.pins.items()}
-        moved = {**document.drags, **pinned}
+        moved = [*document.drags.values(), *(Drag(handle=place, target=place) for place in document.pins.values())]
         sha256 = await context.decoders.run(request, _store_quick_preview, context, file, moved, mask.png)
     except (OSError, ValueError) as error:
         raise Damaged(f"the pictures of this room cannot be read: {error}") from error
@@ -139,11 +130,11 @@ async def keep_quick_preview(request: Request) -> Response:
     return JSONResponse({"seq": record.seq, "sha256": sha256})
 
 
-def _store_quick_preview(context: Context, file: Path, drags: Mapping[str, Drag], mask: bytes | None) -> str:
+def _store_quick_preview(context: Context, file: Path, drags: Sequence[Drag], mask: bytes | None) -> str:
     # Loaded when it is first used: it needs numpy, which serving does without.
     from livedrag.server.images.quick_preview import quick_preview
 
-    return context.registry.store.put_picture(quick_preview(file, drags.values(), mask))
+    return context.registry.store.put_picture(quick_preview(file, drags, mask))
 
 
 def _store_picture(context: Context, file: IO[bytes]) -> Picture:

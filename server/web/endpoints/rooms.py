@@ -60,7 +60,7 @@ class FromGeneration(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewTitle(msgspec.Struct, forbid_unknown_fields=True):
-    """What a room is to be called; empty: it has no name, or keeps it in a copy."""
+    """A room's new name. If empty, a renamed room has none, and a copy has that of the original."""
 
     title: Title = ""
 
@@ -144,11 +144,7 @@ async def export(request: Request) -> Response:
 async def _import(request: Request, context: Context) -> tuple[str, str]:
     limit = ARCHIVE_UPLOADS * context.settings.max_upload_bytes
     body = BoundedBody(request, limit, "the exported room")
-    try:
-        file = await body.spooled()
-    except ServiceError:
-        await body.drain()
-        raise
+    file = await body.spooled()
     with file:
         return await context.decoders.run(request, _import_file, context, file, ARCHIVE_UPLOADS * limit)
 
