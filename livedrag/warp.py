@@ -92,7 +92,10 @@ class WarpField:
         for pull in self._pulls:
             along = (x - pull.x) * pull.ux + (y - pull.y) * pull.uy
             across = (y - pull.y) * pull.ux - (x - pull.x) * pull.uy
-            lengthwise, sideways = np.where(along > 0, pull.back, pull.front), np.where(across > 0, pull.left, pull.right)
+            lengthwise, sideways = (
+                np.where(along > 0, pull.back, pull.front),
+                np.where(across > 0, pull.left, pull.right),
+            )
             squared = (along / lengthwise) ** 2 + (across / sideways) ** 2
             strength = _fall(np.sqrt(squared))
             if depth is not None:
