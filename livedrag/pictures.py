@@ -102,7 +102,9 @@ def read_picture(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Im
         raise PictureFileError("too_narrow", text)
     orientation = _orientation(picture)
     try:
-        picture = _without_metadata(picture) if _is_plain(picture) else to_rgb(picture)
+        to_srgb = _to_srgb(picture)
+        plain = to_srgb is None and picture.mode == "RGB" and not picture.has_transparency_data
+        picture = _without_metadata(picture) if plain else _converted(picture, to_srgb)
     except Exception as error:
         raise _damaged(name, error) from error
     return _turned(picture, orientation)
@@ -150,8 +152,7 @@ def threshold(grey: Image.Image) -> Image.Image:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Any picture as 8-bit sRGB in mode ``RGB``: its colour profile is applied, what is transparent lies on white."""
-    to_srgb = _to_srgb(picture)
-    return _by_strips(picture, "RGB", lambda strip: _flattened(_eight_bit(strip), "white", to_srgb))
+    return _converted(picture, _to_srgb(picture))
 
 
 # Opening -------------------------------------------------------------------------------------------------------------
@@ -255,9 +256,9 @@ def _eight_bit(strip: Image.Image) -> Image.Image:
     return strip.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
-def _is_plain(picture: Image.Image) -> bool:
-    """Whether a picture's pixels are 8-bit sRGB already."""
-    return picture.mode == "RGB" and not picture.has_transparency_data and _to_srgb(picture) is None
+def _converted(picture: Image.Image, to_srgb: Callable[[Image.Image], Image.Image] | None) -> Image.Image:
+    """A picture in mode ``RGB``, by the conversion of its colour profile; what is transparent lies on white."""
+    return _by_strips(picture, "RGB", lambda strip: _flattened(_eight_bit(strip), "white", to_srgb))
 
 
 def _without_metadata(picture: Image.Image) -> Image.Image:
