@@ -188,13 +188,13 @@ _PRESETS: dict[str, Mapping[str, Setting]] = {
 }
 PRESETS = tuple(_PRESETS)
 """Names of the presets."""
-MOST_NOISE: Mapping[str, float] = types.MappingProxyType({"builtin": 0.5})
+MAX_NOISE: Mapping[str, float] = types.MappingProxyType({"builtin": 0.5})
 """By kind of model: the inversion strength above which it cannot bring a picture back."""
 
 
 def unsuitable_presets(kind: str) -> dict[str, str]:
     """The presets that destroy pictures on a kind of model, with the reason."""
-    limit = MOST_NOISE.get(kind, 1.0)
+    limit = MAX_NOISE.get(kind, 1.0)
     strengths = {name: _preset(name).inversion_strength for name in PRESETS}
     return {
         name: f"it adds {strength:.0%} of the noise, and above {limit:.0%} this model loses the picture"

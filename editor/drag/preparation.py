@@ -20,7 +20,7 @@ from livedrag.editor.models.ddim import Guidance, inversion_step
 from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters
-from livedrag.editor.settings import MOST_NOISE, DragSettings
+from livedrag.editor.settings import MAX_NOISE, DragSettings
 
 MIN_RECONSTRUCTION: Mapping[str, float] = types.MappingProxyType({"builtin": 30.0})
 """By kind of model: PSNR, in decibels, at which a picture of a kind that it knows comes back from its inversion. Other
@@ -29,7 +29,7 @@ kinds of model are not measured."""
 
 def is_measured(kind: str, settings: DragSettings) -> bool:
     """Whether it can be told if a kind of model knows a picture: not from more noise than it brings any back from."""
-    return kind in MIN_RECONSTRUCTION and settings.inversion_strength <= MOST_NOISE[kind]
+    return kind in MIN_RECONSTRUCTION and settings.inversion_strength <= MAX_NOISE[kind]
 
 
 def is_known(kind: str, reconstruction: float) -> bool:

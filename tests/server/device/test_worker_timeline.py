@@ -462,7 +462,7 @@ def test_a_preparation_says_whether_the_model_knows_the_picture(
     assert not any(event.unknown for event in events.of(PreparationProgress)), "not measured for this kind of model"
     events.clear()
     monkeypatch.setattr("livedrag.editor.drag.preparation.MIN_RECONSTRUCTION", {"stable-diffusion": 60.0})
-    monkeypatch.setattr("livedrag.editor.drag.preparation.MOST_NOISE", {"stable-diffusion": 1.0})
+    monkeypatch.setattr("livedrag.editor.drag.preparation.MAX_NOISE", {"stable-diffusion": 1.0})
     prepare(worker, seq=1)
     work(worker)
     assert events.of(PreparationProgress)[-1].unknown
