@@ -107,10 +107,7 @@ def go_back(state: SessionState, handles: Handles) -> None:
     timeline, agreed = state.timeline, state.timeline.agreed
     moment = next(iter(timeline)) if agreed is None else timeline[agreed.index]
     then = moment.handles if agreed is None else agreed.handles
-    latent = state.preparation.inverted if moment.parent is None else moment.latent.to(state.preparation.clean)
-    state.go_on_from(latent, moment.iteration, moment.descended)
-    state.latent.moved = moment.parent is not None
-    timeline.current = moment.index
+    state.return_to(moment)
     state.edit.handles = {name: _as_it_was(handle, then.get(name)) for name, handle in handles.items()}
 
 

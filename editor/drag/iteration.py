@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -189,9 +188,7 @@ def lost_drags(state: SessionState) -> tuple[str, ...]:
     return tuple(sorted(name for name, handle in state.edit.handles.items() if handle.lost))
 
 
-def move_on(
-    state: SessionState, *, loss: float, x0: Tensor | None, content: Mapping[str, float] = MappingProxyType({})
-) -> DragStep:
+def move_on(state: SessionState, *, loss: float, x0: Tensor | None, content: Mapping[str, float]) -> DragStep:
     """The latent has changed: count the iteration, and put it on the timeline."""
     latent = state.latent
     latent.iteration += 1
@@ -206,7 +203,7 @@ def record_step(
     loss: float,
     arrived: bool,
     x0: Tensor | None,
-    content: Mapping[str, float] = MappingProxyType({}),
+    content: Mapping[str, float],
 ) -> DragStep:
     """The state after an iteration, for those who iterate."""
     drags = state.edit.drags

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from livedrag.editor.drag.handles import cells_of
 from livedrag.editor.points import Point, Rasters
 from livedrag.editor.sampling import patch_offsets, sample_cells
 
 
 def pin_cells(pins: Iterable[Point], rasters: Rasters, like: Tensor) -> Tensor:
     """The whole cells nearest to pins, ``(n, 2)``; dtype and device of ``like``."""
-    cells = [rasters.nearest_cell(pin) for pin in pins]
-    return like.new_tensor([(cell.row, cell.column) for cell in cells]).reshape(-1, 2)
+    return cells_of([rasters.nearest_cell(pin) for pin in pins], like.dtype).to(like.device)
 
 
 def pin_loss(features: Tensor, unedited: Tensor, cells: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:

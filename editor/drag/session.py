@@ -303,7 +303,9 @@ class DragSession:
                 preview = preview_every > 0 and self.iteration % preview_every == 0
                 warps = not last and warp_is_due(state)
                 began = time.perf_counter()
-                step, ends = self._warp(preview=preview) if warps else self._iterate(last=last, preview=preview)
+                step, ends = (
+                    (self._warp(preview=preview), False) if warps else self._iterate(last=last, preview=preview)
+                )
                 self._previewer.note_pace(time.perf_counter() - began, preview_every)
                 if step.predicted_x0 is not None and not step.content:
                     step = dataclasses.replace(step, content=self._previewer.content_shown(step, quality))
@@ -352,10 +354,10 @@ class DragSession:
         state.edit.handles = handles
         return move_on(state, loss=value, x0=x0, content=content), False
 
-    def _warp(self, *, preview: bool) -> tuple[DragStep, bool]:
-        """One iteration of the latent warp, which is not in the paper, and that the run does not end with it."""
+    def _warp(self, *, preview: bool) -> DragStep:
+        """One iteration of the latent warp, which is not in the paper."""
         x0 = warp_further(self._state, self._latent_warp, preview=preview)
-        return move_on(self._state, loss=0.0, x0=x0), False
+        return move_on(self._state, loss=0.0, x0=x0, content={})
 
     def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:
         """Denoise the latent as it is now; the first time, the unedited one before it. Then `result` is the picture.

@@ -159,17 +159,22 @@ class SessionState:
         if self._denoising is not None:
             self._denoising.rendered = None
         if self.prepared:
-            self.go_on_from(self.preparation.inverted, iteration=0)
-            self.timeline.current = next(iter(self.timeline)).index
+            self.return_to(next(iter(self.timeline)))
 
     def go_to(self, moment: Moment) -> None:
-        """Back, or forth, to a moment of the timeline."""
+        """Back, or forth, to a moment of the timeline, with the handles as they were there."""
         if moment.parent is None:
             self.reset()
             return
         self.edit.handles = dict(moment.handles)
-        self.go_on_from(moment.latent.to(self.preparation.clean), moment.iteration, moment.descended)
-        self.latent.moved = True
+        self.return_to(moment)
+
+    def return_to(self, moment: Moment) -> None:
+        """Back, or forth, to the latent of a moment of the timeline; the handles stay."""
+        unedited = moment.parent is None
+        latent = self.preparation.inverted if unedited else moment.latent.to(self.preparation.clean)
+        self.go_on_from(latent, moment.iteration, moment.descended)
+        self.latent.moved = not unedited
         self.timeline.current = moment.index
 
     def go_on_from(self, latent: Tensor, iteration: int, descended: int = 0) -> None:
