@@ -22,7 +22,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Quie
         yield served
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_an_operator_ejects_people_who_may_come_back(
     served: tuple[str, QuietEngine], open_page: OpenPage, complaints: list[str], theme: str, tmp_path: Path
 ) -> None:

@@ -192,6 +192,7 @@ def test_pins_are_placed_moved_removed_and_reach_the_run(
     assert len(desired.drags) == 1
 
 
+@pytest.mark.long
 def test_a_run_with_a_pin_ends_by_its_points_alone(open_page: OpenPage, upload: Path) -> None:
     page = open_page()
     editor = choose(page, upload)

@@ -104,6 +104,7 @@ def expect_only_denials(page: Page, complaints: list[str]) -> None:
     assert not [told for told in page.evaluate("window.toldToasts") if "Couldn't" in told]
 
 
+@pytest.mark.long
 def test_a_page_with_late_timers_stays_connected(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     ada = choose(open_page(), upload)
     bo = reloaded(open_page(new_link(ada.page, "edit")), COUNT_SOCKETS, COARSE_TIMERS)

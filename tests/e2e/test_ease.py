@@ -307,6 +307,7 @@ def test_every_tool_has_its_key_in_the_tooltip(open_page: OpenPage, upload: Path
         expect(tool).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.long
 def test_nodes_and_listeners_do_not_grow_with_runs(
     open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]
 ) -> None:

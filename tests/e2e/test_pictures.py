@@ -88,6 +88,7 @@ def test_a_duplicate_has_points_and_result_and_is_another_room(
     assert drag.handle == pytest.approx((94, 150), abs=1)
 
 
+@pytest.mark.long
 def test_a_duplicate_of_a_prepared_room_is_not_prepared_again(open_page: OpenPage, upload: Path) -> None:
     page = open_page()
     editor = choose(page, upload)

@@ -210,7 +210,9 @@ def test_a_server_that_was_stopped_during_a_run_is_named(browser: Browser, uploa
             expect(editor.stage).to_contain_text("Press Drag to continue")
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "tiff", "gif", "avif", "webp"])
+@pytest.mark.parametrize(
+    "suffix", ["tiff", "webp", *(pytest.param(suffix, marks=pytest.mark.long) for suffix in ("bmp", "gif", "avif"))]
+)
 def test_pictures_of_every_readable_format_open(
     open_page: OpenPage, upload: Path, tmp_path: Path, quiet: Quiet, suffix: str
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from livedrag.server.device.engine import ReleaseSession
@@ -97,6 +98,7 @@ def test_suggestions_fill_in_prompts_that_the_model_draws_well(open_page: OpenPa
         assert page.get_by_label("Prompt").input_value() in drawn
 
 
+@pytest.mark.long
 def test_a_picture_from_words_is_dragged(open_page: OpenPage) -> None:
     """With the built-in model, from the first word to the first preview of a drag."""
     page = open_page()
