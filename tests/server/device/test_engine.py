@@ -432,6 +432,7 @@ def test_devices_by_name(wanted: str, visible: str | None, expected: list[str], 
     assert devices(wanted, visible, tmp_path) == expected
 
 
+@pytest.mark.long
 def test_an_unknown_model_is_named(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.builtin(model="no-such-model")

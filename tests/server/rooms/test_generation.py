@@ -323,6 +323,7 @@ def test_a_server_that_stops_ends_the_answers_of_followers(tmp_path: Path) -> No
     assert [line["type"] for line in lines] == ["failed"]
 
 
+@pytest.mark.long
 def test_a_picture_is_generated_and_dragged_by_the_real_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVEDRAG_GENERATION_STEPS", "4")
 
