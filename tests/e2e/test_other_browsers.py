@@ -1,4 +1,4 @@
-"""The page in Firefox, where that is installed: a picture is opened, dragged, looked at and loaded again."""
+"""The page in Firefox and WebKit, where they are installed: a picture is opened, dragged, looked at, loaded again."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ from typing import cast
 import pytest
 from playwright.sync_api import Page
 
+from tests import firefox, webkit
 from tests.e2e.played import PlayedRun
-from tests.firefox import FirefoxPage, find, firefox
+from tests.firefox import FirefoxPage
 from tests.quiet import quiet_server
+from tests.webkit import WebKitPage
 
 HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 CANVAS = "document.querySelector('[data-testid=canvas]')"
 SHOWING = f"{CANVAS}?.dataset.showing"
 ENTER = "\ue007"
 
-found = find()
-pytestmark = pytest.mark.skipif(found is None, reason="Firefox is not installed: `apt-get install firefox-esr`")
+OtherPage = FirefoxPage | WebKitPage
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[FirefoxPage]:
-    assert found is not None
-    with firefox(found, tmp_path / "profile") as page:
+@pytest.fixture(params=["Firefox", "WebKit"])
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OtherPage]:
+    if request.param == "Firefox":
+        found, opened, packages = firefox.find(), firefox.firefox, "firefox-esr"
+    else:
+        found, opened, packages = webkit.find(), webkit.webkit, "webkit2gtk-driver xvfb"
+    if found is None:
+        pytest.skip(f"{request.param} is not installed: `apt-get install {packages}`")
+    with opened(found, tmp_path / "home") as page:
         page.resize(1280, 800)
         yield page
 
 
-def on_screen(page: FirefoxPage, place: tuple[float, float]) -> tuple[float, float]:
+def on_screen(page: OtherPage, place: tuple[float, float]) -> tuple[float, float]:
     left, top, scale = page.evaluate(
         f"(() => {{ const box = {CANVAS}.getBoundingClientRect(), {{ scale, offsetX, offsetY }} = {CANVAS}.dataset;"
         " return [box.left + Number(offsetX), box.top + Number(offsetY), Number(scale)]; })()"
@@ -38,7 +44,7 @@ def on_screen(page: FirefoxPage, place: tuple[float, float]) -> tuple[float, flo
     return left + (place[0] + 0.5) * scale, top + (place[1] + 0.5) * scale
 
 
-def click(page: FirefoxPage, name: str) -> None:
+def click(page: OtherPage, name: str) -> None:
     """Press the button of a name."""
     x, y = page.wait_for(
         "(() => { const button = [...document.querySelectorAll('button')].find(({ textContent, ariaLabel }) =>"
@@ -49,7 +55,7 @@ def click(page: FirefoxPage, name: str) -> None:
     page.pull((x, y))
 
 
-def test_a_picture_is_opened_dragged_and_loaded_again(page: FirefoxPage, upload: Path, tmp_path: Path) -> None:
+def test_a_picture_is_opened_dragged_and_loaded_again(page: OtherPage, upload: Path, tmp_path: Path) -> None:
     with quiet_server(tmp_path / "data") as (address, engine):
         page.goto(f"{address}/")
         page.choose_file("[data-testid=picture-file]", upload)
