@@ -53,7 +53,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--device", help="torch device such as cuda:1 (default: the best available)")
 
 
-def load_model(options: argparse.Namespace, *, tiny: str | None = None) -> Diffusion:
+def load_model(options: argparse.Namespace, prompt: str, *, tiny: str | None = None) -> Diffusion:
     """Open the model that the options name; says so if it does not read the whole prompt.
 
     Raises:
@@ -69,7 +69,7 @@ def load_model(options: argparse.Namespace, *, tiny: str | None = None) -> Diffu
         models=options.models or models_folder(),
     )
     model = wanted.open(options.device)
-    if ignored := model.ignored_part(options.prompt):
+    if ignored := model.ignored_part(prompt):
         sys.stderr.write(
             f"livedrag {options.command}: the prompt is too long for the model, "
             f"which ignores everything from {ignored.split()[0]!r} on\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -24,6 +25,11 @@ class OutputFiles:
 
     def __init__(self) -> None:
         self._unfinished: set[Path] = set()
+        self._frames = itertools.count()
+
+    def next_frame(self) -> int:
+        """The number of the next preview that is saved, from 0."""
+        return next(self._frames)
 
     def save(self, picture: Image.Image, path: Path) -> None:
         """Write a PNG file, replacing an existing one. Raises `OSError`."""

@@ -105,6 +105,7 @@ def _engine(settings: Settings) -> Engine:
         hang=settings.hang,
         tiny=settings.tiny,
         preview_quality=settings.preview_quality,
+        metadata=settings.metadata,
         log_level=settings.log_level,
         log_format=settings.log_format,
     )

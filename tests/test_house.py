@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top down: a module may import its own package and the packages above it. Single modules at the top
 # of `editor` and `server` count as packages of their own.
 EDITOR = [
-    ["errors", "output"],
+    ["errors", "output", "progress"],
     ["settings", "points", "sampling"],
+    ["edit_request"],
     ["picture"],
     ["models"],
     ["fitting"],
@@ -26,6 +27,7 @@ EDITOR = [
     ["drag"],
     ["cost", "models_command"],
     ["model_options"],
+    ["edit_command"],
     ["cli", "training"],
 ]
 SERVER = [
@@ -50,6 +52,7 @@ ON_THE_DEVICE = {
     "residency",
     "previews",
     "queue_report",
+    "result_metadata",
     "room_settings",
     "room_timeline",
     "session_files",

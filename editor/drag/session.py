@@ -121,9 +121,19 @@ class DragSession:
         self._previewer = Previewer(state, self._search)
 
     @property
+    def model(self) -> Diffusion:
+        """The model, which other sessions share."""
+        return self._state.model
+
+    @property
     def picture(self) -> Image.Image:
         """The picture that is edited, RGB."""
         return self._state.picture
+
+    @property
+    def picture_hash(self) -> str:
+        """SHA-256 of its size and pixels, see `livedrag.picture_metadata.hash_pixels`."""
+        return self._state.picture_hash
 
     @property
     def settings(self) -> DragSettings:

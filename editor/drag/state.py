@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import torch
@@ -20,6 +19,7 @@ from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed
+from livedrag.picture_metadata import hash_pixels
 from livedrag.pictures import to_rgb
 
 TIMELINE_BUDGET = 64 * 2**20
@@ -111,9 +111,7 @@ class SessionState:
     @cached_property
     def picture_hash(self) -> str:
         """SHA-256 of the picture's size and pixels."""
-        digest = hashlib.sha256(str(self.rasters.picture).encode())
-        digest.update(self.picture.tobytes())
-        return digest.hexdigest()
+        return hash_pixels(self.picture)
 
     @property
     def latent(self) -> DraggedLatent:

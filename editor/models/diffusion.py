@@ -21,6 +21,7 @@ from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_lay
 from livedrag.editor.models.features import FeatureReader
 from livedrag.editor.models.loading import Autoencoder, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
+from livedrag.editor.models.origins import Origin, lora_origins, origins_of
 from livedrag.editor.models.prompts import PromptEncoder
 from livedrag.editor.models.references import find_model, find_tiny
 from livedrag.editor.settings import Setting
@@ -65,6 +66,7 @@ class Diffusion:
         device: of the weights.
         dtype: of the weights.
         zeros_for_no_prompt: guidance leads away from an embedding of zeros, instead of that of an empty text.
+        origins: where the weights came from, if it was opened from files.
 
     Attributes:
         name: shown to people.
@@ -75,6 +77,7 @@ class Diffusion:
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
         extra_layers: what the LoRAs of `with_loras` add, by layer.
         latent_dtype: float32, or float64 if the weights are.
+        origins: where the weights came from: of the model, of another autoencoder, of LoRAs.
         native_side: side in pixels of the square pictures it was trained on.
         stride: sides of the working picture are multiples of this, in pixels.
         latent_stride: pixels per latent cell, along a side.
@@ -93,9 +96,11 @@ class Diffusion:
         device: torch.device,
         dtype: torch.dtype,
         zeros_for_no_prompt: bool = False,
+        origins: tuple[Origin, ...] = (),
     ) -> None:
         self.name, self.kind, self.defaults = name, kind, dict(defaults)
         self._base_name = name
+        self.origins = origins
         self.device, self.dtype = device, dtype
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.tokenizer, self.tiny = parts.tokenizer, parts.tiny
@@ -160,6 +165,7 @@ class Diffusion:
             device=chosen,
             dtype=dtype,
             zeros_for_no_prompt=source.zeros_for_no_prompt,
+            origins=origins_of(source),
         )
 
     def with_loras(self, loras: Sequence[tuple[Path, float]]) -> Diffusion:
@@ -175,8 +181,16 @@ class Diffusion:
         networks = {"unet": self.unet, "text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
         changed = copy.copy(self)
         changed.extra_layers = fit_layers({name: each for name, each in networks.items() if each}, files, self.dtype)
+        own = tuple(origin for origin in self.origins if origin.role != "lora")
+        named = [(path, file.path, weight) for (path, weight), (file, _) in zip(loras, files, strict=True)]
+        changed.origins = (*own, *lora_origins(named))
         changed.name = " + ".join([self._base_name, *(f"{path.stem} {weight:g}" for path, weight in loras)])
         return changed
+
+    @property
+    def kind_of_device(self) -> str:
+        """The device and the numbers that decide how results are rounded, such as ``cuda float16``."""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
 
     def levels(self, ddim_steps: int) -> tuple[Level, ...]:
         """The levels of a DDIM schedule, cleanest first, spaced as Stable Diffusion's own ("leading", offset 1)."""

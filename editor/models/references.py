@@ -128,7 +128,7 @@ def _with_vae(source: ModelSource, path: Path) -> ModelSource:
             f"--vae {str(path)!r} has latents of {channels} channels, but the unet of {source.name!r} takes {needed}: "
             "use an autoencoder of the same model"
         )
-    return dataclasses.replace(changed, name=f"{source.name} with {path.stem}")
+    return dataclasses.replace(changed, name=f"{source.name} with {path.stem}", vae_name=path.stem)
 
 
 def _name(reference: str, folder: Path) -> str:

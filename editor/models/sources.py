@@ -38,6 +38,7 @@ class ModelSource:
         needs_wide_range: its attention overflows float16.
         checkpoint: file with the weights of all parts in the original layout, if they are not in the parts' folders.
         other_vae: folder or file of the ``vae`` that replaces the model's own.
+        vae_name: what that is called.
         pad_tokens: of tokenizers whose own configuration does not say, by part.
         prediction_type: that replaces the scheduler's configuration; empty: what that says.
         zeros_for_no_prompt: without words the text embedding is zero, instead of that of an empty text.
@@ -52,6 +53,7 @@ class ModelSource:
     needs_wide_range: bool = False
     checkpoint: Path | None = None
     other_vae: Path | None = None
+    vae_name: str = ""
     pad_tokens: Mapping[str, str] = field(default_factory=dict)
     prediction_type: str = ""
     zeros_for_no_prompt: bool = False

@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from livedrag.server.device.checkpoint_files import DELETED, CheckpointFiles, LocalFiles
+from livedrag.server.device.edit_log import EditLog
 from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag, TimelineChanged
 from livedrag.server.document.protocol import XY
 from livedrag.server.errors import LivedragError
@@ -83,6 +84,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
         moments, current: its timeline.
         pending_seek: the moment to jump to when the session is opened next: a `Seek` while it was only on disk.
         pending_reset: likewise back to the uploaded picture: a `ResetSession`.
+        log: what was done with the session; None: an older version wrote it.
         parts: by name.
     """
 
@@ -96,6 +98,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     current: int | None = None
     pending_seek: int | None = None
     pending_reset: bool = False
+    log: EditLog | None = None
     parts: dict[str, PartRef] = {}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from livedrag.editor import DragSession
 from livedrag.server.device.checkpoints import Checkpoint, Part, picture_parts
+from livedrag.server.device.edit_log import EditLog
 from livedrag.server.device.engine import DesiredState
 from livedrag.server.device.room_settings import SessionKey
 from livedrag.server.device.room_timeline import RoomTimeline
@@ -104,6 +105,7 @@ class DeviceRoom:
         work: None while there is nothing to do.
         count: of the latest run.
         has_result: a run has rendered a picture.
+        log: what was done with the session.
         timeline: what is stored of the session's moments beside it.
         checkpoint: the latest one of this session.
         saved_at: when that was written, in seconds of `time.monotonic`.
@@ -117,6 +119,7 @@ class DeviceRoom:
     work: Work | None = None
     count: RunCount = RunCount()
     has_result: bool = False
+    log: EditLog = field(default_factory=EditLog)
     timeline: RoomTimeline = field(default_factory=RoomTimeline)
     checkpoint: Checkpoint | None = None
     saved_at: float = 0.0
@@ -168,6 +171,7 @@ class DeviceRoom:
             has_picture=self.has_result,
             moments=moments,
             current=self.session.timeline.current,
+            log=self.log.copy(),
         )
         tensors = [Part(name=part.name, stamp=part.stamp, make=part.snapshot.to_bytes) for part in self.session.parts()]
         pictures = [

@@ -71,12 +71,20 @@ class RoomSettings:
 
     def editor(self, desired: DesiredState) -> DragSettings:
         """The editor's part. Raises `SettingsError`."""
-        overrides = {name: value for name, value in desired.settings.items() if name not in SERVICE_SETTINGS}
-        settings = DragSettings.resolve(str(desired.settings.get("preset", "")) or None, self._defaults, overrides)
+        settings = self._resolve(desired.settings)
         for name, cap in self._caps.items():
             if (value := getattr(settings, name)) > cap:
                 raise SettingsError(f"{name} is {value}: this server allows at most {cap}")
         return settings
+
+    def differing(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+        """The editor's part of a room's settings that differs from the preset's or, without one, the model's own."""
+        base = DragSettings.resolve(str(settings.get("preset", "")) or None, self._model.defaults).as_dict()
+        return {name: value for name, value in self._resolve(settings).as_dict().items() if value != base[name]}
+
+    def _resolve(self, settings: Mapping[str, Setting]) -> DragSettings:
+        overrides = {name: value for name, value in settings.items() if name not in SERVICE_SETTINGS}
+        return DragSettings.resolve(str(settings.get("preset", "")) or None, self._defaults, overrides)
 
     def key(self, picture: str, desired: DesiredState) -> SessionKey:
         """The key of the session that a room wants, with a picture's SHA-256. Raises `SettingsError`."""

@@ -10,11 +10,13 @@ from msgspec.structs import replace
 from PIL import Image
 
 from livedrag.editor import Diffusion, DragSession, EditorError
+from livedrag.editor.drag.following import changes, read_mask
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.checkpoints import CheckpointError
 from livedrag.server.device.device_room import DeviceRoom, RunCount
+from livedrag.server.device.edit_log import GENERATED, JUMPED, OLDER, EditLog
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, PictureRef
-from livedrag.server.device.follow import changes, placed_drags, read_mask, without_drags
+from livedrag.server.device.follow import placed_drags, without_drags
 from livedrag.server.device.generator import PictureGenerator, look_alike
 from livedrag.server.device.pictures import PictureFiles
 from livedrag.server.device.room_settings import RoomSettings, SessionKey, service_setting
@@ -100,6 +102,7 @@ class Sessions:
         room.session.timeline.begin_at(next_moment)
         room.desired, room.has_result = without_drags(desired), False
         room.count, room.checkpoint, room.timeline = RunCount(room.run), None, RoomTimeline()
+        room.log = EditLog(problems=[GENERATED] if generation_steps else [])
 
     def _new(
         self, picture: Image.Image, desired: DesiredState, generation_steps: Sequence[GenerationStep]
@@ -137,6 +140,8 @@ class Sessions:
             tracked = {moment.info.id: moment.tracked for moment in checkpoint.moments}
             room.session, room.timeline = session, RoomTimeline(times, tracked, thumbnails, frames)
             room.desired, room.checkpoint, room.has_result = checkpoint.desired, checkpoint, checkpoint.has_picture
+            older = EditLog(problems=[OLDER] if len(checkpoint.moments) > 1 else [])
+            room.log = older if checkpoint.log is None else checkpoint.log.copy()
             if room.work is not None and room.work.continues(checkpoint.run):
                 room.count = RunCount(checkpoint.run, checkpoint.iterations, checkpoint.branched_at)
             if checkpoint.pending_reset:
@@ -166,6 +171,7 @@ class Sessions:
                 change()
             except EditorError as error:
                 self._emit(CommandFailed(room=room.id, message=str(error)))
+        room.log.follow(room.desired)
         if room.work is not None:
             room.work.stopping = room.work.stopping or not desired.drags
             room.work.reaimed = room.work.reaimed or bool(desired.drags.items() - before.drags.items())
@@ -179,6 +185,7 @@ class Sessions:
 
     def _jump(self, room: DeviceRoom, session: DragSession, moment: int, desired: DesiredState) -> None:
         session.seek(moment)
+        room.log.note_problem(JUMPED)
         room.desired = replace(room.desired, drags=placed_drags(session, desired))
         room.count = dataclasses.replace(room.count, branched_at=room.count.iterations)
 
@@ -189,6 +196,7 @@ class Sessions:
             session.remove_drag(id)
         room.desired = replace(room.desired, drags={})
         room.has_result = False
+        room.log.clear()
 
 
 def newest(room: DeviceRoom, desired: DesiredState) -> DesiredState:

@@ -9,6 +9,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from PIL import Image
+
 from livedrag.editor import DragSession, DragStep, FitPass, FitStep
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
@@ -26,6 +28,7 @@ from livedrag.server.device.engine import (
 )
 from livedrag.server.device.generator import PictureGenerator
 from livedrag.server.device.previews import Previews
+from livedrag.server.device.result_metadata import to_metadata
 from livedrag.server.device.room_settings import RoomSettings, service_setting
 from livedrag.server.device.room_timeline import to_xy, tracked_now
 from livedrag.server.device.session_files import SessionFiles
@@ -66,6 +69,7 @@ class Stages:
 
     Args:
         checkpoint_every: iterations of a run between two checkpoints.
+        metadata: whether results say how they were made.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Stages:
         on_event: EventHandler,
         *,
         checkpoint_every: int,
+        metadata: bool,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
@@ -86,6 +91,7 @@ class Stages:
         self._previews = previews
         self._emit = on_event
         self._checkpoint_every = checkpoint_every
+        self._has_metadata = metadata
 
     def run(self, room: DeviceRoom, start: Start) -> Generator[None, None, None]:
         """One run; continues where it was interrupted."""
@@ -205,8 +211,10 @@ class Stages:
         before = session.iteration
         taken = room.count.iterations - room.count.branched_at
         preview_every = service_setting(room.desired, "preview_every")
+        room.log.begin(taken)
         with closing(session.drag(preview_every, taken, self._previews.quality)) as iterations:
             for step in iterations:
+                room.log.step()
                 moved = step.iteration != before
                 room.count = dataclasses.replace(room.count, iterations=room.count.iterations + moved)
                 end = room.count.branched_at + self._max_iterations(room)
@@ -222,6 +230,7 @@ class Stages:
                 arrived = step.arrived
                 if not session.drags:
                     break
+        room.log.end()
         self._files.save(room)
         return "stopped" if work.stopping else "arrived" if arrived else "exhausted"
 
@@ -246,7 +255,14 @@ class Stages:
                     return None
         result = session.result()
         self._previews.store_result(room, session, result)
-        return encode_png(result)
+        return self._encode(room, session, result)
+
+    def _encode(self, room: DeviceRoom, session: DragSession, result: Image.Image) -> bytes:
+        """The result as a PNG that says how it was made."""
+        if not self._has_metadata:
+            return encode_png(result)
+        assert room.key is not None
+        return encode_png(result, to_metadata(room.log, session, room.desired, self._settings, room.key.picture))
 
     def _enter(self, work: Work, stage: Stage, steps: int, after: Stopwatch | None = None) -> Stopwatch:
         work.stage, work.steps_left = stage, {stage: steps}

@@ -76,6 +76,7 @@ class DeviceWorker:
         memory: of the device; None: no limit.
         caps: largest values of settings, by name, below the editor's own.
         every: iterations of a run between two of its checkpoints.
+        metadata: whether results say how they were made.
         quality: of previews; by default what the device has the time for.
         clock: by which steps are charged, in seconds.
     """
@@ -90,6 +91,7 @@ class DeviceWorker:
         memory: Memory | None = None,
         caps: Mapping[str, int] = NO_CAPS,
         every: int = 10,
+        metadata: bool = True,
         quality: Quality | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -103,7 +105,14 @@ class DeviceWorker:
         self._sessions = Sessions(model, self._settings, self._files, generator, on_event)
         previews = Previews(on_event, quality)
         self._stages = Stages(
-            self._settings, self._sessions, self._files, generator, previews, on_event, checkpoint_every=every
+            self._settings,
+            self._sessions,
+            self._files,
+            generator,
+            previews,
+            on_event,
+            checkpoint_every=every,
+            metadata=metadata,
         )
         self._residency = Residency(
             self._files,

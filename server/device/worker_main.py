@@ -59,6 +59,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         memory=memory_of(model.device, options.memory, options.workers),
         caps=options.caps,
         every=options.checkpoint_every,
+        metadata=options.metadata,
         quality=options.preview_quality or None,
     )
     send(Ready(model=worker.info, device=options.device))

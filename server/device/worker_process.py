@@ -52,6 +52,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         hang: seconds without a step after which a worker that has work is killed and started again; 0: never.
         tiny: folder or hub id of a tiny autoencoder for previews.
         preview_quality: of the previews; empty: what the device has the time for.
+        metadata: whether results say how they were made.
     """
 
     model: str
@@ -71,6 +72,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang: float = 300.0
     tiny: str = ""
     preview_quality: Literal["", "latent", "tiny", "full"] = ""
+    metadata: bool = True
     log_level: str = "info"
     log_format: str = "text"
 

@@ -7,14 +7,17 @@ from typing import Literal
 
 from PIL import Image
 
+from livedrag.edit_metadata import EditMetadata
+from livedrag.picture_metadata import save_png
+
 PREVIEW_QUALITY = 80
 """Of WebP and JPEG, out of 100."""
 
 
-def encode_png(picture: Image.Image) -> bytes:
-    """The picture as a PNG, encoded for speed rather than size."""
+def encode_png(picture: Image.Image, metadata: EditMetadata | None = None) -> bytes:
+    """The picture as a PNG, encoded for speed rather than size; with how it was made, if that is given."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    save_png(picture, buffer, metadata, compress_level=1)
     return buffer.getvalue()
 
 

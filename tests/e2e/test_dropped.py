@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from livedrag.edit_metadata import EditMetadata, EditRun, EditState, PlacedDrag, SourcePicture
+from livedrag.picture_metadata import save_png
 from tests.e2e.editor import Editor, OpenPage, choose
 from tests.e2e.played import room_of
 
@@ -113,3 +117,33 @@ def test_a_file_that_is_no_exported_room_is_refused(open_page: OpenPage, tmp_pat
     page.get_by_test_id("picture-file").set_input_files(tmp_path / "wrong.zip")
     expect(page.get_by_text("this is not an exported room")).to_be_visible()
     complaints[:] = [text for text in complaints if "422" not in text]
+
+
+def test_a_result_restores_its_edit(
+    open_page: OpenPage, upload: Path, tmp_path: Path, complaints: list[str]
+) -> None:
+    """On its original if one has joined that room, else on itself; what it says may be wrong."""
+    page = open_page()
+    editor = choose(page, upload)
+    room = room_of(page)
+    picture = page.request.get(f"{page.url.split('/r/')[0]}/api/rooms/{room}/picture").body()
+    state = EditState(0, {"0": PlacedDrag((94, 150), (72, 110))})
+    source = SourcePicture("0" * 64, hashlib.sha256(picture).hexdigest(), 320, 256)
+    said = EditMetadata("livedrag", source, (), "", {}, 0, "a bear", (EditRun((state,), 3),), room=room)
+    results = {"all": said, "alone": replace(said, room=""), "lie": replace(said, preset="evil")}
+    for name, metadata in results.items():
+        with (tmp_path / f"{name}.png").open("wb") as file:
+            save_png(Image.new("RGB", (320, 256), "coral"), file, metadata)
+    for name, points, toast in (
+        ("all", 1, "Restored the picture, points, mask, prompt and settings"),
+        ("alone", 1, "they are on the result itself"),
+        ("lie", 0, "evil"),
+    ):
+        page.get_by_role("button", name="livedrag home").click()
+        drop(page, tmp_path / f"{name}.png", "image/png")
+        page.wait_for_url("**/r/**")
+        editor = Editor(page)
+        expect(editor.points).to_have_count(points)
+        page.wait_for_function("text => toldToasts.some(told => told.includes(text))", arg=toast)
+    assert all("422" in complaint for complaint in complaints)
+    complaints.clear()  # the console's note of the refusal

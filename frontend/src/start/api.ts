@@ -23,17 +23,28 @@ export interface NewRoom {
   readonly mask?: Blob | null;
   readonly prompt?: string;
   readonly drags?: Sample["drags"];
+  /** If the picture is a result, restore the edit that it says it was made by. */
+  readonly restore?: boolean;
+}
+
+/** What was restored of an edit: all of it, or all but the picture that it was made from. */
+export type Restored = "all" | "without_picture";
+
+export interface CreatedRoom extends RoomKey {
+  readonly restored: Restored | null;
 }
 
 /** The server's default limit, to explain an upload that was cut off. */
 const DEFAULT_LIMIT_MIB = 20;
 
 /** Throws `Cancelled` if the picture is too large and the person wants no smaller copy. */
-export async function createRoom({ picture: chosen, title, mask, prompt, drags }: NewRoom): Promise<RoomKey> {
+export async function createRoom(room: NewRoom): Promise<CreatedRoom> {
+  const { picture: chosen, title, mask, prompt, drags, restore } = room;
   const picture = await withinLimits(chosen);
   const form = new FormData();
   form.append("picture", picture, picture instanceof File ? picture.name : "picture.png");
   if (title) form.append("title", title);
+  if (restore) form.append("restore", "1");
   if (mask) form.append("mask", mask, "mask.png");
   if (prompt) form.append("prompt", prompt);
   if (drags?.length) form.append("drags", JSON.stringify(drags.map(({ handle, target }) => ({ handle, target }))));
@@ -97,7 +108,7 @@ export async function fetchFile(path: string): Promise<Blob> {
   return requestBlob(path);
 }
 
-async function postRoom(init: RequestInit): Promise<RoomKey> {
-  const { room, secret } = await requestJson<RoomKey>("/api/rooms", init);
-  return { room, secret };
+async function postRoom(init: RequestInit): Promise<CreatedRoom> {
+  const { room, secret, restored } = await requestJson<CreatedRoom>("/api/rooms", init);
+  return { room, secret, restored };
 }

@@ -58,7 +58,7 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
     });
   const [dropped, setDropped] = useState<DroppedFile | null>(null);
   const open = (file: Blob) =>
-    create(() => (isArchive(file) ? importRoom(file) : createRoom({ picture: file, title: titleOf(file) })));
+    create(() => (isArchive(file) ? importRoom(file) : openPicture(file)));
   const take = (file: File) => {
     if (!isInRoom()) {
       open(file);
@@ -94,6 +94,20 @@ function isArchive(file: Blob): boolean {
 function titleOf(picture: Blob): string {
   const name = picture instanceof File ? picture.name : "";
   return name === "image.png" ? "" : name.replace(/\.\w+$/, "").slice(0, MAX_TITLE);
+}
+
+/** A room with a picture or, if it is a result that says how it was made, with that edit. */
+async function openPicture(picture: Blob): Promise<RoomKey> {
+  const room = { picture, title: titleOf(picture) };
+  try {
+    const created = await createRoom({ ...room, restore: true });
+    if (created.restored !== null) toast("info", texts.restored[created.restored]);
+    return created;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.reason !== "bad_metadata") throw error;
+    toast("error", error.message);
+    return createRoom(room);
+  }
 }
 
 async function createSampleRoom(sample: Sample): Promise<RoomKey> {

@@ -99,6 +99,12 @@ export const texts = {
     accept: ({ width, height }: Size) => `Open a smaller copy (${width} × ${height})`,
   },
 
+  restored: {
+    all: "Restored the picture, points, mask, prompt and settings of this result.",
+    without_picture:
+      "Restored the points, mask, prompt and settings of this result. The original isn't in a room that you have joined, so they are on the result itself.",
+  },
+
   password: {
     title: "This server requires a password",
     label: "Password",

@@ -14,6 +14,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from livedrag.picture_metadata import without_metadata
 from livedrag.server.document.protocol import BaseReplaced, Drag, Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
@@ -32,13 +33,19 @@ async def picture(request: Request) -> Response:
 
 
 async def result(request: Request) -> Response:
-    """The picture that the last run produced."""
+    """The picture that the last run produced, with how it was made unless ``?metadata=none``."""
     live, _ = await enter(request)
     result = live.document.result
     if result is None:
         text = f"room {live.id!r} has no result yet: press Drag and wait for the end"
         raise ServiceError(404, "no_result", text)
-    return _png(request, result.sha256)
+    if (metadata := request.query_params.get("metadata", "full")) not in ("full", "none"):
+        raise ServiceError(422, "bad_query", f"metadata={metadata[:100]!r}: it must be 'full' or 'none'")
+    if metadata == "full":
+        return _png(request, result.sha256)
+    path = context_of(request).registry.store.picture_path(result.sha256)
+    png = await asyncio.to_thread(lambda: without_metadata(path.read_bytes()))
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, no-cache"})
 
 
 async def mask(request: Request) -> Response:

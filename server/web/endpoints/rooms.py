@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from livedrag.edit_metadata import EditMetadata, MetadataError
+from livedrag.picture_metadata import check_masks, read_metadata
 from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
 from livedrag.server.document.protocol import (
     MAX_TITLE,
@@ -29,14 +31,16 @@ from livedrag.server.document.protocol import (
     RoomLimits,
     Title,
 )
+from livedrag.server.document.restored import restored_document
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.uploads import encode_mask, encode_picture
 from livedrag.server.rooms.generation import steps_of
+from livedrag.server.rooms.source import find_source
 from livedrag.server.settings import MIB
 from livedrag.server.storage.archive import export_room, import_room
 from livedrag.server.storage.errors import ArchiveError
 from livedrag.server.web.body import BoundedBody, read_json, too_large
-from livedrag.server.web.context import Context, check_password, check_rate, context_of, enter
+from livedrag.server.web.context import Context, caller_of, check_password, check_rate, context_of, enter
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,10 @@ ARCHIVE_UPLOADS = 4
 """How many times as large as a picture an exported room may be, and how many times larger uncompressed."""
 FIELD_BYTES = 5 * MIB
 """Of an upload form beside its picture: mask, prompt, drags."""
+
+
+Restored = Literal["all", "without_picture"]
+"""What was restored of an edit: all of it, or all but the picture that it was made from."""
 
 
 class NewDrag(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,13 +83,14 @@ async def create(request: Request) -> Response:
         room, secret = await _import(request, context)
         log.info("an imported room", extra={"room": room})
         return _created(context, room, secret)
+    restored: Restored | None = None
     if content_type == "application/json":
         document = await _generated_document(request)
     else:
-        document = await _uploaded_document(request)
+        document, restored = await _uploaded_document(request)
     room, secret = await context.registry.create(document)
     log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
-    return _created(context, room, secret)
+    return _created(context, room, secret, restored)
 
 
 async def copy(request: Request) -> Response:
@@ -108,9 +117,9 @@ async def rename(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _created(context: Context, room: str, secret: str) -> Response:
+def _created(context: Context, room: str, secret: str, restored: Restored | None = None) -> Response:
     url = f"{context.settings.base_path}/r/{room}#{secret}"
-    return JSONResponse({"room": room, "secret": secret, "url": url}, 201)
+    return JSONResponse({"room": room, "secret": secret, "url": url, "restored": restored}, 201)
 
 
 async def delete(request: Request) -> Response:
@@ -172,16 +181,58 @@ async def _generated_document(request: Request) -> Document:
     )
 
 
-async def _uploaded_document(request: Request) -> Document:
+async def _uploaded_document(request: Request) -> tuple[Document, Restored | None]:
+    """The document of a form, and what was restored of the edit that its picture is the result of."""
     context = context_of(request)
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
     try:
         async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
-            _file(form, "picture", context.settings.max_upload_bytes)  # before it waits for its turn
-            return await context.decoders.run(request, _document, context, form)
+            file, _ = _file(form, "picture", context.settings.max_upload_bytes)  # before it waits for its turn
+            if form.get("restore") and (metadata := await context.decoders.run(request, _metadata, file)) is not None:
+                source = await find_source(context.registry, metadata, caller_of(request))
+                document = await context.decoders.run(request, _restored_document, context, form, metadata, source)
+                return document, "without_picture" if source is None else "all"
+            return await context.decoders.run(request, _document, context, form), None
     except (ServiceError, HTTPException):
         await body.drain()
         raise
+
+
+def _metadata(file: IO[bytes]) -> EditMetadata | None:
+    try:
+        metadata = read_metadata(file)
+        if metadata is not None:
+            check_masks(metadata)
+    except MetadataError as error:
+        raise ServiceError(422, "bad_metadata", f"the edit of this picture can't be restored: {error}") from None
+    return metadata
+
+
+def _restored_document(context: Context, form: FormData, metadata: EditMetadata, source: str | None) -> Document:
+    """The document with which the edit of a result continues (blocking, in a decoder's thread).
+
+    Args:
+        source: SHA-256 of the stored picture that it was made from; None: the result itself takes its place.
+    """
+    settings, registry = context.settings, context.registry
+    assert registry.model is not None
+    file, name = _file(form, "picture", settings.max_upload_bytes)
+    png, size = encode_picture(file, name, settings.max_pixels)
+    if source is not None:
+        with Image.open(registry.store.picture_path(source)) as opened:
+            size = opened.size
+    picture = Picture(sha256="", width=size[0], height=size[1])
+    try:
+        document = restored_document(metadata, picture, registry.model, registry.room_limits)
+    except Refused as refusal:
+        raise ServiceError(422, "bad_metadata", f"the edit of this picture can't be restored: {refusal}") from None
+    mask: tuple[MaskLayer, ...] = ()
+    if (last := metadata.last.mask) is not None:
+        mask_png = encode_mask(io.BytesIO(last), "mask", size, settings.max_pixels)
+        mask = (Raster(id="restored", sha256=registry.store.put_picture(mask_png)),)
+    picture = replace(picture, sha256=source or registry.store.put_picture(png))
+    title = str(form.get("title") or "").strip()[:MAX_TITLE]
+    return replace(document, picture=picture, mask=mask, title=title)
 
 
 def _document(context: Context, form: FormData) -> Document:
