@@ -57,8 +57,7 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
       }
     });
   const [dropped, setDropped] = useState<DroppedFile | null>(null);
-  const open = (file: Blob) =>
-    create(() => (isArchive(file) ? importRoom(file) : openPicture(file)));
+  const open = (file: Blob) => create(() => (isArchive(file) ? importRoom(file) : openPicture(file)));
   const take = (file: File) => {
     if (!isInRoom()) {
       open(file);
