@@ -119,9 +119,7 @@ def test_a_file_that_is_no_exported_room_is_refused(open_page: OpenPage, tmp_pat
     complaints[:] = [text for text in complaints if "422" not in text]
 
 
-def test_a_result_restores_its_edit(
-    open_page: OpenPage, upload: Path, tmp_path: Path, complaints: list[str]
-) -> None:
+def test_a_result_restores_its_edit(open_page: OpenPage, upload: Path, tmp_path: Path, complaints: list[str]) -> None:
     """On its original if one has joined that room, else on itself; what it says may be wrong."""
     page = open_page()
     editor = choose(page, upload)
