@@ -1,4 +1,4 @@
-"""WebKitGTK over WebDriver: ``apt-get install webkit2gtk-driver xvfb``. It has no headless mode, so Xvfb is its screen."""
+"""WebKitGTK over WebDriver: ``apt-get install webkit2gtk-driver xvfb``. Without a headless mode, it needs Xvfb."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def webkit(browser: Path, folder: Path) -> Iterator[WebKitPage]:
 
 
 class WebKitPage:
-    """The one page of a WebKitGTK; the same interface as `tests.firefox.FirefoxPage`, but its console cannot be read."""
+    """The one page of a WebKitGTK, to be used like `tests.firefox.FirefoxPage`; its console cannot be read."""
 
     def __init__(self, driver: str, browser: Path) -> None:
         options = {"binary": str(browser), "args": ["--automation"]}

@@ -21,16 +21,19 @@ SHOWING = f"{CANVAS}?.dataset.showing"
 ENTER = "\ue007"
 
 OtherPage = FirefoxPage | WebKitPage
+BROWSERS = {
+    "Firefox": (firefox.find(), "firefox-esr"),
+    "WebKit": (webkit.find(), "webkit2gtk-driver xvfb"),
+}
+"""By name: the executable, or None, and the packages that have it."""
 
 
-@pytest.fixture(params=["Firefox", "WebKit"])
+@pytest.fixture(params=BROWSERS)
 def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OtherPage]:
-    if request.param == "Firefox":
-        found, opened, packages = firefox.find(), firefox.firefox, "firefox-esr"
-    else:
-        found, opened, packages = webkit.find(), webkit.webkit, "webkit2gtk-driver xvfb"
+    found, packages = BROWSERS[request.param]
     if found is None:
         pytest.skip(f"{request.param} is not installed: `apt-get install {packages}`")
+    opened = firefox.firefox if request.param == "Firefox" else webkit.webkit
     with opened(found, tmp_path / "home") as page:
         page.resize(1280, 800)
         yield page
