@@ -20,30 +20,37 @@ FAILED = 2
 """Exit code of a command that cannot run; one line on stderr says why."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+EDITOR_COMMANDS = {
+    "edit": "livedrag.editor.cli",
+    "generate": "livedrag.editor.cli",
+    "models": "livedrag.editor.models_command",
+}
+"""The modules of the commands that need no server; their ``main`` parses all arguments."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     try:
         return run(list(sys.argv[1:] if argv is None else argv))
+    except LivedragError as error:
+        sys.stderr.write(f"livedrag: {error}\n")
+        return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("livedrag: interrupted\n")
         return INTERRUPTED
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a subcommand; returns the exit code."""
+    """Run a subcommand; returns the exit code. Raises `LivedragError`."""
     parser = _parser()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see `engine_local.run_worker`
-    if list(arguments[:1]) in (["edit"], ["generate"]):  # it parses its own arguments
-        code: int = importlib.import_module("livedrag.editor.cli").main(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see `worker_process.run_worker`
+    command = arguments[0] if arguments else ""
+    if command in EDITOR_COMMANDS:
+        code: int = importlib.import_module(EDITOR_COMMANDS[command]).main(arguments)
         return code
-    if list(arguments[:1]) == ["models"]:
-        listed: int = importlib.import_module("livedrag.editor.models_command").main(arguments)
-        return listed
-    if list(arguments[:1]) == ["rooms"]:
+    if command == "rooms":
         return rooms(arguments)
-    if list(arguments[:1]) == ["status"]:
+    if command == "status":
         return status(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -65,16 +72,12 @@ def serve(chosen: argparse.Namespace) -> int:
     from livedrag.server.settings import resolve
     from livedrag.server.web.serve import serve as serve_app
 
+    settings = resolve(os.environ, vars(chosen))
+    configure(settings.log_level, settings.log_format)
     try:
-        settings = resolve(os.environ, vars(chosen))
-        configure(settings.log_level, settings.log_format)
-        engine = _engine(settings)
-        asyncio.run(serve_app(settings, engine, started=_announce))
-    except LivedragError as error:
-        sys.stderr.write(f"livedrag: {error}\n")
-        return FAILED
+        asyncio.run(serve_app(settings, _engine(settings), started=_announce))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -132,11 +135,7 @@ def rooms(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
     add_parsers(parser.add_subparsers(dest="command"))
     chosen = parser.parse_args(arguments)
-    try:
-        manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir, "checkpoints_url": chosen.checkpoints_url}))
-    except LivedragError as error:
-        sys.stderr.write(f"livedrag: {error}\n")
-        return FAILED
+    manage(chosen, resolve(os.environ, {"data_dir": chosen.data_dir, "checkpoints_url": chosen.checkpoints_url}))
     return 0
 
 
@@ -146,11 +145,7 @@ def status(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="livedrag", allow_abbrev=False)
     add_parser(parser.add_subparsers(dest="command"))
-    try:
-        show(parser.parse_args(arguments))
-    except LivedragError as error:
-        sys.stderr.write(f"livedrag: {error}\n")
-        return FAILED
+    show(parser.parse_args(arguments))
     return 0
 
 

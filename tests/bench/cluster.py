@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from livedrag.server.device import supervisor
 from livedrag.server.device.engine import (
     AnyEvent,
     DesiredState,
@@ -56,7 +57,7 @@ class Extent:
     workers: tuple[int, ...] = (1, 2, 4)
 
 
-TINY = Extent(seconds=2.0, stops=1, kills=1, workers=(1, 2))
+TINY = Extent(seconds=2.0, stops=1, kills=2, workers=(1, 2))
 
 
 class Heard:
@@ -130,6 +131,7 @@ async def measure(engines: Engines, extent: Extent) -> dict[str, list[float]]:
         heard.ages.clear()
         found["control"] = await _control(engine, heard, extent.seconds)
         found["frame age"] = list(heard.ages)
+        _tell(found, "control", "frame age")
         found["stop to stopped"] = []
         for number in range(extent.stops):
             began = time.perf_counter()
@@ -138,6 +140,7 @@ async def measure(engines: Engines, extent: Extent) -> dict[str, list[float]]:
             found["stop to stopped"].append(time.perf_counter() - began)
             start(engine, "a", f"r{number + 1}")
             await heard.next_iteration("a")
+        _tell(found, "stop to stopped")
         found["kill to the run going on"] = []
         found["lost iterations"] = []
         for number in range(extent.kills):
@@ -150,6 +153,7 @@ async def measure(engines: Engines, extent: Extent) -> dict[str, list[float]]:
             went_on, first = await heard.next_iteration("a")
             found["kill to the run going on"].append(went_on - began)
             found["lost iterations"].append(max(0, last - first + 1))
+        _tell(found, "kill to the run going on")
         ends = heard.finished["a"]
         assert len({end.run for end in ends}) == len(ends) == extent.stops, "exactly one terminal event a run"
     for workers in extent.workers:
@@ -164,7 +168,13 @@ async def measure(engines: Engines, extent: Extent) -> dict[str, list[float]]:
             done = [len(heard.iterations[room]) - count for room, count in zip(rooms, before, strict=True)]
             found[f"rate {workers}"] = [sum(done) / extent.seconds]
             found[f"fairness {workers}"] = [max(done) / max(1, min(done))]
+            sys.stderr.write(f"{workers} workers: {found[f'rate {workers}'][0]:.3g} iterations a second\n")
     return found
+
+
+def _tell(found: dict[str, list[float]], *names: str) -> None:
+    """Show how far the measurement is."""
+    sys.stderr.writelines(f"{name}: {spread(found[name])}\n" for name in names)
 
 
 def _worker_of(engine: WorkerPool, room: str) -> int:
@@ -259,6 +269,8 @@ def main() -> int:
     extent = TINY if parser.parse_args().tiny else Extent()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["PYTHONPATH"] = str(ROOT)
+    # One run is killed again and again: each time counts as the first, without a longer pause or the run's failure.
+    supervisor.SETTLED_SECONDS = 0.0
     local = asyncio.run(measure(LocalEngines(), extent))
     cluster = make_cluster()
     try:

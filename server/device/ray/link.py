@@ -59,7 +59,7 @@ class WorkerLink:
         self._held: dict[str, list[AnyCommand]] = {}
         self._outgoing: deque[tuple[str, bytes]] = deque()  # the room of a preview, else nothing; a frame
         self._changed = threading.Condition()
-        self._sending = False
+        self._sending = self._broken = False
         self._decoder = msgspec.msgpack.Decoder(AnyCommand)
         self._head = msgspec.msgpack.Decoder(_Head)
 
@@ -92,7 +92,9 @@ class WorkerLink:
     def close(self) -> None:
         """Send what waits still, for a few seconds at most, and close the connection."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._outgoing and not self._sending, timeout=HANDSHAKE_SECONDS)
+            self._changed.wait_for(
+                lambda: self._broken or not (self._outgoing or self._sending), timeout=HANDSHAKE_SECONDS
+            )
         self._stream.close()
 
     # The threads -----------------------------------------------------------------------------------------------------
@@ -126,6 +128,9 @@ class WorkerLink:
         with contextlib.suppress(OSError):  # the receiver notices it too
             while True:
                 self._stream.send(self._batch(), LEASE_SECONDS)
+        with self._changed:
+            self._broken = True
+            self._changed.notify_all()
 
     def _receive(self) -> None:
         """Pass commands on. When the server says so, or is gone or silent, the worker ends.

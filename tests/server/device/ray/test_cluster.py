@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import os
 import re
 import signal
@@ -11,8 +13,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,14 @@ from livedrag.server.device.pool import WorkerPool
 from livedrag.server.device.ray.cluster import ENVIRONMENT, STORE_BYTES
 from livedrag.server.device.ray.engine import RayEngine
 from livedrag.server.device.ray.hub import Hub
+from livedrag.server.device.ray.wire import BEAT_SECONDS, LEASE_SECONDS
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Points
 from tests.conftest import ROOT
 from tests.server.device.engines import QUIET, RayEngines, on_request, with_ray
 from tests.server.device.test_engine import Ear, ends, iteration, kill, quietly, running, wait_until
 from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
+from tests.server.web.test_serve import is_alive
 
 pytestmark = with_ray
 
@@ -150,7 +154,7 @@ def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engi
             began = time.monotonic()
             kill(engine, signal.SIGSTOP)
             assert "did not answer for 5 s" in (await ear.expect(WorkerRestarting)).message
-            assert not alive(pid), "its rooms are given to another worker once it cannot write any more"
+            assert not is_alive(pid), "its rooms are given to another worker once it cannot write any more"
             assert time.monotonic() - began < 20
             ended = await ear.expect(RunFinished)
             assert (ended.iterations, len([e for e in ear.heard if isinstance(e, RunFinished)])) == (200, 1)
@@ -158,18 +162,26 @@ def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engi
     asyncio.run(story())
 
 
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+@contextmanager
+def started_by_hand(address: str, cpus: int) -> Iterator[psutil.Process]:
+    """A node that joins, as people let it; yields the process above its raylet."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--address", address]
+    command += ["--num-cpus", str(cpus), "--object-store-memory", str(STORE_BYTES)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            yield psutil.Process(node.pid)
+        finally:
+            node.terminate()
 
 
-@asynccontextmanager
-async def joining(cluster: Any, **resources: int) -> AsyncIterator[Any]:
-    """A node that joins, and leaves at the end if it has not before."""
-    node = await asyncio.to_thread(cluster.add_node, object_store_memory=STORE_BYTES, **resources)
+@contextmanager
+def added(cluster: Any, **resources: int) -> Iterator[None]:
+    """A further node of the cluster of the tests, as long as it is needed."""
+    node = cluster.add_node(object_store_memory=STORE_BYTES, **resources)
     try:
-        yield node
+        yield
     finally:
-        await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
+        cluster.remove_node(node, allow_graceful=False)
 
 
 @on_request
@@ -181,14 +193,14 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
             for room in "ab":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
             await ear.expect(RunProgress, iteration)
-            async with joining(ray_engines.cluster, num_cpus=4) as node:
+            with started_by_hand(ray_engines.cluster.address, 4) as node:
                 await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
                 engine.submit(Start(run="c", picture=PICTURE, desired=quietly("c", 10_000)))
                 await ear.expect(RunProgress, lambda event: event.room == "c")
                 joined = engine.workers()[2].worker
                 assert worker_of(engine, "c") == joined
-                (raylet,) = node.all_processes["raylet"]
-                raylet.process.kill()
+                (raylet,) = (child for child in node.children() if child.name() == "raylet")
+                raylet.kill()
                 assert "c" in (await ear.expect(WorkerRestarting)).rooms
                 await ear.expect(RunProgress, lambda event: event.room == "c")
                 assert worker_of(engine, "c") != joined
@@ -203,30 +215,29 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
 @on_request
 @pytest.mark.long
 def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: RayEngines) -> None:
-    async def story() -> None:
-        cluster, address = ray_engines.cluster, ray_engines.cluster.address
-        async with joining(cluster, num_cpus=1, num_gpus=2), joining(cluster, num_cpus=1, num_gpus=1):
-            engine = RayEngine(WorkerOptions(model="quiet"), address=address, worker=QUIET)
-            async with running(engine) as ear:
-                await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
-                assert {one.device for one in engine.workers()} == {"cuda"}
-                assert sorted(Counter(one.node for one in engine.workers()).values()) == [1, 2]
-                for room in "abc":
-                    engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
-                await asyncio.to_thread(wait_until, lambda: len(set(map(engine._places.get, "abc"))) == 3)
-                (alone,) = (
-                    node for node, workers in Counter(one.node for one in engine.workers()).items() if workers == 1
-                )
-                slot = next(slot for slot in engine._slots.values() if slot.node.name == alone)
-                await asyncio.to_thread(drain_node, address, slot.node.id)
-                await asyncio.to_thread(wait_until, lambda: alone not in {one.node for one in engine.workers()})
-                assert len(engine.workers()) == 2
-                for room in "abc":
-                    engine.submit(Stop(room=room, run=room))
-                assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
-                assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+    cluster, address = ray_engines.cluster, ray_engines.cluster.address
 
-    asyncio.run(story())
+    async def story() -> None:
+        engine = RayEngine(WorkerOptions(model="quiet"), address=address, worker=QUIET)
+        async with running(engine) as ear:
+            await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
+            assert {one.device for one in engine.workers()} == {"cuda"}
+            assert sorted(Counter(one.node for one in engine.workers()).values()) == [1, 2]
+            for room in "abc":
+                engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
+            await asyncio.to_thread(wait_until, lambda: len(set(map(engine._places.get, "abc"))) == 3)
+            (alone,) = (node for node, workers in Counter(one.node for one in engine.workers()).items() if workers == 1)
+            slot = next(slot for slot in engine._slots.values() if slot.node.name == alone)
+            await asyncio.to_thread(drain_node, address, slot.node.id)
+            await asyncio.to_thread(wait_until, lambda: alone not in {one.node for one in engine.workers()})
+            assert len(engine.workers()) == 2
+            for room in "abc":
+                engine.submit(Stop(room=room, run=room))
+            assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
+            assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+
+    with added(cluster, num_cpus=1, num_gpus=2), added(cluster, num_cpus=1, num_gpus=1):
+        asyncio.run(story())
 
 
 def drain_node(address: str, id: str) -> None:
@@ -282,6 +293,44 @@ def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engin
     asyncio.run(story())
 
 
+SERVER = """
+import asyncio, sys
+from livedrag.server.device.ray.engine import RayEngine
+from livedrag.server.device.worker_process import WorkerOptions
+
+async def main():
+    address, worker = sys.argv[1:]
+    engine = RayEngine(WorkerOptions(model="quiet", device="cpu"), address=address, cpus=4, worker=worker)
+    await engine.start(lambda event: None)
+    while not all(worker.state == "ready" for worker in engine.workers()):
+        await asyncio.sleep(0.1)
+    print(*(one.pid for one in engine._supervisors), flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@on_request
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "silent"])
+def test_devices_are_free_within_30_s_of_the_server_s_death(ray_engines: RayEngines, how: signal.Signals) -> None:
+    command = [sys.executable, "-c", SERVER, ray_engines.cluster.address, QUIET]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        workers = [int(pid) for pid in server.stdout.readline().split()]
+        assert len(workers) == 2
+        server.send_signal(how)
+        began = time.monotonic()
+        try:
+            wait_until(lambda: not any(map(is_alive, workers)), 30)
+            assert how == signal.SIGKILL or time.monotonic() - began > LEASE_SECONDS - 2 * BEAT_SECONDS, (
+                "it may come back"
+            )
+        finally:
+            server.kill()
+
+
 @on_request
 @pytest.mark.long
 def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_cluster_again(tmp_path: Path) -> None:
@@ -297,7 +346,7 @@ def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_
             assert pid is not None
             (head,) = gcs_servers() - others
             os.kill(head, signal.SIGKILL)
-            await asyncio.to_thread(wait_until, lambda: not alive(pid), 30)
+            await asyncio.to_thread(wait_until, lambda: not is_alive(pid), 30)
             assert "head does not answer" in (await ear.expect(WorkerRestarting)).message
             assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
             await ear.expect(RunProgress, iteration)
@@ -310,7 +359,7 @@ def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_
 def gcs_servers() -> set[int]:
     """The heads' processes that this process has started."""
     children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if child.name() == "gcs_server" and alive(child.pid)}
+    return {child.pid for child in children if child.name() == "gcs_server" and is_alive(child.pid)}
 
 
 @pytest.mark.parametrize(
@@ -333,17 +382,61 @@ def test_an_address_where_no_ray_is_found_is_named(address: str, message: str) -
     asyncio.run(story())
 
 
+def refused(folder: Path, address: str, *arguments: str) -> str:
+    """The one line with which the command ends."""
+    command = [sys.executable, "-m", "livedrag.server", "serve", "--port", "0", "--log-level", "error"]
+    command += ["--data-dir", str(folder / "data"), "--engine", "ray", "--ray-address", address, *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
 def test_the_command_ends_with_one_line_and_an_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "livedrag.server", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
-    command += ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert ended.returncode == 2
-    assert re.fullmatch(r"livedrag: no Ray cluster answers at 127\.0\.0\.1:1: .*\n", ended.stderr)
+    line = refused(tmp_path, "127.0.0.1:1")
+    assert line.startswith("livedrag: no Ray cluster answers at 127.0.0.1:1: start one with `ray start --head`")
 
 
 @on_request
 @pytest.mark.long
-def test_something_else_that_listens_is_no_ray() -> None:
+def test_the_command_names_a_missing_gpu_a_place_for_checkpoints_and_another_version_of_ray(
+    ray_engines: RayEngines, tmp_path: Path
+) -> None:
+    address = ray_engines.cluster.address
+    text = f"--device cuda: the Ray cluster at {address} has no GPU; use --device cpu, or join a node that has one"
+    assert refused(tmp_path, address, "--device", "cuda") == f"livedrag: {text}"
+    line = refused(tmp_path, address, "--checkpoints-url", "file:///proc/nowhere")
+    assert re.fullmatch(
+        r"livedrag: checkpoints cannot be stored at '/proc/nowhere': .+\. Choose another --checkpoints-url", line
+    )
+    with other_version(address, "2.9.0"):
+        line = refused(tmp_path, address)
+    assert re.fullmatch(
+        rf"livedrag: the cluster at {address} has Ray 2\.9\.0 and Python \S+, this server Ray 2\.6\S+ and Python \S+: "
+        "install the same versions on all machines",
+        line,
+    )
+
+
+@contextmanager
+def other_version(address: str, ray: str) -> Iterator[None]:
+    """Let a cluster say that it has this version of Ray."""
+    client = importlib.import_module("ray._raylet").GcsClient(address=address)
+    key, namespace = b"CLUSTER_METADATA", b"cluster"
+    about = client.internal_kv_get(key, namespace=namespace, timeout=30)
+    other = json.dumps({**json.loads(about), "ray_version": ray}).encode()
+    client.internal_kv_put(key, other, True, namespace=namespace, timeout=30)
+    try:
+        yield
+    finally:
+        client.internal_kv_put(key, about, True, namespace=namespace, timeout=30)
+
+
+@on_request
+@pytest.mark.long
+def test_something_else_that_listens_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livedrag.server.device.ray.cluster.PROBE_SECONDS", 8.0)  # it never answers
+
     async def story() -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             address = f"127.0.0.1:{other.getsockname()[1]}"
@@ -383,32 +476,5 @@ def test_a_worker_that_cannot_reach_the_server_says_so(
         with pytest.raises(EngineError, match=r"cannot connect to the server at .*:1 \(--ray-host, --ray-port\)"):
             async with running(engine):
                 pass
-
-    asyncio.run(story())
-
-
-@on_request
-@pytest.mark.long
-def test_another_version_on_the_other_side_and_a_missing_gpu_are_named(
-    ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story() -> None:
-        address = ray_engines.cluster.address
-        for options, message in (
-            (WorkerOptions(model="quiet", device="cuda"), f"--device cuda: the Ray cluster at {address} has no GPU"),
-            (WorkerOptions(model="quiet"), f"the cluster at {address} has Ray .* and Python .*, this server Ray 1.0"),
-        ):
-            if not options.device:
-                probe = __import__("livedrag.server.device.ray.cluster", fromlist=["_probe"])._probe
-                monkeypatch.setattr(
-                    "livedrag.server.device.ray.cluster._probe",
-                    lambda address, probe=probe: replace(probe(address), own_ray="1.0"),
-                )
-            engine = RayEngine(options, address=address)
-            try:
-                with pytest.raises(EngineError, match=message):
-                    await engine.start(print)
-            finally:
-                await engine.close()
 
     asyncio.run(story())

@@ -221,18 +221,19 @@ def test_what_does_not_know_the_secret_is_refused(tmp_path: Path) -> None:
         try:
             endpoint = hub.expect("one")
 
-            async def connect(endpoint: Endpoint) -> None:
-                await asyncio.to_thread(WorkerLink.connect, endpoint, PictureCache(tmp_path))
+            async def connect(endpoint: Endpoint) -> WorkerLink:
+                return await asyncio.to_thread(WorkerLink.connect, endpoint, PictureCache(tmp_path))
 
             for wrong in (replace(endpoint, secret=b"x" * 32), replace(endpoint, worker="other")):
                 with pytest.raises(OSError, match="closed the connection"):
                     await connect(wrong)
-            await connect(endpoint)
+            link = await connect(endpoint)
             with pytest.raises(OSError, match="closed the connection"):
                 await connect(endpoint)  # it is in use
             connection = await hub.connection("one")
             connection.serve(print, print)
             connection.lose("was refused")
+            await asyncio.to_thread(link.close)
             assert "x" * 8 not in repr(replace(endpoint, secret=b"x" * 32)), "no secret in logs"
         finally:
             hub.close()
