@@ -380,6 +380,22 @@ def test_the_result_is_downloaded_in_other_formats_or_copied(
             assert picture.size == (320 * int(size) // 100, 256 * int(size) // 100)
             sizes[kind, quality] = downloading.value.path().stat().st_size
     assert sizes["JPEG", "20"] < sizes["JPEG", "90"]
+    # Only the file as it is stored says how it was made, and that can be left out.
+    expect(dialog.get_by_label("With metadata")).to_have_count(0)
+    for metadata in (True, False):
+        ask()
+        expect(dialog.get_by_label("With metadata")).to_be_disabled()
+        dialog.get_by_label("Size").select_option("100")
+        dialog.get_by_label("With metadata").set_checked(metadata)
+        with page.expect_download() as downloading:
+            dialog.get_by_role("button", name="Download").click()
+        with Image.open(downloading.value.path()) as picture:
+            assert ("Comment" in picture.info) == metadata
+            assert picture.size == (320, 256)
+        if metadata:
+            ask()
+            dialog.get_by_label("Size").select_option("50")
+            page.keyboard.press("Escape")
     ask()
     dialog.get_by_label("Size").select_option("50")
     page.get_by_role("button", name="Copy to clipboard").click()

@@ -61,10 +61,13 @@ function PictureDialog({ open }: { readonly open: Signal<boolean> }) {
   const [format, setFormat] = useState<PictureFormat>("jpeg");
   const [quality, setQuality] = useState<number>(QUALITIES.initial);
   const [percent, setPercent] = useState(100);
+  const [metadata, setMetadata] = useState(true);
   const result = store.result.value;
   const text = labels.picture;
   if (result === null) return null;
   const scale = percent / 100;
+  // Only the server's own file says how it was made; what this browser writes has no metadata.
+  const asStored = format === "png" && percent === 100;
   const done = () => (open.value = false);
   return (
     <Dialog open={open} title={text.title}>
@@ -115,12 +118,29 @@ function PictureDialog({ open }: { readonly open: Signal<boolean> }) {
             ))}
           </select>
         </div>
+        <div class="setting">
+          <label for="picture-metadata">{text.metadata}</label>
+          <input
+            id="picture-metadata"
+            class="check"
+            type="checkbox"
+            aria-describedby="picture-metadata-help"
+            disabled={!asStored}
+            checked={asStored && metadata}
+            onChange={({ currentTarget: { checked } }) => setMetadata(checked)}
+          />
+          <small id="picture-metadata-help">{asStored ? text.metadataHelp : text.metadataOnly}</small>
+        </div>
       </div>
       <div class="row">
         <button
           type="button"
           class="primary-button"
-          onClick={() => void downloadResult(result, format, quality / 100, scale).then(done)}
+          onClick={() => {
+            const saved =
+              asStored && metadata ? download("result") : downloadResult(result, format, quality / 100, scale);
+            void saved.then(done);
+          }}
         >
           <DownloadIcon />
           {labels.download}
