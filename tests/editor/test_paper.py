@@ -229,7 +229,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return make
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True], ids=["free", "masked"])
 @pytest.mark.parametrize(("layout", "drags"), CASES)
 def test_the_loop_is_the_papers_in_float64(tiny: Tiny, layout: Layout, drags: list[Drag], masked: bool) -> None:
     mask = half_mask(128, 128) if masked else None
@@ -303,7 +303,8 @@ def test_the_preset_has_gooddrags_published_constants() -> None:
     assert settings.reference_control
 
 
-@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True], ids=["free", "masked"])
+@pytest.mark.long
+@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
 def test_the_built_in_model(samples: Path, masked: bool) -> None:
     picture = Image.open(samples / "teddy-bear.png").convert("RGB")
     drags = [Drag(Point(62, 150), Point(40, 110))]

@@ -74,8 +74,13 @@ def test_the_run_after_a_restore_is_the_run_without_it(
     assert drags == uninterrupted[2]
 
 
+@pytest.mark.parametrize("steps", [(2, 7, 11, 15), pytest.param((*range(14), 15, 20), marks=pytest.mark.long)], ids=len)
 def test_in_another_process_too(
-    tiny: Diffusion, tiny_folder: Path, uninterrupted: tuple[torch.Tensor, bytes, object], tmp_path: Path
+    tiny: Diffusion,
+    tiny_folder: Path,
+    uninterrupted: tuple[torch.Tensor, bytes, object],
+    tmp_path: Path,
+    steps: tuple[int, ...],
 ) -> None:
     """From everywhere in the run: fitting (0 to 4), inverting (5 to 8), dragging (9 to 13), rendering (15 and 20).
 
@@ -84,7 +89,7 @@ def test_in_another_process_too(
     session = begin(tiny)
     run = whole(session)
     for done in range(21):
-        if done < 14 or done in (15, 20):
+        if done in steps:
             (tmp_path / f"{done}.snapshot").write_bytes(session.snapshot())
         next(run)
     session.close()
@@ -102,7 +107,7 @@ def test_in_another_process_too(
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=ROOT)
     latent, result, _ = uninterrupted
     ended = {path.stem: path.read_bytes() for path in tmp_path.glob("*.ended")}
-    assert len(ended) == 16
+    assert len(ended) == len(steps)
     assert [taken for taken, there in ended.items() if there != latent.numpy().tobytes() + result] == []
 
 
