@@ -17,6 +17,7 @@ from typing import Any, get_args
 from livedrag.editor.edit_command import edit
 from livedrag.editor.edit_request import EXAMPLE, check_output
 from livedrag.editor.errors import EditorError, SettingsError
+from livedrag.editor.jobs import run_jobs
 from livedrag.editor.model_options import add_model_options, load_model
 from livedrag.editor.output import OutputFiles, interruptible
 from livedrag.editor.progress import Clock, with_progress
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     with interruptible(command, files):
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         try:
+            if options.command == "edit" and options.jobs is not None:
+                return run_jobs(options, files)
             report = {"edit": edit, "generate": generate_picture}[options.command](options, files)
         except (EditorError, OSError) as error:
             sys.stderr.write(f"{command}: {error}\n")
@@ -141,7 +144,19 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     add("--prompt", help="what the picture shows")
     add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: the model's own)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable")
-    add("-o", "--output", type=Path, required=True, metavar="OUT.png", help="file to write, .png or .webp")
+    add("-o", "--output", type=Path, metavar="OUT.png", help="file to write, .png or .webp")
+    add(
+        "--jobs",
+        type=Path,
+        metavar="FILE",
+        help="do many edits: a JSON list of objects with picture, drags, output, and what else is wanted; see README",
+    )
+    add(
+        "--log",
+        type=Path,
+        metavar="OUT.csv",
+        help="file to write the points, distances and loss of each iteration to, .csv or .json",
+    )
     add(
         "--no-metadata",
         dest="metadata",

@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,7 @@ from livedrag.editor.output import OutputFiles
 from livedrag.editor.progress import Clock, peak_memory_mb, with_progress
 from livedrag.editor.settings import DragSettings, unsuitable_presets
 from livedrag.picture_metadata import save_png, save_webp
+from livedrag.run_log import LogRow, encode_log, rows_of
 from livedrag.software import software
 
 if TYPE_CHECKING:
@@ -50,20 +51,39 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     model = load_model(options, request.plan.prompt, tiny=options.tiny)
     if request.repeats:
         _check_repeatable(request.plan, model)
-    session = _open(options, request, model)
+    session = open_session(options, request, model)
     clock.lap("load")
-    _prepare(options, session, files, clock)
+    prepare(options, session, files, clock)
     plan, base = request.plan, DragSettings.resolve(request.plan.preset or None, model.defaults)
-    step, taken = _drag(options, session, plan, base, files)
+    dragged = drag(options, session, plan, base, files)
     clock.lap("drag")
-    _render(options, session, plan, base, files)
-    metadata = plan if request.repeats else _completed(plan, model, taken, options.picture_lora)
-    _save(session.result(), options.output, metadata if options.metadata else None, files)
+    render(options, session, plan, base, files)
+    metadata = plan if request.repeats else completed(plan, model, dragged.steps, options.picture_lora)
+    save(session.result(), options.output, metadata if options.metadata else None, files)
+    if options.log is not None:
+        files.write_text(encode_log(dragged.rows, options.log.suffix.lower()), options.log)
     clock.lap("render")
-    return _report(request, model, step, clock)
+    return report(request, model, dragged.last, clock)
+
+
+@dataclass(frozen=True)
+class Dragged:
+    """What dragging came to.
+
+    Args:
+        last: the last step.
+        steps: how many there were.
+        rows: their numbers.
+    """
+
+    last: DragStep
+    steps: int
+    rows: list[LogRow]
 
 
 def _request(options: argparse.Namespace) -> EditRequest:
+    if options.output is None:
+        raise SettingsError("name the file to write with -o OUT.png")
     if options.repeat is not None:
         if given := [name for name in REPEATED if getattr(options, name) not in (None, [])]:
             raise SettingsError(f"--from repeats an edit as it was: leave out --{given[0]}")
@@ -88,6 +108,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
     check_output(options.output, ".png", ".webp")
     if options.save_lora is not None:
         check_output(options.save_lora, ".safetensors")
+    if options.log is not None:
+        check_output(options.log, ".csv", ".json")
     if options.frames is not None:
         make_frames_folder(options.frames)
 
@@ -115,7 +137,8 @@ def _named(weights: list[Weights]) -> str:
     return " and ".join(named) or "none"
 
 
-def _open(options: argparse.Namespace, request: EditRequest, model: Diffusion) -> DragSession:
+def open_session(options: argparse.Namespace, request: EditRequest, model: Diffusion) -> DragSession:
+    """A session on the picture of an edit, with the LoRA that the options name, if any."""
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.fitting.fitted_lora import read_fitted_lora
 
@@ -129,7 +152,8 @@ def _open(options: argparse.Namespace, request: EditRequest, model: Diffusion) -
     return session
 
 
-def _prepare(options: argparse.Namespace, session: DragSession, files: OutputFiles, clock: Clock) -> None:
+def prepare(options: argparse.Namespace, session: DragSession, files: OutputFiles, clock: Clock) -> None:
+    """Prepare a session; says so if the model does not know pictures like this one."""
     from livedrag.editor.drag.preparation import is_known, is_measured
     from livedrag.editor.fitting.lora import FitPass
 
@@ -151,24 +175,27 @@ def _prepare(options: argparse.Namespace, session: DragSession, files: OutputFil
         )
 
 
-def _drag(
+def drag(
     options: argparse.Namespace, session: DragSession, plan: EditMetadata, base: DragSettings, files: OutputFiles
-) -> tuple[DragStep, int]:
-    """The last step, and how many there were."""
+) -> Dragged:
+    """Take the steps of an edit on a prepared session, saving previews if there is a folder for them."""
     from livedrag.editor.drag.replay import replay
 
+    last, count, rows = None, 0, list[LogRow]()
     steps = replay(session, plan, base)
-    step, taken = None, 0
-    for step in with_progress(steps, "dragging", session.settings.max_iterations, _describe):
-        taken += 1
-        _save_frame(session.preview(step, quality=options.preview), options.frames, files)
-    assert step is not None
-    return step, taken
+    for last in with_progress(steps, "dragging", session.settings.max_iterations, _describe):
+        count += 1
+        handles = {name: (point.x, point.y) for name, point in last.handles.items()}
+        rows += rows_of(last.iteration, handles, last.distances, last.content, last.loss, last.lost)
+        _save_frame(session.preview(last, quality=options.preview), options.frames, files)
+    assert last is not None
+    return Dragged(last, count, rows)
 
 
-def _render(
+def render(
     options: argparse.Namespace, session: DragSession, plan: EditMetadata, base: DragSettings, files: OutputFiles
 ) -> None:
+    """Render the result of a session."""
     from livedrag.editor.drag.replay import finish
 
     preview_every = options.preview_every if options.frames else 0
@@ -182,7 +209,7 @@ def _save_frame(preview: Image.Image | None, folder: Path | None, files: OutputF
         files.save(preview, folder / f"{files.next_frame():04}.png")
 
 
-def _completed(plan: EditMetadata, model: Diffusion, steps: int, picture_lora: Path | None) -> EditMetadata:
+def completed(plan: EditMetadata, model: Diffusion, steps: int, picture_lora: Path | None) -> EditMetadata:
     """What a new result says about how it was made."""
     return replace(
         plan,
@@ -194,7 +221,9 @@ def _completed(plan: EditMetadata, model: Diffusion, steps: int, picture_lora: P
     )
 
 
-def _save(picture: Image.Image, path: Path, metadata: EditMetadata | None, files: OutputFiles) -> None:
+def save(picture: Image.Image, path: Path, metadata: EditMetadata | None, files: OutputFiles) -> None:
+    """Write a result, whole or not at all."""
+
     def write(part: Path) -> None:
         with part.open("wb") as file:
             save_result(picture, file, path.suffix.lower(), metadata)
@@ -207,7 +236,8 @@ def save_result(picture: Image.Image, file: IO[bytes], ending: str, metadata: Ed
     (save_webp if ending == ".webp" else save_png)(picture, file, metadata)
 
 
-def _report(request: EditRequest, model: Diffusion, step: DragStep, clock: Clock) -> dict[str, Any]:
+def report(request: EditRequest, model: Diffusion, step: DragStep, clock: Clock) -> dict[str, Any]:
+    """What ``--json`` prints of an edit."""
     drags = request.plan.last.drags
     return {
         "model": model.name,

@@ -35,7 +35,7 @@ class OutputFiles:
         """Write a PNG file, replacing an existing one. Raises `OSError`."""
         self.write(lambda part: picture.save(part, format="PNG"), path)
 
-    def write(self, writer: Callable[[Path], None], path: Path) -> None:
+    def write(self, writer: Callable[[Path], object], path: Path) -> None:
         """Have a file written, replacing an existing one. Raises `OSError`."""
         path = path.resolve()  # what a link points to, not the link
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -45,6 +45,10 @@ class OutputFiles:
             part.replace(path)
         finally:
             self.discard(part)
+
+    def write_text(self, text: str, path: Path) -> None:
+        """Write a text file in UTF-8, replacing an existing one. Raises `OSError`."""
+        self.write(lambda part: part.write_text(text, encoding="utf-8"), path)
 
     def discard(self, part: Path) -> None:
         """Remove an unfinished file, if it is there."""

@@ -28,6 +28,7 @@ EDITOR = [
     ["cost", "models_command"],
     ["model_options"],
     ["edit_command"],
+    ["jobs"],
     ["cli", "training"],
 ]
 SERVER = [

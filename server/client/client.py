@@ -13,6 +13,7 @@ from urllib.parse import quote
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from livedrag.run_log import LogRow, rows_of
 from livedrag.server.client.connection import Connection
 from livedrag.server.client.errors import OperationRejected
 from livedrag.server.client.http import password_header, request
@@ -29,6 +30,7 @@ from livedrag.server.document.protocol import (
     Ended,
     Frame,
     Operation,
+    Points,
     Presence,
     Redo,
     Rejected,
@@ -252,6 +254,15 @@ class Client:
                 yield message
             if _end_in(message, run) is not None:
                 return
+
+    def log(self, run: str) -> list[LogRow]:
+        """The numbers of a run's iterations, as far as its messages are remembered; see `livedrag.run_log`."""
+        points = [each for each in self.received if isinstance(each, Points) and each.run == run]
+        return [
+            row
+            for each in points
+            for row in rows_of(each.iteration, each.handles, each.distances, each.content, each.loss, each.lost)
+        ]
 
     async def send(self, message: ClientMessage) -> None:
         """Send any message over the current connection."""

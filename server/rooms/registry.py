@@ -274,6 +274,7 @@ class RoomRegistry:
         for room in self.rooms.values():
             text = "the server is stopping: reconnect in a moment"
             room.disconnect(room.sessions.values(), Close.GOING_AWAY, "going_away", text)
+            room.close_followers()
         if self._sessions():
             self._disconnected.clear()
             with contextlib.suppress(TimeoutError):

@@ -133,6 +133,13 @@ class RequestHandler:
         """Edit another picture; returns the record once it is on disk. Raises `Refused`, `StoreError`."""
         return await self._commit_once(op_id, lambda: [self._room.draft.replace_picture(by, op_id, picture)])
 
+    async def start(self, by: str) -> DocRecord:
+        """Press Drag, for a script; returns the record once it is on disk. Raises `Refused`, `StoreError`."""
+        self.check_writable()
+        frozen = bool(self._room.draft.document.mask) and (await self._room.mask.current()).frozen
+        draft, request = self._room.draft, StartRun(op_id=secrets.token_urlsafe(12))
+        return await self._commit_once(request.op_id, lambda: draft.start(by, request, new_run_id(), frozen=frozen))
+
     async def rename(self, by: str, title: str) -> None:
         """Give the room a title, as an edit. Raises `Refused`, `StoreError`."""
         draft, op_id = self._room.draft, secrets.token_urlsafe(12)

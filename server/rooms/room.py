@@ -51,6 +51,7 @@ from livedrag.server.document.protocol import (
 )
 from livedrag.server.rooms.background import log_failure
 from livedrag.server.rooms.document_log import DocumentLog, damage_text, open_draft
+from livedrag.server.rooms.edit_follower import EditFollower
 from livedrag.server.rooms.greeting import greeting
 from livedrag.server.rooms.mask_cache import MaskCache
 from livedrag.server.rooms.outbox import Disconnect, Outbox
@@ -74,6 +75,7 @@ class LiveRoom:
 
     Attributes:
         closed: whether the registry has let it go; it must then change nothing any more.
+        followers: scripts that wait for the end of a run.
         engine_report: the state of the room's device.
     """
 
@@ -96,6 +98,7 @@ class LiveRoom:
         self.run = RunControl(self)
         self.engine_report = EngineReport(state=services.engine.state)
         self.closed = False
+        self.followers: set[EditFollower] = set()
         self._on_unused = on_unused
         self._histories: dict[str, History] = {}  # as last sent, by person
 
@@ -116,7 +119,7 @@ class LiveRoom:
 
     @property
     def in_use(self) -> bool:
-        return bool(self.sessions) or self.draft.running
+        return bool(self.sessions) or bool(self.followers) or self.draft.running
 
     @property
     def connected(self) -> set[str]:
@@ -129,7 +132,19 @@ class LiveRoom:
     def close(self) -> None:
         """Stop what runs in the background; all of the room is on disk, or on its way there."""
         self.closed = True
+        self.close_followers()
         self.run.close()
+
+    def close_followers(self) -> None:
+        """Scripts need not wait any more."""
+        for follower in list(self.followers):
+            follower.close()
+
+    def unfollow(self, follower: EditFollower) -> None:
+        """A script waits no more."""
+        self.followers.discard(follower)
+        if not self.closed:
+            self._report_unused()
 
     # Sessions --------------------------------------------------------------------------------------------------------
 
@@ -227,6 +242,9 @@ class LiveRoom:
 
     def broadcast(self, message: ServerMessage, sessions: Iterable[RoomSession] | None = None) -> None:
         """Send a message to all sessions, or to some."""
+        if sessions is None:
+            for follower in list(self.followers):
+                follower.take(message)
         receivers = list(self.sessions.values() if sessions is None else sessions)
         packed = encode(message) if receivers else b""
         for session in receivers:

@@ -18,7 +18,7 @@ from livedrag.server.errors import Busy, ServiceError
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.web import websocket
 from livedrag.server.web.context import Context, context_of
-from livedrag.server.web.endpoints import admin, entry, generations, members, pages, pictures, rooms, status
+from livedrag.server.web.endpoints import admin, edits, entry, generations, members, pages, pictures, rooms, status
 from livedrag.server.web.security import SecurityMiddleware, error_response
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ ROUTES: list[BaseRoute] = [
     Route("/api/generations/{generation}", generations.follow, methods=["GET"]),
     Route("/api/generations/{generation}", generations.cancel, methods=["DELETE"]),
     Route("/api/generations/{generation}/picture", generations.picture),
+    Route("/api/edits", edits.create, methods=["POST"]),
     Route("/api/rooms", rooms.create, methods=["POST"]),
     Route("/api/rooms/{room}", rooms.delete, methods=["DELETE"]),
     Route("/api/rooms/{room}", rooms.rename, methods=["PATCH"]),

@@ -39,13 +39,23 @@ async def result(request: Request) -> Response:
     if result is None:
         text = f"room {live.id!r} has no result yet: press Drag and wait for the end"
         raise ServiceError(404, "no_result", text)
+    if wants_metadata(request):
+        return _png(request, result.sha256)
+    png = await read_result(request, result.sha256)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, no-cache"})
+
+
+def wants_metadata(request: Request) -> bool:
+    """Whether a result should say how it was made: ``?metadata=full``, the default, or ``none``."""
     if (metadata := request.query_params.get("metadata", "full")) not in ("full", "none"):
         raise ServiceError(422, "bad_query", f"metadata={metadata[:100]!r}: it must be 'full' or 'none'")
-    if metadata == "full":
-        return _png(request, result.sha256)
-    path = context_of(request).registry.store.picture_path(result.sha256)
-    png = await asyncio.to_thread(lambda: without_metadata(path.read_bytes()))
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, no-cache"})
+    return metadata == "full"
+
+
+async def read_result(request: Request, sha256: str) -> bytes:
+    """The PNG of a result, as the request wants it."""
+    path, whole = context_of(request).registry.store.picture_path(sha256), wants_metadata(request)
+    return await asyncio.to_thread(lambda: path.read_bytes() if whole else without_metadata(path.read_bytes()))
 
 
 async def mask(request: Request) -> Response:

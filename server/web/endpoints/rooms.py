@@ -19,16 +19,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from livedrag.edit_metadata import EditMetadata, MetadataError
 from livedrag.picture_metadata import check_masks, read_metadata
-from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt
+from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt, check_setting
 from livedrag.server.document.protocol import (
     MAX_TITLE,
     XY,
     Document,
     Drag,
     MaskLayer,
+    ModelInfo,
     Picture,
     Raster,
     RoomLimits,
+    Setting,
     Title,
 )
 from livedrag.server.document.restored import restored_document
@@ -87,7 +89,7 @@ async def create(request: Request) -> Response:
     if content_type == "application/json":
         document = await _generated_document(request)
     else:
-        document, restored = await _uploaded_document(request)
+        document, restored = await uploaded_document(request)
     room, secret = await context.registry.create(document)
     log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
     return _created(context, room, secret, restored)
@@ -181,7 +183,7 @@ async def _generated_document(request: Request) -> Document:
     )
 
 
-async def _uploaded_document(request: Request) -> tuple[Document, Restored | None]:
+async def uploaded_document(request: Request) -> tuple[Document, Restored | None]:
     """The document of a form, and what was restored of the edit that its picture is the result of."""
     context = context_of(request)
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
@@ -247,6 +249,8 @@ def _document(context: Context, form: FormData) -> Document:
     png, size = encode_picture(file, name, settings.max_pixels)
     picture = Picture(sha256="", width=size[0], height=size[1])
     drags = parse_drags(str(form.get("drags") or "[]"), picture, registry.room_limits)
+    assert registry.model is not None
+    wanted = parse_settings(str(form.get("settings") or "{}"), registry.model)
     mask: tuple[MaskLayer, ...] = ()
     if "mask" in form:
         file, name = _file(form, "mask", settings.max_upload_bytes)
@@ -254,7 +258,7 @@ def _document(context: Context, form: FormData) -> Document:
         mask = (Raster(id="uploaded", sha256=registry.store.put_picture(mask_png)),)
     picture = replace(picture, sha256=registry.store.put_picture(png))
     title = str(form.get("title") or "").strip()[:MAX_TITLE]
-    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt, title=title)
+    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt, title=title, settings=wanted)
 
 
 def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:
@@ -265,6 +269,21 @@ def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:
     if upload.size is not None and upload.size > limit:
         raise too_large(upload.size, limit, repr(upload.filename))
     return upload.file, upload.filename or field
+
+
+def parse_settings(text: str, model: ModelInfo) -> dict[str, Setting]:
+    """Settings from a form's JSON. Raises `ServiceError`."""
+    try:
+        settings = msgspec.json.decode(text, type=dict[str, Setting])
+    except msgspec.MsgspecError as error:
+        example = '{"max_iterations": 40}'
+        raise ServiceError(422, "bad_settings", f"settings {text[:100]!r}: {error}; expected {example}") from None
+    try:
+        for name, value in settings.items():
+            check_setting(model, name, value)
+    except Refused as refusal:
+        raise ServiceError(422, "bad_settings", str(refusal)) from None
+    return settings
 
 
 def parse_drags(text: str, picture: Picture, limits: RoomLimits) -> dict[str, Drag]:
