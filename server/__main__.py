@@ -1,4 +1,7 @@
-"""``livedrag serve | rooms | status | models | edit | generate | --version``. Each imports what it needs when run."""
+"""``livedrag serve | rooms | status | models | edit | generate | dragbench | --version``.
+
+Each imports what it needs when it is run.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ EDITOR_COMMANDS = {
     "edit": "livedrag.editor.cli",
     "generate": "livedrag.editor.cli",
     "models": "livedrag.editor.models_command",
+    "dragbench": "livedrag.editor.dragbench.command",
 }
 """The modules of the commands that need no server; their ``main`` parses all arguments."""
 
@@ -223,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("edit", help="edit a picture without a server", add_help=False)
     commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
     commands.add_parser("models", help="list the models in a folder", add_help=False)
+    commands.add_parser("dragbench", help="run a benchmark of dragging", add_help=False)
     return parser
 
 

@@ -20,7 +20,7 @@ EDITOR = [
     ["errors", "output", "progress"],
     ["settings", "points", "sampling"],
     ["edit_request"],
-    ["picture"],
+    ["picture", "similarity"],
     ["models"],
     ["fitting"],
     ["generate"],
@@ -28,7 +28,7 @@ EDITOR = [
     ["cost", "models_command"],
     ["model_options"],
     ["edit_command"],
-    ["jobs"],
+    ["jobs", "dragbench"],
     ["cli", "training"],
 ]
 SERVER = [

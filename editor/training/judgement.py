@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from livedrag.editor.similarity import structural_similarity
 from livedrag.editor.training.trials import ARRIVED, Trial, distance_left, is_wrong
-
-SSIM_WINDOW = 1.5
-"""Standard deviation in pixels of the window of structural similarity (Wang et al. 2004)."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +73,6 @@ def judge(trial: Trial, edited: Tensor, seconds: float, *, claimed: bool = False
         lost=lost,
         wrong=is_wrong(trial, edited),
     )
-
-
-def structural_similarity(one: Tensor, other: Tensor) -> Tensor:
-    """SSIM of the brightness of two pictures ``(3, H, W)`` in [-1, 1] at every place, ``(H, W)``."""
-    first, second = (each.mean(0)[None, None] for each in (one, other))
-    reach = int(3 * SSIM_WINDOW + 1)
-    line = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * SSIM_WINDOW**2))
-    window = (line[:, None] * line)[None, None] / line.sum() ** 2
-
-    def mean(plane: Tensor) -> Tensor:
-        return nn.functional.conv2d(nn.functional.pad(plane, (reach,) * 4, mode="replicate"), window)
-
-    a, b = mean(first), mean(second)
-    spread = mean(first**2) - a**2 + mean(second**2) - b**2
-    together = mean(first * second) - a * b
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    similarity: Tensor = (2 * a * b + c1) * (2 * together + c2) / ((a**2 + b**2 + c1) * (spread + c2))
-    return similarity[0, 0]
 
 
 def summarise(judgements: Sequence[Judgement]) -> Summary:

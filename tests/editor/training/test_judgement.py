@@ -8,8 +8,9 @@ from torch import Tensor
 
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Size
+from livedrag.editor.similarity import structural_similarity
 from livedrag.editor.training.evaluation import guess
-from livedrag.editor.training.judgement import Judgement, judge, structural_similarity, summarise
+from livedrag.editor.training.judgement import Judgement, judge, summarise
 from livedrag.editor.training.trials import Trial, make_trials_on
 from tests.other_kinds import cartoon_cat, cartoon_fish, cartoon_house
 

@@ -1,0 +1,1 @@
+"""Runs of published drag benchmarks: their data sets, what is measured, and the report."""
