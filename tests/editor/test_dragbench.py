@@ -126,7 +126,7 @@ def test_a_whole_run_and_that_it_resumes(
     assert report["measure"] == "correlation of pixels"
     assert list(report["methods"]) == ["no-edit", "instant-warp", "default"]
     rows = report["methods"]
-    assert rows["instant-warp"]["mean_distance"] < 3, "its own displacement is exact at the target"
+    assert rows["instant-warp"]["mean_distance"] < rows["no-edit"]["mean_distance"] / 2
     assert rows["no-edit"]["drag_back"] == 0
     assert rows["instant-warp"]["drag_back"] > 0
     assert rows["default"]["seconds"] > 0

@@ -66,7 +66,7 @@ def test_a_bad_job_stops_no_other(folder: Path, tiny_folder: Path, capsys: pytes
         "unknown entry 'evil'": json.dumps(job("o.png", evil=1)),
         "there is no file": json.dumps(job("o.png", picture="nowhere.png")),
         "must end in .png or .webp": json.dumps(job("o.jpg")),
-        "drags is None": json.dumps({**job("o.png"), "drags": None}),
+        "drags is 'None'": json.dumps({**job("o.png"), "drags": None}),
         "--drag 'x' is not": json.dumps(job("o.png", drags=["x"])),
         "the drag is": json.dumps(job("o.png", drags=[{"handle": ["a", 1], "target": [1, 1]}])),
         "is outside the picture": json.dumps(job("o.png", drags=["1,1:999,1"])),
