@@ -231,7 +231,8 @@ class Checkpoints:
                 continue  # a newer one has just replaced it
             # Lower than any document's, so that what has changed since the checkpoint is followed.
             desired = replace(checkpoint.desired, room=to, seq=-1, drags=_as_new(checkpoint.desired.drags, versions))
-            self._list(folder_of(to), replace(checkpoint, desired=desired))
+            log = None if checkpoint.log is None else _log_as_new(checkpoint.log, versions)
+            self._list(folder_of(to), replace(checkpoint, desired=desired, log=log))
             return
 
     def wipe(self, room: str) -> None:
@@ -342,6 +343,14 @@ def picture_parts(kind: str, pictures: Mapping[int, bytes]) -> list[Part]:
         Part(name=name, make=lambda shown=shown: msgspec.msgpack.encode(shown), stamp=" ".join(map(str, shown)))  # type: ignore[misc]
         for name, shown in parts.items()
     ]
+
+
+def _log_as_new(log: EditLog, versions: Mapping[str, int]) -> EditLog:
+    """A session's log in a new room; see `_as_new`."""
+    copied = log.copy()
+    for states in (*(run.states for run in copied.runs), copied.pending):
+        states[:] = [replace(state, drags=_as_new(state.drags, versions)) for state in states]
+    return copied
 
 
 def _as_new(drags: Mapping[str, PlacedDrag], versions: Mapping[str, int]) -> dict[str, PlacedDrag]:

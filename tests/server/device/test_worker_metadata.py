@@ -147,3 +147,16 @@ def test_a_server_can_leave_it_out(small: Diffusion, events: Events, checkpoints
         ended = finish(worker, events)
     assert ended.picture is not None
     assert read_metadata(io.BytesIO(ended.picture)) is None
+
+
+def test_a_copy_of_a_room(worker: DeviceWorker, events: Events, small: Diffusion, checkpoints: Checkpoints) -> None:
+    """Handles count as placed anew in it, but not as moved."""
+    placed = {"d1": PlacedDrag(handle=(30, 30), target=(70, 40), handle_version=4)}
+    desired = later(seq=5, settings=LONG, drags=placed)
+    start(worker, desired)
+    finish(worker, events)
+    checkpoints.copy("a", "b", {"d1": 4})
+    start(worker, replace(desired, room="b", seq=0, drags=DRAGS), run="r2")
+    said = assert_made_again(finish(worker, events), small)
+    assert [len(run.states) for run in said.runs] == [1, 0]
+    assert said.room == "b"
