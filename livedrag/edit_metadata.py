@@ -375,7 +375,7 @@ def _state(entry: _Entry, masks: list[bytes], picture: SourcePicture) -> EditSta
             lambda drag: PlacedDrag(
                 drag.get("handle").point(picture),
                 drag.get("target").point(picture),
-                drag.get("handle_version").whole(0, 2**53),
+                drag.get("handle_version").whole(-(2**53), 2**53),
             ),
         ),
         None if mask.value is None else masks[mask.value],

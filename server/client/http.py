@@ -33,7 +33,7 @@ def create_room(
         address: of the server, such as ``http://127.0.0.1:8000``, with its base path if it has one.
         picture: a file in any format that the server reads, such as PNG or JPEG.
         password: the server's, if it has one.
-        fields: ``mask`` (a PNG), ``prompt``, ``title``, ``drags`` and ``settings`` (JSON), ``restore``; see docs/api.md.
+        fields: ``mask`` (a PNG), ``prompt``, ``title``, ``drags`` and ``settings`` (JSON), ``restore``.
 
     Raises:
         RequestFailed: the server refused.

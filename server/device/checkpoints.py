@@ -346,11 +346,18 @@ def picture_parts(kind: str, pictures: Mapping[int, bytes]) -> list[Part]:
 
 
 def _log_as_new(log: EditLog, versions: Mapping[str, int]) -> EditLog:
-    """A session's log in a new room; see `_as_new`."""
+    """A session's log in a new room: the handles as they are now have version 0, all earlier ones another."""
     copied = log.copy()
     for states in (*(run.states for run in copied.runs), copied.pending):
-        states[:] = [replace(state, drags=_as_new(state.drags, versions)) for state in states]
+        states[:] = [replace(state, drags=_with_versions(state.drags, versions)) for state in states]
     return copied
+
+
+def _with_versions(drags: Mapping[str, PlacedDrag], versions: Mapping[str, int]) -> dict[str, PlacedDrag]:
+    return {
+        id: replace(drag, handle_version=0 if drag.handle_version == versions.get(id) else -1 - drag.handle_version)
+        for id, drag in drags.items()
+    }
 
 
 def _as_new(drags: Mapping[str, PlacedDrag], versions: Mapping[str, int]) -> dict[str, PlacedDrag]:
