@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 import msgspec
@@ -36,57 +37,67 @@ async def create(request: Request) -> Response:
         example = '[{"handle": [x, y], "target": [x, y]}]'
         raise ServiceError(422, "bad_drags", f"there is nothing to drag: send drags as {example}")
     room_id, secret = await registry.create(document)
-    caller = replace(caller_of(request), cookie="")
-    room, person = await registry.admission.visit(room_id, caller, secret)
+    room, person = await registry.admission.visit(room_id, replace(caller_of(request), cookie=""), secret)
     streams = "text/event-stream" in request.headers.get("accept", "")
-    follower = EditFollower(room).__enter__()
+    messages = _run(room, person, PAUSE if streams else CHECK)
     try:
         registry.limits.check_person(person, "run")
-        await room.requests.start(person)
+        await anext(messages)
     except BaseException:
-        follower.__exit__(None, None, None)
         await registry.delete(room)
         raise
     if not streams:
-        return await _result(request, context, room, follower)
+        return await _result(request, context, room, messages)
     url = f"{context.settings.base_path}/r/{room_id}#{secret}"
     begin = _event("room", {"room": room_id, "secret": secret, "url": url})
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy must not hold events back
-    events = _events(begin, room, follower, context.settings.base_path)
+    events = _events(begin, room, messages, context.settings.base_path)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _result(request: Request, context: Context, room: LiveRoom, follower: EditFollower) -> Response:
+async def _run(room: LiveRoom, person: str, pause: float) -> AsyncGenerator[RunMessage | None]:
+    """Press Drag, yield once, then the messages of the run; see `EditFollower.messages`."""
+    with EditFollower(room) as follower:
+        await room.requests.start(person)
+        yield None
+        async for message in follower.messages(pause):
+            yield message
+
+
+async def _result(
+    request: Request, context: Context, room: LiveRoom, messages: AsyncGenerator[RunMessage | None]
+) -> Response:
     """The picture, once the run has ended; the room is deleted with it, or when the client goes away."""
     end: Ended | None = None
     try:
-        async for message in follower.messages(CHECK):
-            if isinstance(message, Ended):
-                end = message
-            elif await request.is_disconnected():
-                break
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                if isinstance(message, Ended):
+                    end = message
+                elif await request.is_disconnected():
+                    break
         if end is None:
             raise ServiceError(503, "interrupted", "the edit was interrupted: try again")
         if end.result is None:
             raise ServiceError(422, "not_edited", end.run.message or "the picture could not be edited")
         png = await read_result(request, end.result.sha256)
     finally:
-        follower.__exit__(None, None, None)
         await context.registry.delete(room)
     headers = {"Cache-Control": "no-store", "Livedrag-Outcome": str(end.run.outcome)}
     headers["Livedrag-Iterations"] = str(end.run.iterations)
     return Response(png, media_type="image/png", headers=headers)
 
 
-async def _events(begin: bytes, room: LiveRoom, follower: EditFollower, base: str) -> AsyncIterator[bytes]:
-    try:
+async def _events(
+    begin: bytes, room: LiveRoom, messages: AsyncGenerator[RunMessage | None], base: str
+) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(messages):
         yield begin
-        async for message in follower.messages(PAUSE):
+        message: RunMessage | None = None
+        async for message in messages:
             yield b":\n\n" if message is None else _encoded(message, room, base)
-        if room.closed:
+        if not isinstance(message, Ended):
             yield _event("failed", {"message": "the room was closed before the end"})
-    finally:
-        follower.__exit__(None, None, None)
 
 
 def _encoded(message: RunMessage, room: LiveRoom, base: str) -> bytes:
