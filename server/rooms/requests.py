@@ -138,7 +138,7 @@ class RequestHandler:
         self.check_writable()
         frozen = bool(self._room.draft.document.mask) and (await self._room.mask.current()).frozen
         draft, request = self._room.draft, StartRun(op_id=secrets.token_urlsafe(12))
-        return await self._commit_once(request.op_id, lambda: draft.start(by, request, new_run_id(), frozen=frozen))
+        return await self._commit_once(request.op_id, lambda: [draft.start(by, request, new_run_id(), frozen=frozen)])
 
     async def rename(self, by: str, title: str) -> None:
         """Give the room a title, as an edit. Raises `Refused`, `StoreError`."""
