@@ -54,6 +54,11 @@ def main(arguments: Sequence[str]) -> int:
                 "--from-scratch", action="store_true", help="take only autoencoder and tokenizer from --start"
             )
             training.add_argument(
+                "--teacher",
+                metavar="REF",
+                help="learn the velocities that a finished model predicts instead of the data's, for small batches",
+            )
+            training.add_argument(
                 "--save-every", type=float, default=5, metavar="MINUTES", help="(default: %(default)s)"
             )
             training.add_argument(

@@ -45,12 +45,16 @@ FURTHER_RATE, FURTHER_WARM_UP = 3e-4, 20
 FIRST_PAIRS, NEW_PAIRS = 16, 1 / 4
 """Fresh pairs for each one in a batch: before the first step, and before every other. Encoding a scene takes a third of
 the time of training on it."""
+TEACHER_WEIGHT, TEACHER_ERROR = 3.0, 0.02
+"""Weight of how far a prediction is from the teacher's, in shares of the teacher's own squared error, and the least
+that this counts as. A share of r makes the network's error grow by about r of itself."""
 SHARED_NOISE = 0.5
 """Share of the pairs whose views have the same noise, which stays where it is while content moves, as in a drag."""
 MATCHING = 0.2
 """Weight of the correspondence of features."""
 MATCHED = 800
 """From this timestep on features need not correspond: no drag begins there."""
+VELOCITY = "velocity"
 LOW, HIGH = 300, 700
 FOUND_LOW, FOUND_HIGH = f"found below {LOW}", f"found from {LOW} to {HIGH}"
 """Shares of places moved far that are found, by timestep; watched, not trained on."""
@@ -112,12 +116,13 @@ class DenoiserStage(Stage):
         further: whether finished weights are trained further.
         rate: learning rate at its highest, other than the usual one.
         compiled: whether torch compiles the UNet.
+        teacher: finished UNet and text encoder whose predictions are learned instead of the data's velocity (learning
+            without forgetting, arXiv 1606.09282): they have no noise, so that batches may be small.
     """
 
     name = "denoiser"
     rate = 2e-3
     cooling = 0.7
-    watched = frozenset({FOUND_LOW, FOUND_HIGH})
 
     def __init__(
         self,
@@ -129,6 +134,7 @@ class DenoiserStage(Stage):
         rate: float | None = None,
         seed: int = 0,
         compiled: bool = False,
+        teacher: nn.ModuleDict | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.pairs, self._tokenizer, self._count, self._seed = pairs, tokenizer, batch // 2, seed
@@ -144,7 +150,9 @@ class DenoiserStage(Stage):
         self._memory_format = torch.channels_last if self._device.type == "cuda" else torch.contiguous_format
         unet: Any = self.modules["unet"]
         unet.to(memory_format=self._memory_format)
+        self.watched = frozenset({FOUND_LOW, FOUND_HIGH, *([] if teacher is None else [VELOCITY])})
         self._compiled = compiled
+        self._teacher = teacher
         self._network: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
@@ -156,12 +164,27 @@ class DenoiserStage(Stage):
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             text = self.modules["text_encoder"](noisy.words).last_hidden_state
             predicted, features = self._run(noisy.latents, noisy.timesteps.repeat(2), text.repeat(2, 1, 1))
-        errors = (predicted.float() - noisy.velocity).square().flatten(1).mean(1)
+        errors = squared_errors(predicted, noisy.velocity)
         weights = (SNR_LIMIT * (1 - noisy.alpha)).clamp(max=1)  # one more than the ratio is 1 / (1 - alpha)
+        taught = {} if self._teacher is None else self._learn_from(self._teacher, noisy, predicted)
         return {
-            "velocity": (errors * weights.repeat(2)).mean(),
+            VELOCITY: (errors * weights.repeat(2)).mean(),
+            **taught,
             **self._match(features.float(), pairs, noisy.timesteps, random),
         }
+
+    @torch.no_grad()
+    def _ask(self, teacher: nn.ModuleDict, noisy: NoisyPairs) -> Tensor:
+        """The teacher's predictions."""
+        text = teacher["text_encoder"](noisy.words).last_hidden_state.repeat(2, 1, 1)
+        predicted: Tensor = teacher["unet"](noisy.latents, noisy.timesteps.repeat(2), text, return_dict=False)[0]
+        return predicted.float()
+
+    def _learn_from(self, teacher: nn.ModuleDict, noisy: NoisyPairs, predicted: Tensor) -> dict[str, Tensor]:
+        """The weighted distance from the teacher's predictions, in shares of the teacher's error."""
+        right = self._ask(teacher, noisy)
+        own = squared_errors(right, noisy.velocity).clamp(min=TEACHER_ERROR)
+        return {"teacher": TEACHER_WEIGHT * (squared_errors(predicted, right) / own).mean()}
 
     def _add_noise(self, pairs: PairBatch, random: np.random.Generator) -> NoisyPairs:
         count = self._count
@@ -219,6 +242,11 @@ class DenoiserStage(Stage):
         """What it makes of `PROMPTS`."""
         model = assemble(self.pairs.vae, self.pairs.scale, averaged, self._tokenizer)
         return draw_prompts(model, PROMPTS)
+
+
+def squared_errors(predicted: Tensor, right: Tensor) -> Tensor:
+    """Of each row, ``(B,)``."""
+    return (predicted.float() - right).square().flatten(1).mean(1)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

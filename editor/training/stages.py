@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 from safetensors.torch import load_file
+from torch import nn
 from transformers import CLIPTokenizer
 
 from livedrag.editor.models.devices import pick_device
@@ -93,6 +94,7 @@ def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
         from_scratch=options.from_scratch,
         rate=options.rate,
         compiled=options.compile,
+        teacher=options.teacher,
         shards=options.shards,
     )
     denoiser.training.run(options.steps, minutes=options.minutes, save_every=60 * options.save_every)
@@ -195,6 +197,7 @@ def _denoiser(
     from_scratch: bool = False,
     rate: float | None = None,
     compiled: bool = False,
+    teacher: str | None = None,
     shards: Path | None = None,
 ) -> _Denoiser:
     fresh = not (folder / DenoiserStage.name).with_suffix(".pt").is_file()
@@ -219,13 +222,29 @@ def _denoiser(
     )
     sizes = {"batch": batch} if batch else {}
     further = start is not None and not from_scratch
-    stage = DenoiserStage(pairs, tokenizer, further=further, rate=rate, compiled=compiled, seed=seed, **sizes)
+    stage = DenoiserStage(
+        pairs,
+        tokenizer,
+        further=further,
+        rate=rate,
+        compiled=compiled,
+        teacher=None if teacher is None else _teacher(teacher, device),
+        seed=seed,
+        **sizes,
+    )
     denoiser = _Denoiser(stage, Training(stage, folder, shards=shards), pairs, tokenizer)
     if finished and further:
         for modules in (stage.modules, denoiser.training.averaged):
             modules["unet"].load_state_dict(finished.unet.state_dict())
             modules["text_encoder"].load_state_dict(finished.text_encoder.state_dict())
     return denoiser
+
+
+def _teacher(reference: str, device: torch.device) -> nn.ModuleDict:
+    """UNet and text encoder of a finished model, as it is."""
+    model = Diffusion.load(reference, device="cpu", dtype=torch.float32)
+    modules = nn.ModuleDict({"unet": model.unet, "text_encoder": model.text_encoder})
+    return modules.to(device).eval().requires_grad_(False)
 
 
 def _autoencoder(folder: Path) -> Any:

@@ -388,11 +388,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("livedrag.editor.training.networks.new_unet", tiny_unet)
 
 
-def make_stage(shapes: Collection, vae: nn.Module, device: str = "cpu", *, further: bool = False) -> DenoiserStage:
+def make_stage(
+    shapes: Collection,
+    vae: nn.Module,
+    device: str = "cpu",
+    *,
+    further: bool = False,
+    teacher: nn.ModuleDict | None = None,
+) -> DenoiserStage:
     tokenizer = tokenizer_of(shapes)
     vae.eval().requires_grad_(False).to(device)
     pairs = Pairs(shapes, vae, 0.6, partial(tokens_of, tokenizer), capacity=8, together=4)
-    return DenoiserStage(pairs, tokenizer, batch=4, further=further)
+    return DenoiserStage(pairs, tokenizer, batch=4, further=further, teacher=teacher)
 
 
 @pytest.mark.long
@@ -409,6 +416,23 @@ def test_the_denoiser_learns_a_little_at_once(shapes: Collection, tmp_path: Path
         assert np.mean(values[-10:]) < 0.9 * np.mean(values[:10]), part
     training.save()
     assert Training(make_stage(shapes, Averaging(), device), tmp_path).step == 40
+
+
+@pytest.mark.usefixtures("tiny")
+def test_with_a_teacher_its_predictions_are_learned(shapes: Collection, tmp_path: Path) -> None:
+    teacher = copy.deepcopy(make_stage(shapes, Averaging(), further=True).modules).eval().requires_grad_(False)
+    same = make_stage(shapes, Averaging(), further=True, teacher=teacher)
+    assert float(same.loss(0, 0.0)["teacher"].detach()) < 1e-6, "it starts as its teacher"
+    assert "velocity" in same.watched
+    training = Training(same, tmp_path)
+    with torch.no_grad():
+        for weight in same.modules["unet"].parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    same.warm_up = 1
+    for _ in range(20):
+        training._advance(0.5)
+    learned = [float(losses["teacher"]) for losses in training._unseen]
+    assert np.mean(learned[-5:]) < 0.6 * np.mean(learned[:5])
 
 
 @pytest.mark.long
