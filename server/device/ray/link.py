@@ -38,6 +38,9 @@ from livedrag.server.device.ray.wire import (
     proof,
 )
 
+STEP_SECONDS = 0.1
+"""That a step waits at most until the server has been sent that it begins."""
+
 
 class _Head(Struct):
     """Of an event: what it is, and of which room."""
@@ -88,14 +91,18 @@ class WorkerLink:
         """Send an event. A preview that waits still is replaced by a newer one of its room."""
         head = self._head.decode(event)
         self._put(head.room if head.type == "PreviewReady" else "", frame(Kind.EVENT, event))
+        if head.type == "StepStarted":  # it names the suspect if this process dies in the step
+            self._flush(STEP_SECONDS)
 
     def close(self) -> None:
         """Send what waits still, for a few seconds at most, and close the connection."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._broken or not (self._outgoing or self._sending), timeout=HANDSHAKE_SECONDS
-            )
+        self._flush(HANDSHAKE_SECONDS)
         self._stream.close()
+
+    def _flush(self, seconds: float) -> None:
+        """Wait until all is sent, for so many seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._broken or not (self._outgoing or self._sending), timeout=seconds)
 
     # The threads -----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from livedrag.server.device.engine import (
     Ready,
     RunProgress,
     Start,
+    StepStarted,
     Stop,
     room_of,
 )
@@ -153,6 +154,18 @@ def test_a_preview_that_waits_is_replaced_by_a_newer_one_of_its_room() -> None:
             ("PreviewReady", "b"),
         ]
         assert [event.iteration for event in sent if isinstance(event, PreviewReady)] == [2, 2]
+
+
+def test_that_a_step_begins_is_sent_before_it_does() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link = WorkerLink(Stream(ours), PictureCache(Path()))
+        threading.Thread(target=link._send, daemon=True).start()
+        event = msgspec.msgpack.encode(StepStarted(room="a", run="r"))
+        link.send_bytes(event)  # this process may end in the step
+        theirs.setblocking(False)
+        assert theirs.recv(1000) == frame(Kind.EVENT, event)
+        link.close()
 
 
 def test_frames_are_sent_together_up_to_a_size() -> None:
