@@ -108,7 +108,7 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
         others = [name for name in taking if name != source]
         model = models.get(room, "")
         holders = [name for name in others if not model or model in state[name].models]
-        return min(holders or others, key=lambda name: load(state[name], paces) + IDLE_WEIGHT * paces[name])
+        return min(holders or others, key=lambda name: load(state[name], paces, more=1))
 
     for worker in workers:
         if worker.draining:
@@ -122,7 +122,7 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
             break
         longest_unused = next(iter(state[source].idle), "")
         destination = best(longest_unused, source)
-        if not longest_unused or loads[destination] + IDLE_WEIGHT * paces[destination] >= loads[source]:
+        if not longest_unused or load(state[destination], paces, more=1) >= loads[source]:
             movable.discard(source)
         else:
             move(longest_unused, source, destination)
@@ -137,9 +137,12 @@ def imbalance(workers: Sequence[WorkerLoad]) -> float:
     return max(loads) / mean if mean else 1.0
 
 
-def load(worker: WorkerLoad, paces: Mapping[str, float]) -> float:
-    """The load of a worker in seconds, at its pace in seconds a step."""
-    return paces[worker.worker] * (len(worker.active) + IDLE_WEIGHT * len(worker.idle))
+def load(worker: WorkerLoad, paces: Mapping[str, float], *, more: int = 0) -> float:
+    """The load of a worker in seconds, at its pace in seconds a step, with so many more idle rooms.
+
+    It is rounded alike before and after a move, so that the loads of two workers can't take turns in being the higher.
+    """
+    return paces[worker.worker] * (len(worker.active) + IDLE_WEIGHT * (len(worker.idle) + more))
 
 
 def _paces(workers: Sequence[WorkerLoad]) -> dict[str, float]:
