@@ -50,10 +50,14 @@ def test_branches_survive_any_thinning(moves: list[int | None], room: int) -> No
     for move in moves:
         if move is None:
             iteration += 1
-            if timeline.current is not None and timeline.current not in ends:
-                forks.add(timeline.current)
-            ends.discard(timeline.current or 0)
-            ends.add(timeline.add(iteration, {}, LATENT).index)
+            before, known = timeline.current, {moment.index for moment in timeline}
+            added = timeline.add(iteration, {}, LATENT).index
+            if added in known:  # the same again
+                continue
+            if before is not None and before not in ends:
+                forks.add(before)
+            ends.discard(before or 0)
+            ends.add(added)
         else:
             moment = list(timeline)[move % len(timeline)]
             timeline.current, iteration = moment.index, moment.iteration

@@ -326,7 +326,7 @@ def test_on_the_command_line(
     PICTURE.save(tmp_path / "in.png")
     common: list[Any] = [
         "edit", tmp_path / "in.png", "--drag", "20,20:60,30", "--model", folder(1), "--device", "cpu", "--json",
-        "--set", "ddim_steps=3", "--set", "max_iterations=1", "--models", tmp_path,
+        "--set", "ddim_steps=3", "--set", "max_iterations=1", "--models", tmp_path, "--no-metadata",
         "--lora", "ink:0.8", "--lora", tmp_path / "loras" / "oil.safetensors",
     ]  # fmt: skip
     own, fitted = (
