@@ -82,7 +82,8 @@ class JsonLines(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _OWN}
+    """What a message was logged with; names with an underscore are other packages' own, such as Ray's."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
 
 
 def _plain(name: str, value: object) -> object:

@@ -67,6 +67,13 @@ HTTP = (
     ),
     (
         "POST",
+        "/api/edits",
+        "anyone",
+        "makes an edit without a page, from a form with `picture` and `drags`: the result, or its progress as "
+        "server-sent events; see [api.md](api.md)",
+    ),
+    (
+        "POST",
         "/api/generations",
         "anyone",
         "`{prompt, seed}` generates a picture; `seed` may be null for a random one: `{id, prompt, seed}`",

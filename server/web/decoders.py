@@ -57,8 +57,13 @@ class Decoders:
             raise
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
-        running.add_done_callback(lambda _: self._free.release())
+        running.add_done_callback(self._end)
         return await asyncio.shield(running)  # a client that goes away does not free a thread that still decodes
+
+    def _end(self, running: asyncio.Future[T]) -> None:
+        self._free.release()
+        if not running.cancelled():
+            running.exception()  # seen: nobody waits for it any more if the request was cancelled
 
 
 def _lower_priority() -> None:
