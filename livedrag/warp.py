@@ -5,7 +5,7 @@ The front end's ``warp.ts`` is the same function; ``tests/warp.json`` has test c
 The field maps backwards: the warped picture shows at a point ``p`` what the picture has at ``p + d(p)``. At a target,
 ``d`` leads exactly to its handle; around it, ``d`` fades out over the quarters of four ellipses, slowly at first, so
 that what is near the handle keeps its shape. Without a mask they reach as far as the drag is long, or somewhat further;
-with one, as far as it goes, up to `WIDEST`: who paints what may change says what moves together. The quarters on the
+with one, as far as it goes, within limits: who paints what may change says what moves together. The quarters on the
 handle's side are never so short that the picture folds over itself; within that limit, they end before the mask does.
 Where several drags meet, the nearest weighs most (modified Shepard weights: compact, and exact at every target).
 
@@ -36,8 +36,9 @@ FRONT, SIDE, BACK = 1.0, 1.25, 2.0
 MIN_BACK = 1.6
 """The same towards the handle if the mask or the picture ends early; below pi / 2, the steepest fall of the strength,
 the picture would fold."""
-WIDEST = 3.0
-"""Reach at most, in lengths of the drag, where a mask says how far content may move along."""
+WIDEST, WIDEST_SHARE = 3.0, 1 / 4
+"""Reach at most where a mask says how far content may move along: in lengths of the drag, and as a share of the
+picture's longest side. Further off, a long drag would pull along what merely lies beside the thing that moves."""
 ROWS = 256
 """Rows of the picture that are warped at once, to limit memory."""
 
@@ -133,11 +134,11 @@ class WarpField:
             base = max(lengths * length, least)
             if self._depths is None or not moves:
                 return base
-            return max(base, self._room(x, y, ux, uy, WIDEST * length))
+            return max(base, self._room(x, y, ux, uy, self._widest(length)))
 
         back = least
         if moves:
-            most = BACK * length if self._depths is None else WIDEST * length
+            most = BACK * length if self._depths is None else max(BACK * length, self._widest(length))
             back = self._room(x, y, ux, uy, max(most, least))
         left, right = reach(SIDE, -uy, ux), reach(SIDE, uy, -ux)
         side = min(left, right)
@@ -155,6 +156,10 @@ class WarpField:
             right=right,
             depth=max(depth, math.hypot(*self._cell)),
         )
+
+    def _widest(self, length: float) -> float:
+        """The furthest reach of a drag of this length within a mask."""
+        return min(WIDEST * length, WIDEST_SHARE * max(self._size.width, self._size.height))
 
     def _room(self, x: float, y: float, ux: float, uy: float, most: float) -> float:
         """How far from (x, y) one can go in the direction (ux, uy) within picture and mask; at most ``most``."""

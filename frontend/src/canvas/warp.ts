@@ -20,6 +20,7 @@ const SIDE = 1.25;
 const BACK = 2;
 const MIN_BACK = 1.6;
 const WIDEST = 3;
+const WIDEST_SHARE = 1 / 4;
 
 interface Pull {
   readonly x: number;
@@ -78,16 +79,18 @@ export class WarpField {
     const dx = handle[0] - x;
     const dy = handle[1] - y;
     const length = Math.hypot(dx, dy);
-    const minReach = MIN_REACH * Math.max(this.size.width, this.size.height);
+    const longest = Math.max(this.size.width, this.size.height);
+    const minReach = MIN_REACH * longest;
+    const widest = Math.min(WIDEST * length, WIDEST_SHARE * longest);
     // A drag that holds its place does so in every direction alike.
     const [ux, uy] = length > 0 ? [dx / length, dy / length] : [1, 0];
     /** In a direction, at least so many lengths of the drag. */
     const reach = (lengths: number, vx: number, vy: number) => {
       const base = Math.max(lengths * length, minReach);
       if (this.#depths === null || length === 0) return base;
-      return Math.max(base, this.#distanceToBorder(x, y, vx, vy, WIDEST * length));
+      return Math.max(base, this.#distanceToBorder(x, y, vx, vy, widest));
     };
-    const most = Math.max((this.#depths === null ? BACK : WIDEST) * length, minReach);
+    const most = Math.max(BACK * length, minReach, this.#depths === null ? 0 : widest);
     const behind = length > 0 ? this.#distanceToBorder(x, y, ux, uy, most) : minReach;
     const left = reach(SIDE, -uy, ux);
     const right = reach(SIDE, uy, -ux);
