@@ -273,11 +273,14 @@ def main() -> int:
     supervisor.SETTLED_SECONDS = 0.0
     local = asyncio.run(measure(LocalEngines(), extent))
     cluster = make_cluster()
+    from ray import shutdown as disconnect  # not before the cluster has its token
+
     try:
         ray = asyncio.run(measure(RayEngines(cluster), extent))
         cluster.connect()
         hops = asyncio.run(hop.measure(extent.seconds))
     finally:
+        disconnect()  # a cluster does not end under a client
         cluster.shutdown()
     sys.stdout.write(to_markdown(local, ray, hops))
     return 0
