@@ -16,6 +16,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.browser_page import BrowserPage
+
 NAMES = ("firefox-esr", "firefox")
 START_SECONDS = 120.0
 ANSWER_SECONDS = 120.0
@@ -61,7 +63,7 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     raise AssertionError(f"Firefox did not start:\n{log.read_text(errors='replace')}")
 
 
-class FirefoxPage:
+class FirefoxPage(BrowserPage):
     """The one page of a Firefox. ``complaints`` are errors and warnings of its console."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -110,14 +112,6 @@ class FirefoxPage:
         )
         assert answer["type"] == "success", answer
         return json.loads(answer["result"]["value"])
-
-    def wait_for(self, expression: str, seconds: float = 90.0) -> Any:
-        """Wait until JavaScript gives something truthy, and return it."""
-        deadline = time.monotonic() + seconds
-        while not (found := self.evaluate(expression)):
-            assert time.monotonic() < deadline, expression
-            time.sleep(0.1)
-        return found
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Choose a file in an input."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.browser_page import BrowserPage
 from tests.conftest import find_free_port
 
 START_SECONDS = 60.0
@@ -60,7 +61,7 @@ def webkit(browser: Path, folder: Path) -> Iterator[WebKitPage]:
             screen.terminate()
 
 
-class WebKitPage:
+class WebKitPage(BrowserPage):
     """The one page of a WebKitGTK, to be used like `tests.firefox.FirefoxPage`; its console cannot be read."""
 
     def __init__(self, driver: str, browser: Path) -> None:
@@ -105,14 +106,6 @@ class WebKitPage:
         """The value of JavaScript, as far as JSON can hold it."""
         script = f"return (async () => JSON.stringify(await ({expression}) ?? null))()"
         return json.loads(self._post("execute/sync", script=script, args=[]))
-
-    def wait_for(self, expression: str, seconds: float = 90.0) -> Any:
-        """Wait until JavaScript gives something truthy, and return it."""
-        deadline = time.monotonic() + seconds
-        while not (found := self.evaluate(expression)):
-            assert time.monotonic() < deadline, expression
-            time.sleep(0.1)
-        return found
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Choose a file in an input."""
