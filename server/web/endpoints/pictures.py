@@ -96,8 +96,7 @@ async def load_mask(request: Request) -> Response:
     live, by = await enter(request, "editor")  # again: a member removed while sending must not load a mask
     record = await live.requests.load_mask(by, op_id, Raster(id=op_id, sha256=sha256))
     if not isinstance(record, Edited) or not isinstance(record.op, Raster):
-        text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
-        raise ServiceError(409, "op_id_used", text)
+        raise _used_before(op_id)
     return JSONResponse({"seq": record.seq, "sha256": record.op.sha256})
 
 
@@ -117,8 +116,7 @@ async def replace_picture(request: Request) -> Response:
         raise ServiceError(409, "busy", "a run is under way: press Stop first")
     record = await live.requests.replace_picture(by, op_id, uploaded)
     if not isinstance(record, BaseReplaced):
-        text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
-        raise ServiceError(409, "op_id_used", text)
+        raise _used_before(op_id)
     return JSONResponse({"seq": record.seq, "sha256": record.picture.sha256})
 
 
@@ -212,6 +210,11 @@ async def _timeline_frames(request: Request, live: LiveRoom) -> list[bytes]:
         text = f"room {live.id!r} has no trajectory yet: press Drag and wait for the end"
         raise ServiceError(404, "no_trajectory", text)
     return [frame.data for frame in frames]
+
+
+def _used_before(op_id: str) -> ServiceError:
+    text = f"Op-Id {op_id!r} names another operation of this room: use a new one, or none"
+    return ServiceError(409, "op_id_used", text)
 
 
 def _op_id(request: Request) -> str:
