@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture with what is to be done with it.
+    """A picture and the edit to make.
 
     Args:
         picture: RGB.
