@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from livedrag.edit_metadata import EditMetadata, EditRun, EditState, MetadataErr
 from livedrag.editor.errors import MaskError, PictureError, PointError, SettingsError
 from livedrag.editor.points import Drag, Point, Rasters, Size
 from livedrag.editor.settings import DragSettings, Setting, check_prompt, check_seed, parse_setting
-from livedrag.picture_metadata import check_masks, hash_pixels, read_metadata
+from livedrag.picture_metadata import check_masks, encode_mask, hash_file, hash_pixels, read_metadata
 from livedrag.pictures import PictureFileError, read_mask, read_picture
 
 EXAMPLE = "for example --drag 62,150:40,110 (from x 62, y 150 to x 40, y 110, in pixels of the picture)"
@@ -106,7 +104,7 @@ def repeated_request(result: Path, picture: Path | None) -> EditRequest:
 def _check_plan(plan: EditMetadata, result: Path) -> None:
     try:
         DragSettings.resolve(plan.preset or None, {}, plan.settings)
-        for state in (*(state for run in plan.runs for state in run.states), *plan.final):
+        for state in plan.states:
             DragSettings.resolve(plan.preset or None, {}, state.settings)
         check_masks(plan)
     except (SettingsError, MetadataError) as error:
@@ -130,12 +128,6 @@ def _find_source(result: Path, wanted: SourcePicture) -> Path:
     )
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file. Raises `OSError`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_source(path: Path) -> tuple[Image.Image, SourcePicture]:
     """The picture in a file, and what a result says about it. Raises `PictureError`."""
     try:
@@ -153,13 +145,6 @@ def _read_mask(path: Path, size: tuple[int, int]) -> bytes:
             return encode_mask(read_mask(file, str(path), size))
     except (PictureFileError, OSError) as error:
         raise MaskError(reason(path, error)) from None
-
-
-def encode_mask(mask: Image.Image) -> bytes:
-    """A mask of 0 and 255 as a small PNG."""
-    png = io.BytesIO()
-    mask.convert("1", dither=Image.Dither.NONE).save(png, "PNG")
-    return png.getvalue()
 
 
 def parse_drag(text: str) -> Drag:

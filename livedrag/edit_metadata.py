@@ -154,10 +154,14 @@ class EditMetadata:
     inexact: tuple[str, ...] = ()
 
     @property
+    def states(self) -> list[EditState]:
+        """All of them, oldest first."""
+        return [*(state for run in self.runs for state in run.states), *self.final]
+
+    @property
     def last(self) -> EditState:
         """The drags, mask, pins and settings at the end."""
-        states = [state for run in self.runs for state in run.states] + [*self.final]
-        return states[-1] if states else EditState()
+        return next(reversed(self.states), EditState())
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ class EditMetadata:
 
 def encode(metadata: EditMetadata) -> str:
     """The metadata as JSON, in ASCII; equal metadata give equal text."""
-    masks: list[bytes] = []
+    masks: dict[bytes, int] = {}
     written = {
         "version": VERSION,
         "software": metadata.software,
@@ -190,13 +194,12 @@ def encode(metadata: EditMetadata) -> str:
     return json.dumps(written, separators=(",", ":"))
 
 
-def _written(state: EditState, masks: list[bytes]) -> dict[str, Any]:
-    if state.mask is not None and state.mask not in masks:
-        masks.append(state.mask)
+def _written(state: EditState, masks: dict[bytes, int]) -> dict[str, Any]:
+    """A state as JSON; its mask as its number among ``masks``, where it is put if it is new."""
     return {
         "at": state.at,
         "drags": {name: vars(drag) for name, drag in state.drags.items()},
-        "mask": None if state.mask is None else masks.index(state.mask),
+        "mask": None if state.mask is None else masks.setdefault(state.mask, len(masks)),
         "pins": dict(state.pins),
         "settings": dict(state.settings),
     }

@@ -13,6 +13,7 @@ import io
 import re
 import struct
 import warnings
+from pathlib import Path
 from typing import IO
 
 from PIL import Image
@@ -34,6 +35,19 @@ def hash_pixels(picture: Image.Image) -> str:
     digest = hashlib.sha256(f"{picture.width} x {picture.height}".encode())
     digest.update(picture.tobytes())
     return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_mask(mask: Image.Image) -> bytes:
+    """A mask of 0 and 255 as a small PNG."""
+    png = io.BytesIO()
+    mask.convert("1", dither=Image.Dither.NONE).save(png, "PNG")
+    return png.getvalue()
 
 
 def save_png(picture: Image.Image, file: IO[bytes], metadata: EditMetadata | None, *, compress_level: int = 6) -> None:
@@ -114,8 +128,7 @@ def read_metadata(file: IO[bytes]) -> EditMetadata | None:
 def check_masks(metadata: EditMetadata) -> None:
     """Raise `MetadataError` unless all masks are pictures of the picture's size in which something may change."""
     size = (metadata.picture.width, metadata.picture.height)
-    states = [state for run in metadata.runs for state in run.states] + [*metadata.final]
-    for mask in {state.mask for state in states if state.mask is not None}:
+    for mask in {state.mask for state in metadata.states if state.mask is not None}:
         try:
             read_mask(io.BytesIO(mask), "mask", size)
         except PictureFileError as error:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+
+
+def version() -> str:
+    """Such as ``0.2.0``; ``0+source`` where the package is not installed."""
+    try:
+        return installed("livedrag")
+    except PackageNotFoundError:
+        return "0+source"
 
 
 def software() -> str:
     """Such as ``livedrag 0.2.0``."""
-    try:
-        return f"livedrag {version('livedrag')}"
-    except PackageNotFoundError:
-        return "livedrag 0+source"
+    return f"livedrag {version()}"

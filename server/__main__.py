@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         return status(arguments)
     chosen = parser.parse_args(arguments)
     if chosen.version:
-        from livedrag.server.version import version
+        from livedrag.software import version
 
         sys.stdout.write(f"livedrag {version()}\n")
         return 0

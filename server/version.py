@@ -1,22 +1,12 @@
-"""The version of livedrag that is installed, and of the page that it serves."""
+"""The version of the page that is served."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 
 PAGE_SCRIPT = re.compile(r'<script\b[^>]*\bsrc="[^"]*/assets/([\w.-]+)"')
-
-
-def version() -> str:
-    """Such as ``0.2.0``; ``0+source`` where the package is not installed."""
-    try:
-        return installed("livedrag")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def page_version(static_dir: Path) -> str:

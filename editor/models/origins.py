@@ -11,6 +11,7 @@ from pathlib import Path
 from livedrag.edit_metadata import Role, Weights
 from livedrag.editor.models.files import WEIGHT_STEMS, find_weights
 from livedrag.editor.models.sources import ModelSource
+from livedrag.picture_metadata import hash_file
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Origin:
     def sha256(self) -> str:
         """Of the file; of several, of their SHA-256 digits. Empty if they can't be read any more."""
         try:
-            digests = [_hash(path) for path in self.files]
+            digests = [hash_file(path) for path in self.files]
         except OSError:
             return ""
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -67,8 +68,3 @@ def _files(folders: Iterable[Path]) -> list[Path]:
         stem = WEIGHT_STEMS.get(folder.name, WEIGHT_STEMS["vae"])
         found += find_weights(folder, stem).files
     return found
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

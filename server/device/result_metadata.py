@@ -8,6 +8,7 @@ from PIL import Image
 
 from livedrag.edit_metadata import EditMetadata, EditRun, EditState, PlacedDrag, SourcePicture
 from livedrag.editor import DragSession
+from livedrag.picture_metadata import encode_mask
 from livedrag.server.device.edit_log import EditLog, LoggedState
 from livedrag.server.device.engine import DesiredState
 from livedrag.server.device.room_settings import RoomSettings, service_setting
@@ -28,7 +29,7 @@ def to_metadata(
 
     def to_state(state: LoggedState) -> EditState:
         if state.mask is not None and state.mask not in masks:
-            masks[state.mask] = _small(state.mask)
+            masks[state.mask] = encode_mask(Image.open(io.BytesIO(state.mask)))
         return EditState(
             state.at,
             {name: PlacedDrag(drag.handle, drag.target, drag.handle_version) for name, drag in state.drags.items()},
@@ -53,10 +54,3 @@ def to_metadata(
         room=desired.room,
         inexact=tuple(log.problems),
     )
-
-
-def _small(mask: bytes) -> bytes:
-    """A mask's PNG with one bit a pixel."""
-    png = io.BytesIO()
-    Image.open(io.BytesIO(mask)).convert("1", dither=Image.Dither.NONE).save(png, "PNG")
-    return png.getvalue()

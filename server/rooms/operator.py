@@ -16,7 +16,7 @@ from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.rooms.room import LiveRoom
 from livedrag.server.storage.errors import Damaged, StoreError
 from livedrag.server.storage.usage import StoredRoom, stored_rooms
-from livedrag.server.version import version
+from livedrag.software import version
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import CONTENT_TYPE, DeviceStats, state_of
-from livedrag.server.version import version
 from livedrag.server.web.context import check_password, context_of
+from livedrag.software import version
 
 
 async def health(request: Request) -> Response:
