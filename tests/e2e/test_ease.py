@@ -318,7 +318,7 @@ def test_nodes_and_listeners_do_not_grow_with_runs(
     editor.click(HANDLE)
     editor.click(TARGET)
 
-    def play(runs: int) -> tuple[float, float]:
+    def play(runs: int) -> None:
         for _ in range(runs):
             editor.button("Drag").click()
             run = PlayedRun(quiet[1], page)
@@ -330,16 +330,28 @@ def test_nodes_and_listeners_do_not_grow_with_runs(
             expect(editor.canvas).to_have_attribute("data-showing", "result")
             editor.button("Reset").click()
             expect(editor.canvas).to_have_attribute("data-showing", "original")
-        session.send("HeapProfiler.collectGarbage")
+
+    def counts() -> tuple[float, float]:
         session.send("HeapProfiler.collectGarbage")
         found = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
         return found["Nodes"], found["JSEventListeners"]
 
-    nodes, listeners = play(4)
-    more_nodes, more_listeners = play(12)
-    # A toast may still be there.
-    assert more_nodes <= nodes + 60
-    assert more_listeners <= listeners + 12
+    def grown_by() -> tuple[float, float]:
+        more_nodes, more_listeners = counts()
+        return more_nodes - nodes, more_listeners - listeners
+
+    play(4)
+    nodes, listeners = counts()
+    play(12)
+    # A toast may still be there, and what the last run left takes the collector a few rounds on a busy machine.
+    # What leaks stays.
+    for _ in range(60):
+        more_nodes, more_listeners = grown_by()
+        if more_nodes <= 60 and more_listeners <= 12:
+            break
+        page.wait_for_timeout(500)
+    assert more_nodes <= 60
+    assert more_listeners <= 12
 
 
 def test_the_result_is_downloaded_in_other_formats_or_copied(
