@@ -209,10 +209,14 @@ class Checkpoints:
     def pictures(self, room: str, checkpoint: Checkpoint, kind: str) -> dict[int, bytes]:
         """The ``thumbnails`` or ``frames`` of a checkpoint, by moment. Raises `CheckpointError`."""
         found: dict[int, bytes] = {}
-        for name, ref in checkpoint.parts.items():
-            if name.startswith(f"{kind}-"):
-                found |= msgspec.msgpack.decode(self._read(room, name, ref), type=dict[int, bytes])
+        for part in self.parts(room, checkpoint, f"{kind}-").values():
+            found |= msgspec.msgpack.decode(part, type=dict[int, bytes])
         return found
+
+    def parts(self, room: str, checkpoint: Checkpoint, prefix: str) -> dict[str, bytes]:
+        """The parts whose names begin so, by name. Raises `CheckpointError`."""
+        refs = {name: ref for name, ref in checkpoint.parts.items() if name.startswith(prefix)}
+        return {name: self._read(room, name, ref) for name, ref in refs.items()}
 
     def copy(self, room: str, to: str, versions: Mapping[str, int]) -> None:
         """Give a new room the newest session of another one, which stays as it is. Without one, nothing is written.

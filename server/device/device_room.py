@@ -16,6 +16,7 @@ from livedrag.server.device.edit_log import EditLog
 from livedrag.server.device.engine import DesiredState
 from livedrag.server.device.room_settings import SessionKey
 from livedrag.server.device.room_timeline import RoomTimeline
+from livedrag.server.device.run_numbers import RunNumbers
 from livedrag.server.device.scheduler import Priority
 from livedrag.server.document.protocol import Generation, Outcome, Stage
 
@@ -106,6 +107,7 @@ class DeviceRoom:
         count: of the latest run.
         has_result: a run has rendered a picture.
         log: what was done with the session.
+        numbers: of its latest run.
         timeline: what is stored of the session's moments beside it.
         checkpoint: the latest one of this session.
         saved_at: when that was written, in seconds of `time.monotonic`.
@@ -120,6 +122,7 @@ class DeviceRoom:
     count: RunCount = RunCount()
     has_result: bool = False
     log: EditLog = field(default_factory=EditLog)
+    numbers: RunNumbers = field(default_factory=RunNumbers)
     timeline: RoomTimeline = field(default_factory=RoomTimeline)
     checkpoint: Checkpoint | None = None
     saved_at: float = 0.0
@@ -178,4 +181,4 @@ class DeviceRoom:
             *picture_parts("thumbnails", self.timeline.thumbnails),
             *picture_parts("frames", self.timeline.frames),
         ]
-        return checkpoint, [*tensors, *pictures]
+        return checkpoint, [*tensors, *pictures, *self.numbers.parts()]

@@ -21,6 +21,7 @@ from livedrag.server.device.generator import PictureGenerator, look_alike
 from livedrag.server.device.pictures import PictureFiles
 from livedrag.server.device.room_settings import RoomSettings, SessionKey, service_setting
 from livedrag.server.device.room_timeline import RoomTimeline
+from livedrag.server.device.run_numbers import PREFIX, RunNumbers
 from livedrag.server.device.session_files import SessionFiles
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Sessions:
         room.session.timeline.begin_at(next_moment)
         room.desired, room.has_result = without_drags(desired), False
         room.count, room.checkpoint, room.timeline = RunCount(room.run), None, RoomTimeline()
-        room.log = EditLog(problems=[GENERATED] if generation_steps else [])
+        room.log, room.numbers = EditLog(problems=[GENERATED] if generation_steps else []), RunNumbers()
 
     def _new(
         self, picture: Image.Image, desired: DesiredState, generation_steps: Sequence[GenerationStep]
@@ -142,6 +143,7 @@ class Sessions:
             room.desired, room.checkpoint, room.has_result = checkpoint.desired, checkpoint, checkpoint.has_picture
             older = EditLog(problems=[OLDER] if len(checkpoint.moments) > 1 else [])
             room.log = older if checkpoint.log is None else checkpoint.log.copy()
+            room.numbers = RunNumbers.read(parts)
             if room.work is not None and room.work.continues(checkpoint.run):
                 room.count = RunCount(checkpoint.run, checkpoint.iterations, checkpoint.branched_at)
             if checkpoint.pending_reset:
@@ -206,4 +208,4 @@ def newest(room: DeviceRoom, desired: DesiredState) -> DesiredState:
 
 def tensors_of(parts: dict[str, bytes]) -> dict[str, bytes]:
     """The parts of a checkpoint that are the editor's."""
-    return {name: data for name, data in parts.items() if not name.startswith(("thumbnails-", "frames-"))}
+    return {name: data for name, data in parts.items() if not name.startswith(("thumbnails-", "frames-", PREFIX))}

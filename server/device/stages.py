@@ -300,6 +300,7 @@ class Stages:
             content=dict(step.content),
             lost=step.lost,
         )
+        room.numbers.note(points)
         self.report(room, points)
         self.report(room, watch.progress(room.run, room.count.iterations, steps, step.loss))
         self._previews.show(room, session, "dragging", step)

@@ -109,6 +109,8 @@ HTTP = (
     ("GET", "/api/rooms/{room}/moments/{moment}", "viewer", "the thumbnail of a moment, WebP"),
     ("GET", "/api/rooms/{room}/trajectory.webp", "viewer", "the path from the uploaded picture to now, animated WebP"),
     ("GET", "/api/rooms/{room}/trajectory.mp4", "viewer", "the same as MP4, if `capabilities` has `mp4`"),
+    ("GET", "/api/rooms/{room}/numbers.csv", "viewer", "the numbers of the last run, see [api.md](api.md)"),
+    ("GET", "/api/rooms/{room}/numbers.json", "viewer", "the same as JSON"),
     ("GET", "/api/rooms/{room}/export", "editor", "the whole room, a zip for `livedrag rooms import`"),
     ("GET", "/api/rooms/{room}/links", "owner", "`[{id, role, made, used}]`"),
     ("POST", "/api/rooms/{room}/links", "owner", "`{role}` creates a link: `{id, role, made, used, secret, url}`"),

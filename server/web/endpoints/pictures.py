@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from livedrag.picture_metadata import without_metadata
+from livedrag.run_log import LogRow, to_csv, to_json
+from livedrag.server.device.run_numbers import stored_numbers
 from livedrag.server.document.protocol import BaseReplaced, Drag, Edited, Id, Picture, Raster
 from livedrag.server.errors import ServiceError
 from livedrag.server.images.animation import animate, encode_mp4
@@ -177,6 +179,32 @@ async def moment(request: Request) -> Response:
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     return Response(thumbnail, media_type="image/webp", headers=headers)
+
+
+async def numbers_csv(request: Request) -> Response:
+    """The numbers of the last run, a row for each drag and iteration; see `livedrag.run_log`."""
+    return Response(to_csv(await _numbers(request)), media_type="text/csv", headers={"Cache-Control": "no-store"})
+
+
+async def numbers_json(request: Request) -> Response:
+    """The same as JSON."""
+    text = to_json(await _numbers(request))
+    return Response(text, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _numbers(request: Request) -> list[LogRow]:
+    live, _ = await enter(request)
+    run, picture = live.document.run, live.document.picture.sha256
+    checkpoints = context_of(request).registry.checkpoints
+    try:
+        stored = await asyncio.to_thread(stored_numbers, checkpoints, live.id, picture)
+    except OSError as error:
+        text = f"the numbers of room {live.id!r} cannot be read now: {error}. Try again"
+        raise ServiceError(503, "no_checkpoints", text) from error
+    if run is None or stored.run != run.id:
+        text = f"room {live.id!r} has no numbers of its last run yet: press Drag and wait for the end"
+        raise ServiceError(404, "no_numbers", text)
+    return stored.rows
 
 
 async def trajectory_webp(request: Request) -> Response:

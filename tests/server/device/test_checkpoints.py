@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from livedrag.run_log import LogRow
 from livedrag.server.device.checkpoints import (
     CHECKPOINTS_STORED,
     Checkpoint,
@@ -20,6 +21,8 @@ from livedrag.server.device.checkpoints import (
     picture_parts,
 )
 from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag
+from livedrag.server.device.run_numbers import RunNumbers, stored_numbers
+from livedrag.server.document.protocol import Points
 
 DESIRED = DesiredState(
     room="a", seq=3, prompt="", settings={"seed": 1}, drags={"d": PlacedDrag(handle=(1, 2), target=(3, 4))}, mask=b"m"
@@ -144,6 +147,31 @@ def test_a_timeline_is_shown_without_a_worker(checkpoints: Checkpoints) -> None:
     assert [(shot.iteration, shot.data) for shot in checkpoints.frames("a")] == [(0, b"f0"), (1, b"f1")]
     nothing: Any = checkpoints.load_timeline("b"), checkpoints.frames("b")
     assert nothing == (None, [])
+
+
+def test_the_numbers_of_a_run_in_parts(checkpoints: Checkpoints) -> None:
+    numbers = RunNumbers()
+    for run, iterations in (("r1", 3), ("r2", 1200)):
+        for iteration in range(1, iterations + 1):
+            numbers.note(
+                Points(
+                    run=run,
+                    iteration=iteration,
+                    handles={"d1": (1.0, 2.0), "d2": (3.0, 4.0)},
+                    distances={"d1": 5.0, "d2": 0.5},
+                    loss=0.25,
+                    content={"d1": 6.0},
+                    lost=("d2",),
+                )
+            )
+    saved = checkpoints.save("a", CHECKPOINT, numbers.parts())
+    numbers.note(Points(run="r2", iteration=1201, handles={"d1": (1.0, 2.0)}, distances={"d1": 5.0}, loss=0.0))
+    again = checkpoints.save("a", CHECKPOINT, numbers.parts(), before=saved)
+    assert [name for name in again.parts if again.parts[name] != saved.parts[name]] == ["numbers-2"]
+    read = stored_numbers(checkpoints, "a", CHECKPOINT.picture)
+    assert (read.run, len(read.rows), read.rows) == ("r2", 2401, numbers.rows)
+    assert read.rows[1] == LogRow(1, "d2", 3.0, 4.0, 0.5, None, 0.25, True)
+    assert stored_numbers(checkpoints, "b", CHECKPOINT.picture).rows == []
 
 
 def test_a_branch_leads_from_the_first_moment_to_the_current_one() -> None:

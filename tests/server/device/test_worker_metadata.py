@@ -16,6 +16,7 @@ from livedrag.picture_metadata import read_metadata
 from livedrag.pictures import read_picture
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import PlacedDrag, ReleaseSession, ResetSession, RunFinished, Seek, Stop, UpdateRun
+from livedrag.server.device.run_numbers import stored_numbers
 from livedrag.server.document.protocol import Points
 from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, later, start
 
@@ -160,3 +161,19 @@ def test_a_copy_of_a_room(worker: DeviceWorker, events: Events, small: Diffusion
     said = assert_made_again(finish(worker, events), small)
     assert [len(run.states) for run in said.runs] == [1, 0]
     assert said.room == "b"
+
+
+def test_the_numbers_of_a_run_are_in_its_checkpoint(
+    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
+) -> None:
+    start(worker, later(seq=1, settings=LONG, drags=DRAGS))
+    finish(worker, events)
+    numbers = stored_numbers(checkpoints, "a", PICTURE.sha256)
+    reported = events.records(Points)
+    assert (numbers.run, [row.iteration for row in numbers.rows]) == ("r1", [each.iteration for each in reported])
+    worker.obey(ReleaseSession(room="a"))
+    start(worker, later(seq=2, settings=LONG, drags=DRAGS), run="r2")
+    events.clear()
+    advance_to_iteration(worker, events, 1)
+    worker.obey(ReleaseSession(room="a"))
+    assert stored_numbers(checkpoints, "a", PICTURE.sha256).run == "r2"

@@ -15,9 +15,11 @@ from PIL import Image
 
 from livedrag.editor import Drag, Point
 from livedrag.editor.drag.warp import warp
+from livedrag.run_log import LogRow
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, SavedMoment, picture_parts
 from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
+from livedrag.server.device.run_numbers import RunNumbers
 from livedrag.server.document.protocol import (
     AddDrag,
     AddStroke,
@@ -272,6 +274,39 @@ def test_the_trajectory_is_an_animation_of_the_branch(tmp_path: Path) -> None:
         keep_frames(tmp_path, address, room, moments, {0: webp("red"), 1: webp("lime"), 2: webp("blue", (16, 12))})
         picture = opened(get(address, room, "trajectory.webp"))
         assert (picture.format, getattr(picture, "n_frames", 1), picture.size) == ("WEBP", 3, (16, 12))
+
+
+def test_the_numbers_of_the_last_run(tmp_path: Path) -> None:
+    with quiet_server(tmp_path) as (address, _):
+        room = create_room(address, png(), drags='[{"handle": [10, 10], "target": [30, 10]}]')
+        with pytest.raises(RequestFailed, match="no numbers of its last run yet: press Drag") as refused:
+            get(address, room, "numbers.csv")
+        assert refused.value.reason == "no_numbers"
+
+        async def story() -> None:
+            async with Client.join(address, room.id, room.secret) as client:
+                run = (await client.run()).run.id
+                await client.stop()
+                await client.end_of(run)
+                with pytest.raises(RequestFailed, match="no numbers"):
+                    await client.get("numbers.json")
+                keep_numbers(tmp_path, address, room, run)
+                rows = json.loads(await client.get("numbers.json"))
+                assert [(row["iteration"], row["x"], row["content"]) for row in rows] == [(1, 3.5, 4.0), (2, 5.0, None)]
+                lines = (await client.get("numbers.csv")).decode().splitlines()
+                assert lines[0] == "iteration,drag,x,y,distance,content,loss,lost"
+                assert lines[1:] == ["1,d1,3.5,4.0,6.5,4.0,0.25,False", "2,d1,5.0,4.0,5.0,,0.25,True"]
+
+        asyncio.run(story())
+
+
+def keep_numbers(data: Path, address: str, room: NewRoom, run: str) -> None:
+    """As the device's worker does at the end of a run."""
+    desired = DesiredState(room=room.id, seq=0, prompt="", settings={}, drags={})
+    picture = hashlib.sha256(get(address, room, "picture")).hexdigest()
+    numbers = RunNumbers(run, [LogRow(1, "d1", 3.5, 4.0, 6.5, 4.0, 0.25, False)])
+    numbers.rows.append(LogRow(2, "d1", 5.0, 4.0, 5.0, None, 0.25, True))
+    Checkpoints(data / "checkpoints").save(room.id, Checkpoint(picture=picture, desired=desired), numbers.parts())
 
 
 def test_the_trajectory_is_an_mp4_too(tmp_path: Path) -> None:
