@@ -6,10 +6,9 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 from livedrag.edit_metadata import EditMetadata, PlacedDrag, Weights
 from livedrag.editor.edit_request import (
@@ -24,7 +23,7 @@ from livedrag.editor.edit_request import (
 from livedrag.editor.errors import ModelError, SettingsError
 from livedrag.editor.model_options import load_model
 from livedrag.editor.output import OutputFiles
-from livedrag.editor.progress import Clock, peak_memory_mb, with_progress
+from livedrag.editor.progress import Clock, peak_memory_mb, returned, with_progress
 from livedrag.editor.settings import DragSettings, unsuitable_presets
 from livedrag.picture_metadata import save_png, save_webp
 from livedrag.run_log import LogRow, encode_log, rows_of
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.drag.steps import DragStep
     from livedrag.editor.models.diffusion import Diffusion
-
-Value = TypeVar("Value")
 
 REPEATED = ("drag", "mask", "prompt", "preset", "set", "seed")
 """Options whose values ``--from`` takes from the result."""
@@ -54,20 +51,33 @@ def edit(options: argparse.Namespace, files: OutputFiles) -> dict[str, Any]:
     session = open_session(options, request, model)
     clock.lap("load")
     prepare(options, session, files, clock)
-    plan, base = request.plan, DragSettings.resolve(request.plan.preset or None, model.defaults)
-    dragged = drag(options, session, plan, base, files)
+    return edit_prepared(options, request, session, options.output, files, clock)
+
+
+def edit_prepared(
+    options: argparse.Namespace,
+    request: EditRequest,
+    session: DragSession,
+    output: Path,
+    files: OutputFiles,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Make an edit on a prepared session and write its result; returns what ``--json`` prints."""
+    plan, model = request.plan, session.model
+    base = DragSettings.resolve(plan.preset or None, model.defaults)
+    dragged = _drag(options, session, plan, base, files)
     clock.lap("drag")
-    render(options, session, plan, base, files)
+    _render(options, session, plan, base, files)
     metadata = plan if request.repeats else completed(plan, model, dragged.steps, options.picture_lora)
-    save(session.result(), options.output, metadata if options.metadata else None, files)
+    save(session.result(), output, metadata if options.metadata else None, files)
     if options.log is not None:
         files.write_text(encode_log(dragged.rows, options.log.suffix.lower()), options.log)
     clock.lap("render")
-    return report(request, model, dragged.last, clock)
+    return _report(request, model, dragged.last, clock)
 
 
 @dataclass(frozen=True)
-class Dragged:
+class _Dragged:
     """What dragging came to.
 
     Args:
@@ -168,16 +178,16 @@ def prepare(options: argparse.Namespace, session: DragSession, files: OutputFile
     for _ in with_progress(preparation, "inverting", settings.inversion_steps):
         pass
     clock.lap("inversion")
-    if is_measured(model.kind, settings) and not is_known(model.kind, _returned(session.reconstruct())):
+    if is_measured(model.kind, settings) and not is_known(model.kind, returned(session.reconstruct())):
         sys.stderr.write(
             f"livedrag edit: the model {model.name!r} does not know pictures like this one: "
             "expect a poor result, or use another model\n"
         )
 
 
-def drag(
+def _drag(
     options: argparse.Namespace, session: DragSession, plan: EditMetadata, base: DragSettings, files: OutputFiles
-) -> Dragged:
+) -> _Dragged:
     """Take the steps of an edit on a prepared session, saving previews if there is a folder for them."""
     from livedrag.editor.drag.replay import replay
 
@@ -189,10 +199,10 @@ def drag(
         rows += rows_of(last.iteration, handles, last.distances, last.content, last.loss, last.lost)
         _save_frame(session.preview(last, quality=options.preview), options.frames, files)
     assert last is not None
-    return Dragged(last, count, rows)
+    return _Dragged(last, count, rows)
 
 
-def render(
+def _render(
     options: argparse.Namespace, session: DragSession, plan: EditMetadata, base: DragSettings, files: OutputFiles
 ) -> None:
     """Render the result of a session."""
@@ -236,7 +246,7 @@ def save_result(picture: Image.Image, file: IO[bytes], ending: str, metadata: Ed
     (save_webp if ending == ".webp" else save_png)(picture, file, metadata)
 
 
-def report(request: EditRequest, model: Diffusion, step: DragStep, clock: Clock) -> dict[str, Any]:
+def _report(request: EditRequest, model: Diffusion, step: DragStep, clock: Clock) -> dict[str, Any]:
     """What ``--json`` prints of an edit."""
     drags = request.plan.last.drags
     return {
@@ -255,16 +265,6 @@ def report(request: EditRequest, model: Diffusion, step: DragStep, clock: Clock)
         "seconds_per_iteration": clock.laps["drag"] / max(1, step.iteration),
         "peak_memory_mb": peak_memory_mb(),
     }
-
-
-def _returned(steps: Generator[Any, None, Value]) -> Value:
-    """What a generator returns at its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: Value = end.value
-            return value
 
 
 def _length(drag: PlacedDrag) -> float:

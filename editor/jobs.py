@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livedrag.edit_metadata import EditMetadata, MetadataError
-from livedrag.editor.edit_command import (
-    completed,
-    drag,
-    open_session,
-    prepare,
-    render,
-    report,
-    save,
-)
+from livedrag.editor.edit_command import completed, edit_prepared, open_session, prepare
 from livedrag.editor.edit_request import EditRequest, check_output, new_request, parse_drag, reason
 from livedrag.editor.errors import EditorError, PointError, SettingsError
 from livedrag.editor.model_options import load_model
@@ -198,21 +190,13 @@ def _do(
     options: argparse.Namespace, job: Job, model: Diffusion, session: DragSession | None, files: OutputFiles
 ) -> tuple[DragSession, dict[str, Any]]:
     clock = Clock()
-    plan = job.request.plan
-    base = DragSettings.resolve(plan.preset or None, model.defaults)
     if session is None:
         session = open_session(options, job.request, model)
         clock.lap("load")
         prepare(options, session, files, clock)
     else:
         _clear(session)
-    dragged = drag(options, session, plan, base, files)
-    clock.lap("drag")
-    render(options, session, plan, base, files)
-    metadata = completed(plan, model, dragged.steps, options.picture_lora)
-    save(session.result(), job.output, metadata if options.metadata else None, files)
-    clock.lap("render")
-    return session, report(job.request, model, dragged.last, clock)
+    return session, edit_prepared(options, job.request, session, job.output, files, clock)
 
 
 def _clear(session: DragSession) -> None:

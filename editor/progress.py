@@ -5,10 +5,11 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 Step = TypeVar("Step")
+Value = TypeVar("Value")
 
 
 class Clock:
@@ -49,3 +50,13 @@ def with_progress(
                 bar.set_postfix_str(describe(step), refresh=False)
             bar.update()
             yield step
+
+
+def returned(steps: Generator[object, None, Value]) -> Value:
+    """Take all steps of a generator; returns what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: Value = end.value
+            return value

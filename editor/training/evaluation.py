@@ -106,7 +106,7 @@ class Evaluation:
             kept = self._file(group[0], self._ways[DEFAULT]).with_suffix(".kept")
             with closing(Preparations(self._model, [group])) as preparations:
                 if not kept.is_file():
-                    kept.write_text(str(preparations.kept(self._ways[DEFAULT])[0]))
+                    kept.write_text(str(preparations.reconstructions(self._ways[DEFAULT])[0]))
                 for way, settings in self._ways.items():
                     if not all(self._file(trial, settings).is_file() for trial in group):
                         for trial, edited in preparations.edits(settings):

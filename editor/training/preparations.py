@@ -13,6 +13,7 @@ from livedrag.editor.drag.session import DragSession
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import to_picture, to_tensor
 from livedrag.editor.points import Size
+from livedrag.editor.progress import returned
 from livedrag.editor.settings import LIVE_SETTINGS, DragSettings
 from livedrag.editor.training.judgement import Judgement, judge
 from livedrag.editor.training.pictures import SIDE
@@ -84,18 +85,9 @@ class Preparations:
             for trial in group:
                 yield trial, drag(prepared, trial)
 
-    def kept(self, settings: DragSettings) -> list[float]:
+    def reconstructions(self, settings: DragSettings) -> list[float]:
         """PSNR of each picture as it comes back without a drag, in decibels."""
-        values = []
-        for prepared in self._for(settings):
-            steps = prepared.session.reconstruct()
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    values.append(float(end.value))
-                    break
-        return values
+        return [returned(prepared.session.reconstruct()) for prepared in self._for(settings)]
 
     def _for(self, settings: DragSettings) -> list[Prepared]:
         """The pictures as these settings prepare them; the latest two kinds are kept."""
