@@ -9,6 +9,11 @@ SSIM_WINDOW = 1.5
 """Standard deviation in pixels of the window of structural similarity (Wang et al. 2004)."""
 
 
+def peak_signal_to_noise(squares: Tensor) -> Tensor:
+    """PSNR in decibels, at most 100, of mean squared differences between pictures in [-1, 1]."""
+    return -10 * (squares / 4).clamp(min=1e-10).log10()
+
+
 def structural_similarity(one: Tensor, other: Tensor) -> Tensor:
     """SSIM of the brightness of two pictures ``(3, H, W)`` in [-1, 1] at every place, ``(H, W)``."""
     first, second = (each.mean(0)[None, None] for each in (one, other))

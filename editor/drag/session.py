@@ -47,6 +47,7 @@ from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import compose, to_picture, to_working_tensor
 from livedrag.editor.points import Drag, Point
 from livedrag.editor.settings import DragSettings, Quality, Setting
+from livedrag.editor.similarity import peak_signal_to_noise
 from livedrag.limits import GUIDANCE
 from livedrag.pictures import to_rgb
 
@@ -279,8 +280,8 @@ class DragSession:
         assert state.denoising is not None
         yield from state.denoising.reconstruct()
         back = state.model.decode(state.denoising.unedited[-1]).float()
-        squares = ((back - to_working_tensor(state.picture, state.rasters).to(back)) / 2).square().mean()
-        return float(-10 * squares.clamp(min=1e-10).log10())
+        squares = (back - to_working_tensor(state.picture, state.rasters).to(back)).square()
+        return float(peak_signal_to_noise(squares.mean()))
 
     def drag(
         self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss
 
+from livedrag.editor.similarity import peak_signal_to_noise
 from livedrag.editor.training.pictures import SIDE, Collection
 from livedrag.editor.training.scenes import crops, draw_scenes, render, still_scene, whole
 from livedrag.editor.training.stage import CPU, Stage, tile
@@ -120,8 +121,7 @@ def reconstruct(vae: Any, scenes: Tensor) -> Tensor:
 
 def signal_to_noise(shown: Tensor, truth: Tensor) -> Tensor:
     """PSNR in decibels of each picture of a batch ``(N, 3, H, W)`` in [-1, 1]."""
-    errors = ((shown.clamp(-1, 1) - truth) / 2).square().flatten(1).mean(1)
-    return -10 * errors.log10()
+    return peak_signal_to_noise((shown.clamp(-1, 1) - truth).square().flatten(1).mean(1))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from livedrag.editor.similarity import structural_similarity
+from livedrag.editor.similarity import peak_signal_to_noise, structural_similarity
 from livedrag.editor.training.trials import ARRIVED, Trial, distance_left, is_wrong
 
 
@@ -62,11 +62,11 @@ class Summary:
 def judge(trial: Trial, edited: Tensor, seconds: float, *, claimed: bool = False, lost: bool = False) -> Judgement:
     """Compare an edited picture ``(3, 256, 256)`` in [-1, 1] with the truth; the rest is as in `Judgement`."""
     inside = torch.from_numpy(trial.mask)
-    squares = ((edited - trial.truth) / 2).square().mean(0)[inside].mean().clamp(min=1e-10)
+    squares = (edited - trial.truth).square().mean(0)[inside].mean()
     return Judgement(
         distance_left(trial.picture, edited, trial.drag, trial.mask),
         float((edited - trial.picture).abs().mean(0)[~inside].mean() * 127.5),
-        float(-10 * squares.log10()),
+        float(peak_signal_to_noise(squares)),
         float(structural_similarity(edited, trial.truth)[inside].mean()),
         seconds,
         claimed=claimed,

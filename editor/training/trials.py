@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample
 
 from livedrag.editor.points import Drag, Point
+from livedrag.editor.similarity import peak_signal_to_noise
 from livedrag.editor.training.pictures import SIDE, Collection
 from livedrag.editor.training.scenes import still_scene
 
@@ -202,7 +203,5 @@ def is_wrong(trial: Trial, edited: Tensor) -> bool:
     """
     x, y = round(trial.drag.target.x), round(trial.drag.target.y)
     window = slice(max(0, y - AROUND), y + AROUND + 1), slice(max(0, x - AROUND), x + AROUND + 1)
-    error, unedited = (
-        float(((picture - trial.truth)[:, *window] / 2).square().mean()) for picture in (edited, trial.picture)
-    )
-    return error > unedited or -10 * math.log10(max(error, 1e-10)) < MIN_LIKENESS
+    error, unedited = ((picture - trial.truth)[:, *window].square().mean() for picture in (edited, trial.picture))
+    return bool(error > unedited or peak_signal_to_noise(error) < MIN_LIKENESS)
