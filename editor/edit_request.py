@@ -59,7 +59,7 @@ def new_request(
         str(index): PlacedDrag((drag.handle.x, drag.handle.y), (drag.target.x, drag.target.y))
         for index, drag in enumerate(drags)
     }
-    png = None if mask is None else _read_mask(mask, opened.size)
+    png = None if mask is None else encode_mask(read_mask_file(mask, opened.size))
     plan = EditMetadata(
         software="",
         picture=source,
@@ -139,10 +139,11 @@ def read_source(path: Path) -> tuple[Image.Image, SourcePicture]:
     return picture, SourcePicture(hash_pixels(picture), digest, *picture.size)
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> bytes:
+def read_mask_file(path: Path, size: tuple[int, int]) -> Image.Image:
+    """The mask in a file, mode L, white may change, for a picture of ``size`` (width, height). Raises `MaskError`."""
     try:
         with path.open("rb") as file:
-            return encode_mask(read_mask(file, str(path), size))
+            return read_mask(file, str(path), size)
     except (PictureFileError, OSError) as error:
         raise MaskError(reason(path, error)) from None
 

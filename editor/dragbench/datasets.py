@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from livedrag.editor.dragbench.pickled import read_pickle
-from livedrag.editor.edit_request import read_source, reason
+from livedrag.editor.edit_request import read_mask_file, read_source
 from livedrag.editor.errors import PictureError, PointError
 from livedrag.editor.points import Drag, Point, Rasters, Size
-from livedrag.pictures import PictureFileError, read_mask
 
 DRAGBENCH, DRAG100 = "dragbench", "drag100"
 PICTURES = {DRAGBENCH: ("original_image.png",), DRAG100: ("original.jpg", "original.png", "original_image.png")}
@@ -105,11 +104,7 @@ def _mask(value: Any, size: Size, path: Path) -> NDArray[np.bool_] | None:
 def _read_mask(path: Path, size: Size) -> NDArray[np.bool_] | None:
     if not path.is_file():
         return None
-    try:
-        with path.open("rb") as file:
-            return np.asarray(read_mask(file, str(path), (size.width, size.height))) > 0
-    except (PictureFileError, OSError) as error:
-        raise PictureError(reason(path, error)) from None
+    return np.asarray(read_mask_file(path, (size.width, size.height))) > 0
 
 
 def _read_points(path: Path) -> Any:
