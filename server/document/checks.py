@@ -57,12 +57,12 @@ DEFAULT_RANGE = (0, MAX_SEED)
 
 
 class Refused(ServiceError):
-    """An operation that the room does not accept."""
+    """An operation that the room does not accept, or not now."""
 
     reason: Reason
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(422, reason, message)
+        super().__init__(409 if reason in ("busy", "stale") else 422, reason, message)
 
 
 def check_operation(document: Document, op: Operation, model: ModelInfo, limits: RoomLimits, *, running: bool) -> None:

@@ -114,8 +114,6 @@ async def replace_picture(request: Request) -> Response:
     with file:
         uploaded = await context.decoders.run(request, _store_picture, context, file)
     live, by = await enter(request, "editor")  # again: a member removed while sending must not replace the picture
-    if live.draft.known(op_id) is None and live.draft.running:
-        raise ServiceError(409, "busy", "a run is under way: press Stop first")
     record = await live.requests.replace_picture(by, op_id, uploaded)
     if not isinstance(record, BaseReplaced):
         raise _used_before(op_id)
