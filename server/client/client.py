@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -16,9 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from livedrag.run_log import LogRow, rows_of
 from livedrag.server.client.connection import Connection
 from livedrag.server.client.errors import OperationRejected
-from livedrag.server.client.http import password_header, request
 from livedrag.server.client.inbox import Inbox
 from livedrag.server.client.replica import Answer
+from livedrag.server.client.room_requests import RoomRequests
 from livedrag.server.document.protocol import (
     AckFrame,
     BaseReplaced,
@@ -38,7 +36,6 @@ from livedrag.server.document.protocol import (
     Request,
     Reset,
     RestoreRun,
-    Role,
     Seeked,
     SeekMoment,
     ServerMessage,
@@ -55,7 +52,7 @@ from livedrag.server.document.protocol import (
 Record = TypeVar("Record")
 
 
-class Client:
+class Client(RoomRequests):
     """One person in one room. Make one with `Client.join`.
 
     It acknowledges frames and sends heartbeats. When the connection breaks it reconnects, resumes where it was and
@@ -74,11 +71,7 @@ class Client:
         remember: int,
         **hello: Any,
     ) -> None:
-        self.address = address
-        self.room = room
-        self.secret = secret
-        self._name = name
-        self._headers = password_header(password)
+        super().__init__(address, room, secret, name, password)
         self._acknowledge = acknowledge
         self._inbox = Inbox(remember)
         self._answers: dict[str, asyncio.Future[Answer]] = {}
@@ -275,56 +268,6 @@ class Client:
     async def rename(self, name: str) -> None:
         """Change this person's name."""
         await self.send(Rename(name=name))
-
-    # HTTP ------------------------------------------------------------------------------------------------------------
-    # All of these raise `RequestFailed`.
-
-    async def get(self, what: str) -> bytes:
-        """Download ``picture``, ``result`` or ``mask`` as a PNG, or another resource of the room."""
-        return await self.fetch("GET", what)
-
-    async def load_mask(self, png: bytes) -> None:
-        """Replace the mask by a file; white may change."""
-        await self.fetch("PUT", "mask", png)
-
-    async def links(self) -> list[dict[str, Any]]:
-        """The room's links: ``id``, ``role``, and when they were ``made`` and ``used``."""
-        links: list[dict[str, Any]] = json.loads(await self.fetch("GET", "links"))
-        return links
-
-    async def make_link(self, role: Role) -> dict[str, Any]:
-        """Create a link: ``id``, ``role``, ``secret`` and ``url``."""
-        link: dict[str, Any] = json.loads(await self.fetch("POST", "links", {"role": role}))
-        return link
-
-    async def revoke(self, link: str) -> None:
-        """Revoke a link by its id, and remove those who joined with it."""
-        await self.fetch("DELETE", f"links/{link}")
-
-    async def set_role(self, person: str, role: Role) -> None:
-        """Change a person's role."""
-        await self.fetch("PUT", f"people/{person}", {"role": role})
-
-    async def remove(self, person: str) -> None:
-        """Remove a person from the room."""
-        await self.fetch("DELETE", f"people/{person}")
-
-    async def copy(self, title: str = "") -> tuple[str, str]:
-        """Make a room like this one, with its preparation; returns its id and its owner's secret."""
-        made: dict[str, str] = json.loads(await self.fetch("POST", "copy", {"title": title}))
-        return made["room"], made["secret"]
-
-    async def delete_room(self) -> None:
-        """Delete the room and everything in it."""
-        await self.fetch("DELETE", "")
-
-    async def fetch(self, method: str, path: str, body: bytes | dict[str, Any] | None = None) -> bytes:
-        """Send an HTTP request for a path below the room's; a dict is sent as JSON."""
-        headers = {"Authorization": f"Bearer {self.secret}", "Livedrag-Name": quote(self._name), **self._headers}
-        if isinstance(body, dict):
-            body, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        url = f"/api/rooms/{self.room}/{path}".rstrip("/")
-        return await asyncio.to_thread(request, self.address, method, url, body, headers)
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
