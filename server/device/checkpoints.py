@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -142,25 +142,21 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or broken; the room's last checkpoint is unchanged.
         """
-        known = {} if before is None else before.parts
-        saved, made = with_parts(checkpoint, parts, known, self.files.names(folder_of(room)))
-        self.write(room, saved, made)
+        folder = folder_of(room)
+        there = self.files.names(folder)
+        saved, made = with_parts(checkpoint, parts, {} if before is None else before.parts, there)
+        self._write(folder, saved, made, there)
         return saved
 
     def write(self, room: str, checkpoint: Checkpoint, made: Mapping[str, bytes]) -> None:
         """Write those parts that are not there yet, by their SHA-256, then the list. Raises `OSError`."""
         folder = folder_of(room)
-        there = self.files.names(folder)
-        for sha256 in made.keys() - there:
-            self.files.write(folder, sha256, made[sha256])
-        missing = {ref.sha256 for ref in checkpoint.parts.values()} - there - made.keys()
-        if missing:
-            raise OSError(f"{len(missing)} parts of the checkpoint before are missing, such as {min(missing)}")
-        self._list(folder, checkpoint)
+        self._write(folder, checkpoint, made, self.files.names(folder))
 
     def amend(self, room: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint with the same parts again. Raises `OSError`."""
-        self._list(folder_of(room), checkpoint)
+        folder = folder_of(room)
+        self._write_list(folder, checkpoint, self.files.names(folder))
 
     def finish(self, seconds: float) -> None:
         """The process ends: write what waits, within so many seconds; here it is written already."""
@@ -236,7 +232,8 @@ class Checkpoints:
             # Lower than any document's, so that what has changed since the checkpoint is followed.
             desired = replace(checkpoint.desired, room=to, seq=-1, drags=_as_new(checkpoint.desired.drags, versions))
             log = None if checkpoint.log is None else _log_as_new(checkpoint.log, versions)
-            self._list(folder_of(to), replace(checkpoint, desired=desired, log=log))
+            copied = replace(checkpoint, desired=desired, log=log)
+            self._write_list(folder_of(to), copied, self.files.names(folder_of(to)))
             return
 
     def wipe(self, room: str) -> None:
@@ -247,17 +244,27 @@ class Checkpoints:
         """The folders of all rooms that have checkpoints. Raises `OSError`."""
         return {folder for folder in self.files.folders() if not folder.startswith(DELETED)}
 
-    def _list(self, folder: str, checkpoint: Checkpoint) -> None:
-        lists = _numbered(self.files.names(folder))
+    def _write(self, folder: str, checkpoint: Checkpoint, made: Mapping[str, bytes], there: Set[str]) -> None:
+        """Write those parts that are not there yet, then the list."""
+        for sha256 in made.keys() - there:
+            self.files.write(folder, sha256, made[sha256])
+        missing = {ref.sha256 for ref in checkpoint.parts.values()} - there - made.keys()
+        if missing:
+            raise OSError(f"{len(missing)} parts of the checkpoint before are missing, such as {min(missing)}")
+        self._write_list(folder, checkpoint, there | made.keys())
+
+    def _write_list(self, folder: str, checkpoint: Checkpoint, there: Set[str]) -> None:
+        """Write the list, then delete what none of the newest checkpoints needs among the files that are there."""
+        lists = _numbered(there)
         data = msgspec.msgpack.encode(checkpoint)
         number = lists[0][0] + 1 if lists else 1
-        self.files.write(folder, f"{number:010}-{hashlib.sha256(data).hexdigest()}.checkpoint", data)
+        name = f"{number:010}-{hashlib.sha256(data).hexdigest()}.checkpoint"
+        self.files.write(folder, name, data)
         self.files.settle(folder)
-        self._sweep(folder)
+        self._sweep(folder, there | {name})
 
-    def _sweep(self, folder: str) -> None:
+    def _sweep(self, folder: str, names: Set[str]) -> None:
         """Delete what belongs to none of the newest checkpoints."""
-        names = self.files.names(folder)
         wanted: set[str] = set()
         pictures: set[str] = set()
         for index, (_, name) in enumerate(_numbered(names)):
