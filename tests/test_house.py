@@ -7,7 +7,7 @@ import graphlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import pytest
@@ -44,25 +44,6 @@ SERVER = [
     ["web", "rooms_command", "status_command"],
     ["__main__"],
 ]
-ON_THE_DEVICE = {
-    "device_room",
-    "follow",
-    "generator",
-    "memory",
-    "pictures",
-    "residency",
-    "previews",
-    "queue_report",
-    "result_metadata",
-    "room_settings",
-    "room_timeline",
-    "session_files",
-    "sessions",
-    "stages",
-    "worker",
-    "worker_main",
-}
-"""Modules of `server.device` that run in the worker's process."""
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 WEB = {"starlette", "uvicorn", "websockets"}
 IO = {*WEB, "socket", "asyncio", "sqlite3", "threading", *HEAVY}
@@ -147,12 +128,20 @@ def test_editor_knows_no_web_and_no_server() -> None:
 
 
 def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
-    workers = {f"server.device.{name}" for name in ON_THE_DEVICE}
-    for module, path in modules("server").items():
-        found = imports(path)
-        if module not in {*workers, "server.__main__"}:
-            assert not tops(found) & {"editor", *HEAVY}, module
-            assert not workers & found, f"{module} must name the worker by string"
+    files = modules("server")
+    graph = {module: imports(path) & files.keys() for module, path in files.items()}
+    device = {module for module in files if part_of(module) == "device"}
+    heavy = {module for module, path in files.items() if tops(imports(path)) & {"editor", *HEAVY}} - {"server.__main__"}
+    assert heavy
+    assert heavy <= device & reached(graph, {"server.device.worker_main"})
+    assert not heavy & reached(graph, files.keys() - device - {"server.__main__"}), "name the worker by string"
+
+
+def reached(graph: Mapping[str, Set[str]], found: Set[str]) -> Set[str]:
+    """These modules and all that they import, through others too."""
+    while further := frozenset[str]().union(*(graph[module] for module in found)) - found:
+        found = found | further
+    return found
 
 
 def test_what_editor_and_server_share_needs_pillow_and_numpy_alone() -> None:
