@@ -25,7 +25,7 @@ READABLE = "PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF"
 OTHER_FORMATS: tuple[tuple[str, str], ...] = (
     (r"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "a HEIC picture"),
     (r"....ftypcrx ", "a camera RAW file"),
-    (r"IIU\0|IIR[OS]|MMOR|FUJIFILMCCD-RAW|FOVb|\0MRM", "a camera RAW file"),
+    (r"II\*\0....CR|IIU\0|IIR[OS]|MMOR|FUJIFILMCCD-RAW|FOVb|\0MRM", "a camera RAW file"),
     (r"8BP[SB]", "a Photoshop document"),
     (r"gimp xcf", "a GIMP document"),
     (r"\s*%PDF-", "a PDF document"),
@@ -36,6 +36,9 @@ OTHER_FORMATS: tuple[tuple[str, str], ...] = (
     (r"\x76\x2f\x31\x01", "an OpenEXR picture"),
     (r"#\?RADIANCE", "a Radiance picture"),
     (r"DDS ", "a DDS texture"),
+    (r"P[1-7]\s", "a PNM picture"),
+    (r"qoif", "a QOI picture"),
+    (r"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a Windows metafile"),
     (r"\0\0[\x01\x02]\0", "an icon"),
     (r"....ftyp(?!avi[fs])|\x1a\x45\xdf\xa3|RIFF....AVI ", "a video"),
     (r"PK\x03\x04", "a zip file or an office document"),
@@ -192,7 +195,9 @@ def _open(file: IO[bytes], name: str, start: bytes, max_pixels: int) -> Image.Im
     try:
         return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(f"{name!r} has far too many pixels ({error})", max_pixels) from None
+        pixels = re.search(r"\d+", str(error))  # Pillow refuses it before it says its size
+        megapixels = f"{int(pixels[0]) / 1e6:.1f} megapixels" if pixels else "far too many pixels"
+        raise _too_many_pixels(f"{name!r} has {megapixels}", max_pixels) from None
     except Exception as error:
         for pattern, what in OTHER_FORMATS:
             if re.match(pattern.encode("latin-1"), start, re.DOTALL | re.IGNORECASE):

@@ -62,8 +62,8 @@ class Bounds:
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"from {self.low:g} to {self.high:g}"
-        return f"above {self.low:g}" if self.exclusive else f"{self.low:g} or more"
+            return f"from {self.low:.12g} to {self.high:.12g}"
+        return f"above {self.low:.12g}" if self.exclusive else f"{self.low:.12g} or more"
 
 
 def number(default: float, low: float = 0, high: float = math.inf, *, exclusive: bool = False) -> Any:
@@ -119,7 +119,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()  # besides the host itself, for pages served from elsewhere
 
     max_upload_bytes: int = number(20 * MIB, 1)
-    max_pixels: int = number(MAX_PIXELS, 1)
+    max_pixels: int = number(MAX_PIXELS, 1, 178_000_000)  # Pillow opens no larger pictures
     max_drags: int = number(64, 1)  # of a room
     max_prompt: int = number(1000, 1, MAX_PROMPT_LENGTH)  # characters
     max_connections: int = number(4000, 1)  # bounded by the process's file descriptors, too

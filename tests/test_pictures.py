@@ -80,6 +80,9 @@ OTHERS = {
     "an OpenEXR picture": b"v/1\x01\x02\0\0\0",
     "a Radiance picture": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n",
     "a DDS texture": b"DDS |\0\0\0",
+    "a PNM picture": b"P6\n64 48\n255\n",
+    "a QOI picture": b"qoif\0\0\0\x40",
+    "a Windows metafile": b"\xd7\xcd\xc6\x9a\0\0",
     "an icon": b"\0\0\1\0\1\0\x10\x10",
     "a video": b"\0\0\0\x18ftypisom\0\0\2\0",
     "a zip file or an office document": b"PK\x03\x04\x14\0",
@@ -92,6 +95,10 @@ def test_other_formats_are_named(what: str, data: bytes) -> None:
     error = error_of(data, "x.bin")
     assert error.reason == "unsupported_format"
     assert str(error) == f"'x.bin' is {what}, which cannot be read: save it as JPEG or PNG"
+
+
+def test_a_camera_s_file_that_is_cut_is_named_too() -> None:
+    assert "is a camera RAW file" in str(error_of(b"II*\0\x10\0\0\0CR\2\0"))
 
 
 def test_every_other_format_is_tried() -> None:
@@ -121,13 +128,20 @@ def test_no_other_format_of_pillow_is_reachable() -> None:
 # Sizes ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_pixel_limit_is_checked_before_decoding() -> None:
-    header = struct.pack(">IIBBBBB", 12000, 9000, 8, 2, 0, 0, 0)
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of this size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    huge = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 4) + b"IDAT" + bytes(8)
-    error = error_of(huge)
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 4) + b"IDAT" + bytes(8)
+
+
+def test_the_pixel_limit_is_checked_before_decoding() -> None:
+    error = error_of(png_header(12000, 9000))
     assert error.reason == "too_many_pixels"
     assert "12000 x 9000 pixels, which is 108.0 megapixels: at most 25 megapixels are allowed" in str(error)
+    error = error_of(png_header(20000, 20000), "x.png")  # Pillow itself refuses this one
+    assert error.reason == "too_many_pixels"
+    assert str(error) == "'x.png' has 400.0 megapixels: at most 25 megapixels are allowed"
     assert "at most 0.001 megapixels" in str(error_of(saved(plain(), "PNG"), max_pixels=1000))
 
 

@@ -41,9 +41,11 @@ def test_rates_and_switches_are_read() -> None:
     ("environment", "quoted"),
     [
         ({"LIVEDRAG_PORT": "http"}, "LIVEDRAG_PORT='http'"),
-        ({"LIVEDRAG_PORT": "port is 70000: must be from 0 to 65535"}, "port is 70000: must be from 0 to 65535"),
+        ({"LIVEDRAG_PORT": "70000"}, "port is 70000: must be from 0 to 65535"),
         ({"LIVEDRAG_LOG_LEVEL": "loud"}, "log_level 'loud' must be one of debug, info, warning, error"),
-        ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels is 0: must be 1 or more"),
+        ({"LIVEDRAG_MAX_PIXELS": "0"}, "max_pixels is 0: must be from 1 to 178000000"),
+        ({"LIVEDRAG_MAX_PIXELS": "200000000"}, "max_pixels is 200000000: must be from 1 to 178000000"),
+        ({"LIVEDRAG_MAX_UNSENT_BYTES": "1"}, "max_unsent_bytes is 1: must be 4194304 or more"),
         ({"LIVEDRAG_MAX_DRAGS": "0"}, "max_drags is 0: must be 1 or more"),
         ({"LIVEDRAG_MAX_PROMPT": "10001"}, "max_prompt is 10001: must be from 1 to 10000"),
         ({"LIVEDRAG_MAX_MESSAGE_BYTES": "100"}, "max_message_bytes is 100: must be 4096 or more"),
