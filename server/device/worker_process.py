@@ -11,9 +11,11 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Literal, Protocol
@@ -112,7 +114,7 @@ class WorkerProcess:
         process = context.Process(
             target=run_worker, args=(worker, theirs, options), name="livedrag-worker", daemon=True
         )
-        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(_start, process)
         theirs.close()
         arguments = (process, ours, asyncio.get_running_loop(), on_event, on_exit)
         threading.Thread(target=_read_events, args=arguments, name="engine-reader", daemon=True).start()
@@ -160,6 +162,19 @@ def run_worker(worker: str, connection: WorkerConnection, options: WorkerOptions
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, _, name = worker.partition(":")
     getattr(importlib.import_module(module), name)(connection, options)
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C, which reaches all of a terminal's processes, does not interrupt while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        process.start()
+        return
+    resource_tracker.ensure_running()  # starting it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the child inherits
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read_events(

@@ -98,7 +98,9 @@ async def _rasterise_in_process(job: _Job) -> RasterisedMask:
 
 
 def _start_process() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # In a session of its own: Ctrl-C, which reaches all of a terminal's processes, must not end it with a traceback.
+    command = [sys.executable, "-m", __name__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
 
 def main() -> None:

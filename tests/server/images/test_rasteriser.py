@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from pathlib import Path
 
 import psutil
@@ -85,6 +86,15 @@ def test_a_mask_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
         assert {child.pid for child in psutil.Process().children()} <= before, "its process has ended"
 
     asyncio.run(story())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions of processes")
+def test_ctrl_c_does_not_reach_the_other_process() -> None:
+    with rasteriser._start_process() as process:
+        try:
+            assert os.getsid(process.pid) != os.getsid(0)
+        finally:
+            process.kill()
 
 
 def test_a_stroke_that_covers_too_much_is_refused(tmp_path: Path) -> None:
