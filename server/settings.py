@@ -132,7 +132,7 @@ class Settings:
     room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never
     generations: int = number(16, 1)  # generated pictures in memory, finished or not
     generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped
-    generation_steps: int = number(0, 0, 999)  # 0: as many as the model uses for dragging
+    generation_steps: int = number(0, 0, 999)  # 0: 50, or as many as the model uses for dragging, if more
     generation_guidance: float = number(GUIDANCE, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5
     session_days: float = number(180.0, exclusive=True)  # cookies unused for so long are forgotten
     admin_token: str = ""  # opens /admin; empty: the password does, and without one there is no /admin

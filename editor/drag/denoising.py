@@ -51,11 +51,27 @@ class Denoising:
         self.unedited: list[Tensor] = []
         self.rendered: Tensor | None = None
         self._reference: dict[int, Seen] = {}  # what attention saw of the unedited latent, by the level's index
+        self._unedited_pixels: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored attention inputs."""
+        """Bytes of the stored attention inputs, and of the unedited picture."""
+        pixels = 0 if self._unedited_pixels is None else self._unedited_pixels.nbytes
+        return self._reference_bytes + pixels
+
+    @property
+    def _reference_bytes(self) -> int:
         return sum(tensor.nbytes for seen in self._reference.values() for tensor in seen.values())
+
+    def unedited_pixels(self) -> Tensor:
+        """The unedited picture as it comes back from its inversion, ``(1, 3, H, W)``, about [-1, 1]; decoded once.
+
+        All of the unedited latent must have been denoised.
+        """
+        assert len(self.unedited) == len(self._levels)
+        if self._unedited_pixels is None:
+            self._unedited_pixels = self._model.decode(self.unedited[-1])
+        return self._unedited_pixels
 
     def steps(self, first: int = 0) -> int:
         """Steps that the next `render` takes from level ``first`` on."""
@@ -145,5 +161,5 @@ class Denoising:
 
     def _store(self, index: int, seen: Seen) -> None:
         self._reference.pop(index, None)  # of a step that was not finite
-        if self._control and self.nbytes + sum(tensor.nbytes for tensor in seen.values()) <= REFERENCE_BUDGET:
+        if self._control and self._reference_bytes + sum(tensor.nbytes for tensor in seen.values()) <= REFERENCE_BUDGET:
             self._reference[index] = seen

@@ -101,7 +101,7 @@ class DragSession:
             steps: all steps of its generation.
             guidance: that it was made with.
             picture: the stored picture; by default it is decoded from the last step.
-            settings: the method's numbers; ``ddim_steps`` must be the number of steps.
+            settings: the method's numbers; ``ddim_steps`` must be the number of steps. By default the model's own.
             seed: of the random generator.
 
         Raises:
@@ -109,6 +109,8 @@ class DragSession:
         """
         if picture is None:
             picture = to_picture(model.decode(steps[-1].latent))
+        if settings is None:
+            settings = DragSettings.resolve(None, model.defaults, {"ddim_steps": len(steps)})
         state = SessionState.of_picture(model, picture, prompt=prompt, settings=settings, seed=seed)
         state.preparation.use_generated(steps, Guidance(model.embed_nothing(), guidance))
         session = cls.__new__(cls)
@@ -279,7 +281,7 @@ class DragSession:
         state.require_prepared()
         assert state.denoising is not None
         yield from state.denoising.reconstruct()
-        back = state.model.decode(state.denoising.unedited[-1]).float()
+        back = state.denoising.unedited_pixels().float()
         squares = (back - to_working_tensor(state.picture, state.rasters).to(back)).square()
         return float(peak_signal_to_noise(squares.mean()))
 
@@ -397,9 +399,7 @@ class DragSession:
         state = self._state
         if state.denoising is None or state.denoising.rendered is None:
             raise EditorError("there is no result yet: run render() to its end first")
-        edited, unedited = (
-            state.model.decode(latent) for latent in (state.denoising.rendered, state.denoising.unedited[-1])
-        )
+        edited, unedited = state.model.decode(state.denoising.rendered), state.denoising.unedited_pixels()
         edit, feather = state.edit, self.settings.feather
         if self.settings.detail == "model":
             return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)

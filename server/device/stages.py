@@ -202,6 +202,14 @@ class Stages:
         self._previews.show_unedited(room, session)
         self._files.save(room)
         self._files.report_timeline(room)
+        if is_measured(self._settings.kind, session.settings):
+            yield from self._reconstruct(session)
+
+    def _reconstruct(self, session: DragSession) -> Generator[None, None, None]:
+        """Denoise the unedited picture before the drag, so that no one waits for it after Stop; only where that is
+        quick."""
+        with closing(session.reconstruct()) as steps:
+            yield from steps
 
     def _drag(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, Outcome]:
         """Drag to the end, or until the content is moved to another moment; returns the outcome."""

@@ -149,7 +149,7 @@ class Generations:
             prompt=prompt,
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             guidance=self._settings.generation_guidance,
-            ddim_steps=self._settings.generation_steps or steps_of(model),
+            ddim_steps=self._settings.generation_steps or max(steps_of(model), DEFAULT_STEPS),
             model=model.name,
         )
         job = GenerationJob(secrets.token_urlsafe(18), generation, self._clock())

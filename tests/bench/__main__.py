@@ -35,7 +35,7 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.service:
         return _service(tiny=options.tiny, numbers=options.json)
-    from tests.bench import drag, fitting, memory, rendering
+    from tests.bench import drag, fitting, memory, rendering, waiting
     from tests.bench.clock import Clock
     from tests.bench.model import BENCHES, build, take_all_cores
     from tests.bench.profile import profile
@@ -49,7 +49,8 @@ def main() -> int:
     peaks = memory.measure(bench)
     model = build(bench)
     clock = Clock(model.device)
-    rows = [row for part in (drag, fitting, rendering) for row in part.measure(model, bench, clock)] + peaks
+    parts = [drag, fitting, rendering] if options.full else [drag, fitting, rendering, waiting]
+    rows = [row for part in parts for row in part.measure(model, bench, clock)] + peaks
     facts = _facts(model, bench)
     sys.stdout.write(to_markdown(facts, rows, aims=options.full))
     if options.json:
