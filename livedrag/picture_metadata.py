@@ -106,7 +106,7 @@ def read_metadata(file: IO[bytes]) -> EditMetadata | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             info = Image.open(file, formats=("PNG", "WEBP")).info
-    except Exception:  # that it is no picture is for others to say
+    except Exception:  # others say that it is not a picture
         return None
     finally:
         file.seek(0)

@@ -53,7 +53,7 @@ def show(chosen: argparse.Namespace, environment: Mapping[str, str] = os.environ
     try:
         status = msgspec.json.decode(packed, type=ServerStatus)
     except msgspec.MsgspecError as error:
-        raise StatusError(f"{url} is no livedrag, or another version: {error}") from error
+        raise StatusError(f"{url} is not a livedrag server, or has another version: {error}") from error
     sys.stdout.write("\n".join(_lines(status)) + "\n")
 
 

@@ -190,7 +190,7 @@ async def never_read(attacker: Attacker, done: Callable[[], None]) -> None:
 
 
 async def send_nonsense(attacker: Attacker, done: Callable[[], None]) -> None:
-    """Messages that are deeply nested, or whose type is no text."""
+    """Messages that are deeply nested, or whose type is not text."""
     for nonsense in (b"\x91" * 995 + b"\xc0", msgpack.packb({"type": ["x"]})):
         async with attacker.connected() as socket:
             await socket.send(nonsense)

@@ -44,8 +44,8 @@ TORN = 2.0
 """A displacement that changes by so many pixels from one pixel to the next counts for 1 / e: something was
 uncovered."""
 STILL, STILL_WINDOW = 0.004, 8.0
-"""A mean change (black to white is 2) below this is no movement, and the standard deviation of the window for it: flat
-ground moves with the edge that it meets, but only near it."""
+"""A mean change (black to white is 2) below this does not count as movement, and the standard deviation of the window
+for it: flat ground moves with the edge that it meets, but only near it."""
 UNCHANGED = 1e-3
 """A change below this (black to white is 2) is none."""
 REACH = 48

@@ -442,7 +442,7 @@ class DragSession:
             snapshot: from `snapshot`, in this process or another; or all of `parts` as bytes, by name.
 
         Raises:
-            EditorError: it is no snapshot, or of another picture, or of a model of another name.
+            EditorError: it is not a snapshot, or of another picture, or of a model of another name.
         """
         session = cls.__new__(cls)
         session._use(snapshots.restore(model, to_rgb(picture), snapshot))

@@ -82,7 +82,7 @@ def restore(model: Diffusion, picture: Image.Image, data: bytes | Mapping[str, b
         data: one file, or all parts by name.
 
     Raises:
-        EditorError: it is no snapshot, or of another picture, or of a model of another name.
+        EditorError: it is not a snapshot, or of another picture, or of a model of another name.
     """
     snapshot = Snapshot.from_bytes(data) if isinstance(data, bytes) else Snapshot.from_parts(data)
     facts, tensors = snapshot.facts, snapshot.get("picture")

@@ -76,7 +76,7 @@ class Snapshot:
             facts = json.loads(header["__metadata__"]["facts"])
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise EditorError(
-                f"these {len(data)} bytes are no session snapshot ({error}): start a new session"
+                f"these {len(data)} bytes are not a snapshot of a session ({error}): start a new session"
             ) from error
         if (version := facts.pop("version")) != VERSION:
             raise EditorError(f"the snapshot has version {version}, not {VERSION}: start a new session")
@@ -86,9 +86,8 @@ class Snapshot:
     def from_parts(cls, parts: Mapping[str, bytes]) -> Snapshot:
         """Join parts, by name, each as `to_bytes` wrote it. Raises `EditorError`."""
         if STATE not in parts:
-            raise EditorError(
-                f"the parts {', '.join(parts) or '(none)'} are no snapshot, {STATE!r} is missing: start a new session"
-            )
+            found = ", ".join(parts) or "(none)"
+            raise EditorError(f"the parts {found} are not a snapshot, {STATE!r} is missing: start a new session")
         read = {name: cls.from_bytes(data) for name, data in parts.items()}
         return cls(read[STATE].facts, {key: tensor for part in read.values() for key, tensor in part.tensors.items()})
 

@@ -36,7 +36,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def embed(self, prompt: str) -> Tensor:
-        """Text embedding, ``(1, L, D)`` or ``(1, L + 1, D)``. Raises `SettingsError` if the prompt is no valid text."""
+        """Text embedding, ``(1, L, D)`` or ``(1, L + 1, D)``. Raises `SettingsError` if the prompt is not UTF-8."""
         check_prompt(prompt)
         if self._second is None or self._second_tokenizer is None:
             embedding: Tensor = self._encoder(self._tokens(self._tokenizer, self._encoder, prompt)).last_hidden_state
@@ -61,7 +61,7 @@ class PromptEncoder:
     def ignored_part(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text encoder, from the first word that is not read whole on.
 
-        Empty if all of it is read. Raises `SettingsError` if the prompt is not valid text.
+        Empty if all of it is read. Raises `SettingsError` if the prompt is not UTF-8.
         """
         check_prompt(prompt)
         tokens = self._tokenizer(prompt, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)

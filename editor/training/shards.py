@@ -50,7 +50,7 @@ def load_shards(folder: Path) -> dict[str, Tensor]:
         these = {file: count for file, (written, _, count) in files.items() if written == step}
         if len(these) == next(iter(these.values())):
             return {name: tensor.float() for file in these for name, tensor in load_file(file).items()}
-    raise TrainingError(f"there are no complete weights in {folder}: files named like {NAME} work")
+    raise TrainingError(f"there are no complete weights in {folder}: they must be named like {NAME}")
 
 
 def _files(folder: Path) -> dict[Path, tuple[int, int, int]]:

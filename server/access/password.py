@@ -59,7 +59,7 @@ class Backoff:
         return min(self._max_seconds, FIRST_DELAY * 2 ** min(doublings, 30)) if doublings >= 0 else 0.0
 
     def take_back(self, key: str) -> None:
-        """It was no failure after all."""
+        """It was not a failure after all."""
         self._failures[key] = max(0.0, self._count(key) - 1), self._clock()
 
     def _count(self, key: str) -> float:
@@ -100,7 +100,7 @@ class ServerPassword:
             return
         if not caller.password:
             raise PasswordRequired("this server has a password: enter it first, or send it as Livedrag-Password")
-        # Counted beforehand, so that many attempts at once are no way around the delay.
+        # Counted beforehand, so that many attempts at once do not avoid the delay.
         key = device or network_of(caller.address)
         delay = self._by_address.fail(key)
         free = delay == 0 and not device  # in all, only those count that their address does not delay

@@ -335,7 +335,7 @@ def content_of(document: Document) -> Content:
 
 
 def same_content(one: Content, other: Content) -> bool:
-    """Whether two contents look alike; handles that were only placed meanwhile are no difference."""
+    """Whether two contents look alike; handles that were only placed meanwhile do not count."""
     return (one.picture, one.result, one.moment, one.tracked) == (
         other.picture,
         other.result,

@@ -29,7 +29,7 @@ ANIMATIONS = ROOT / "frontend" / "src" / "animations"
 SHOWN = os.environ.get("LIVEDRAG_SHOW", "teddy-bear")
 SIDE = 448
 """Of the animation, in pixels."""
-MOST_FRAMES = 48
+MAX_FRAMES = 48
 
 pytestmark = pytest.mark.skipif(
     "LIVEDRAG_SCREENSHOT" not in os.environ, reason="LIVEDRAG_SCREENSHOT=1 renews the pictures of README and landing"
@@ -85,7 +85,7 @@ def test_renew_the_show(open_page: OpenPage) -> None:
     editor.expect_outcome("^(arrived|exhausted)$")
     frames.append(picture_of(page, editor))
     page.screenshot(path=STATIC / "screenshot-result.png")
-    step = max(1, len(frames) // MOST_FRAMES)
+    step = max(1, len(frames) // MAX_FRAMES)
     kept = [frames[0], *frames[1:-1:step], frames[-1]]
     durations = [900, *[max(60, 2400 // len(kept))] * (len(kept) - 2), 1800]
     ANIMATIONS.mkdir(exist_ok=True)

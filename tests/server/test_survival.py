@@ -58,7 +58,7 @@ def worker_of(process: subprocess.Popen[bytes]) -> int:
     return worker
 
 
-async def put_down(client: Client) -> None:
+async def place_drag(client: Client) -> None:
     """Add a drag, with settings for a run that is short, but long enough to be killed in."""
     await client.edit(SHORT)
     await client.edit(AddDrag(id="d1", handle=(30, 30), target=(80, 50)))
@@ -70,7 +70,7 @@ async def the_worker_is_killed(process: subprocess.Popen[bytes], address: str, r
         Client.join(address, room.id, room.secret, name="Ada") as client,
         Client.join(address, room.id, room.secret, name="Bo") as other,
     ):
-        await put_down(client)
+        await place_drag(client)
         started = await client.run()
         await client.wait(Points, lambda points: points.iteration >= 12)
         seen = client.count

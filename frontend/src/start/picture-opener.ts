@@ -70,7 +70,7 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
     };
     setDropped({ name: file.name, isRoom: isArchive(file), answer });
   };
-  // What is no picture, or none that can be opened, the server recognises better than we could.
+  // The server recognises better than we could what is not a picture, or cannot be opened.
   const dragOver = useDroppedFiles(take);
   return {
     busy,
