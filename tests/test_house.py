@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -57,7 +58,8 @@ def tracked_files() -> list[Path]:
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> Set[str]:
     """Modules of `livedrag` (``editor.points``) and others (``torch``) that a file imports, type checking aside."""
     found = set[str]()
     for node in runtime_nodes(ast.parse(path.read_text())):
@@ -78,7 +80,7 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         yield from runtime_nodes(child)
 
 
-def tops(modules: set[str]) -> set[str]:
+def tops(modules: Set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
@@ -114,12 +116,10 @@ def test_modules_import_each_other_in_one_direction(package: str) -> None:
 
 
 def test_every_import_goes_by_the_name_livedrag() -> None:
+    bare = re.compile(r"^\s*(from|import\b.*?)\s(editor|server)\b", re.MULTILINE)
     for path in tracked_files():
         if path.suffix == ".py":
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert not {"editor", "server"} & {name.partition(".")[0] for name in names}, path
+            assert not bare.search(path.read_text()), path
 
 
 def test_editor_knows_no_web_and_no_server() -> None:
