@@ -37,6 +37,11 @@ export default defineConfig({
       },
     },
   },
+  // Scripts find each other below whatever path the page is served under.
+  experimental: {
+    renderBuiltUrl: (_file, { hostType, type }) =>
+      hostType === "js" && type === "asset" ? { relative: true } : undefined,
+  },
   plugins: [listPageFiles()],
   server: {
     proxy: {

@@ -207,6 +207,14 @@ def test_a_reload_while_offline_shows_the_room_as_it_was(
     page.wait_for_function("() => document.querySelector('[data-testid=timeline] canvas')?.width === 88")
     page.mouse.move(5, 5)
     assert editor.pixels() == result
+    # So do the parts of the page that are loaded after its first screen.
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_test_id("download").click()
+    page.get_by_role("button", name="Picture as…").click()
+    expect(page.get_by_role("dialog", name="Download picture")).to_be_visible()
+    page.keyboard.press("Escape")
     # What is changed now survives another reload, and is sent when the server is back.
     page.get_by_label("Point 1, target at").click()
     page.get_by_label("Point 1, target, x in pixels").fill("50")

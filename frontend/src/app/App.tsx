@@ -2,17 +2,25 @@ import { useEffect } from "preact/hooks";
 import { dismissToast, toasts } from "../room/store.ts";
 import { usePictureOpener } from "../start/picture-opener.ts";
 import type { PictureOpener } from "../start/picture-opener.ts";
-import { Landing } from "../start/Landing.tsx";
 import { Password } from "../start/Password.tsx";
 import { SmallerPictureDialog } from "../start/SmallerPicture.tsx";
 import { texts as startTexts } from "../start/texts.ts";
+import { lazy } from "../ui/lazy.tsx";
 import { followTheme } from "../ui/theme.ts";
 import { Toasts } from "../ui/Toasts.tsx";
 import { DroppedFile } from "./DroppedFile.tsx";
-import { Editor } from "./Editor.tsx";
 import { followHistory, goToRoom, route } from "./routes.ts";
 
+const importEditor = () => import("./Editor.tsx");
+const importLanding = () => import("../start/Landing.tsx");
+const Editor = lazy(async () => (await importEditor()).Editor);
+const Landing = lazy(async () => (await importLanding()).Landing);
+
+/** Milliseconds after which the page that is not shown is loaded too, so that it opens without a delay. */
+const PRELOAD_DELAY = 1000;
+
 export function App() {
+  useEffect(preloadPages, []);
   useEffect(followHistory, []);
   useEffect(followTheme, []);
   const opener = usePictureOpener(goToRoom, () => route.value.page === "room");
@@ -29,6 +37,14 @@ export function App() {
       <Toasts toasts={toasts.value} dismiss={dismissToast} />
     </>
   );
+}
+
+function preloadPages(): () => void {
+  const timer = setTimeout(() => {
+    // One that fails is retried when it is opened.
+    Promise.all([importEditor(), importLanding()]).catch(() => undefined);
+  }, PRELOAD_DELAY);
+  return () => clearTimeout(timer);
 }
 
 function Page({ opener }: { readonly opener: PictureOpener }) {

@@ -6,13 +6,12 @@ import { Toolbar } from "../canvas/Toolbar.tsx";
 import { ConnectionBanner, ConnectionDot } from "../panels/Connection.tsx";
 import { Dock } from "../panels/Dock.tsx";
 import { Following } from "../panels/Following.tsx";
+import { Share, TrialsDialog } from "../panels/later.ts";
 import { NamePrompt } from "../panels/NamePrompt.tsx";
 import { Panel } from "../panels/Panel.tsx";
 import { Avatars } from "../panels/People.tsx";
-import { Share } from "../panels/Share.tsx";
 import { texts as panelTexts } from "../panels/texts.ts";
 import { Timeline } from "../panels/Timeline.tsx";
-import { TrialsDialog } from "../panels/Trials.tsx";
 import { canRedo, canUndo, redo, undo } from "../room/actions.ts";
 import type { RoomKey } from "../room/address.ts";
 import { removeRecentRoom } from "../room/recent-rooms.ts";
@@ -22,14 +21,16 @@ import { discardTrials } from "../room/trials.ts";
 import { clearUnsent } from "../room/unsent-edits.ts";
 import { Password } from "../start/Password.tsx";
 import { KeyboardIcon, Mark, PictureIcon, RedoIcon, ShareIcon, UndoIcon } from "../ui/icons.tsx";
+import { lazy } from "../ui/lazy.tsx";
 import { MenuItem } from "../ui/Menu.tsx";
 import { MoreMenu } from "../ui/MoreMenu.tsx";
 import { texts as ui } from "../ui/texts.ts";
-import { useShortcuts } from "./keyboard.ts";
+import { useQuestionMark, useShortcuts } from "./keyboard.ts";
 import { goToLanding } from "./routes.ts";
 import { RoomTitle } from "./RoomTitle.tsx";
-import { ShortcutsDialog } from "./ShortcutsDialog.tsx";
 import { texts } from "./texts.ts";
+
+const ShortcutsDialog = lazy(async () => (await import("./ShortcutsDialog.tsx")).ShortcutsDialog);
 
 /** `busy`: another picture is being opened. */
 export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: boolean }) {
@@ -42,6 +43,7 @@ export function Editor({ room, busy }: { readonly room: RoomKey; readonly busy: 
     window.document.title = `${title || room.room.slice(0, 6)} · ${ui.product}`;
   }, [title]);
   useShortcuts();
+  useQuestionMark(() => (shortcutsOpen.value = true));
   const connection = store.connection.value;
   if (connection.state === "password") return <Password message={connection.message} submit={submitPassword} />;
   if (connection.state === "refused") return <Refused room={room} message={connection.message} />;
@@ -97,12 +99,12 @@ function Header(props: {
         <button
           type="button"
           class="quiet-button"
-          aria-label={panelTexts.share.title}
-          title={panelTexts.share.title}
+          aria-label={panelTexts.share}
+          title={panelTexts.share}
           onClick={() => (props.shareOpen.value = true)}
         >
           <ShareIcon />
-          <span class="wide-only">{panelTexts.share.title}</span>
+          <span class="wide-only">{panelTexts.share}</span>
         </button>
         <MoreMenu>
           <MenuItem disabled={props.busy} onClick={goToLanding}>
@@ -111,7 +113,7 @@ function Header(props: {
           </MenuItem>
           <MenuItem onClick={() => (props.shortcutsOpen.value = true)} shortcut="?">
             <KeyboardIcon />
-            {texts.shortcuts.title}
+            {texts.shortcuts}
           </MenuItem>
         </MoreMenu>
       </div>

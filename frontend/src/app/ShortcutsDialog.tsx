@@ -1,25 +1,13 @@
 import type { Signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { Dialog } from "../ui/Dialog.tsx";
-import { isTyping } from "./keyboard.ts";
+import { shortcutGroups } from "./shortcut-texts.ts";
 import { texts } from "./texts.ts";
 
-const labels = texts.shortcuts;
-
-/** The list of shortcuts, which the question mark opens. */
+/** The list of shortcuts. */
 export function ShortcutsDialog({ open }: { readonly open: Signal<boolean> }) {
-  useEffect(() => {
-    const onKeyDown = (event: KeyboardEvent) => {
-      if (event.key !== "?" || isTyping(event)) return;
-      open.value = true;
-      event.preventDefault();
-    };
-    window.addEventListener("keydown", onKeyDown);
-    return () => window.removeEventListener("keydown", onKeyDown);
-  }, []);
   return (
-    <Dialog open={open} title={labels.title}>
-      {labels.groups.map(({ title, shortcuts }) => (
+    <Dialog open={open} title={texts.shortcuts}>
+      {shortcutGroups.map(({ title, shortcuts }) => (
         <section key={title}>
           <h3>{title}</h3>
           <dl>

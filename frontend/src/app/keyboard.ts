@@ -47,8 +47,21 @@ export function useShortcuts(): void {
   }, []);
 }
 
+/** Calls `open` on a question mark, wherever the focus is but in a text field. */
+export function useQuestionMark(open: () => void): void {
+  useEffect(() => {
+    const listen = (event: KeyboardEvent) => {
+      if (event.key !== "?" || isTyping(event)) return;
+      open();
+      event.preventDefault();
+    };
+    window.addEventListener("keydown", listen);
+    return () => window.removeEventListener("keydown", listen);
+  }, []);
+}
+
 /** Whether a key goes into a text field. */
-export function isTyping(event: KeyboardEvent): boolean {
+function isTyping(event: KeyboardEvent): boolean {
   const fields = "input:not([type=radio], [type=checkbox], [type=range]), textarea, select";
   return event.target instanceof Element && event.target.closest(fields) !== null;
 }

@@ -1,6 +1,6 @@
 import * as store from "../room/store.ts";
 import { pointColour } from "../ui/colours.ts";
-import { texts } from "./texts.ts";
+import { texts } from "./later-texts.ts";
 
 const WIDTH = 280;
 const HEIGHT = 64;

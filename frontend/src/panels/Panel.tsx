@@ -1,10 +1,10 @@
 import { ActivityList } from "./Activity.tsx";
+import { Tour } from "./later.ts";
 import { MaskSection } from "./Mask.tsx";
 import { ModelCard, UnknownPictureNote } from "./Model.tsx";
 import { PointList } from "./Points.tsx";
 import { PromptSection } from "./Prompt.tsx";
 import { SettingsSection } from "./Settings.tsx";
-import { Tour } from "./Tour.tsx";
 import { texts } from "./texts.ts";
 
 export function Panel() {

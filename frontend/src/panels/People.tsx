@@ -147,5 +147,5 @@ function initialsById(people: readonly (readonly [string, Person])[]): ReadonlyM
 }
 
 function toastFailure(change: Promise<void>): void {
-  change.catch((error: unknown) => store.toast("error", texts.share.failed(messageOf(error))));
+  change.catch((error: unknown) => store.toast("error", labels.failed(messageOf(error))));
 }

@@ -8,11 +8,11 @@ import { pointColour } from "../ui/colours.ts";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { ArrowIcon, CloseIcon, CopyIcon } from "../ui/icons.tsx";
 import { isTouch } from "../ui/touch.ts";
-import { Chart } from "./Chart.tsx";
+import { Chart } from "./later.ts";
 import { PinList } from "./Pins.tsx";
 import { PointContent } from "./PointContent.tsx";
 import { texts } from "./texts.ts";
-import { TrialsButton } from "./Trials.tsx";
+import { TrialsButton } from "./TrialsButton.tsx";
 
 const labels = texts.points;
 

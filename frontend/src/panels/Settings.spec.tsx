@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 
 import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import { oneDrag, openRoom, pendingRequests, runOf } from "../room/fixtures.ts";
 import type { Document, ModelInfo } from "../room/protocol.ts";
 import { SettingsSection } from "./Settings.tsx";
@@ -23,6 +23,12 @@ function show(document: Document = oneDrag): void {
   render(<SettingsSection />);
 }
 
+beforeAll(async () => {
+  // The advanced settings are loaded when they are first mounted.
+  show();
+  await screen.findByLabelText(/^Step size/, undefined, { timeout: 30_000 });
+  cleanup();
+}, 40_000);
 beforeEach(() => openRoom());
 afterEach(cleanup);
 

@@ -13,9 +13,10 @@ import { Dialog } from "../ui/Dialog.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
 import { QrCode } from "../ui/QrCode.tsx";
 import { PeopleList } from "./People.tsx";
+import { texts as laterTexts } from "./later-texts.ts";
 import { texts } from "./texts.ts";
 
-const labels = texts.share;
+const labels = laterTexts.share;
 const ROLES: readonly Role[] = ["editor", "viewer"];
 
 interface NewLink {
@@ -166,5 +167,5 @@ function DeleteRoom({ room }: { readonly room: RoomKey }) {
 }
 
 function toastFailure(error: unknown): void {
-  store.toast("error", labels.failed(messageOf(error)));
+  store.toast("error", texts.people.failed(messageOf(error)));
 }

@@ -3,7 +3,7 @@ import { canSeek, seek } from "../room/actions.ts";
 import type { Moment } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { PauseIcon, PlayIcon } from "../ui/icons.tsx";
-import { Branches } from "./Branches.tsx";
+import { Branches } from "./later.ts";
 import { lookAt } from "./look-at.ts";
 import { texts } from "./texts.ts";
 import { Thumbnail } from "./Thumbnail.tsx";

@@ -1,7 +1,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import * as store from "../room/store.ts";
-import { texts } from "./texts.ts";
+import { texts } from "./later-texts.ts";
 
 const labels = texts.tour;
 

@@ -1,4 +1,4 @@
-import { signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { stopRun } from "../room/actions.ts";
 import * as store from "../room/store.ts";
@@ -7,39 +7,23 @@ import type { Trial } from "../room/trials.ts";
 import { MAX_VARIANTS, variantsOf } from "../room/variants.ts";
 import type { Variant } from "../room/variants.ts";
 import { Dialog } from "../ui/Dialog.tsx";
+import { texts as laterTexts } from "./later-texts.ts";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
+import { trialsShown } from "./TrialsButton.tsx";
 
-const labels = texts.trials;
+const labels = laterTexts.trials;
 /** Chosen at first. */
 const SUGGESTED = 2;
 
-const shown = signal(false);
-
-/** Offers to run the same drags with other settings, or shows how that is going. */
-export function TrialsButton() {
-  const model = store.room.value.model;
-  if (model === null || !store.editable.value || variantsOf(model, {}).length === 0) return null;
-  return (
-    <button
-      type="button"
-      class="small-button"
-      disabled={trials.value === null && !canTry()}
-      title={labels.openHelp}
-      onClick={() => (shown.value = true)}
-    >
-      {trials.value === null ? labels.open : labels.openAgain}
-    </button>
-  );
-}
-
+/** The comparison of runs with other settings. */
 export function TrialsDialog() {
   // It belongs to its room.
-  useEffect(() => () => void (shown.value = false), []);
-  if (!shown.value) return null;
+  useEffect(() => () => void (trialsShown.value = false), []);
+  if (!trialsShown.value) return null;
   const list = trials.value;
   return (
-    <Dialog title={labels.title} wide={list !== null} onClose={() => (shown.value = false)}>
+    <Dialog title={labels.title} wide={list !== null} onClose={() => (trialsShown.value = false)}>
       {list === null ? <Choice /> : <Trials list={list} />}
     </Dialog>
   );
@@ -133,7 +117,7 @@ function TrialFigure({ trial, underWay }: { readonly trial: Trial; readonly unde
             aria-label={labels.keepName(name)}
             onClick={() => {
               keepTrial(trial);
-              shown.value = false;
+              trialsShown.value = false;
             }}
           >
             {labels.keep}

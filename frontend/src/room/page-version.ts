@@ -9,8 +9,8 @@ const STORAGE_KEY = "livedrag.reloaded";
 /** Milliseconds to read why the page reloads. */
 const READING_TIME = 2_500;
 
-/** This page's script; "" while developing. */
-const own = import.meta.env.PROD ? fileOf(import.meta.url) : "";
+/** This page's script, which names all others; "" while developing. */
+const own = import.meta.env.PROD ? fileOf(pageScript()) : "";
 
 let reloading = false;
 
@@ -50,6 +50,10 @@ function rememberReload(page: string): boolean {
   }
 }
 
+function pageScript(): string {
+  return globalThis.document?.querySelector<HTMLScriptElement>("script[type=module][src]")?.src ?? "";
+}
+
 function fileOf(url: string): string {
-  return new URL(url).pathname.split("/").at(-1) ?? "";
+  return url.split("/").at(-1) ?? "";
 }

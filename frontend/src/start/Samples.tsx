@@ -16,7 +16,7 @@ const POINT_RADIUS = 0.026;
 const ANIMATIONS: Readonly<Record<string, string>> = Object.fromEntries(
   Object.entries(
     import.meta.glob<string>("../animations/*.webp", { eager: true, query: "?url", import: "default" }),
-  ).map(([path, url]) => [path.replace(/^.*\/|\.webp$/g, ""), base + url]),
+  ).map(([path, url]) => [path.replace(/^.*\/|\.webp$/g, ""), url]),
 );
 
 /** A recording of a sample being dragged. It can be paused, and starts paused where motion is not wanted. */
