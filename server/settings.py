@@ -130,7 +130,7 @@ class Settings:
     max_disk: int = number(0)  # bytes of the data directory; 0: no limit
     rooms_per_day: int = number(1000, 0)  # new ones from one address; 0: no limit
     room_days: float = number(0.0)  # rooms unused for so long are deleted; 0: never
-    generations: int = number(16, 1)  # generated pictures in memory, finished or not
+    generations: int = number(64, 1)  # generated pictures in memory, finished or not
     generation_seconds: float = number(900.0, exclusive=True)  # one unused for so long is dropped
     generation_steps: int = number(0, 0, 999)  # 0: 50, or as many as the model uses for dragging, if more
     generation_guidance: float = number(GUIDANCE, 0, MAX_GUIDANCE)  # Stable Diffusion works best with 7.5

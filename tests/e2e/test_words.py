@@ -31,32 +31,39 @@ def test_a_picture_appears_is_generated_again_and_opened(open_page: OpenPage, qu
     first.show("maroon")
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 64)
     first.end(png(256, 256, "red"))
-    expect(sheet.get_by_role("status")).to_have_text("Generated")
+    # The first can be used while the others follow.
+    expect(sheet.get_by_role("status")).to_have_text("Generated 1 of 4")
     expect(sheet.get_by_role("img")).to_have_js_property("naturalWidth", 256)
-
-    # The prompt can be edited for the next one; the picture stays until that is requested.
-    expect(page.get_by_label("Prompt")).to_be_editable()
-    sheet.get_by_role("button", name="3 more").click()
+    expect(sheet.get_by_role("button", name="Edit this picture")).to_be_enabled()
     ids = {first.id}
     for color in ("green", "blue"):
         another = PlayedGeneration(engine)
         ids.add(another.id)
         another.end(png(256, 256, color))
     fourth = PlayedGeneration(engine)
-    # All are there to choose from, with their seeds; cancelling one leaves the others.
+    fourth.tell("generating", 20, 8.0)
+    expect(sheet.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
+    # They are there to choose from, with their seeds; cancelling one leaves the others.
     candidates = page.get_by_test_id("candidates").get_by_role("button")
     expect(candidates).to_have_count(3)
+    expect(candidates.nth(0)).to_have_attribute("aria-pressed", "true")
+    take_picture(page, "candidates-following")
     page.get_by_role("button", name="Cancel").click()
     engine.expect(ReleaseSession, fourth.id)
-    expect(candidates.nth(2)).to_have_attribute("aria-pressed", "true")
+    expect(sheet.get_by_role("status")).to_have_text("Generated")
     assert len(ids) == 3
+    # The prompt can be edited for the next ones; these stay until those are requested.
+    expect(page.get_by_label("Prompt")).to_be_editable()
     candidates.nth(1).click()
     expect(candidates.nth(1)).to_have_attribute("aria-pressed", "true")
     seed = re.search(r"seed (\d+)", candidates.nth(1).get_attribute("aria-label") or "")
     assert seed is not None
     expect(sheet).to_contain_text(f"“a red apple”, seed {seed[1]}")
     take_picture(page, "candidates")
-    expect(sheet.get_by_role("button", name="1 more")).to_be_visible()
+    sheet.get_by_role("button", name="1 more").click()
+    PlayedGeneration(engine).tell("generating", 5, None)
+    # What is chosen is opened, and what was still to come is given up.
+    expect(candidates.nth(1)).to_have_attribute("aria-pressed", "true")
     sheet.get_by_role("button", name="Edit this picture").click()
     page.wait_for_url(re.compile("/r/"))
     editor = Editor(page)

@@ -5,12 +5,15 @@ import { CloseIcon, DrawIcon } from "../ui/icons.tsx";
 import { texts as ui } from "../ui/texts.ts";
 import { fetchModel } from "./api.ts";
 import {
+  MAX_CANDIDATES,
   cancelGeneration,
   candidates,
   chooseCandidate,
   discardGeneration,
   generation as current,
   isUnderWay,
+  ongoing,
+  wanted,
 } from "./generation.ts";
 import type { Generation } from "./generation.ts";
 import type { PictureOpener } from "./picture-opener.ts";
@@ -20,15 +23,13 @@ const labels = texts.generation;
 
 /** Milliseconds within which a second click on Generate is a double click and not Cancel. */
 const DOUBLE_CLICK = 400;
-/** To choose from. */
-const MAX_CANDIDATES = 4;
 /** The server's name for the model that comes with it. */
 const BUILTIN_MODEL = "built-in";
 
 export function GenerateForm({ opener }: { readonly opener: PictureOpener }) {
   const [prompt, setPrompt] = useState(current.value?.prompt ?? "");
   const model = useModelName();
-  const busy = isUnderWay(current.value);
+  const busy = isUnderWay(ongoing.value);
   const empty = prompt.trim() === "";
   return (
     <form
@@ -113,6 +114,7 @@ export function GenerationView({
 }) {
   const figure = useRef<HTMLElement>(null);
   const { phase } = generation;
+  const next = ongoing.value;
   // On a phone it is above the form and may be out of sight.
   useEffect(() => figure.current?.scrollIntoView({ block: "nearest" }), []);
   return (
@@ -120,15 +122,15 @@ export function GenerationView({
       <GenerationPicture generation={generation} />
       <figcaption>
         <p class="generation-caption">
-          <strong role="status">{labels.phases[phase]}</strong>{" "}
+          <strong role="status">{titleOf(generation)}</strong>{" "}
           <span role={phase === "failed" ? "alert" : undefined}>{detailOf(generation)}</span>
         </p>
-        {isUnderWay(generation) ? (
-          <GenerationProgress generation={generation} />
-        ) : (
-          <GenerationButtons generation={generation} opener={opener} />
+        {next?.phase === "failed" && next !== generation && <p role="alert">{next.message}</p>}
+        {!isUnderWay(generation) && <GenerationButtons generation={generation} opener={opener} />}
+        {(candidates.value.length > 1 || (candidates.value.length > 0 && isUnderWay(next))) && (
+          <Candidates shown={generation} />
         )}
-        {candidates.value.length > (phase === "done" ? 1 : 0) && <Candidates shown={generation} />}
+        {isUnderWay(next) && <GenerationProgress generation={next} />}
       </figcaption>
     </figure>
   );
@@ -161,7 +163,7 @@ function GenerationButtons({
 }) {
   const { id, prompt } = generation;
   const done = generation.phase === "done";
-  const more = MAX_CANDIDATES - candidates.value.length;
+  const missing = MAX_CANDIDATES - candidates.value.length;
   return (
     <div class="row">
       {done && id !== null && (
@@ -169,14 +171,16 @@ function GenerationButtons({
           {labels.use}
         </button>
       )}
-      <button
-        type="button"
-        class="small-button"
-        title={done ? (more > 0 ? labels.moreHelp : labels.anewHelp) : ""}
-        onClick={() => (candidates.value.length > 0 && more > 0 ? opener.generateMore(more) : opener.generate(prompt))}
-      >
-        {done ? (more > 0 ? labels.more(more) : labels.anew) : labels.retry}
-      </button>
+      {!isUnderWay(ongoing.value) && (
+        <button
+          type="button"
+          class="small-button"
+          title={done ? (missing > 0 ? labels.moreHelp : labels.anewHelp) : ""}
+          onClick={() => (missing > 0 ? opener.generateMissing() : opener.generate(prompt))}
+        >
+          {done ? (missing > 0 ? labels.more(missing) : labels.anew) : labels.retry}
+        </button>
+      )}
       <span class="spring" />
       <button
         type="button"
@@ -191,8 +195,10 @@ function GenerationButtons({
   );
 }
 
-/** The finished pictures of the prompt, to choose from. */
+/** The finished pictures of the prompt, to choose from, and the places of those that follow. */
 function Candidates({ shown }: { readonly shown: Generation }) {
+  const next = ongoing.value;
+  const missing = isUnderWay(next) ? Math.max(0, wanted.value - candidates.value.length) : 0;
   return (
     <div class="candidates" role="group" aria-label={labels.candidates} data-testid="candidates">
       {candidates.value.map((candidate, index) => (
@@ -202,11 +208,15 @@ function Candidates({ shown }: { readonly shown: Generation }) {
           aria-label={labels.candidate(index + 1, candidate.seed ?? 0)}
           title={labels.candidate(index + 1, candidate.seed ?? 0)}
           aria-pressed={candidate.id === shown.id}
-          disabled={isUnderWay(shown)}
           onClick={() => chooseCandidate(candidate)}
         >
           <img src={candidate.picture ?? ""} alt="" />
         </button>
+      ))}
+      {Array.from({ length: missing }, (_, index) => (
+        <span key={index} class="candidate-place" aria-hidden="true">
+          {index === 0 && next?.picture && <img src={next.picture} class="is-rough" alt="" />}
+        </span>
       ))}
     </div>
   );
@@ -215,6 +225,11 @@ function Candidates({ shown }: { readonly shown: Generation }) {
 function GenerationProgress({ generation: { phase, step, steps } }: { readonly generation: Generation }) {
   const done = phase === "generating" && steps > 0 ? Math.min(1, step / steps) : null;
   return <Bars label={labels.phases[phase]} shares={[1]} current={done === null ? null : 0} done={done} />;
+}
+
+function titleOf({ phase }: Generation): string {
+  if (phase !== "done" || !isUnderWay(ongoing.value)) return labels.phases[phase];
+  return labels.generatedOf(candidates.value.length, wanted.value);
 }
 
 function detailOf({ phase, ahead, secondsLeft, step, message, prompt, seed }: Generation): string {

@@ -5,10 +5,11 @@ import {
   candidates,
   chooseCandidate,
   discardGeneration,
-  generateMore,
   generate,
+  generateMissing,
   generation,
   isUnderWay,
+  ongoing,
   parseEvent,
   requested,
 } from "./generation.ts";
@@ -18,15 +19,19 @@ const PREVIEW = "data:image/webp;base64,AAAA";
 let requests: string[];
 /** The events of each stream in turn; "" breaks it off at once. */
 let streams: string[];
+let accepts: number;
 
 beforeEach(() => {
   vi.useFakeTimers();
   requests = [];
+  accepts = 0;
   vi.stubGlobal("URL", { createObjectURL: () => "blob:picture", revokeObjectURL: () => undefined });
   vi.stubGlobal("fetch", (path: string, init: RequestInit = {}) => {
     requests.push(`${init.method ?? "GET"} ${path}`);
-    if (init.method === "POST")
-      return Promise.resolve(new Response('{"id":"d1","prompt":"a red apple","seed":7}', { status: 201 }));
+    if (init.method === "POST") {
+      const accepted = { id: `d${(accepts += 1)}`, prompt: "a red apple", seed: 6 + accepts };
+      return Promise.resolve(new Response(JSON.stringify(accepted), { status: 201 }));
+    }
     if (path.endsWith("/picture")) return Promise.resolve(new Response("png"));
     return Promise.resolve(new Response(streams.shift() ?? ""));
   });
@@ -68,19 +73,37 @@ it("ignores events of a newer server", () => {
   expect(parseEvent('{"type":"done"}')).toEqual({ type: "done" });
 });
 
-it("follows a generation to its end and keeps the picture", async () => {
-  streams = [lines({ type: "progress", step: 1, steps: 2, seconds_left: null }, { type: "done" })];
-  await generate("a red apple");
+const DONE = lines({ type: "done" });
+
+it("generates four candidates, and shows the first while the others follow", async () => {
+  const first = lines({ type: "progress", step: 1, steps: 2, seconds_left: null }, { type: "done" });
+  streams = [first, DONE, lines({ type: "waiting", before: 1, seconds_left: null })];
+  const going = generate("a red apple");
+  await vi.advanceTimersByTimeAsync(0);
   expect(generation.value).toMatchObject({ phase: "done", id: "d1", seed: 7, picture: "blob:picture" });
-  expect(requests).toEqual(["POST /api/generations", "GET /api/generations/d1", "GET /api/generations/d1/picture"]);
+  expect(ongoing.value).toMatchObject({ phase: "waiting", id: "d3" });
+  expect(candidates.value).toHaveLength(2);
+  expect(requests.slice(0, 3)).toEqual([
+    "POST /api/generations",
+    "GET /api/generations/d1",
+    "GET /api/generations/d1/picture",
+  ]);
+  const second = candidates.value[1];
+  if (second !== undefined) chooseCandidate(second);
+  streams = [DONE, DONE];
+  await vi.advanceTimersByTimeAsync(5_000);
+  await going;
+  expect(candidates.value.map(({ seed }) => seed)).toEqual([7, 8, 9, 10]);
+  expect(generation.value).toBe(second);
+  expect(ongoing.value).toBeNull();
 });
 
 it("reconnects when the stream breaks off, and says when it gives up", async () => {
-  streams = ["", lines({ type: "preview", picture: PREVIEW }), lines({ type: "done" })];
+  streams = ["", lines({ type: "preview", picture: PREVIEW }), DONE, DONE, DONE, DONE];
   const done = generate("a red apple");
   await vi.advanceTimersByTimeAsync(5_000);
   await done;
-  expect(generation.value?.phase).toBe("done");
+  expect(candidates.value).toHaveLength(4);
   streams = [];
   const lost = generate("a red apple");
   await vi.advanceTimersByTimeAsync(60_000);
@@ -89,22 +112,21 @@ it("reconnects when the stream breaks off, and says when it gives up", async () 
   expect(generation.value?.message).not.toBe("");
 });
 
-it("keeps candidates of the prompt, of which one is shown", async () => {
-  streams = [lines({ type: "done" }), lines({ type: "done" }), lines({ type: "failed", message: "no memory" })];
+it("keeps the candidates before one that fails or is cancelled, and generates the missing ones", async () => {
+  streams = [DONE, DONE, lines({ type: "failed", message: "no memory" })];
   await generate("a red apple");
-  await generateMore(3);
-  expect(generation.value).toMatchObject({ phase: "failed", message: "no memory" });
+  expect(ongoing.value).toMatchObject({ phase: "failed", message: "no memory" });
   expect(candidates.value).toHaveLength(2);
   const [first] = candidates.value;
-  if (first !== undefined) chooseCandidate(first);
   expect(generation.value).toBe(first);
-  streams = [lines({ type: "waiting", before: 1, seconds_left: null })];
-  const going = generateMore(1);
+  streams = [DONE, lines({ type: "waiting", before: 1, seconds_left: null })];
+  const going = generateMissing();
   await vi.advanceTimersByTimeAsync(0);
   cancelGeneration();
   await vi.advanceTimersByTimeAsync(10_000);
   await going;
-  expect(generation.value).toBe(candidates.value[1]);
+  expect(candidates.value).toHaveLength(3);
+  expect(generation.value).toBe(first);
   discardGeneration();
   expect([generation.value, candidates.value]).toEqual([null, []]);
 });

@@ -1,9 +1,9 @@
 /**
- * Generating pictures from a prompt: one at a time on this page, even while the page shows something else. The finished
- * ones of a prompt are candidates, of which one is shown.
+ * Generating pictures from a prompt: several to choose from, one after the other, even while the page shows something
+ * else. The finished ones are candidates, and the first of them is shown while the others follow.
  */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { ApiError, messageOf } from "../room/http.ts";
 import { deleteGeneration, fetchGeneration, followGeneration, startGeneration } from "./api.ts";
 import { readLines } from "./read-lines.ts";
@@ -54,9 +54,21 @@ const EVENT_TYPES: ReadonlySet<string> = new Set<GenerationEvent["type"]>([
 /** Milliseconds before each reconnect in a row. */
 const RETRY_DELAYS = [500, 1000, 2000, 4000, 8000];
 
-export const generation = signal<Generation | null>(null);
+/** Pictures of a prompt, to choose from. */
+export const MAX_CANDIDATES = 4;
+
 /** The finished pictures of the prompt, oldest first. */
 export const candidates = signal<readonly Generation[]>([]);
+/** The one that is being generated, or that failed. */
+export const ongoing = signal<Generation | null>(null);
+/** How many are to be there in the end. */
+export const wanted = signal(0);
+const chosen = signal<string | null>(null);
+/** What is shown: the chosen candidate, or the first; without any, what is being generated. */
+export const generation = computed(() => {
+  const { value } = candidates;
+  return value.find(({ id }) => id === chosen.value) ?? value[0] ?? ongoing.value;
+});
 
 let following: AbortController | null = null;
 
@@ -109,68 +121,75 @@ export function isUnderWay(now: Generation | null): now is Generation {
   return now !== null && now.phase !== "done" && now.phase !== "failed";
 }
 
-/** Generates a picture in place of those before. Throws only if the server requires its password first. */
-export async function generate(prompt: string, seed: number | null = null): Promise<void> {
+/** Generates candidates in place of those before. Throws only if the server requires its password first. */
+export async function generate(prompt: string): Promise<void> {
   discardGeneration();
-  await generateOne(prompt, seed);
+  await generateUpTo(MAX_CANDIDATES, prompt);
 }
 
-/** Generates more candidates of the shown prompt, each with a new seed; until one fails or is cancelled. */
-export async function generateMore(count: number): Promise<void> {
+/** Generates the candidates of the prompt that are missing, or that failed. */
+export async function generateMissing(): Promise<void> {
   const prompt = generation.value?.prompt;
-  for (let made = 0; prompt !== undefined && made < count; made++) {
-    const before = candidates.value.length;
-    await generateOne(prompt, null);
-    if (candidates.value.length === before) return;
-  }
+  if (prompt !== undefined && !isUnderWay(ongoing.value)) await generateUpTo(MAX_CANDIDATES, prompt);
 }
 
 /** Shows another candidate. */
-export function chooseCandidate(candidate: Generation): void {
-  if (!isUnderWay(generation.value)) generation.value = candidate;
+export function chooseCandidate({ id }: Generation): void {
+  chosen.value = id;
 }
 
-async function generateOne(prompt: string, seed: number | null): Promise<void> {
+/** Each with a new seed, until one fails or is cancelled. */
+async function generateUpTo(count: number, prompt: string): Promise<void> {
+  wanted.value = count;
+  while (candidates.value.length < count) {
+    const before = candidates.value.length;
+    await generateOne(prompt);
+    if (candidates.value.length <= before) return;
+  }
+}
+
+async function generateOne(prompt: string): Promise<void> {
   const abort = new AbortController();
   following = abort;
-  generation.value = requested(prompt, seed);
+  ongoing.value = requested(prompt, null);
   try {
-    const accepted = await startGeneration(prompt, seed);
+    const accepted = await startGeneration(prompt, null);
     if (abort.signal.aborted) {
       await deleteGeneration(accepted.id);
       return;
     }
-    generation.value = { ...requested(accepted.prompt, accepted.seed), id: accepted.id, phase: "waiting" };
+    ongoing.value = { ...requested(accepted.prompt, accepted.seed), id: accepted.id, phase: "waiting" };
     await follow(accepted.id, abort.signal);
   } catch (error) {
     if (abort.signal.aborted) return;
     if (error instanceof ApiError && error.reason === "password") {
-      generation.value = null;
+      ongoing.value = null;
       throw error;
     }
-    const before = generation.value ?? requested(prompt, seed);
-    generation.value = afterEvent(before, { type: "failed", message: messageOf(error) });
+    const before = ongoing.value ?? requested(prompt, null);
+    ongoing.value = afterEvent(before, { type: "failed", message: messageOf(error) });
   }
 }
 
-/** Cancels what is being generated; the candidates before it stay. */
+/** Cancels what is being generated and what was to follow; the candidates before stay. */
 export function cancelGeneration(): void {
-  const before = generation.value;
+  const before = ongoing.value;
   if (!isUnderWay(before)) return;
   following?.abort();
   following = null;
-  generation.value = candidates.value.at(-1) ?? null;
+  ongoing.value = null;
+  wanted.value = candidates.value.length;
   drop(before);
 }
 
 /** Cancels what is being generated, and discards all candidates. */
 export function discardGeneration(): void {
   cancelGeneration();
-  if (generation.value?.phase === "failed") drop(generation.value);
-  const { value } = candidates;
+  const dropped = [...candidates.value, ...(ongoing.value === null ? [] : [ongoing.value])];
   candidates.value = [];
-  generation.value = null;
-  for (const candidate of value) drop(candidate);
+  ongoing.value = null;
+  chosen.value = null;
+  for (const one of dropped) drop(one);
 }
 
 function drop({ id, picture }: Generation): void {
@@ -184,7 +203,7 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
   for (let failures = 0; ; failures++) {
     try {
       for await (const line of readLines(await followGeneration(id, signal))) {
-        if (signal.aborted || generation.value === null) return;
+        if (signal.aborted || ongoing.value === null) return;
         const event = parseEvent(line);
         if (event === null) continue;
         failures = 0;
@@ -192,7 +211,7 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
           await finish(id, signal);
           return;
         }
-        generation.value = afterEvent(generation.value, event);
+        ongoing.value = afterEvent(ongoing.value, event);
         if (event.type === "failed" || event.type === "cancelled") return;
       }
     } catch (error) {
@@ -210,8 +229,8 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
 /** Fetches the finished picture, which the server keeps for a limited time only. */
 async function finish(id: string, signal: AbortSignal): Promise<void> {
   const picture = URL.createObjectURL(await fetchGeneration(id));
-  if (signal.aborted || generation.value === null) return URL.revokeObjectURL(picture);
-  const done = afterEvent({ ...generation.value, picture }, { type: "done" });
-  generation.value = done;
+  if (signal.aborted || ongoing.value === null) return URL.revokeObjectURL(picture);
+  const done = afterEvent({ ...ongoing.value, picture }, { type: "done" });
+  ongoing.value = null;
   if (done !== null) candidates.value = [...candidates.value, done];
 }

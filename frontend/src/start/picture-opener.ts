@@ -25,8 +25,8 @@ export interface PictureOpener {
   openSample(sample: Sample): void;
   openGeneration(id: string): void;
   generate(prompt: string): void;
-  /** More candidates of the prompt before. */
-  generateMore(count: number): void;
+  /** The candidates of the prompt before that are missing. */
+  generateMissing(): void;
 }
 
 export interface DroppedFile {
@@ -79,9 +79,13 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
     passwordRequest,
     open,
     openSample: (sample) => create(() => createSampleRoom(sample)),
-    openGeneration: (id) => create(() => createRoomFromGeneration(id)),
+    openGeneration: (id) => {
+      // The device has better things to do from now on.
+      generation.cancelGeneration();
+      create(() => createRoomFromGeneration(id));
+    },
     generate: (prompt) => run(() => generation.generate(prompt)),
-    generateMore: (count) => run(() => generation.generateMore(count)),
+    generateMissing: () => run(generation.generateMissing),
   };
 }
 
