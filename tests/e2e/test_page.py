@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import re
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,13 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
     with Image.open(downloading.value.path()) as result, Image.open(upload) as original:
         assert (result.format, result.size) == ("PNG", original.size)
         assert result.convert("RGB").tobytes() != original.tobytes()
+    stored = numbers_of(page)
+    for kind, count in (("JSON", lambda text: len(json.loads(text))), ("CSV", lambda text: text.count("\n") - 1)):
+        with page.expect_download() as downloading:
+            editor.button("Download").click()
+            page.get_by_role("button", name=f"Numbers ({kind})").click()
+        assert downloading.value.suggested_filename.endswith(f".{kind.lower()}")
+        assert count(downloading.value.path().read_text()) == len(stored)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -273,11 +282,31 @@ def listed_samples() -> list[dict[str, Any]]:
     return found
 
 
+def numbers_of(page: Page) -> list[dict[str, Any]]:
+    """The rows of the last run, once the server has stored them."""
+    deadline = time.monotonic() + SOON / 1000
+    while True:
+        try:
+            with urllib.request.urlopen(request_of(page, "numbers.json")) as answer:
+                found: list[dict[str, Any]] = json.load(answer)
+            break
+        except urllib.error.HTTPError as refused:
+            if refused.code != 404 or time.monotonic() > deadline:
+                raise
+            page.wait_for_timeout(200)
+    assert {"iteration", "drag", "x", "y", "distance"} <= set(found[0])
+    return found
+
+
 def mask_of(page: Page) -> Image.Image:
     """The room's mask as the server has it."""
+    with urllib.request.urlopen(request_of(page, "mask")) as answer:
+        return Image.open(io.BytesIO(answer.read())).convert("L")
+
+
+def request_of(page: Page, what: str) -> urllib.request.Request:
+    """For something of the room that a page is in."""
     found = re.fullmatch(r"(.*)/r/([\w-]+)#([\w-]+)", page.url)
     assert found is not None
     address, room, secret = found.groups()
-    request = urllib.request.Request(f"{address}/api/rooms/{room}/mask", headers={"Authorization": f"Bearer {secret}"})
-    with urllib.request.urlopen(request) as answer:
-        return Image.open(io.BytesIO(answer.read())).convert("L")
+    return urllib.request.Request(f"{address}/api/rooms/{room}/{what}", headers={"Authorization": f"Bearer {secret}"})

@@ -45,6 +45,7 @@ function availableDownloads(): readonly Download[] {
   if (store.document.value?.result) items.push("result");
   if (moments.length > 1) items.push("trajectory.webp");
   if (moments.length > 1 && capabilities.includes("mp4")) items.push("trajectory.mp4");
+  if ((store.document.value?.run?.iterations ?? 0) > 0) items.push("numbers.csv", "numbers.json");
   if (store.editable.value) items.push("export");
   return items;
 }

@@ -39,6 +39,8 @@ export const texts = {
       result: ["Picture (PNG)", "At the original size"],
       "trajectory.webp": ["Animation (WebP)", "Every stored iteration"],
       "trajectory.mp4": ["Video (MP4)", "Every stored iteration"],
+      "numbers.csv": ["Numbers (CSV)", "Every point of the last run, by iteration"],
+      "numbers.json": ["Numbers (JSON)", "The same, for scripts"],
       export: ["Room (ZIP)", "Everything in it, to open elsewhere"],
     } satisfies Record<Download, readonly [name: string, help: string]>,
     pictureAs: "Picture as…",

@@ -14,7 +14,7 @@ export interface Link {
   readonly used: number | null;
 }
 
-export type Download = "result" | "trajectory.webp" | "trajectory.mp4" | "export";
+export type Download = "result" | "trajectory.webp" | "trajectory.mp4" | "numbers.csv" | "numbers.json" | "export";
 
 /** Sets the cookie that proves the server's password. */
 export async function sendPassword(password: string): Promise<void> {

@@ -16,6 +16,8 @@ const EXTENSIONS: Readonly<Record<Download, string>> = {
   result: "png",
   "trajectory.webp": "webp",
   "trajectory.mp4": "mp4",
+  "numbers.csv": "csv",
+  "numbers.json": "json",
   export: "zip",
 };
 
