@@ -130,7 +130,7 @@ class Members:
         """
         member, link = self.members.get(person), self.link(secret)
         if member is not None and member.role is None and member.link:
-            raise PersonRemoved(f"an owner has removed you from room {self.room!r}: ask them for access")
+            raise PersonRemoved(f"the owner removed you from room {self.room!r}: ask them for access")
         role = member.role if member is not None else None
         if link is None and role is None:
             raise no_access(self.room, secret)

@@ -188,7 +188,7 @@ class Admission:
     async def remove(self, room: LiveRoom, person: str, by: str) -> None:
         """Remove a person for good. Raises `NotAllowed`."""
         member = room.members.remove(person, by)
-        _disconnect_removed(room.sessions_of(person), "an owner has removed you from this room: ask them for access")
+        _disconnect_removed(room.sessions_of(person), "the owner removed you from this room: ask them for access")
         await asyncio.wrap_future(self._store.save_member(room.id, member))
 
 

@@ -112,3 +112,26 @@ def test_revoking_the_last_owner_link_makes_a_new_one(open_page: OpenPage, uploa
     expect(page.get_by_test_id("my-pictures").get_by_role("link").first).to_have_attribute(
         "href", re.compile(re.escape(again.url.split("#")[1]))
     )
+
+
+def test_removing_somebody_asks_first_and_says_so_to_them(open_page: OpenPage, upload: Path) -> None:
+    ada = choose(open_page(), upload)
+    page = ada.page
+    bo = Editor(open_page(new_link(page, "edit")))
+    bo.page.get_by_label("What should others call you?").fill("Bo")
+    bo.button("Save name").click()
+    page.get_by_role("button", name="Share", exact=True).click()
+    remove = page.get_by_role("button", name="Remove Bo from the room")
+    remove.click()
+    question = page.get_by_role("alertdialog")
+    expect(question).to_contain_text("Remove Bo from the room? Their link no longer lets them in.")
+    page.keyboard.press("Escape")
+    expect(question).to_have_count(0)
+    expect(remove).to_be_focused()
+    expect(page.get_by_role("dialog", name="Share")).to_be_visible()
+    # Links say when they were last used.
+    expect(page.get_by_test_id("links").get_by_role("listitem").last).to_contain_text("last used")
+    remove.click()
+    question.get_by_role("button", name="Remove", exact=True).click()
+    expect(bo.page.get_by_text("the owner removed you from this room: ask them for access").first).to_be_visible()
+    expect(remove).to_have_count(0)

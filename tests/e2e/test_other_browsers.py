@@ -61,6 +61,7 @@ def click(page: OtherPage, name: str) -> None:
 def test_a_picture_is_opened_dragged_and_loaded_again(page: OtherPage, upload: Path, tmp_path: Path) -> None:
     with quiet_server(tmp_path / "data") as (address, engine):
         page.goto(f"{address}/")
+        page.wait_for("document.querySelector('[data-testid=picture-file]') !== null")
         page.choose_file("[data-testid=picture-file]", upload)
         page.wait_for(f"location.pathname.startsWith('/r/') && {CANVAS}?.dataset.scale && {SHOWING} === 'original'")
         page.wait_for("document.querySelector('.opening') === null && document.querySelector('.hint') !== null")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from livedrag.server.device.engine import UpdateRun
+from livedrag.server.device.engine import RunProgress, Seek, SeekCompleted, UpdateRun
+from livedrag.server.document.protocol import Progress
 from tests.conftest import find_free_port
 from tests.e2e.editor import SOON, WIDE, OpenPage, choose
 from tests.e2e.played import PlayedRun
@@ -133,6 +134,57 @@ def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, uplo
     again.arrive(5)
     expect(editor.stage).to_contain_text("in 5 iterations (28 in total)")
     expect(editor.page.get_by_test_id("timeline")).to_contain_text("Iteration 28")
+
+
+def test_an_earlier_step_has_not_reached_the_target(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    page, engine = editor.page, quiet[1]
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(engine, page)
+    for iteration in (0, 10, 20):
+        run.keep(iteration)
+        run.step(iteration, iteration / 20)
+    run.arrive(20)
+    expect(editor.stage).to_contain_text("Reached the target")
+    # The pictures of the timeline show where things move, not the whole picture.
+    expect(page.get_by_test_id("timeline").locator("canvas").first).not_to_have_attribute("data-place", "0 0 1 1")
+    page.get_by_label("Browse iterations").fill("1")
+    editor.button("Return to this step").click()
+    seek: Seek = engine.expect(Seek, run.room)
+    tracked = {next(iter(seek.desired.drags)): (83.0, 130.0)}
+    engine.tell(SeekCompleted(room=run.room, moment=2, tracked=tracked))
+    editor.expect_place("handle", (83, 130))
+    expect(editor.stage).not_to_contain_text("Reached the target")
+    expect(editor.stage).to_contain_text("Point 1 has 23 px to go.")
+    expect(page.get_by_test_id("point-1")).to_contain_text("23 px to go")
+
+
+def test_the_time_left_is_estimated_after_the_first_iterations(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+
+    def tell(step: int, seconds_left: float) -> None:
+        progress = Progress(
+            run=run.start.run, stage="dragging", step=step, steps=40, seconds=1.0, seconds_left=seconds_left
+        )
+        quiet[1].tell(RunProgress(room=run.room, record=progress))
+
+    tell(2, 30.0)
+    expect(editor.stage).to_have_text("Draggingiteration 2/40")
+    # However fast the first iterations were, that is not nearly done.
+    tell(7, 0.4)
+    expect(editor.stage).to_have_text("Draggingiteration 7/40")
+    tell(20, 12.0)
+    expect(editor.stage).to_contain_text("iteration 20/40 · 12 s left")
+    tell(40, 0.2)
+    expect(editor.stage).to_contain_text("iteration 40/40 · nearly done")
+    run.arrive(40)
+    editor.expect_outcome("^arrived$")
 
 
 def test_other_settings_are_tried_side_by_side_and_the_better_result_is_kept(

@@ -160,6 +160,7 @@ def test_the_others_are_seen_pointing(open_page: OpenPage, upload: Path, quiet: 
     bo.page.get_by_role("button", name="Close").click()
     expect(ada.page.get_by_test_id("avatars")).to_have_attribute("aria-label", re.compile("Bo"))
     ada.page.get_by_role("button", name="Share", exact=True).click()
+    expect(ada.page.get_by_test_id("people").locator(".avatar")).to_have_count(2)
     discs = ada.page.get_by_test_id("people").locator(".avatar").all_text_contents()
     assert len(set(discs)) == 2, discs
     ada.page.get_by_role("button", name="Close").click()

@@ -73,7 +73,7 @@ def test_a_removed_person_cannot_return() -> None:
     access.join("p", "editor")
     access.members.remove("p", "boss")
     for secret in ("", *access.secrets.values()):
-        with pytest.raises(PersonRemoved, match="an owner has removed you"):
+        with pytest.raises(PersonRemoved, match="the owner removed you"):
             access.members.admit("p", secret, 0.0)
 
 
