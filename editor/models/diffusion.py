@@ -18,6 +18,7 @@ from livedrag.editor.models.adapters import ActiveAdapter, Adapter
 from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
+from livedrag.editor.models.feature_head import read_blocks
 from livedrag.editor.models.features import FeatureReader
 from livedrag.editor.models.loading import Autoencoder, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
@@ -48,7 +49,7 @@ class Prediction:
 
     Args:
         noise: predicted noise (epsilon), ``(B, 4, H/8, W/8)``.
-        features: output of the penultimate up block, ``(B, C, h, w)``.
+        features: output of the penultimate up block, through the model's head if it has one, ``(B, C, h, w)``.
     """
 
     noise: Tensor
@@ -76,6 +77,7 @@ class Diffusion:
         dtype: of the weights.
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
         extra_layers: what the LoRAs of `with_loras` add, by layer.
+        feature_head: what the UNet's features go through before they are read, or None.
         latent_dtype: float32, or float64 if the weights are.
         origins: where the weights came from: of the model, of another autoencoder, of LoRAs.
         native_side: side in pixels of the square pictures it was trained on.
@@ -104,8 +106,9 @@ class Diffusion:
         self.device, self.dtype = device, dtype
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.tokenizer, self.tiny = parts.tokenizer, parts.tiny
-        self.text_encoder_2 = parts.text_encoder_2
-        for network in filter(None, (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny)):
+        self.text_encoder_2, self.feature_head = parts.text_encoder_2, parts.feature_head
+        networks = (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny, self.feature_head)
+        for network in filter(None, networks):
             network.to(device).eval().requires_grad_(False)
         self._prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
         if device.type == "cuda":
@@ -123,7 +126,7 @@ class Diffusion:
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
         self._adapter = ActiveAdapter()
-        self._reader = FeatureReader(self.unet.up_blocks[-2])
+        self._reader = FeatureReader(read_blocks(self.unet), parts.feature_head)
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
 
@@ -284,13 +287,13 @@ class Diffusion:
         with self._reader.reading("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
             noise = self._to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
-        return Prediction(noise, self._reader.take(latent.dtype))
+        return Prediction(noise, self._reader.take(timestep, latent.dtype))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
         """The features of `predict` alone, ``(B, C, h, w)``; the last up block does not run."""
         with self._reader.reading("nothing"):
             self.run_unet(latent, timestep, prompt)
-        return self._reader.take(latent.dtype)
+        return self._reader.take(timestep, latent.dtype)
 
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""

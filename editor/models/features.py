@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from livedrag.editor.models.feature_head import FeatureHead
 
 BeyondFeatures = Literal["gradient", "no gradient", "nothing"]
 """What of a pass runs after the block: all of it, all without a graph, or nothing."""
@@ -18,36 +20,51 @@ class _Reached(Exception):
 
 
 class FeatureReader:
-    """Keeps a block's output of the last pass.
+    """Keeps the features of the last pass: the output of a block, through a head if there is one.
 
     Args:
-        block: of a UNet.
+        blocks: of a UNet, whose outputs the head is given; the last one gives the features.
+        head: that the features go through, if any.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], head: FeatureHead | None) -> None:
+        *others, last = blocks
+        self._head = head
+        self._read: list[Tensor] = []
         self._features: Tensor | None = None
-        self._beyond: BeyondFeatures = "gradient"
-        block.register_forward_hook(self._store)
+        self._beyond: BeyondFeatures | None = None
+        if head is not None:
+            for block in others:
+                block.register_forward_hook(self._keep)
+        last.register_forward_hook(self._store)
 
     @contextlib.contextmanager
     def reading(self, beyond: BeyondFeatures) -> Iterator[None]:
         """Within this block, passes of the UNet run as said."""
-        self._beyond = beyond
+        self._beyond, self._read = beyond, []
         try:
             # The hook may switch gradients off: they are back on here.
             with torch.set_grad_enabled(torch.is_grad_enabled()), contextlib.suppress(_Reached):
                 yield
         finally:
-            self._beyond = "gradient"
+            self._beyond = None
 
-    def take(self, dtype: torch.dtype) -> Tensor:
-        """The output of the last pass, which is no longer kept."""
+    def take(self, timestep: int | Tensor, dtype: torch.dtype) -> Tensor:
+        """The features of the last pass, which was at this timestep; they are no longer kept."""
         features, self._features = self._features, None
+        read, self._read = self._read, []
         assert features is not None
+        if self._head is not None:
+            features = self._head([*read, features], timestep)
         return features.to(dtype)
 
+    def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
+        if self._beyond is not None:
+            self._read.append(output)
+
     def _store(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self._features = output
+        if self._beyond is not None:
+            self._features = output
         if self._beyond == "nothing":
             raise _Reached
         if self._beyond == "no gradient":

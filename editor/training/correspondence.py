@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, log_softmax
 
 from livedrag.editor.training.flows import Flows
+from livedrag.editor.training.pairs import PairBatch
 
 PLACES = 64
 """Places of view B that are looked for in view A, of each pair."""
@@ -26,6 +28,14 @@ SPEED = 20.0
 """How much faster than the weights that is learned."""
 NEAR, FAR = 10 / 128, 24 / 128
 """A place is found within 10 of 256 pixels; only those that moved by more than 24 are counted."""
+
+
+MATCHED = 800
+"""From this timestep on features need not correspond: no drag begins there."""
+LOW, HIGH = 300, 700
+FOUND_LOW, FOUND_HIGH = f"found below {LOW}", f"found from {LOW} to {HIGH}"
+"""Shares of places moved far that are found, by timestep; watched, not trained on."""
+CORRESPONDENCE = "correspondence"
 
 
 class FeatureUNet(nn.Module):
@@ -121,3 +131,27 @@ def correspondence(
         far = visible * ((truth - places).norm(dim=-1) > FAR)
         found = far * (missed < NEAR)
     return loss, far.sum(1), found.sum(1)
+
+
+def match(
+    likeness: Likeness, features: Tensor, pairs: PairBatch, timesteps: Tensor, random: np.random.Generator
+) -> dict[str, Tensor]:
+    """The loss of correspondence, and the shares of places that are found, by name.
+
+    Args:
+        features: ``(2 N, C, h, w)``, of views A, then of views B.
+        pairs: that they are of.
+        timesteps: ``(N,)``, of both views.
+        random: of the places.
+    """
+    here, there = features.unflatten(0, (2, -1))
+    generator = torch.Generator(features.device).manual_seed(int(random.integers(2**63)))
+    places = draw_places(pairs.contrast, generator)
+    entropies, far, found = correspondence(likeness, (here, there), pairs.flows, places)
+    matched = (timesteps < MATCHED).float()
+    low, high = timesteps < LOW, (timesteps >= LOW) & (timesteps < HIGH)
+    return {
+        CORRESPONDENCE: (entropies * matched).sum() / matched.sum().clamp(min=1),
+        FOUND_LOW: (found * low).sum() / (far * low).sum().clamp(min=1),
+        FOUND_HIGH: (found * high).sum() / (far * high).sum().clamp(min=1),
+    }

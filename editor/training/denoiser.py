@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from transformers import CLIPTokenizer
 
 from livedrag.editor.generate import generate
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.loading import Parts
-from livedrag.editor.training.autoencoder import STRIDE
-from livedrag.editor.training.correspondence import FeatureUNet, Likeness, correspondence, draw_places
+from livedrag.editor.training.correspondence import (
+    CORRESPONDENCE,
+    FOUND_HIGH,
+    FOUND_LOW,
+    FeatureUNet,
+    Likeness,
+    match,
+)
 from livedrag.editor.training.networks import new_modules, new_scheduler, tokens_of
+from livedrag.editor.training.noising import NoisyPairs, add_noise
 from livedrag.editor.training.pairs import PairBatch, Pairs
-from livedrag.editor.training.pictures import SIDE
-from livedrag.editor.training.scenes import send
-from livedrag.editor.training.stage import CPU, Stage, tile
+from livedrag.editor.training.stage import Stage, tile
 
-DROPPED = 0.12
-"""Share of prompts that are left empty, so that guidance has something to compare with."""
 SNR_LIMIT = 5.0
 """Min-SNR weighting, arXiv 2303.09556, of one more than the signal-to-noise ratio: where there is nearly nothing but
 noise, words decide what becomes of it, and that has to count."""
-
-UNEVEN = 0.5
-"""Share of a batch, its least noisy part, whose noise has something smooth added, local light and dark: dragging makes
-such changes there, and a model that has only seen white noise takes them for the picture."""
-MAX_UNEVENNESS = 0.5
-"""Standard deviation of the smooth part at most, where white noise has one."""
-KNOTS = (3, 9)
-"""Knots along a side of the smooth part, at least and below."""
 
 FURTHER_RATE, FURTHER_WARM_UP = 3e-4, 20
 """Of training finished weights further, by AdamW: in few steps it gets further than Muon, and each costs less."""
@@ -48,17 +41,9 @@ the time of training on it."""
 TEACHER_WEIGHT, TEACHER_ERROR = 3.0, 0.02
 """Weight of how far a prediction is from the teacher's, in shares of the teacher's own squared error, and the least
 that this counts as. A share of r makes the network's error grow by about r of itself."""
-SHARED_NOISE = 0.5
-"""Share of the pairs whose views have the same noise, which stays where it is while content moves, as in a drag."""
 MATCHING = 0.2
 """Weight of the correspondence of features."""
-MATCHED = 800
-"""From this timestep on features need not correspond: no drag begins there."""
 VELOCITY = "velocity"
-LOW, HIGH = 300, 700
-FOUND_LOW, FOUND_HIGH = f"found below {LOW}", f"found from {LOW} to {HIGH}"
-"""Shares of places moved far that are found, by timestep; watched, not trained on."""
-
 PROMPTS = (
     "a teddy bear",
     "a red apple",
@@ -86,24 +71,6 @@ PROMPTS = (
     "a blue bird",
 )
 """What sample sheets show."""
-
-
-@dataclass(frozen=True)
-class NoisyPairs:
-    """What the network is given for N pairs, and what it should say; 2 N rows, views A, then views B.
-
-    Args:
-        latents: ``(2 N, 4, 32, 32)``, noisy.
-        velocity: same shape, the right prediction.
-        timesteps, alpha: ``(N,)``, of both views.
-        words: tokens ``(N, T)``, some left empty.
-    """
-
-    latents: Tensor
-    velocity: Tensor
-    timesteps: Tensor
-    alpha: Tensor
-    words: Tensor
 
 
 class DenoiserStage(Stage):
@@ -160,7 +127,7 @@ class DenoiserStage(Stage):
         self.pairs.grow(int(self._count * (FIRST_PAIRS + NEW_PAIRS * step)))
         random = np.random.default_rng((self._seed, 3, step))
         pairs = self.pairs.draw(random, self._count)
-        noisy = self._add_noise(pairs, random)
+        noisy = add_noise(pairs, random, self._alphas, self._nothing)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             text = self.modules["text_encoder"](noisy.words).last_hidden_state
             predicted, features = self._run(noisy.latents, noisy.timesteps.repeat(2), text.repeat(2, 1, 1))
@@ -186,42 +153,14 @@ class DenoiserStage(Stage):
         own = squared_errors(right, noisy.velocity).clamp(min=TEACHER_ERROR)
         return {"teacher": TEACHER_WEIGHT * (squared_errors(predicted, right) / own).mean()}
 
-    def _add_noise(self, pairs: PairBatch, random: np.random.Generator) -> NoisyPairs:
-        count = self._count
-        dropped, shared = (
-            send(torch.from_numpy(random.random(count) < share), self._device) for share in (DROPPED, SHARED_NOISE)
-        )
-        noise = torch.stack([draw_noise(random, count, self._device) for _ in "AB"])
-        noise[1] = torch.where(shared[:, None, None, None], noise[0], noise[1])
-        spread = (np.arange(count) + random.random(count)) / count  # rising, so that losses vary less
-        timesteps = send(torch.from_numpy((spread * len(self._alphas)).astype(np.int64)), self._device)
-        signal = self._alphas[timesteps].sqrt()[:, None, None, None]
-        spoiled = (1 - self._alphas[timesteps]).sqrt()[:, None, None, None]
-        return NoisyPairs(
-            (signal * pairs.latents + spoiled * noise).flatten(0, 1),
-            (signal * noise - spoiled * pairs.latents).flatten(0, 1),
-            timesteps,
-            self._alphas[timesteps],
-            torch.where(dropped[:, None], self._nothing, pairs.tokens),
-        )
-
     def _match(
         self, features: Tensor, pairs: PairBatch, timesteps: Tensor, random: np.random.Generator
     ) -> dict[str, Tensor]:
         """The weighted loss of correspondence, and the shares of places that are found."""
         likeness = self.modules["likeness"]
         assert isinstance(likeness, Likeness)
-        here, there = features.unflatten(0, (2, -1))
-        generator = torch.Generator(self._device).manual_seed(int(random.integers(2**63)))
-        places = draw_places(pairs.contrast, generator)
-        entropies, far, found = correspondence(likeness, (here, there), pairs.flows, places)
-        matched = (timesteps < MATCHED).float()
-        low, high = timesteps < LOW, (timesteps >= LOW) & (timesteps < HIGH)
-        return {
-            "correspondence": MATCHING * (entropies * matched).sum() / matched.sum().clamp(min=1),
-            FOUND_LOW: (found * low).sum() / (far * low).sum().clamp(min=1),
-            FOUND_HIGH: (found * high).sum() / (far * high).sum().clamp(min=1),
-        }
+        found = match(likeness, features, pairs, timesteps, random)
+        return {**found, CORRESPONDENCE: MATCHING * found[CORRESPONDENCE]}
 
     def _run(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and features; what runs is made here, since a moving average is a copy of the plain modules."""
@@ -255,17 +194,6 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 or newer tells
     return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
-
-
-def draw_noise(random: np.random.Generator, count: int, device: torch.device = CPU) -> Tensor:
-    """White noise ``(count, 4, 32, 32)``, the first of it with a smooth part added."""
-    generator = torch.Generator(device).manual_seed(int(random.integers(2**63)))
-    side, uneven = SIDE // STRIDE, round(UNEVEN * count)
-    noise = torch.randn(count, 4, side, side, generator=generator, device=device)
-    knots = torch.randn(uneven, 4, *random.integers(*KNOTS, 2).tolist(), generator=generator, device=device)
-    amounts = MAX_UNEVENNESS * torch.rand(uneven, 1, 1, 1, generator=generator, device=device)
-    noise[:uneven] += amounts * interpolate(knots, (side, side), mode="bicubic")
-    return noise
 
 
 def assemble(vae: Any, scale: float, modules: nn.ModuleDict, tokenizer: CLIPTokenizer) -> Diffusion:

@@ -38,29 +38,35 @@ NOT_COMPARED = ("official", "paper")
 """Presets that differ from the published loop only in their preparation."""
 
 
+UNWARPED_STRENGTH = 0.5
+"""``inversion_strength`` of the ways without a warp: with less noise, motion supervision moves next to nothing."""
+
+
 def guess(trial: Trial) -> Tensor:
     """The instant guess, ``(3, 256, 256)`` in [-1, 1]."""
     return to_tensor(warp(to_picture(trial.picture[None]), [trial.drag], trial.mask), Size(SIDE, SIDE))[0]
 
 
 def ways_of(model: Diffusion, overrides: Mapping[str, Setting]) -> dict[str, DragSettings]:
-    """The ways in which the loop is run, by name; all prepare the picture as the model's defaults say.
+    """The ways in which the loop is run, by name; their pictures are prepared as the model's defaults say, but those
+    of the ways without a warp at `UNWARPED_STRENGTH`.
 
     Args:
         model: with its own defaults.
         overrides: other settings than those, for all ways.
     """
     default = DragSettings.resolve(None, model.defaults, overrides)
+    unwarped = default.changed({"inversion_strength": UNWARPED_STRENGTH, **overrides, "warp_share": 0.0})
     prepared = {
         name: value
-        for name, value in default.as_dict().items()
+        for name, value in unwarped.as_dict().items()
         if name.startswith("lora_") or name in ("ddim_steps", "inversion_strength")
     }
-    ways = {PUBLISHED: default.changed({"warp_share": 0.0, **_as_published(default)})}
+    ways = {PUBLISHED: unwarped.changed(_as_published(default))}
     for preset in PRESETS:
         if preset not in NOT_COMPARED:
             ways[preset] = DragSettings.resolve(preset, {}, {**prepared, **overrides})
-    ways[REGION] = default.changed({"supervision": "region", "warp_share": 0.0})
+    ways[REGION] = unwarped.changed({"supervision": "region"})
     (other,) = {"tracker", "content"} - {default.arrival_check}
     return {**ways, OTHER_CHECK.format(other): default.changed({"arrival_check": other}), DEFAULT: default}
 

@@ -9,7 +9,17 @@ from livedrag.editor import PRESETS, Diffusion, DragSettings
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Size
 from livedrag.editor.settings import LIVE_SETTINGS
-from livedrag.editor.training.evaluation import DEFAULT, GUESS, NO_EDIT, PUBLISHED, REGION, TRUTH, Evaluation, ways_of
+from livedrag.editor.training.evaluation import (
+    DEFAULT,
+    GUESS,
+    NO_EDIT,
+    PUBLISHED,
+    REGION,
+    TRUTH,
+    UNWARPED_STRENGTH,
+    Evaluation,
+    ways_of,
+)
 from livedrag.editor.training.preparations import Prepared, prepare
 from livedrag.editor.training.trials import Trial, make_trials_on
 from tests.other_kinds import DRAWN, cartoon_cat
@@ -48,8 +58,10 @@ def test_ways_are_those_of_the_table(model: Diffusion) -> None:
     assert all(settings.max_iterations == 12 for settings in ways.values())
     for settings in ways.values():
         assert settings.lora_steps == ways[DEFAULT].lora_steps
-        assert settings.inversion_strength == ways[DEFAULT].inversion_strength
-    assert fixed(ways[PUBLISHED]) == fixed(ways[DEFAULT]), "they share a prepared picture"
+        assert settings.warp_share > 0 or settings.inversion_strength == UNWARPED_STRENGTH
+    for shared in ([PUBLISHED, REGION], [way for way, each in ways.items() if each.warp_share]):
+        assert len({str(fixed(ways[way])) for way in shared}) == 1, "they share a prepared picture"
+    assert all(each.inversion_strength == 0.3 for each in ways_of(model, {"inversion_strength": 0.3}).values())
 
 
 def test_an_evaluation_prepares_once_and_continues_where_it_was(
@@ -62,11 +74,12 @@ def test_an_evaluation_prepares_once_and_continues_where_it_was(
         return prepare(model, trial, settings)
 
     monkeypatch.setattr("livedrag.editor.training.preparations.prepare", counted)
-    ways = {way: settings for way, settings in ways_of(quick, {}).items() if way in (PUBLISHED, DEFAULT)}
+    ways = {way: settings for way, settings in ways_of(quick, {}).items() if settings.warp_share}
     first = list(Evaluation(quick, ways, tmp_path).judge_all([group]))
     assert len(prepared) == 1
     assert [one.trial for one in first] == group
-    assert list(first[0].judgements) == [NO_EDIT, GUESS, PUBLISHED, DEFAULT, TRUTH]
+    assert list(first[0].judgements) == [NO_EDIT, GUESS, *ways, TRUTH]
+    assert len(ways) == 2
     assert first[0].kept > 15
 
     again = list(Evaluation(quick, ways, tmp_path).judge_all([group]))
