@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -141,8 +142,6 @@ def test_the_whole_story(tmp_path: Path) -> None:
 
 
 def wait_until_gone(pids: set[int]) -> None:
-    import time
-
     deadline = time.monotonic() + 60
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline, "the worker has outlived its parent"
@@ -235,12 +234,13 @@ def test_no_command_shows_the_help() -> None:
 
 def test_requests_cut_off_by_the_end_are_answered(tmp_path: Path) -> None:
     """More large uploads than the server decodes before it has to end."""
-    port, answers = find_free_port(), Counter[int]()
+    port, answers, first = find_free_port(), Counter[int](), threading.Event()
     picture = png(5000, 5000)
 
     def upload(_: int) -> None:
         try:
             create_room(f"http://127.0.0.1:{port}", picture)
+            first.set()
         except RequestFailed as error:
             answers[error.status] += 1
         except OSError:
@@ -248,7 +248,7 @@ def test_requests_cut_off_by_the_end_are_answered(tmp_path: Path) -> None:
 
     with serving_traffic(tmp_path / "data", port) as server, ThreadPoolExecutor(40) as people:
         uploads = people.map(upload, range(40))
-        time.sleep(1)
+        assert first.wait(60)
         server.terminate()
         server.wait(20)
         assert list(uploads)
