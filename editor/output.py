@@ -1,4 +1,4 @@
-"""Files that a command writes: whole or not at all, also when Ctrl-C ends it."""
+"""Files that a command writes: whole or not at all, even when Ctrl-C ends it."""
 
 from __future__ import annotations
 

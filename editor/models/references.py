@@ -3,7 +3,7 @@
 * ``builtin``: the model that ships with livedrag;
 * a folder in the diffusers format;
 * a ``.safetensors`` checkpoint in the original layout, see `livedrag.editor.models.checkpoints`;
-* a hub id with a pinned revision, ``owner/name@<commit>``: fetched once, then read from the cache, also offline.
+* a hub id with a pinned revision, ``owner/name@<commit>``: fetched once, then read from the cache, even offline.
 
 Weights are read from safetensors only, never from pickles, and code that comes with a model is never run.
 """

@@ -209,7 +209,7 @@ class LocalFiles(CheckpointFiles):
             (self.root / folder).rename(self.root / f"{DELETED}{secrets.token_hex(8)}")
 
     def clear(self) -> None:
-        """Delete what was set aside, also by a process that crashed."""
+        """Delete what was set aside, even by a process that crashed."""
         for folder in self.root.glob(f"{DELETED}*"):
             shutil.rmtree(folder, ignore_errors=True)
 

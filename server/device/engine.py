@@ -257,7 +257,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
     """A run has ended.
 
     Args:
-        iterations: of the whole run, also before it was interrupted.
+        iterations: of the whole run, including those before it was interrupted.
         seq: of the last desired state that the session followed.
         tracked: where the content of each drag is, in pixels of the picture.
         moment: of the timeline, that the content is at.

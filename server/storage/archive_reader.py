@@ -103,7 +103,7 @@ class ArchivedRoom:
 
 @contextmanager
 def open_archive(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
-    """A zip file; raises `ArchiveError` for whatever is wrong with it as such, also while it is read."""
+    """A zip file; raises `ArchiveError` for whatever is wrong with it as such, even while it is read."""
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive

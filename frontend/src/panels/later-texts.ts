@@ -24,9 +24,9 @@ export const texts = {
     hints: [
       {
         title: "Place points",
-        text: "Click on something in the picture, then click where it should go. A preview shows at once. Move points whenever you like, also during a run.",
+        text: "Click on something in the picture, then click where it should go. A preview shows at once. Move points whenever you like, even during a run.",
         touch:
-          "Tap something in the picture, then tap where it should go. A preview shows at once. Move points whenever you like, also during a run.",
+          "Tap something in the picture, then tap where it should go. A preview shows at once. Move points whenever you like, even during a run.",
       },
       {
         title: "Protect the rest",
