@@ -6,6 +6,7 @@ model; other devices and models differ, so a budget should leave some room.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,11 @@ from livedrag.editor.drag.denoising import REFERENCE_BUDGET
 from livedrag.editor.drag.state import TIMELINE_BUDGET
 from livedrag.editor.errors import SettingsError
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.models.devices import best_dtype
 from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.headers import read_header
+from livedrag.editor.models.origins import origins_of
+from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.points import Size, working_size
 from livedrag.editor.settings import PROJECTIONS, DragSettings, Setting
 
@@ -133,8 +138,8 @@ def check_cost(settings: DragSettings, shape: ModelShape, picture: Size, drags: 
     for needed, available in ((held_bytes, memory.sessions), (peak_bytes, memory.total)):
         if needed(cost) > available:
             raise SettingsError(
-                f"this picture needs about {_gigabytes(needed(cost))} of the device's memory, and "
-                f"{_gigabytes(available)} are available: {_advice(settings, shape, picture, drags, needed)}"
+                f"this picture needs about {gigabytes(needed(cost))} of the device's memory, and "
+                f"{gigabytes(available)} are available: {_advice(settings, shape, picture, drags, needed)}"
             )
 
 
@@ -169,8 +174,32 @@ DEFAULTS: Mapping[str, Setting] = {
 """Of the settings that memory depends on, and some more."""
 
 
-def _gigabytes(count: int) -> str:
+def gigabytes(count: int) -> str:
+    """For people, such as ``6.2 GB``."""
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+# The weights ---------------------------------------------------------------------------------------------------------
+
+
+def weight_bytes(model: Diffusion) -> int:
+    """Bytes of a model's weights, without LoRAs."""
+    networks = (model.unet, model.vae, model.text_encoder, model.text_encoder_2, model.tiny)
+    weights = (weight for network in networks if network is not None for weight in network.parameters())
+    return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
+
+
+def needed_weights(source: ModelSource, device: torch.device) -> int:
+    """Bytes that a model will take on a device, from the headers of its files, without LoRAs. Raises `ModelError`."""
+    dtype = best_dtype(device, wide_range=source.needs_wide_range)
+    files = {file for origin in origins_of(source) for file in origin.files}
+    numbers = sum(
+        math.prod(shape)
+        for file in files
+        for name, shape in read_header(file).shapes.items()
+        if not name.startswith("model_ema.")  # copies, which are not opened
+    )
+    return numbers * dtype.itemsize
 
 
 # Measuring a model ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from livedrag.editor.models_command import ENVIRONMENT, models_folder
 
 if TYPE_CHECKING:
     from livedrag.editor.models.diffusion import Diffusion
+    from livedrag.editor.models.sources import ModelSource
 
 MAX_WEIGHT = 10.0
 """Of a LoRA, either way; some are made to be used with negative weights."""
@@ -94,6 +95,16 @@ class WantedModel:
     vae: Path | None
     loras: tuple[tuple[Path, float], ...]
     tiny: str | None
+
+    def source(self) -> ModelSource:
+        """Where its parts are. Raises `ModelError`."""
+        from livedrag.editor.models.references import find_model
+
+        return find_model(self.reference, config=self.config, vae=self.vae)
+
+    def without_loras(self) -> WantedModel:
+        """The model alone, with its autoencoder."""
+        return replace(self, loras=())
 
     def open(self, device: str | None) -> Diffusion:
         """Open it on a device. Raises `ModelError`."""

@@ -30,6 +30,7 @@ class DeviceStats(Struct, frozen=True, kw_only=True):
         steps, seconds: by stage, since the worker started.
         rooms: each room's seconds of device time since it was loaded.
         memory_bytes: held by all sessions.
+        models: names of the models that it has loaded beside the server's own, see `base_name`.
         error: why it takes no rooms, such as a model that it cannot load; empty: it does.
     """
 
@@ -47,6 +48,7 @@ class DeviceStats(Struct, frozen=True, kw_only=True):
     seconds: dict[str, float] = {}
     rooms: dict[str, float] = {}
     memory_bytes: int = 0
+    models: tuple[str, ...] = ()
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):

@@ -20,11 +20,12 @@ from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
 from livedrag.editor.models.feature_head import read_blocks
 from livedrag.editor.models.features import FeatureReader
-from livedrag.editor.models.loading import Autoencoder, Parts, load_parts
+from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
 from livedrag.editor.models.origins import Origin, lora_origins, origins_of
 from livedrag.editor.models.prompts import PromptEncoder
 from livedrag.editor.models.references import find_model, find_tiny
+from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.settings import Setting
 
 
@@ -159,13 +160,17 @@ class Diffusion:
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
         chosen = pick_device(device)
         dtype = dtype or best_dtype(chosen, wide_range=source.needs_wide_range)
-        parts = load_parts(source, dtype, tiny_folder)
+        return cls.from_parts(source, load_parts(source, Opening(dtype), tiny_folder), chosen, dtype)
+
+    @classmethod
+    def from_parts(cls, source: ModelSource, parts: Parts, device: torch.device, dtype: torch.dtype) -> Diffusion:
+        """A model whose networks have been opened in this dtype, on a device."""
         return cls(
             parts,
             name=source.name,
             kind=source.kind,
             defaults=source.defaults,
-            device=chosen,
+            device=device,
             dtype=dtype,
             zeros_for_no_prompt=source.zeros_for_no_prompt,
             origins=origins_of(source),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,20 +49,43 @@ class Parts:
     feature_head: FeatureHead | None = None
 
 
-def load_parts(source: ModelSource, dtype: torch.dtype, tiny: Path | None) -> Parts:
+@dataclass
+class Opening:
+    """How the networks of a model are opened.
+
+    Args:
+        dtype: of the weights.
+        on_network: called with the number of networks that are open, and of all.
+    """
+
+    dtype: torch.dtype
+    on_network: Callable[[int, int], None] = lambda opened, every: None
+    networks: int = 1
+    opened: int = 0
+
+    def open(self, load: Callable[[torch.dtype], Any], dtype: torch.dtype | None = None) -> Any:
+        """A network that ``load`` opens in the dtype that it is given; ``dtype``: that it should have."""
+        network = load(dtype or self.dtype)
+        self.opened += 1
+        self.on_network(self.opened, self.networks)
+        return network
+
+
+def load_parts(source: ModelSource, opening: Opening, tiny: Path | None) -> Parts:
     """Open all parts of a model, on the CPU.
 
     Args:
         source: where they are.
-        dtype: of the weights.
+        opening: how.
         tiny: folder of an ``AutoencoderTiny``, if any.
 
     Raises:
         ModelError: a file is missing, damaged or of another model; the message names it.
     """
+    opening.networks = 2 + sum(part in source.parts for part in _TEXT_ENCODERS)
     with _quiet_libraries():
         unet, vae, encoders = (
-            _from_folders(source, dtype) if source.checkpoint is None else _from_checkpoint(source, dtype)
+            _from_folders(source, opening) if source.checkpoint is None else _from_checkpoint(source, opening)
         )
         parts = Parts(
             unet=unet,
@@ -71,8 +95,8 @@ def load_parts(source: ModelSource, dtype: torch.dtype, tiny: Path | None) -> Pa
             tokenizer=_load_tokenizer(source, "tokenizer"),
             tokenizer_2=_load_tokenizer(source, "tokenizer_2") if "tokenizer_2" in source.parts else None,
             scheduler=_load_scheduler(source),
-            tiny=None if tiny is None else _load_network(AutoencoderTiny, tiny, dtype),
-            feature_head=_load_feature_head(source, unet, dtype),
+            tiny=None if tiny is None else opening.open(partial(_load_network, AutoencoderTiny, tiny)),
+            feature_head=_load_feature_head(source, unet, opening.dtype),
         )
     _check_sizes(parts, source)
     return parts
@@ -82,44 +106,44 @@ _Networks: TypeAlias = "tuple[UNet2DConditionModel, Autoencoder, dict[str, Any]]
 _TEXT_ENCODERS: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
-def _from_folders(source: ModelSource, dtype: torch.dtype) -> _Networks:
+def _from_folders(source: ModelSource, opening: Opening) -> _Networks:
     folders = source.parts
     return (
-        _load_network(UNet2DConditionModel, folders["unet"], dtype),
-        _load_vae(source, dtype),
+        opening.open(partial(_load_network, UNet2DConditionModel, folders["unet"])),
+        _load_vae(source, opening),
         {
-            part: _load_network(network, folders[part], dtype, stem="model")
+            part: opening.open(partial(_load_network, network, folders[part], stem="model"))
             for part, network in _TEXT_ENCODERS.items()
             if part in folders
         },
     )
 
 
-def _from_checkpoint(source: ModelSource, dtype: torch.dtype) -> _Networks:
+def _from_checkpoint(source: ModelSource, opening: Opening) -> _Networks:
     assert source.checkpoint is not None
     file, folders = SingleFile(source.checkpoint), source.parts
     with _library_errors(source.checkpoint):
-        unet = file.unet(folders["unet"], dtype)
+        unet = opening.open(partial(file.unet, folders["unet"]))
         encoders = {
-            part: file.text_encoder(network, part, folders[part], dtype)
+            part: opening.open(partial(file.text_encoder, network, part, folders[part]))
             for part, network in _TEXT_ENCODERS.items()
             if part in folders
         }
-    return unet, _load_vae(source, dtype, file), encoders
+    return unet, _load_vae(source, opening, file), encoders
 
 
-def _load_vae(source: ModelSource, dtype: torch.dtype, file: SingleFile | None = None) -> Autoencoder:
+def _load_vae(source: ModelSource, opening: Opening, file: SingleFile | None = None) -> Autoencoder:
     """The one that replaces the model's own, else the checkpoint's, else the folder's."""
-    folder, other = source.parts["vae"], source.other_vae
+    folder, other, dtype = source.parts["vae"], source.other_vae, opening.dtype
     # Stable Diffusion XL's own autoencoder overflows float16; a fixed one's configuration says that it doesn't.
     if source.kind == STABLE_DIFFUSION_XL and read_json(folder / "config.json").get("force_upcast", True):
         dtype = torch.float32 if dtype == torch.float16 else dtype
     if other is not None:
         file = SingleFile(other) if other.is_file() else None
     if file is None:
-        return _load_network(_AUTOENCODERS[source.autoencoder], folder, dtype)
+        return opening.open(partial(_load_network, _AUTOENCODERS[source.autoencoder], folder), dtype)
     with _library_errors(other or source.checkpoint or folder):
-        return file.vae(folder, dtype)
+        return opening.open(partial(file.vae, folder), dtype)
 
 
 def _load_feature_head(source: ModelSource, unet: UNet2DConditionModel, dtype: torch.dtype) -> FeatureHead | None:

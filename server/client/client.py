@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection
@@ -27,6 +27,8 @@ from livedrag.server.document.protocol import (
     EditFurther,
     Ended,
     Frame,
+    LoraChoice,
+    ModelChoice,
     Operation,
     Points,
     Presence,
@@ -39,6 +41,7 @@ from livedrag.server.document.protocol import (
     Seeked,
     SeekMoment,
     ServerMessage,
+    SetModel,
     Snapshot,
     Started,
     StartRun,
@@ -178,6 +181,17 @@ class Client(RoomRequests):
         """Change the document."""
         edit = Edit(op_id=op_id or new_id(), base=self.seq, op=op, offline=not self.connected)
         return await self._ask(edit, Edited)
+
+    async def set_model(self, name: str = "", *, loras: Mapping[str, float] | None = None, vae: str = "") -> Edited:
+        """Edit with another model, once it is loaded.
+
+        Args:
+            name: in the server's catalog, see `models`; empty: the one that the server was started with.
+            loras: their weights, by name.
+            vae: another autoencoder; empty: the model's own.
+        """
+        chosen = tuple(LoraChoice(name=lora, weight=weight) for lora, weight in (loras or {}).items())
+        return await self.edit(SetModel(model=ModelChoice(name=name, loras=chosen, vae=vae)))
 
     async def undo(self) -> Edited:
         """Undo this person's last edit, except what others have changed since."""

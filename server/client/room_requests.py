@@ -37,6 +37,12 @@ class RoomRequests:
         """Replace the mask by a file; white may change."""
         await self.fetch("PUT", "mask", png)
 
+    async def models(self) -> list[dict[str, Any]]:
+        """What a room may edit with: ``name``, ``kind``, ``architecture``, ``bytes``, ``problem`` and ``info``."""
+        answer = await asyncio.to_thread(request, self.address, "GET", "/api/models", None, self._headers)
+        entries: list[dict[str, Any]] = json.loads(answer)["entries"]
+        return entries
+
     async def links(self) -> list[dict[str, Any]]:
         """The room's links: ``id``, ``role``, and when they were ``made`` and ``used``."""
         links: list[dict[str, Any]] = json.loads(await self.fetch("GET", "links"))

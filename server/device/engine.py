@@ -19,6 +19,7 @@ cluster. What another implementation has to keep:
   `Seek`            `SeekCompleted` or `CommandFailed`, with its ``moment``
   `ResetSession`    `SessionReset`
   `ReleaseSession`  `SessionReleased` with ``requested``
+  `LoadModel`       `PreparationProgress` with the stage ``loading``, then `ModelLoaded` or `ModelFailed`
   ================  =================================================================================================
 
 * A worker that dies is replaced. The engine keeps the commands without an answer, and submits them to its successor or
@@ -38,8 +39,10 @@ from msgspec import Struct
 
 from livedrag.server.document.protocol import (
     XY,
+    CatalogEntry,
     EngineState,
     Generation,
+    ModelChoice,
     ModelInfo,
     Outcome,
     Points,
@@ -89,6 +92,7 @@ class DesiredState(Struct, frozen=True, kw_only=True):
         pins: places that hold still, by id.
         format: of previews.
         generation: how the picture was generated; None: it was uploaded.
+        model: what the room has chosen.
     """
 
     room: str
@@ -100,6 +104,7 @@ class DesiredState(Struct, frozen=True, kw_only=True):
     pins: dict[str, XY] = {}
     format: FrameFormat = "webp"
     generation: Generation | None = None
+    model: ModelChoice = ModelChoice()
 
 
 class MomentInfo(Struct, frozen=True, kw_only=True):
@@ -192,6 +197,16 @@ class Generate(Command, frozen=True, kw_only=True):
     format: FrameFormat = "webp"
 
 
+class LoadModel(Command, frozen=True, kw_only=True):
+    """Load the model that a room is about to choose, in the background: the device's rooms go on meanwhile.
+
+    The other commands load the model of their desired state themselves, if it is not there; they wait for it.
+    """
+
+    room: str
+    model: ModelChoice
+
+
 class ReleaseSession(Command, frozen=True, kw_only=True):
     """Take a room's session off the device and cancel its work, without a `RunFinished`.
 
@@ -210,10 +225,11 @@ class Event(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Ready(Event, frozen=True, kw_only=True):
-    """The worker has loaded the model on its device."""
+    """The worker has loaded the model on its device. ``catalog`` has what rooms may choose."""
 
     model: ModelInfo
     device: str = ""
+    catalog: tuple[CatalogEntry, ...] = ()
 
 
 class LoadFailed(Event, frozen=True, kw_only=True):
@@ -297,12 +313,27 @@ class PreparationProgress(Event, frozen=True, kw_only=True):
     """
 
     room: str
-    stage: Literal["generating", "fitting", "inverting", "ready", "failed"]
+    stage: Literal["loading", "generating", "fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None
     ignored_prompt: str = ""
     unknown: bool = False
+
+
+class ModelLoaded(Event, frozen=True, kw_only=True):
+    """A room's worker has this model now."""
+
+    room: str
+    model: ModelChoice
+
+
+class ModelFailed(Event, frozen=True, kw_only=True):
+    """A room's worker cannot load this model; ``message`` says why, in one line."""
+
+    room: str
+    model: ModelChoice
+    message: str
 
 
 class TimelineChanged(Event, frozen=True, kw_only=True):
@@ -367,7 +398,7 @@ class WorkerRestarted(Event, frozen=True, kw_only=True):
     rooms: tuple[str, ...] = ()
 
 
-AnyCommand = Start | UpdateRun | Stop | ResetSession | Prepare | Seek | Generate | ReleaseSession
+AnyCommand = Start | UpdateRun | Stop | ResetSession | Prepare | Seek | Generate | ReleaseSession | LoadModel
 AnyEvent = (
     Ready
     | LoadFailed
@@ -377,6 +408,8 @@ AnyEvent = (
     | RunFinished
     | CommandFailed
     | PreparationProgress
+    | ModelLoaded
+    | ModelFailed
     | TimelineChanged
     | SeekCompleted
     | SessionReset
@@ -397,6 +430,8 @@ class Engine(ABC):
     """Runs sessions on devices. All methods are called on the event loop's thread, and none waits for a tensor."""
 
     state: EngineState = "starting"
+    catalog: tuple[CatalogEntry, ...] = ()
+    """What rooms may choose, once an engine has started."""
 
     @abstractmethod
     async def start(self, on_event: EventHandler) -> ModelInfo:

@@ -63,4 +63,4 @@ class LocalEngine(WorkerPool):
     def _supervisor_for(self, room: str) -> Supervisor | None:
         """The least loaded one that is ready, or of all of them if none is."""
         open = [one for one in self._supervisors if not one.draining]
-        return self._least_loaded([one for one in open if one.state == "ready"] or open)
+        return self._least_loaded([one for one in open if one.state == "ready"] or open, room)

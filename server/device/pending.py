@@ -11,6 +11,9 @@ from livedrag.server.device.engine import (
     AnyEvent,
     CommandFailed,
     Generate,
+    LoadModel,
+    ModelFailed,
+    ModelLoaded,
     PreparationProgress,
     Prepare,
     ReleaseSession,
@@ -81,10 +84,12 @@ class PendingCommands:
         self._seeks: dict[str, Seek] = {}
         self._resets: dict[str, ResetSession] = {}
         self._releases: dict[str, ReleaseSession] = {}
+        self._loads: dict[str, LoadModel] = {}
 
     def has(self, room: str) -> bool:
         """Whether any command of a room has no answer yet."""
-        return any(room in pending for pending in (self.work, self._seeks, self._resets, self._releases))
+        every = (self.work, self._seeks, self._resets, self._releases, self._loads)
+        return any(room in pending for pending in every)
 
     def run_of(self, room: str) -> str:
         """The run or generation of a room; empty if there is none."""
@@ -107,6 +112,8 @@ class PendingCommands:
                 self._seeks[room] = command
             case ResetSession():
                 self._resets[room] = command
+            case LoadModel():
+                self._loads[room] = command
         match command:
             case Start() | Prepare() | Generate():
                 self.work[room] = PendingWork(command)
@@ -118,6 +125,7 @@ class PendingCommands:
                 self._releases[room] = command
                 self.work.pop(room, None)
                 self._seeks.pop(room, None)
+                self._loads.pop(room, None)
                 if wipe:
                     self._resets.pop(room, None)
 
@@ -128,6 +136,9 @@ class PendingCommands:
                 self._resets.pop(room, None)
             case SessionReleased(room=room, requested=True):
                 self._releases.pop(room, None)
+            case ModelLoaded(room=room, model=model) | ModelFailed(room=room, model=model):
+                if room in self._loads and self._loads[room].model == model:
+                    del self._loads[room]
             case RunFinished(room=room, run=run):
                 if self.run_of(room) != run:
                     return False
@@ -163,4 +174,5 @@ class PendingCommands:
         for room in rooms:  # what was submitted before the work began comes first
             commands.extend(pending[room] for pending in (self._releases, self._resets) if room in pending)
             commands.extend(self.work[room].commands() if room in self.work else ())
-        return commands + [self._seeks[room] for room in rooms if room in self._seeks]
+        commands += [self._seeks[room] for room in rooms if room in self._seeks]
+        return commands + [self._loads[room] for room in rooms if room in self._loads]

@@ -20,18 +20,22 @@ from livedrag.server.device.engine import (
     EventHandler,
     Generate,
     LoadFailed,
+    LoadModel,
     Prepare,
     Ready,
     ReleaseSession,
+    Seek,
     SessionReleased,
     SessionReset,
     Start,
     StatsReported,
     StepStarted,
+    UpdateRun,
     WorkerRestarted,
     WorkerRestarting,
     room_of,
 )
+from livedrag.server.device.model_names import base_name
 from livedrag.server.device.pending import PendingCommands
 from livedrag.server.device.placement import WorkerLoad, worker_for
 from livedrag.server.device.supervisor import LOAD_SECONDS, Death, Spawn, Supervisor
@@ -58,6 +62,7 @@ class WorkerPool(Engine):
         self._supervisors: list[Supervisor] = []
         self._pending = PendingCommands()
         self._places: dict[str, Supervisor] = {}
+        self._models: dict[str, str] = {}  # by room: the name of its model, for placement
         self._moving: dict[str, Supervisor | None] = {}  # where rooms go that leave their worker; None: not chosen yet
         self._homeless: set[str] = set()  # rooms that wait for a worker
         self._ending: set[asyncio.Task[None]] = set()  # workers that have left
@@ -93,6 +98,10 @@ class WorkerPool(Engine):
         if isinstance(command, Prepare) and self._pending.run_of(room):
             return  # the run prepares the picture
         self._pending.add(command)
+        if isinstance(command, Start | Prepare | UpdateRun | Seek):
+            self._models[room] = base_name(command.desired.model)
+        elif isinstance(command, LoadModel):
+            self._models[room] = base_name(command.model)
         if room in self._moving:
             return  # the next worker is sent what has no answer by then
         supervisor = self._place(room)
@@ -148,9 +157,9 @@ class WorkerPool(Engine):
             self._places[room] = found
         return self._places[room]
 
-    def _least_loaded(self, supervisors: Iterable[Supervisor]) -> Supervisor | None:
+    def _least_loaded(self, supervisors: Iterable[Supervisor], room: str) -> Supervisor | None:
         by_id = {one.worker: one for one in supervisors}
-        chosen = worker_for([self._load(one) for one in by_id.values()])
+        chosen = worker_for([self._load(one) for one in by_id.values()], model=self._models.get(room, ""))
         return None if chosen is None else by_id[chosen]
 
     def _load(self, supervisor: Supervisor) -> WorkerLoad:
@@ -159,6 +168,7 @@ class WorkerPool(Engine):
         return WorkerLoad(
             worker=supervisor.worker,
             node=supervisor.node,
+            models=frozenset(supervisor.stats.models),
             active=tuple(room for room in rooms if self._pending.has(room)),
             idle=tuple(room for room in rooms if not self._pending.has(room)),
             step_seconds=supervisor.stats.seconds.get("dragging", 0.0) / steps if steps else 0.0,
@@ -242,7 +252,8 @@ class WorkerPool(Engine):
         before = self.state
         self._update_state()
         match event:
-            case Ready():
+            case Ready(catalog=catalog):
+                self.catalog = catalog
                 waiting = tuple(self._homeless)
                 self._continue(waiting)
                 if supervisor.restarts or waiting or before == "restarting":
@@ -250,6 +261,7 @@ class WorkerPool(Engine):
             case SessionReleased(room=room):
                 if self._places.get(room) is supervisor and not self._pending.has(room) and room not in self._moving:
                     del self._places[room]
+                    self._models.pop(room, None)
                     self._check_drained(supervisor)
                 self._emit(event)
             case LoadFailed() | StepStarted() | StatsReported() | SessionReset():

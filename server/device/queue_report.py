@@ -6,9 +6,8 @@ import time
 
 from livedrag.editor import EditorError
 from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.models import Models
 from livedrag.server.device.residency import Residency
-from livedrag.server.device.room_settings import RoomSettings
 from livedrag.server.device.scheduler import wait
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
@@ -23,16 +22,14 @@ class QueueReport:
 
     def __init__(
         self,
-        settings: RoomSettings,
+        models: Models,
         residency: Residency,
         usage: DeviceUsage,
-        generator: PictureGenerator,
         stages: Stages,
     ) -> None:
-        self._settings = settings
+        self._models = models
         self._residency = residency
         self._usage = usage
-        self._generator = generator
         self._stages = stages
 
     def send(self) -> None:
@@ -73,8 +70,9 @@ class QueueReport:
         """The steps of each stage of a run from its beginning. Raises `EditorError`."""
         if work.generation is not None:
             return {"generating": work.generation.ddim_steps}
-        settings = self._settings.editor(room.desired)
-        generated = self._generator.matches(room.desired)
+        model = self._models.loaded(room.desired.model)
+        settings = model.settings.editor(room.desired)
+        generated = model.generator.matches(room.desired)
         return {
             "generating": settings.ddim_steps if generated else 0,
             "fitting": settings.lora_steps,

@@ -11,12 +11,12 @@ from livedrag.editor import DragSession
 from livedrag.picture_metadata import encode_mask
 from livedrag.server.device.edit_log import EditLog, LoggedState
 from livedrag.server.device.engine import DesiredState
-from livedrag.server.device.room_settings import RoomSettings, service_setting
+from livedrag.server.device.room_settings import ModelSettings, service_setting
 from livedrag.software import software
 
 
 def to_metadata(
-    log: EditLog, session: DragSession, desired: DesiredState, settings: RoomSettings, picture: str
+    log: EditLog, session: DragSession, desired: DesiredState, settings: ModelSettings, picture: str
 ) -> EditMetadata:
     """How the session's result was made.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from livedrag.editor import LIVE_SETTINGS, PRESETS, Diffusion, DragSettings, SettingsError
@@ -11,7 +11,7 @@ from livedrag.editor.cost import Memory, check_cost, measure_shape
 from livedrag.editor.points import Size
 from livedrag.editor.settings import unsuitable_presets
 from livedrag.server.device.engine import DesiredState
-from livedrag.server.document.protocol import MAX_SEED, ModelInfo, Setting
+from livedrag.server.document.protocol import MAX_SEED, ModelChoice, ModelInfo, Setting
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,35 @@ NO_CAPS: Mapping[str, int] = {}
 class SessionKey:
     """What a session is made from and cannot change: two sessions with the same key are interchangeable.
 
-    ``picture`` is its SHA-256; ``settings`` are those that are not live.
+    ``picture`` is its SHA-256; ``settings`` are those that are not live; ``model`` is what the room has chosen.
     """
 
     picture: str
     prompt: str
     seed: int
     settings: Mapping[str, Setting]
+    model: ModelChoice
 
 
-class RoomSettings:
-    """Reads the settings of rooms that use a model.
+class ModelSettings:
+    """Reads the settings of rooms that use a model, whether it is loaded or not.
 
     Args:
+        name, kind, defaults: of the model, see `Diffusion`.
         caps: largest values of settings, by name, below the editor's own.
-        memory: of the device; None: not limited.
     """
 
-    def __init__(self, model: Diffusion, caps: Mapping[str, int] = NO_CAPS, memory: Memory | None = None) -> None:
-        self._model, self._caps, self._memory = model, dict(caps), memory
-        self._defaults = capped(DragSettings.resolve(None, model.defaults).as_dict(), caps)
-        self._shape = measure_shape(model)
+    def __init__(
+        self, name: str, kind: str, defaults: Mapping[str, Setting], caps: Mapping[str, int] = NO_CAPS
+    ) -> None:
+        self.name, self.kind = name, kind
+        self._own, self._caps = dict(defaults), dict(caps)
+        self._defaults = capped(DragSettings.resolve(None, defaults).as_dict(), caps)
 
     @property
     def info(self) -> ModelInfo:
         """What the service and the page know of the model."""
-        return describe(self._model.name, self._model.kind, self._defaults, self._caps)
-
-    @property
-    def kind(self) -> str:
-        """Of the model, see `Diffusion`."""
-        return self._model.kind
+        return describe(self.name, self.kind, self._defaults, self._caps)
 
     def editor(self, desired: DesiredState) -> DragSettings:
         """The editor's part. Raises `SettingsError`."""
@@ -79,7 +77,7 @@ class RoomSettings:
 
     def differing(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
         """The editor's part of a room's settings that differs from the preset's or, without one, the model's own."""
-        base = DragSettings.resolve(str(settings.get("preset", "")) or None, self._model.defaults).as_dict()
+        base = DragSettings.resolve(str(settings.get("preset", "")) or None, self._own).as_dict()
         return {name: value for name, value in self._resolve(settings).as_dict().items() if value != base[name]}
 
     def _resolve(self, settings: Mapping[str, Setting]) -> DragSettings:
@@ -90,7 +88,25 @@ class RoomSettings:
         """The key of the session that a room wants, with a picture's SHA-256. Raises `SettingsError`."""
         settings = self.editor(desired).as_dict()
         fixed = {name: value for name, value in settings.items() if name not in LIVE_SETTINGS}
-        return SessionKey(picture, desired.prompt, service_setting(desired, "seed"), fixed)
+        return SessionKey(picture, desired.prompt, service_setting(desired, "seed"), fixed, desired.model)
+
+
+class RoomSettings(ModelSettings):
+    """Those of a model that is loaded, which also says what they cost.
+
+    Args:
+        memory: gives that of the device now; None: not limited.
+    """
+
+    def __init__(
+        self,
+        model: Diffusion,
+        caps: Mapping[str, int] = NO_CAPS,
+        memory: Callable[[], Memory | None] = lambda: None,
+    ) -> None:
+        super().__init__(model.name, model.kind, model.defaults, caps)
+        self._model, self._memory = model, memory
+        self._shape = measure_shape(model)
 
     def ignored_prompt(self, desired: DesiredState) -> str:
         """The end of the prompt that is too long for the model; empty if all of it is read."""
@@ -99,7 +115,7 @@ class RoomSettings:
     def check(self, desired: DesiredState, width: int, height: int) -> None:
         """Raise `SettingsError` if the settings are impossible, or cost more than the device has."""
         settings = self.editor(desired)
-        memory = self._memory or UNLIMITED
+        memory = self._memory() or UNLIMITED
         check_cost(settings, self._shape, Size(width, height), len(desired.drags), memory)
 
 

@@ -12,7 +12,8 @@ from livedrag.editor import EditorError
 from livedrag.server.device.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, SeekCompleted, TimelineChanged
-from livedrag.server.device.room_settings import RoomSettings, SessionKey
+from livedrag.server.device.models import Models
+from livedrag.server.device.room_settings import SessionKey
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,8 @@ log = logging.getLogger(__name__)
 class SessionFiles:
     """Writes checkpoints, reports timelines, and answers for rooms whose sessions are only on disk."""
 
-    def __init__(self, settings: RoomSettings, checkpoints: Checkpoints, on_event: EventHandler) -> None:
-        self._settings = settings
+    def __init__(self, models: Models, checkpoints: Checkpoints, on_event: EventHandler) -> None:
+        self._models = models
         self.checkpoints = checkpoints
         self._emit = on_event
 
@@ -77,7 +78,7 @@ class SessionFiles:
 
     def key_of(self, checkpoint: Checkpoint) -> SessionKey:
         """The key of a session on disk. Raises `SettingsError` where its settings are no longer possible."""
-        return self._settings.key(checkpoint.picture, checkpoint.desired)
+        return self._models.settings(checkpoint.desired.model).key(checkpoint.picture, checkpoint.desired)
 
     def may_make(self, id: str, room: DeviceRoom | None, key: SessionKey) -> bool:
         """Whether a new session with this key would discard no edit of the same picture."""

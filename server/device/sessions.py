@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 from PIL import Image
 
-from livedrag.editor import Diffusion, DragSession, EditorError
+from livedrag.editor import DragSession, EditorError
 from livedrag.editor.drag.following import changes, read_mask
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.checkpoints import CheckpointError
@@ -17,9 +17,10 @@ from livedrag.server.device.device_room import DeviceRoom, RunCount
 from livedrag.server.device.edit_log import GENERATED, JUMPED, OLDER, EditLog
 from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, PictureRef
 from livedrag.server.device.follow import placed_drags, without_drags
-from livedrag.server.device.generator import PictureGenerator, look_alike
+from livedrag.server.device.generator import look_alike
+from livedrag.server.device.models import Models
 from livedrag.server.device.pictures import PictureFiles
-from livedrag.server.device.room_settings import RoomSettings, SessionKey, service_setting
+from livedrag.server.device.room_settings import SessionKey, service_setting
 from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.run_numbers import PREFIX, RunNumbers
 from livedrag.server.device.session_files import SessionFiles
@@ -28,20 +29,16 @@ log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """Opens sessions with the device's model."""
+    """Opens sessions with the models of a device."""
 
     def __init__(
         self,
-        model: Diffusion,
-        settings: RoomSettings,
+        models: Models,
         files: SessionFiles,
-        generator: PictureGenerator,
         on_event: EventHandler,
     ) -> None:
-        self._model = model
-        self._settings = settings
+        self._models = models
         self._files = files
-        self._generator = generator
         self._pictures = PictureFiles()
         self._emit = on_event
 
@@ -52,11 +49,12 @@ class Sessions:
             EditorError: the settings are impossible.
         """
         desired = newest(room, desired)
-        key = self._settings.key(picture.sha256, desired)
+        model = self._models.loaded(desired.model)
+        key = model.settings.key(picture.sha256, desired)
         exists = self._files.last_key(room.id, room) == key
-        if desired.generation is None or exists or not self._generator.matches(desired):
+        if desired.generation is None or exists or not model.generator.matches(desired):
             return iter(())
-        return self._generator.steps(desired.generation)
+        return model.generator.steps(desired.generation)
 
     def open(
         self,
@@ -75,14 +73,15 @@ class Sessions:
         """
         desired = newest(room, desired)
         read_mask(desired.mask)
-        key = self._settings.key(picture.sha256, desired)
+        model = self._models.loaded(desired.model)
+        key = model.settings.key(picture.sha256, desired)
         next_moment = self._files.next_moment(room)
         if room.session is not None and room.key != key:
             room.close_session()
         if room.session is None:
             latest = room.desired if room.desired.seq > desired.seq else desired  # edited while it waited
             opened = self._pictures.read(picture)
-            self._settings.check(desired, *opened.size)
+            model.settings.check(desired, *opened.size)
             if not self._restore(room, opened, key):
                 self._make(room, opened, desired, generation_steps, next_moment)
             room.key, desired = key, latest
@@ -108,12 +107,13 @@ class Sessions:
     def _new(
         self, picture: Image.Image, desired: DesiredState, generation_steps: Sequence[GenerationStep]
     ) -> DragSession:
-        settings = self._settings.editor(desired)
+        model = self._models.loaded(desired.model)
+        settings = model.settings.editor(desired)
         prompt, seed = desired.prompt, service_setting(desired, "seed")
         if desired.generation is not None and generation_steps:
-            if look_alike(self._generator.picture(generation_steps[-1]), picture):
+            if look_alike(model.generator.picture(generation_steps[-1]), picture):
                 return DragSession.from_generation(
-                    self._model,
+                    model.diffusion,
                     prompt,
                     generation_steps,
                     guidance=desired.generation.guidance,
@@ -122,7 +122,7 @@ class Sessions:
                     seed=seed,
                 )
             log.warning("room %s: the model no longer generates this picture: inverting it instead", desired.room)
-        return DragSession(self._model, picture, prompt=prompt, settings=settings, seed=seed)
+        return DragSession(model.diffusion, picture, prompt=prompt, settings=settings, seed=seed)
 
     def _restore(self, room: DeviceRoom, picture: Image.Image, key: SessionKey) -> bool:
         """Open the newest usable session on disk, if it has this key; whether there is one."""
@@ -131,7 +131,7 @@ class Sessions:
             try:
                 if self._files.key_of(checkpoint) != key:
                     return False
-                session = DragSession.restore(self._model, picture, tensors_of(parts))
+                session = DragSession.restore(self._models.loaded(key.model).diffusion, picture, tensors_of(parts))
                 thumbnails = checkpoints.pictures(room.id, checkpoint, "thumbnails")
                 frames = checkpoints.pictures(room.id, checkpoint, "frames")
             except (EditorError, CheckpointError, OSError) as error:
@@ -160,9 +160,10 @@ class Sessions:
         if room.session is None:
             return
         try:
-            self._settings.check(desired, *room.session.picture.size)
-            old = self._settings.editor(before).as_dict()
-            new = self._settings.editor(desired).as_dict()
+            settings = self._models.loaded(desired.model).settings
+            settings.check(desired, *room.session.picture.size)
+            old = settings.editor(before).as_dict()
+            new = settings.editor(desired).as_dict()
         except EditorError as error:
             self._emit(CommandFailed(room=room.id, message=str(error)))
             room.desired = replace(desired, settings=before.settings)

@@ -26,10 +26,10 @@ from livedrag.server.device.engine import (
     RunProgress,
     Start,
 )
-from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.models import OWN, Models
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.result_metadata import to_metadata
-from livedrag.server.device.room_settings import RoomSettings, service_setting
+from livedrag.server.device.room_settings import service_setting
 from livedrag.server.device.room_timeline import to_xy, tracked_now
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
@@ -74,20 +74,18 @@ class Stages:
 
     def __init__(
         self,
-        settings: RoomSettings,
+        models: Models,
         sessions: Sessions,
         files: SessionFiles,
-        generator: PictureGenerator,
         previews: Previews,
         on_event: EventHandler,
         *,
         checkpoint_every: int,
         metadata: bool,
     ) -> None:
-        self._settings = settings
+        self._models = models
         self._sessions = sessions
         self._files = files
-        self._generator = generator
         self._previews = previews
         self._emit = on_event
         self._checkpoint_every = checkpoint_every
@@ -132,7 +130,8 @@ class Stages:
 
     def preparation(self, room: DeviceRoom, prepare: Prepare) -> Generator[None, None, None]:
         """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
-        ignored = self._settings.ignored_prompt(prepare.desired)
+        settings = self._models.loaded(prepare.desired.model).settings
+        ignored = settings.ignored_prompt(prepare.desired)
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
             self._report_preparing(room, "generating", record, ignored)
@@ -143,7 +142,7 @@ class Stages:
                 stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
                 self._report_preparing(room, stage, progress, ignored)
             yield
-        kind, unknown = self._settings.kind, False
+        kind, unknown = settings.kind, False
         if is_measured(kind, session.settings):
             unknown = not is_known(kind, (yield from session.reconstruct()))
         self._emit(
@@ -155,15 +154,16 @@ class Stages:
         work, steps = working(room), generate.generation.ddim_steps
         watch = self._enter(work, "generating", steps)
         every = max(1, round(steps / GENERATION_PREVIEWS))
-        for step in self._generator.steps(generate.generation):
+        generator = self._models.loaded(OWN).generator
+        for step in generator.steps(generate.generation):
             room.count = dataclasses.replace(room.count, iterations=step.step)
             work.steps_left = {"generating": steps - step.step}
             self.report(room, watch.progress(work.run, step.step, steps))
             if step.step == steps:
-                self.finish(room, "arrived", picture=encode_png(self._generator.picture(step)))
+                self.finish(room, "arrived", picture=encode_png(generator.picture(step)))
                 return
             if step.step % every == 0:
-                preview = self._generator.preview(step, GENERATION_SIDE)
+                preview = generator.preview(step, GENERATION_SIDE)
                 self._previews.send(room, "generating", preview, encode_preview(preview, generate.format))
             yield
 
@@ -243,7 +243,7 @@ class Stages:
         return "stopped" if work.stopping else "arrived" if arrived else "exhausted"
 
     def _max_iterations(self, room: DeviceRoom) -> int:
-        return self._settings.editor(room.desired).max_iterations
+        return self._models.settings(room.desired.model).editor(room.desired).max_iterations
 
     def _render(self, room: DeviceRoom, session: DragSession, outcome: Outcome) -> Generator[None, None, bytes | None]:
         """Render the result, unless the content is moved to another moment meanwhile, or has further to go.
@@ -270,7 +270,8 @@ class Stages:
         if not self._has_metadata:
             return encode_png(result)
         assert room.key is not None
-        return encode_png(result, to_metadata(room.log, session, room.desired, self._settings, room.key.picture))
+        settings = self._models.settings(room.desired.model)
+        return encode_png(result, to_metadata(room.log, session, room.desired, settings, room.key.picture))
 
     def _enter(self, work: Work, stage: Stage, steps: int, after: Stopwatch | None = None) -> Stopwatch:
         work.stage, work.steps_left = stage, {stage: steps}

@@ -45,18 +45,20 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.model_catalog import ModelCatalog, Opener
+from livedrag.server.device.model_queue import ModelQueue
+from livedrag.server.device.models import Models
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.queue_report import QueueReport
 from livedrag.server.device.residency import Residency
-from livedrag.server.device.room_settings import NO_CAPS, RoomSettings
+from livedrag.server.device.room_settings import NO_CAPS
 from livedrag.server.device.room_timeline import tracked_now
 from livedrag.server.device.scheduler import Scheduler
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
-from livedrag.server.document.protocol import ModelInfo
+from livedrag.server.document.protocol import ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,10 @@ STATS_SECONDS = 1.0
 
 
 class DeviceWorker:
-    """One device, its model and its sessions.
+    """One device, its models and its sessions.
 
     Args:
-        model: loaded on the device.
+        model: loaded on the device, for rooms that have chosen none.
         on_event: takes every event; called from the thread that calls `advance` and `obey`.
         checkpoints: where sessions are stored.
         sessions: on the device at most.
@@ -79,6 +81,9 @@ class DeviceWorker:
         metadata: whether results say how they were made.
         quality: of previews; by default what the device has the time for.
         clock: by which steps are charged, in seconds.
+        catalog: of the models that rooms may choose; None: only this one.
+        open_model: opens one of them.
+        wake: called from another thread when one is there: `advance` has to be called then.
     """
 
     def __init__(
@@ -94,21 +99,25 @@ class DeviceWorker:
         metadata: bool = True,
         quality: Quality | None = None,
         clock: Callable[[], float] = time.monotonic,
+        catalog: ModelCatalog | None = None,
+        open_model: Opener | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = RoomSettings(model, caps, memory)
+        self._models = Models(
+            model, catalog=catalog, open=open_model, caps=caps, memory=memory, quality=quality, wake=wake
+        )
+        self._queue = ModelQueue(self._models, self._try, on_event)
         self._emit = on_event
         self._clock = clock
         self._scheduler = Scheduler()
         self._usage = DeviceUsage()
-        generator = PictureGenerator(model, self._settings, quality)
-        self._files = SessionFiles(self._settings, checkpoints, on_event)
-        self._sessions = Sessions(model, self._settings, self._files, generator, on_event)
+        self._files = SessionFiles(self._models, checkpoints, on_event)
+        self._sessions = Sessions(self._models, self._files, on_event)
         previews = Previews(on_event, quality)
         self._stages = Stages(
-            self._settings,
+            self._models,
             self._sessions,
             self._files,
-            generator,
             previews,
             on_event,
             checkpoint_every=every,
@@ -123,18 +132,23 @@ class DeviceWorker:
             max_bytes=memory.sessions if memory else 0,
         )
         self._rooms = self._residency.rooms
-        self._queue_report = QueueReport(self._settings, self._residency, self._usage, generator, self._stages)
+        self._queue_report = QueueReport(self._models, self._residency, self._usage, self._stages)
         self._stats_reported = 0.0
 
     @property
     def info(self) -> ModelInfo:
         """What the service and the page know of the model."""
-        return self._settings.info
+        return self._models.info
 
     @property
     def busy(self) -> bool:
         """Whether any room has work."""
         return any(room.work is not None for room in self._rooms.values())
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded: `advance` reports how far it is, if it is called."""
+        return self._queue.waiting
 
     @property
     def stats(self) -> DeviceStats:
@@ -148,6 +162,7 @@ class DeviceWorker:
             seconds=self._usage.seconds,
             rooms=dict(self._usage.seconds_of_room),
             memory_bytes=self._residency.held_bytes,
+            models=tuple(sorted(self._models.names)),
         )
 
     def close(self) -> None:
@@ -158,7 +173,10 @@ class DeviceWorker:
     # Commands --------------------------------------------------------------------------------------------------------
 
     def obey(self, command: AnyCommand) -> None:
-        """Take a command; most of what it causes happens in `advance`."""
+        """Take a command; most of what it causes happens in `advance`. It waits if its model is not loaded."""
+        self._queue.pass_on(command)
+
+    def _try(self, command: AnyCommand) -> None:
         room = room_of(command)
         moment = command.moment if isinstance(command, Seek) else None
         try:
@@ -224,7 +242,7 @@ class DeviceWorker:
     def _can_prepare(self, id: str, room: DeviceRoom | None, prepare: Prepare) -> bool:
         """Whether the settings are possible, and no edit would be discarded for another session."""
         try:
-            key = self._settings.key(prepare.picture.sha256, prepare.desired)
+            key = self._models.settings(prepare.desired.model).key(prepare.picture.sha256, prepare.desired)
             return self._files.may_make(id, room, key)
         except EditorError:
             return False  # the next `Start` reports it
@@ -274,6 +292,7 @@ class DeviceWorker:
 
     def advance(self) -> None:
         """Do one step of the room that the scheduler chooses."""
+        self._queue.advance(self._models_in_use, self._unload)
         self._residency.fill()
         ready = {room.id: room.work.priority for room in self._residency.active if room.work is not None}
         if ready:
@@ -285,6 +304,15 @@ class DeviceWorker:
         if now - self._stats_reported >= STATS_SECONDS or not self.busy:
             self._stats_reported = now
             self._emit(StatsReported(stats=self.stats))
+
+    @property
+    def _models_in_use(self) -> frozenset[ModelChoice]:
+        return frozenset(room.desired.model for room in self._rooms.values() if room.work is not None)
+
+    def _unload(self, model: ModelChoice) -> None:
+        """Let the idle sessions of a model leave the device."""
+        for room in [room for room in self._rooms.values() if room.idle and room.desired.model == model]:
+            self._residency.evict(room)
 
     def _step(self, room: DeviceRoom, work: Work) -> None:
         self._emit(StepStarted(room=room.id, run=work.run))

@@ -14,16 +14,20 @@ import msgspec
 import torch
 
 from livedrag.editor import Diffusion, EditorError
-from livedrag.editor.model_options import find_wanted
+from livedrag.editor.model_options import WantedModel, find_wanted
 from livedrag.server.device.background_checkpoints import open_checkpoints
 from livedrag.server.device.checkpoint_files import CheckpointsUrlError
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.memory import memory_of
+from livedrag.server.device.model_catalog import read_catalog
+from livedrag.server.device.model_opener import open_apart
 from livedrag.server.device.worker import DeviceWorker
 from livedrag.server.device.worker_process import FINISH_SECONDS, WorkerOptions
 from livedrag.server.logs import configure
 
+LOADING_SECONDS = 1.0
+"""Between two looks at a model that is being loaded."""
 NICENESS = 5
 """Added to the process's, so that the web process goes first."""
 
@@ -35,7 +39,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure(options.log_level, options.log_format)
     yield_to_others(options.threads)
-    commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()
+    commands: queue.SimpleQueue[AnyCommand | None] = queue.SimpleQueue()
 
     def send(event: AnyEvent) -> None:
         with contextlib.suppress(OSError):  # the parent is gone, and this process in a moment
@@ -47,7 +51,10 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         threading.Thread(target=_listen, args=arguments, name="commands", daemon=True).start()
         if options.server:
             checkpoints.files.check_mark(options.server)
-        model = load(options)
+        wanted = find(options)
+        model = load(options, wanted)
+        folder = Path(options.models).expanduser() if options.models else None
+        catalog = read_catalog(wanted, folder, options.caps)
     except (EditorError, CheckpointsUrlError) as error:
         send(LoadFailed(message=str(error)))
         return
@@ -61,20 +68,29 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         every=options.checkpoint_every,
         metadata=options.metadata,
         quality=options.preview_quality or None,
+        catalog=catalog,
+        open_model=lambda wanted, note: open_apart(wanted, options.device or None, note),
+        wake=lambda: commands.put(None),
     )
-    send(Ready(model=worker.info, device=options.device))
+    send(Ready(model=worker.info, device=options.device, catalog=catalog.entries))
     while True:
-        if not worker.busy:
-            worker.obey(commands.get())
         with contextlib.suppress(queue.Empty):
+            if not worker.busy:
+                obey(worker, commands.get(timeout=LOADING_SECONDS if worker.loading else None))
             while True:
-                worker.obey(commands.get_nowait())
+                obey(worker, commands.get_nowait())
         worker.advance()
 
 
-def load(options: WorkerOptions) -> Diffusion:
-    """Load the model. Raises `EditorError`."""
-    wanted = find_wanted(
+def obey(worker: DeviceWorker, command: AnyCommand | None) -> None:
+    """Take a command; None only wakes the worker."""
+    if command is not None:
+        worker.obey(command)
+
+
+def find(options: WorkerOptions) -> WantedModel:
+    """What the options name. Raises `EditorError`."""
+    return find_wanted(
         options.model,
         config=Path(options.model_config).expanduser() if options.model_config else None,
         vae=options.vae or None,
@@ -82,7 +98,11 @@ def load(options: WorkerOptions) -> Diffusion:
         tiny=options.tiny or None,
         models=Path(options.models).expanduser() if options.models else None,
     )
-    model = wanted.open(options.device or None)
+
+
+def load(options: WorkerOptions, wanted: WantedModel | None = None) -> Diffusion:
+    """Load the model. Raises `EditorError`."""
+    model = (wanted or find(options)).open(options.device or None)
     if options.preview_quality == "tiny" and model.tiny is None:
         raise EditorError("preview quality 'tiny' needs a tiny autoencoder, and this model has none: name one (TINY)")
     return model
@@ -96,7 +116,7 @@ def yield_to_others(threads: int) -> None:
     torch.set_num_threads(threads or cores)
 
 
-def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand], checkpoints: Checkpoints) -> None:
+def _listen(connection: Connection, commands: queue.SimpleQueue[AnyCommand | None], checkpoints: Checkpoints) -> None:
     """Queue commands. When the parent says so or is gone, the process ends, whatever the device is doing."""
     decoder = msgspec.msgpack.Decoder(AnyCommand)
     try:

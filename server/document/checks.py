@@ -20,6 +20,7 @@ from livedrag.server.document.protocol import (
     InvertMask,
     MarkBranch,
     MaskLayer,
+    ModelChoice,
     ModelInfo,
     MoveDrag,
     Operation,
@@ -30,6 +31,7 @@ from livedrag.server.document.protocol import (
     Restore,
     RoomLimits,
     Run,
+    SetModel,
     SetPin,
     SetPrompt,
     SetSettings,
@@ -107,6 +109,10 @@ def check_operation(document: Document, op: Operation, model: ModelInfo, limits:
         case SetPin(id=id, at=(x, y)):
             check_point(document.picture, "pin", (x, y))
             _check_pin_count(document.pins.keys() | {id}, limits)
+        case SetModel() if running:
+            raise Refused("busy", "the model cannot change during a run: press Stop first")
+        case SetModel(model=chosen):
+            check_choice(chosen)
         case ClearMask() | SetTitle():
             pass
 
@@ -116,8 +122,8 @@ def check_restore(document: Document, restore: Restore, model: ModelInfo, limits
     if running and restore.content is not None:
         raise Refused("busy", "a run is under way: press Stop first")
     fixed = sorted(restore.settings.keys() - {*model.live})
-    if running and (fixed or restore.prompt is not None):
-        what = "the prompt" if restore.prompt is not None else fixed[0]
+    if running and (fixed or restore.prompt is not None or restore.model is not None):
+        what = "the model" if restore.model is not None else "the prompt" if restore.prompt is not None else fixed[0]
         raise Refused("busy", f"{what} cannot change back during a run: press Stop first")
     restored = {id for id, ends in restore.drags.items() if ends is not None}
     if restored - document.drags.keys():
@@ -130,6 +136,16 @@ def check_restore(document: Document, restore: Restore, model: ModelInfo, limits
     marked = {moment for moment, mark in restore.branches.items() if mark is not None}
     if marked - document.branches.keys():
         _check_branch_count(document.branches.keys() | marked)
+
+
+def check_choice(choice: ModelChoice) -> None:
+    """Raise `Refused` for a model with one LoRA twice, or a weight that is no number."""
+    names = Counter(lora.name for lora in choice.loras)
+    if len(names) < len(choice.loras):
+        raise Refused("invalid", f"the LoRA {names.most_common(1)[0][0]!r} is there twice: change its weight instead")
+    for lora in choice.loras:
+        if not math.isfinite(lora.weight):
+            raise Refused("invalid", f"the LoRA {lora.name!r} has the weight {lora.weight}: it must be -10 to 10")
 
 
 def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> None:
@@ -146,6 +162,7 @@ def check_document(document: Document, model: ModelInfo, limits: RoomLimits) -> 
     _check_pin_count(document.pins.keys(), limits)
     _check_mask(document.mask)
     check_prompt(document.prompt, limits)
+    check_choice(document.model)
     for name, value in document.settings.items():
         check_setting(model, name, value)
     if document.run is not None:

@@ -77,19 +77,21 @@ class RoomDocument:
         seq: int = 0,
         records: Iterable[DocRecord] = (),
         limits: RoomLimits | None = None,
+        models: Mapping[str, ModelInfo] | None = None,
     ) -> None:
         """Open a document from its log.
 
         Args:
             document: the document at ``seq``.
-            model: the model in use, which says what settings there are.
+            model: the one of rooms that have chosen none, which says what settings there are.
             records: the log, oldest first. Records after ``seq`` are folded into the document and can be undone;
                 earlier ones only serve to recognise operations that are sent again.
             limits: by default those of the default settings.
+            models: the others that a room may choose, by name.
         """
         self.id = id
         self.document = document
-        self.model = model
+        self._model, self._models = model, models or {}
         self.limits = limits or RoomLimits()
         self.seq = seq
         self._history = History(seq)
@@ -103,6 +105,11 @@ class RoomDocument:
                 self._remember(record)
             else:
                 self._accept(record)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The room's model."""
+        return self._models.get(self.document.model.name, self._model)
 
     @property
     def running(self) -> bool:
@@ -343,6 +350,8 @@ def _named(name: Property) -> str:
             return "the prompt"
         case "title":
             return "the room's name"
+        case "model":
+            return "the model"
         case "pin":
             return f"pin {id!r}"
         case "setting":

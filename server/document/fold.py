@@ -33,6 +33,7 @@ from livedrag.server.document.protocol import (
     Restore,
     RestoredDrag,
     Seeked,
+    SetModel,
     SetPin,
     SetPrompt,
     SetSettings,
@@ -117,6 +118,8 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
             return replace(document, pins=_changed(document.pins, {op.id: op.at}))
         case SetTitle():
             return replace(document, title=op.title)
+        case SetModel():
+            return replace(document, model=op.model)
         case Restore():
             document = replace(
                 document,
@@ -127,6 +130,7 @@ def _apply(document: Document, op: Operation | Raster | Restore) -> Document:
                 branches=_changed(document.branches, op.branches),
                 pins=_changed(document.pins, op.pins),
                 title=document.title if op.title is None else op.title,
+                model=document.model if op.model is None else op.model,
             )
             return document if op.content is None else with_content(document, op.content)
 

@@ -7,7 +7,7 @@ properties that other people have written since; redo does the same with what th
 * ``("handle", id)`` and ``("target", id)``: its end points. Removing the drag writes these too.
 * ``("layer", id)``: whether the layer is in the mask, and above how many others.
 * ``("pin", id)``: whether the pin exists, and where.
-* ``("setting", name)``, ``("prompt", "")`` and ``("title", "")``.
+* ``("setting", name)``, ``("prompt", "")``, ``("title", "")`` and ``("model", "")``.
 * ``("branch", moment)``: the name of a branch of the timeline, and whether it is removed.
 * ``("content", "")``: what the picture shows, and where each drag's content is. Runs, jumps, resets and changes of the
   base picture write it, and so does every edit, because what was edited since was meant for the picture as it was.
@@ -40,6 +40,7 @@ from livedrag.server.document.protocol import (
     InvertMask,
     MarkBranch,
     MaskLayer,
+    ModelChoice,
     MoveDrag,
     Operation,
     Raster,
@@ -48,6 +49,7 @@ from livedrag.server.document.protocol import (
     Restore,
     RestoredDrag,
     Seeked,
+    SetModel,
     SetPin,
     SetPrompt,
     SetSettings,
@@ -65,7 +67,7 @@ SPARE_PROPERTIES = 1000
 
 Property = tuple[str, str]
 CONTENT: Property = ("content", "")
-LASTING = ("setting", "prompt", "title", "content")
+LASTING = ("setting", "prompt", "title", "model", "content")
 """Kinds of properties of which there are only a few."""
 
 
@@ -77,7 +79,7 @@ class Layer:
     layer: MaskLayer
 
 
-Value = Drag | XY | Layer | Setting | Content | BranchMark | None
+Value = Drag | XY | Layer | Setting | Content | BranchMark | ModelChoice | None
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,8 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
             return [("pin", id)]
         case SetTitle():
             return [("title", "")]
+        case SetModel():
+            return [("model", "")]
         case Restore():
             return [
                 *_restored_drags(op.drags, before.drags),
@@ -280,6 +284,7 @@ def properties(op: Operation | Raster | Restore, before: Document) -> list[Prope
                 *(("branch", moment) for moment in op.branches),
                 *(("pin", id) for id in op.pins),
                 *([] if op.title is None else [("title", "")]),
+                *([] if op.model is None else [("model", "")]),
             ]
 
 
@@ -308,6 +313,8 @@ def value(document: Document, name: Property, layers: Mapping[str, int]) -> Valu
             return document.pins.get(id)
         case "title":
             return document.title
+        case "model":
+            return document.model
         case "layer":
             return Layer(layers[id], document.mask[layers[id]]) if id in layers else None
     drag = document.drags.get(id)
@@ -356,6 +363,7 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
     prompt: str | None = None
     marks: dict[str, BranchMark | None] = {}
     title: str | None = None
+    model: ModelChoice | None = None
     pins: dict[str, XY | None] = {}
     layers: dict[str, Layer | None] = {}
     shown: Content | None = None
@@ -374,6 +382,8 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
                 prompt = old
             case "title", str():
                 title = old
+            case "model", ModelChoice():
+                model = old
             case "pin", None | (float() | int(), float() | int()):
                 pins[id] = old
             case "layer", None | Layer():
@@ -401,6 +411,7 @@ def restoring(document: Document, values: Mapping[Property, Value], heights: Map
         branches=marks,
         pins=pins,
         title=title,
+        model=model,
     )
     return None if restore == Restore() else restore
 

@@ -30,6 +30,7 @@ RESTORE = p.Restore(
     branches={"4": p.BranchMark(name="chin up"), "9": None},
     pins={"n1": (30.0, 40.5), "n2": None},
     title="Bear",
+    model=p.ModelChoice(vae="fixed.safetensors"),
 )
 OPERATIONS: list[p.Operation] = [
     p.AddDrag(id="d1", handle=(62.0, 150.0), target=(40.0, 110.0)),
@@ -45,6 +46,7 @@ OPERATIONS: list[p.Operation] = [
     p.MarkBranch(moment=4, mark=p.BranchMark(name="chin up")),
     p.SetPin(id="n1", at=(30.0, 40.5)),
     p.SetTitle(title="Bear, waving"),
+    p.SetModel(model=p.ModelChoice(name="dream.safetensors", loras=(p.LoraChoice(name="ink.safetensors"),))),
 ]
 CLIENT: list[p.ClientMessage] = [
     p.Hello(version=p.VERSION, ticket="t1ck3t", name="Ada", since=7, of="life1"),
@@ -151,6 +153,9 @@ SERVER: list[p.ServerMessage] = [
     p.EngineReport(state="restarting", message="the worker of this device stopped (exit code -9) and is restarting"),
     p.Prepared(stage="fitting", step=20, steps=80, seconds_left=12.0, ignored_prompt="on a green hill"),
     p.Prepared(stage="ready", step=1, steps=1, unknown=True),
+    p.RoomModel(
+        model=p.ModelInfo(name="dream", kind="stable-diffusion", settings={"lora_steps": 80}, presets=["paper"])
+    ),
     p.Progress(run="r1", stage="fitting", step=20, steps=80, seconds=4.0, seconds_left=12.0, loss=0.125),
     p.Points(
         run="r1",

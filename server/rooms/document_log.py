@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from livedrag.server.document.document import RoomDocument
 from livedrag.server.document.memory import MAX_KNOWN, strokes_of
-from livedrag.server.document.protocol import DocRecord, Document, Edited, ModelInfo, RoomLimits
+from livedrag.server.document.protocol import DocRecord, Document, Edited
+from livedrag.server.rooms.services import Services
 from livedrag.server.storage import SavedRoom
 
 MAX_RESUMED = 1000
@@ -72,9 +73,17 @@ class DocumentLog:
         self.draft, self.document, self.seq = saved, saved.document, saved.seq
 
 
-def open_draft(room: str, saved: SavedRoom, model: ModelInfo, limits: RoomLimits) -> RoomDocument:
+def open_draft(room: str, saved: SavedRoom, services: Services) -> RoomDocument:
     """The document as it is on disk. A run without an outcome was interrupted by the end of the server."""
-    draft = RoomDocument(room, saved.base, model, seq=saved.base_seq, records=saved.records, limits=limits)
+    draft = RoomDocument(
+        room,
+        saved.base,
+        services.model,
+        seq=saved.base_seq,
+        records=saved.records,
+        limits=services.room_limits,
+        models=services.models,
+    )
     set_interrupted(draft, True)
     return draft
 

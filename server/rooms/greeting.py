@@ -55,7 +55,7 @@ def welcome(room: LiveRoom, session: RoomSession) -> Welcome:
         you=session.id,
         person=session.person,
         role=session.role,
-        model=services.model,
+        model=services.model_of(room.document),
         capabilities=services.capabilities,
         limits=services.room_limits,
         base=services.settings.base_path,

@@ -23,6 +23,7 @@ from livedrag.server.document.protocol import (
     Reset,
     RestoreRun,
     SeekMoment,
+    SetModel,
     SetTitle,
     StartRun,
     StopRun,
@@ -80,6 +81,9 @@ class RequestHandler:
     def _execute(self, session: RoomSession, request: Request) -> None:
         draft, by = self._room.draft, session.person
         match request:
+            case Edit(op=SetModel() as op):
+                if not self._answered_before(session, request.op_id):
+                    self._room.models.request(session, request, op)
             case Edit():
                 self.apply(session, request.op_id, lambda: draft.edit(by, request))
             case Undo():

@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from livedrag.server.access.rate_limits import RateLimited
 from livedrag.server.device.engine import (
     CommandFailed,
+    ModelFailed,
+    ModelLoaded,
     PreparationProgress,
     PreviewReady,
     RunFinished,
@@ -44,6 +46,7 @@ from livedrag.server.document.protocol import (
     Presence,
     Rejected,
     Rename,
+    RoomModel,
     ServerMessage,
     Snapshot,
     encode,
@@ -54,6 +57,7 @@ from livedrag.server.rooms.document_log import DocumentLog, damage_text, open_dr
 from livedrag.server.rooms.edit_follower import EditFollower
 from livedrag.server.rooms.greeting import greeting
 from livedrag.server.rooms.mask_cache import MaskCache
+from livedrag.server.rooms.model_switch import ModelSwitch
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.presence import PresenceBoard
 from livedrag.server.rooms.requests import RequestHandler
@@ -66,7 +70,15 @@ from livedrag.server.storage import SavedRoom
 log = logging.getLogger(__name__)
 
 RoomEvent = (
-    RunProgress | PreviewReady | RunFinished | PreparationProgress | CommandFailed | TimelineChanged | SeekCompleted
+    RunProgress
+    | PreviewReady
+    | RunFinished
+    | PreparationProgress
+    | CommandFailed
+    | TimelineChanged
+    | SeekCompleted
+    | ModelLoaded
+    | ModelFailed
 )
 
 
@@ -88,12 +100,13 @@ class LiveRoom:
         self.id = id
         self.services = services
         self.damage = "" if saved.complete else damage_text(saved)
-        self.log = DocumentLog(open_draft(id, saved, services.model, services.room_limits), saved)
+        self.log = DocumentLog(open_draft(id, saved, services), saved)
         self.members = Members(id, saved.links, saved.members)
         self.sessions: dict[str, RoomSession] = {}
         self.mask = MaskCache(services.store, services.rasteriser, lambda: self.draft.document)
         self.presence = PresenceBoard(self.broadcast)
         self.timeline = Timeline(self)
+        self.models = ModelSwitch(self)
         self.requests = RequestHandler(self)
         self.run = RunControl(self)
         self.engine_report = EngineReport(state=services.engine.state)
@@ -302,6 +315,8 @@ class LiveRoom:
         before = self.document
         self.log.publish(record, document)
         self.broadcast(record)
+        if document.model != before.model:
+            self.broadcast(RoomModel(model=self.services.model_of(document)))
         self.send_histories()
         self.run.follow(record, before)
         if isinstance(record, Ended):
@@ -321,10 +336,11 @@ class LiveRoom:
         saved = await asyncio.wrap_future(self.services.store.load(self.id))
         if saved is None or self.draft is not refused:
             return  # deleted, or reverted already because of another record
-        self.log.revert(open_draft(self.id, saved, self.services.model, self.services.room_limits))
+        self.log.revert(open_draft(self.id, saved, self.services))
         self.run.on_revert()
         self.broadcast(Snapshot(seq=self.seq, document=self.document))
         self.broadcast(Log(entries=latest_entries(reversed(self.log.records))))
+        self.broadcast(RoomModel(model=self.services.model_of(self.document)))
         self.send_histories()
 
     # Events from the engine ------------------------------------------------------------------------------------------
@@ -336,6 +352,8 @@ class LiveRoom:
                 self.timeline.update(event)
             case SeekCompleted():
                 self.timeline.complete(event)
+            case ModelLoaded() | ModelFailed():
+                self.models.on_event(event)
             case CommandFailed(message=message):
                 if not self.timeline.fail(event):
                     self.broadcast(ErrorMessage(reason="editor", message=message))

@@ -33,6 +33,7 @@ from livedrag.server.document.protocol import (
     Edited,
     Ended,
     Frame,
+    ModelChoice,
     ModelInfo,
     Operation,
     Points,
@@ -40,6 +41,7 @@ from livedrag.server.document.protocol import (
     Progress,
     Raster,
     Restore,
+    SetModel,
     SetPrompt,
     SetSettings,
     Started,
@@ -178,6 +180,13 @@ class RunControl:
             self._task.cancel()
         self.state = state
         self._task = self._room.services.tasks.start(work) if work is not None else None
+
+    def on_switch_refused(self) -> None:
+        """Another model was not loaded: the picture is prepared as it was."""
+        last = self.latest.get(Prepared)
+        if isinstance(last, Prepared) and last.stage == "loading" and not self._room.draft.running:
+            del self.latest[Prepared]
+            self.prepare_soon()
 
     # Commands to the engine ------------------------------------------------------------------------------------------
 
@@ -343,6 +352,7 @@ async def desired_state(room: LiveRoom) -> DesiredState:
         pins=document.pins,
         format=preview_format(room.sessions.values()),
         generation=document.picture.generation,
+        model=document.model,
     )
 
 
@@ -370,7 +380,7 @@ def picture_of(room: LiveRoom) -> PictureRef:
 def needs_preparation(op: Operation | Raster | Restore, model: ModelInfo) -> bool:
     """Whether an operation changes what the preparation of a picture depends on."""
     match op:
-        case SetPrompt() | Restore(prompt=str()):
+        case SetPrompt() | Restore(prompt=str()) | SetModel() | Restore(model=ModelChoice()):
             return True
         case SetSettings(settings=settings) | Restore(settings=settings):
             return not settings.keys() <= {*model.live}

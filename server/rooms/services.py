@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from livedrag.server.access.rate_limits import RateLimits
 from livedrag.server.device.engine import Engine
-from livedrag.server.document.protocol import ModelInfo, RoomLimits
+from livedrag.server.document.protocol import Document, ModelInfo, RoomLimits
 from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.metrics import Metrics
 from livedrag.server.rooms.background import BackgroundTasks
@@ -30,3 +31,12 @@ class Services:
     tasks: BackgroundTasks
     rasteriser: Rasteriser
     capabilities: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """Those that rooms may choose, by name."""
+        return {entry.name: entry.info for entry in self.engine.catalog if entry.info is not None}
+
+    def model_of(self, document: Document) -> ModelInfo:
+        """The model of a room, or the server's own if that is gone."""
+        return self.models.get(document.model.name, self.model)

@@ -52,6 +52,7 @@ ROUTES: list[BaseRoute] = [
     Route("/api/rooms/{room}/mask", pictures.load_mask, methods=["PUT"]),
     Route("/api/rooms/{room}/masks/{sha256}", pictures.loaded_mask),
     Route("/api/rooms/{room}/moments/{moment:int}", pictures.moment),
+    Route("/api/models", rooms.models),
     Route("/api/rooms/{room}/numbers.csv", pictures.numbers_csv),
     Route("/api/rooms/{room}/numbers.json", pictures.numbers_json),
     Route("/api/rooms/{room}/trajectory.webp", pictures.trajectory_webp),

@@ -31,6 +31,7 @@ export const texts = {
       restore: "return to a result",
       set_pin: "change pin",
       set_title: "rename",
+      set_model: "change model",
     } as Readonly<Record<string, string>>,
   },
 

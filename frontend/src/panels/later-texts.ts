@@ -201,6 +201,7 @@ export const texts = {
       mark_branch: "named or removed a branch",
       set_pin: "changed a pin",
       set_title: "renamed the picture",
+      set_model: "changed the model",
       restore: "returned to an earlier result",
       undo: "undid a change",
       redo: "redid a change",

@@ -88,6 +88,7 @@ export const texts = {
   } satisfies Record<Stage, string>,
 
   prepared: {
+    loading: "Loading the model",
     generating: GENERATING,
     fitting: FITTING,
     inverting: INVERTING,

@@ -4,7 +4,7 @@ import { sendEdit, sendRequest } from "./current-session.ts";
 import { clampToPicture, distance, roundPlace } from "./geometry.ts";
 import type { DragEnd } from "./geometry.ts";
 import { makeId } from "./make-id.ts";
-import type { AppliedOperation, Operation, Setting, XY } from "./protocol.ts";
+import type { AppliedOperation, ModelChoice, Operation, Setting, XY } from "./protocol.ts";
 import * as store from "./store.ts";
 import { texts } from "./texts.ts";
 import type { Branch } from "./timeline.ts";
@@ -127,6 +127,10 @@ export function setSettings(settings: Readonly<Record<string, Setting | null>>):
 
 export function setTitle(title: string): void {
   if (title !== store.document.value?.title) edit({ type: "set_title", title });
+}
+
+export function setModel(model: ModelChoice): void {
+  edit({ type: "set_model", model });
 }
 
 export function canRun(): boolean {

@@ -29,6 +29,7 @@ const SERVER_TYPES: ReadonlySet<string> = new Set<ServerMessage["type"]>([
   "moments",
   "engine",
   "prepared",
+  "model",
   "progress",
   "points",
   "frame",

@@ -33,6 +33,8 @@ export function applyOperation(document: Document, op: AppliedOperation): Docume
       return { ...document, pins: withValues(document.pins, { [op.id]: op.at }) };
     case "set_title":
       return { ...document, title: op.title };
+    case "set_model":
+      return { ...document, model: op.model };
     case "mark_branch":
       return { ...document, branches: withValues(document.branches ?? {}, { [op.moment]: op.mark ?? null }) };
     case "restore":
@@ -159,6 +161,7 @@ function restored(document: Document, op: Restore): Document {
     ...(op.content ? withContent(drags, op.content) : {}),
     pins: withValues(document.pins, op.pins ?? {}),
     title: op.title ?? document.title,
+    model: op.model ?? document.model,
   };
 }
 

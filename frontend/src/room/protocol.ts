@@ -114,6 +114,19 @@ export interface BranchMark {
   readonly removed?: boolean;
 }
 
+export interface LoraChoice {
+  readonly name: string;
+  readonly weight: number;
+}
+
+/** What a room edits with. Without a name it is the model that the server was started with. */
+export interface ModelChoice {
+  readonly name: string;
+  readonly loras: readonly LoraChoice[];
+  /** "" is the model's own autoencoder. */
+  readonly vae: string;
+}
+
 export interface Document {
   readonly picture: Picture;
   readonly drags: Readonly<Record<string, Drag>>;
@@ -130,6 +143,8 @@ export interface Document {
   readonly pins: Readonly<Record<string, XY>>;
   /** The room's name; "" if it has none. */
   readonly title: string;
+  /** Absent on servers of older versions. */
+  readonly model?: ModelChoice | undefined;
 }
 
 // Operations --------------------------------------------------------------------------------------------------------
@@ -148,7 +163,9 @@ export type Operation =
   | { readonly type: "mark_branch"; readonly moment: number; readonly mark?: BranchMark | null }
   /** Null removes the pin. */
   | { readonly type: "set_pin"; readonly id: string; readonly at: XY | null }
-  | { readonly type: "set_title"; readonly title: string };
+  | { readonly type: "set_title"; readonly title: string }
+  /** Answered when the model is loaded. */
+  | { readonly type: "set_model"; readonly model: ModelChoice };
 
 /** Made by the server alone, for an undo, a redo or the return to an earlier result: puts properties back. */
 export interface Restore {
@@ -163,6 +180,7 @@ export interface Restore {
   readonly branches?: Readonly<Record<string, BranchMark | null>>;
   readonly pins?: Readonly<Record<string, XY | null>>;
   readonly title?: string | null;
+  readonly model?: ModelChoice | null;
 }
 
 export type AppliedOperation = Operation | Raster | Restore;
@@ -429,7 +447,7 @@ export interface EngineState {
 /** The progress of preparing the picture before a run. */
 export interface Prepared {
   readonly type: "prepared";
-  readonly stage: "generating" | "fitting" | "inverting" | "ready" | "failed";
+  readonly stage: "loading" | "generating" | "fitting" | "inverting" | "ready" | "failed";
   readonly step: number;
   readonly steps: number;
   readonly seconds_left: number | null;
@@ -437,6 +455,12 @@ export interface Prepared {
   readonly ignored_prompt: string;
   /** The model does not know pictures of this kind. */
   readonly unknown: boolean;
+}
+
+/** The room has another model. */
+export interface RoomModel {
+  readonly type: "model";
+  readonly model: ModelInfo;
 }
 
 export interface Progress {
@@ -501,6 +525,7 @@ export type ServerMessage =
   | Moments
   | EngineState
   | Prepared
+  | RoomModel
   | Progress
   | Points
   | Frame

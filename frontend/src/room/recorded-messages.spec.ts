@@ -66,6 +66,7 @@ const SERVER: KeysByType<ServerMessage> = {
   seeked: { type: true, seq: true, op_id: true, by: true, moment: true, tracked: true },
   moments: { type: true, run: true, moments: true, current: true },
   engine: { type: true, state: true, message: true },
+  model: { type: true, model: true },
   prepared: {
     type: true,
     stage: true,
@@ -123,6 +124,7 @@ const OPERATIONS: KeysByType<Operation> = {
   mark_branch: { type: true, moment: true, mark: true },
   set_pin: { type: true, id: true, at: true },
   set_title: { type: true, title: true },
+  set_model: { type: true, model: true },
 };
 
 const LAYERS: KeysByType<MaskLayer> = {
@@ -142,6 +144,7 @@ const RESTORE: Keys<Restore> = {
   branches: true,
   pins: true,
   title: true,
+  model: true,
 };
 const PERSON: Keys<Person> = { name: true, colour: true, role: true, here: true };
 const POINTING: Keys<Presence> = { cursor: true, selected: true, tool: true, busy: true, view: true };
@@ -166,6 +169,7 @@ const DOCUMENT: Keys<Document> = {
   branches: true,
   pins: true,
   title: true,
+  model: true,
 };
 const PICTURE: Keys<Picture> = { sha256: true, width: true, height: true, generation: true };
 const DRAG: Keys<Drag> = { handle: true, target: true, tracked: true, lost: true };

@@ -157,6 +157,7 @@ const REDUCERS: Reducers = {
     ignoredPrompt: message.ignored_prompt,
     unknownPicture: message.stage === "ready" ? message.unknown : room.unknownPicture,
   }),
+  model: (room, { model }) => ({ ...room, model, unknownPicture: false }),
   progress: (room, message) =>
     isRunning(room.document) && room.document?.run?.id === message.run ? { ...room, progress: message } : room,
   points: afterPoints,

@@ -18,6 +18,7 @@ const REJECTED: Partial<Record<RequestKind, string>> = {
   mark_branch: "Couldn't change the branch",
   set_pin: "Couldn't change the pin",
   set_title: "Couldn't rename the picture",
+  set_model: "Couldn't use that model",
   undo: "Couldn't undo",
   redo: "Couldn't redo",
   seek: "Couldn't jump to that step",

@@ -124,12 +124,12 @@ class RayEngine(WorkerPool):
     # Rooms -----------------------------------------------------------------------------------------------------------
 
     def _supervisor_for(self, room: str) -> Supervisor | None:
-        return self._least_loaded(filter(self._takes_rooms, self._supervisors))
+        return self._least_loaded(filter(self._takes_rooms, self._supervisors), room)
 
     def _rebalance(self) -> None:
         """Let idle rooms move, so that the workers have about as much to do."""
         by_id = {one.worker: one for one in self._supervisors if self._takes_rooms(one)}
-        for move in moves([self._load(one) for one in by_id.values()]):
+        for move in moves([self._load(one) for one in by_id.values()], self._models):
             if move.room not in self._moving:
                 log.info("the idle room %s moves from worker %s to %s", move.room, move.source, move.destination)
                 self._move(move.room, by_id[move.destination])

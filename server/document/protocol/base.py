@@ -29,6 +29,8 @@ Count = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Name = Annotated[str, Meta(max_length=60)]
 Title = Annotated[str, Meta(max_length=MAX_TITLE)]
+ModelName = Annotated[str, Meta(max_length=500)]
+"""Of a model, a LoRA or an autoencoder: a name in the server's catalog, never a path."""
 Growth = Annotated[float, Meta(ge=-1000, le=1000)]
 """In pixels."""
 Role = Literal["owner", "editor", "viewer"]

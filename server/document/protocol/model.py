@@ -12,6 +12,7 @@ from livedrag.server.document.protocol.base import (
     XY,
     Growth,
     Id,
+    ModelName,
     Name,
     Record,
     Seed,
@@ -154,6 +155,24 @@ class BranchMark(Struct, frozen=True, kw_only=True):
     removed: bool = False
 
 
+class LoraChoice(Struct, frozen=True, kw_only=True):
+    """A LoRA on a room's model, and how strong it is; 1 is as it was made."""
+
+    name: ModelName
+    weight: Annotated[float, Meta(ge=-10, le=10)] = 1.0
+
+
+class ModelChoice(Struct, frozen=True, kw_only=True):
+    """The model that a room edits with: names that ``GET /api/models`` lists.
+
+    An empty ``name`` is the model that the server was started with, an empty ``vae`` the model's own autoencoder.
+    """
+
+    name: ModelName = ""
+    loras: Annotated[tuple[LoraChoice, ...], Meta(max_length=8)] = ()
+    vae: ModelName = ""
+
+
 class Document(Struct, frozen=True, kw_only=True):
     """Everything that is edited in a room. Without mask layers, the whole picture is editable.
 
@@ -161,6 +180,8 @@ class Document(Struct, frozen=True, kw_only=True):
 
     ``moment`` is the moment of the timeline that the last run ended at, or that was jumped to since. ``branches`` are
     marked by a moment of theirs, in decimal digits.
+
+    ``model`` is what the room edits with; changing it prepares the picture again.
     """
 
     picture: Picture
@@ -174,3 +195,4 @@ class Document(Struct, frozen=True, kw_only=True):
     branches: dict[str, BranchMark] = {}
     pins: dict[str, XY] = {}
     title: Title = ""
+    model: ModelChoice = ModelChoice()

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from livedrag.server.document.protocol.base import XY, Count, Growth, Id, Record, Setting, Title
-from livedrag.server.document.protocol.model import BranchMark, Content, MaskLayer, Stroke
+from livedrag.server.document.protocol.model import BranchMark, Content, MaskLayer, ModelChoice, Stroke
 from livedrag.server.settings import MAX_PROMPT_LENGTH
 
 
@@ -97,6 +97,16 @@ class SetTitle(Record, frozen=True, kw_only=True, tag="set_title"):
     title: Title
 
 
+class SetModel(Record, frozen=True, kw_only=True, tag="set_model"):
+    """Edit with another model, other LoRAs or another autoencoder. Not during a run.
+
+    The answer comes when the model is loaded, which may take a minute; ``prepared`` with the stage ``loading`` says how
+    far it is. A model that cannot be loaded is refused, and the room keeps its own. The picture is then prepared again.
+    """
+
+    model: ModelChoice
+
+
 Operation = (
     AddDrag
     | MoveDrag
@@ -111,6 +121,7 @@ Operation = (
     | MarkBranch
     | SetPin
     | SetTitle
+    | SetModel
 )
 
 
@@ -137,3 +148,4 @@ class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     branches: dict[str, BranchMark | None] = field(default_factory=dict)
     pins: dict[str, XY | None] = field(default_factory=dict)
     title: str | None = None
+    model: ModelChoice | None = None

@@ -41,6 +41,22 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     unsuitable: dict[str, str] = {}
 
 
+class CatalogEntry(Struct, frozen=True, kw_only=True):
+    """A model, a LoRA or an autoencoder that a room may choose, or why it can't.
+
+    ``kind`` is ``model``, ``lora``, ``vae`` or ``other``; ``architecture`` is what it is, or is for, such as ``Stable
+    Diffusion XL``, empty if its file does not say. ``bytes`` are of its weights. ``problem`` says why it can't be used.
+    ``info`` is what a room with this model has.
+    """
+
+    name: str
+    kind: Literal["model", "lora", "vae", "other"]
+    architecture: str = ""
+    bytes: int = 0
+    problem: str = ""
+    info: ModelInfo | None = None
+
+
 class RoomLimits(Struct, frozen=True, kw_only=True):
     """Limits of this server: bytes and pixels of an upload, drags of a room, characters of a prompt.
 
@@ -283,14 +299,22 @@ class Prepared(Record, frozen=True, kw_only=True, tag="prepared"):
     ``ignored_prompt`` is the end of a prompt that is too long for the model, from the first word not read whole on.
     ``unknown``, once it is ready: the model does not know pictures of this kind, so that the instant preview may look
     better than its results.
+
+    ``loading``: a model is loaded for the room; it edits with the one that it has until then.
     """
 
-    stage: Literal["generating", "fitting", "inverting", "ready", "failed"]
+    stage: Literal["loading", "generating", "fitting", "inverting", "ready", "failed"]
     step: int
     steps: int
     seconds_left: float | None = None
     ignored_prompt: str = ""
     unknown: bool = False
+
+
+class RoomModel(Record, frozen=True, kw_only=True, tag="model"):
+    """presence: the room has another model, whose settings these are from now on; ``welcome`` has the one before."""
+
+    model: ModelInfo
 
 
 class Progress(Record, frozen=True, kw_only=True, tag="progress"):
@@ -370,6 +394,7 @@ ServerMessage = (
     | Moments
     | EngineReport
     | Prepared
+    | RoomModel
     | Progress
     | Points
     | Frame

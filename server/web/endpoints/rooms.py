@@ -6,7 +6,7 @@ import asyncio
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Literal
 
 import msgspec
@@ -19,13 +19,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from livedrag.edit_metadata import EditMetadata, MetadataError
 from livedrag.picture_metadata import check_masks, read_metadata
+from livedrag.server.device.model_names import resolved
 from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt, check_setting
 from livedrag.server.document.protocol import (
     MAX_TITLE,
     XY,
+    CatalogEntry,
     Document,
     Drag,
     MaskLayer,
+    ModelChoice,
     ModelInfo,
     Picture,
     Raster,
@@ -93,6 +96,15 @@ async def create(request: Request) -> Response:
     room, secret = await context.registry.create(document)
     log.info("a room of %d x %d pixels", document.picture.width, document.picture.height, extra={"room": room})
     return _created(context, room, secret, restored)
+
+
+async def models(request: Request) -> Response:
+    """What rooms may choose: models, LoRAs and autoencoders, and why some can't be used."""
+    await check_password(request)
+    registry = context_of(request).registry
+    assert registry.model is not None
+    listed = {"default": registry.model.name, "entries": registry.engine.catalog}
+    return Response(msgspec.json.encode(listed), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 async def copy(request: Request) -> Response:
@@ -188,7 +200,7 @@ async def uploaded_document(request: Request) -> tuple[Document, Restored | None
     context = context_of(request)
     body = BoundedBody(request, context.settings.max_upload_bytes, "the upload", beside=FIELD_BYTES)
     try:
-        async with body.request.form(max_files=2, max_fields=8, max_part_size=256 * 1024) as form:
+        async with body.request.form(max_files=2, max_fields=11, max_part_size=256 * 1024) as form:
             file, _ = _file(form, "picture", context.settings.max_upload_bytes)  # before it waits for its turn
             if form.get("restore") and (metadata := await context.decoders.run(request, _metadata, file)) is not None:
                 source = await find_source(context.registry, metadata, caller_of(request))
@@ -250,6 +262,7 @@ def _document(context: Context, form: FormData) -> Document:
     picture = Picture(sha256="", width=size[0], height=size[1])
     drags = parse_drags(str(form.get("drags") or "[]"), picture, registry.room_limits)
     assert registry.model is not None
+    model = parse_model(form, registry.engine.catalog)
     wanted = parse_settings(str(form.get("settings") or "{}"), registry.model)
     mask: tuple[MaskLayer, ...] = ()
     if "mask" in form:
@@ -258,7 +271,7 @@ def _document(context: Context, form: FormData) -> Document:
         mask = (Raster(id="uploaded", sha256=registry.store.put_picture(mask_png)),)
     picture = replace(picture, sha256=registry.store.put_picture(png))
     title = str(form.get("title") or "").strip()[:MAX_TITLE]
-    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt, title=title, settings=wanted)
+    return Document(picture=picture, drags=drags, mask=mask, prompt=prompt, title=title, settings=wanted, model=model)
 
 
 def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:
@@ -269,6 +282,20 @@ def _file(form: FormData, field: str, limit: int) -> tuple[IO[bytes], str]:
     if upload.size is not None and upload.size > limit:
         raise too_large(upload.size, limit, repr(upload.filename))
     return upload.file, upload.filename or field
+
+
+def parse_model(form: FormData, catalog: Iterable[CatalogEntry]) -> ModelChoice:
+    """The model of a form: ``model``, ``vae``, and ``loras`` as JSON. Raises `ServiceError`."""
+    text = str(form.get("loras") or "[]")
+    try:
+        loras = msgspec.json.decode(text)
+        fields = {"name": str(form.get("model") or ""), "vae": str(form.get("vae") or ""), "loras": loras}
+        return resolved(msgspec.convert(fields, ModelChoice), catalog)
+    except msgspec.MsgspecError as error:
+        example = '[{"name": "ink", "weight": 0.8}]'
+        raise ServiceError(422, "bad_model", f"loras {text[:100]!r}: {error}; expected {example}") from None
+    except Refused as refusal:
+        raise ServiceError(422, "bad_model", str(refusal)) from None
 
 
 def parse_settings(text: str, model: ModelInfo) -> dict[str, Setting]:

@@ -1,0 +1,286 @@
+"""Models: those that a device has loaded. Others are loaded in the background; the least recently used leave first."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from msgspec import Struct
+
+from livedrag.editor import Diffusion, EditorError, ModelError
+from livedrag.editor.cost import Memory, gigabytes, needed_weights, weight_bytes
+from livedrag.editor.model_options import WantedModel
+from livedrag.editor.settings import Quality
+from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.model_catalog import ModelCatalog, Opener
+from livedrag.server.device.model_names import base_name, base_of
+from livedrag.server.device.room_settings import NO_CAPS, ModelSettings, RoomSettings
+from livedrag.server.document.protocol import ModelChoice, ModelInfo
+
+log = logging.getLogger(__name__)
+
+OWN = ModelChoice()
+"""The choice of rooms that have chosen nothing."""
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """Bytes that the weights of models may take: of several ``together``, or of one ``alone``."""
+
+    together: int
+    alone: int
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model on the device, with its LoRAs."""
+
+    diffusion: Diffusion
+    settings: RoomSettings
+    generator: PictureGenerator
+
+
+@dataclass(eq=False)
+class Loading:
+    """A model that is being loaded: ``step`` of ``steps`` parts are there."""
+
+    choice: ModelChoice
+    began: float = field(default_factory=time.monotonic)
+    step: int = 0
+    steps: int = 1
+    started: bool = False
+
+    def note(self, step: int, steps: int) -> None:
+        """So many of the parts are there."""
+        self.step, self.steps = step, steps
+
+
+class Models:
+    """The models of one device.
+
+    Attributes:
+        loading: what is wanted and not loaded yet, by choice.
+
+    Args:
+        default: loaded already.
+        catalog: of all that rooms may choose; None: only the default.
+        open: opens one.
+        caps: largest values of settings, by name.
+        memory: of the device beside the default model; None: no limit.
+        quality: of previews.
+        wake: called from another thread when a model is there.
+    """
+
+    def __init__(
+        self,
+        default: Diffusion,
+        *,
+        catalog: ModelCatalog | None = None,
+        open: Opener | None = None,
+        caps: Mapping[str, int] = NO_CAPS,
+        memory: Memory | None = None,
+        quality: Quality | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._catalog, self._open, self._caps, self._quality, self._wake = catalog, open, caps, quality, wake
+        self._memory, self._device = memory, default.device
+        self._default_bytes = weight_bytes(default)
+        self._bases: dict[ModelChoice, Diffusion] = {OWN: default}  # without the LoRAs of rooms
+        self._loaded: dict[ModelChoice, LoadedModel] = {}  # the least recently used first
+        self._own_settings: ModelSettings = self._add(OWN, default).settings
+        self.loading: dict[ModelChoice, Loading] = {}
+        self._done: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
+
+    # What is known of all models -------------------------------------------------------------------------------------
+
+    def settings(self, choice: ModelChoice) -> ModelSettings:
+        """Reads the settings of rooms with this model, which need not be loaded. Raises `ModelError`."""
+        if not choice.name:
+            return self._own_settings
+        if self._catalog is None:
+            raise ModelError(f"there is no model {choice.name!r} on this server: choose another one")
+        return self._catalog.settings_of(choice.name)
+
+    # What is loaded --------------------------------------------------------------------------------------------------
+
+    def has(self, choice: ModelChoice) -> bool:
+        """Whether it is loaded."""
+        return choice in self._loaded
+
+    def loaded(self, choice: ModelChoice) -> LoadedModel:
+        """A model that is loaded, which is then the most recently used one. Raises `ModelError`."""
+        found = self._loaded.pop(choice, None)
+        if found is None:
+            raise ModelError(f"{_named(choice)} is not loaded: press Drag again")
+        self._loaded[choice] = found
+        return found
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the models whose weights are here, for the placement of rooms."""
+        return frozenset(map(base_name, self._bases))
+
+    @property
+    def info(self) -> ModelInfo:
+        """Of the model of rooms that have chosen none."""
+        return self._own_settings.info
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all weights."""
+        return sum(map(weight_bytes, self._bases.values()))
+
+    @property
+    def memory(self) -> Memory | None:
+        """What there is for sessions beside the models that are loaded now; None: no limit."""
+        if self._memory is None:
+            return None
+        total = max(0, self._memory.total - (self.held_bytes - self._default_bytes))
+        return Memory(sessions=min(self._memory.sessions, total), total=total)
+
+    @property
+    def budget(self) -> Budget | None:
+        """Bytes for weights; None: no limit."""
+        if self._memory is None:
+            return None
+        spare = (self._memory.total - self._memory.sessions) // 2
+        return Budget(together=self._default_bytes + spare, alone=self._default_bytes + self._memory.total)
+
+    # Loading ---------------------------------------------------------------------------------------------------------
+
+    def request(self, choice: ModelChoice) -> None:
+        """Load a model in the background, as soon as `start` finds memory for it."""
+        if choice not in self._loaded:
+            self.loading.setdefault(choice, Loading(choice))
+
+    def start(self, in_use: frozenset[ModelChoice], leave: Callable[[ModelChoice], None]) -> None:
+        """Start to load the next model, one at a time.
+
+        Args:
+            in_use: what rooms that run have chosen: these models stay.
+            leave: takes the idle sessions of a model off the device, before it leaves.
+        """
+        if any(loading.started for loading in self.loading.values()):
+            return
+        for loading in self.loading.values():
+            try:
+                wanted, base = self._wanted(loading.choice), base_of(loading.choice)
+                if base not in self._bases:
+                    needed = needed_weights(wanted.source(), self._device)
+                    if not self._make_place(needed, in_use, leave):
+                        continue  # until a room has ended its run
+            except EditorError as error:
+                self._finish(_Opened(loading.choice, problem=str(error)))
+                continue
+            loading.started = True
+            name = f"model {loading.choice.name}"
+            threading.Thread(target=self._load, args=(loading, self._bases.get(base)), name=name, daemon=True).start()
+            return
+
+    def _wanted(self, choice: ModelChoice) -> WantedModel:
+        if self._catalog is None or self._open is None:
+            raise ModelError(f"there is no model {choice.name!r} on this server: choose another one")
+        return self._catalog.wanted(choice)
+
+    def _load(self, loading: Loading, base: Diffusion | None) -> None:
+        """In a thread of its own."""
+        choice = loading.choice
+        try:
+            wanted = self._wanted(choice)
+            assert self._open is not None
+            if base is None:
+                base = self._open(wanted.without_loras(), loading.note)
+            found = base.with_loras(wanted.loras) if wanted.loras else base
+            opened = _Opened(choice, base, found)
+            log.info("the model %s is loaded after %.1f s", found.name, time.monotonic() - loading.began)
+        except EditorError as error:
+            opened = _Opened(choice, problem=str(error))
+        except Exception as error:
+            log.exception("a model could not be loaded")
+            opened = _Opened(choice, problem=f"{_named(choice)} can't be loaded: {type(error).__name__}: {error}")
+        self._finish(opened)
+
+    def _finish(self, opened: _Opened) -> None:
+        self._done.put(opened)
+        self._wake()
+
+    def take(self) -> list[tuple[ModelChoice, str]]:
+        """The models that are there since the last call, each with why it could not be loaded, or nothing."""
+        taken: list[tuple[ModelChoice, str]] = []
+        while not self._done.empty():
+            opened = self._done.get()
+            choice, problem = opened.choice, opened.problem
+            self.loading.pop(choice, None)
+            if opened.base is not None and opened.model is not None:
+                self._bases.setdefault(base_of(choice), opened.base)
+                try:
+                    self._add(choice, opened.model)
+                except RuntimeError as error:  # its first pass does not fit into the memory
+                    self._remove(base_of(choice))
+                    problem = f"{_named(choice)} can't be used on this device: {str(error).splitlines()[0]}"
+            taken.append((choice, problem))
+        return taken
+
+    def _add(self, choice: ModelChoice, diffusion: Diffusion) -> LoadedModel:
+        settings = RoomSettings(diffusion, self._caps, lambda: self.memory)
+        loaded = LoadedModel(diffusion, settings, PictureGenerator(diffusion, settings, self._quality))
+        self._loaded[choice] = loaded
+        threading.Thread(target=hash_weights, args=(diffusion,), name="hashing", daemon=True).start()
+        return loaded
+
+    def _make_place(self, needed: int, in_use: frozenset[ModelChoice], leave: Callable[[ModelChoice], None]) -> bool:
+        """Whether there is memory for another model; those that no room runs with leave for it.
+
+        Raises:
+            ModelError: there is not enough for it alone.
+        """
+        budget = self.budget
+        if budget is None:
+            return True
+        if needed > budget.alone:
+            raise ModelError(
+                f"the model needs about {gigabytes(needed)}, {gigabytes(budget.alone)} are free: choose a smaller one"
+            )
+        used = {base_of(choice) for choice in in_use}
+        while self._bases and self.held_bytes + needed > budget.together:
+            order = [base_of(choice) for choice in self._loaded]
+            idle = [base for base in self._bases if base not in used]
+            if not idle:
+                return False
+            last = min(idle, key=lambda base: max((at for at, one in enumerate(order) if one == base), default=-1))
+            for choice in [choice for choice in self._loaded if base_of(choice) == last]:
+                leave(choice)
+            self._remove(last)
+        return True
+
+    def _remove(self, base: ModelChoice) -> None:
+        log.info("the model %s leaves the device", base.name or "of the server")
+        self._bases.pop(base, None)
+        for choice in [choice for choice in self._loaded if base_of(choice) == base]:
+            del self._loaded[choice]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a thread has loaded, or why it could not."""
+
+    choice: ModelChoice
+    base: Diffusion | None = None
+    model: Diffusion | None = None
+    problem: str = ""
+
+
+def _named(choice: ModelChoice) -> str:
+    return f"the model {choice.name!r}" if choice.name else "the server's model"
+
+
+def hash_weights(model: Diffusion) -> None:
+    """Hash the files of a model before the first result says which ones made it: that takes seconds."""
+    for origin in model.origins:
+        _ = origin.sha256
