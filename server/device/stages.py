@@ -202,7 +202,7 @@ class Stages:
         self._previews.show_unedited(room, session)
         self._files.save(room)
         self._files.report_timeline(room)
-        if is_measured(self._settings.kind, session.settings):
+        if is_measured(self._models.settings(room.desired.model).kind, session.settings):
             yield from self._reconstruct(session)
 
     def _reconstruct(self, session: DragSession) -> Generator[None, None, None]:
