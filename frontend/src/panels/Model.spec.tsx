@@ -1,12 +1,13 @@
 // @vitest-environment happy-dom
 
 import { cleanup, fireEvent, render, screen } from "@testing-library/preact";
-import { afterEach, beforeEach, expect, it } from "vitest";
-import { openRoom } from "../room/fixtures.ts";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { model, openRoom } from "../room/fixtures.ts";
 import type { Prepared } from "../room/protocol.ts";
 import { receive } from "../room/room.ts";
 import * as store from "../room/store.ts";
-import { UnknownPictureNote } from "./Model.tsx";
+import { ModelCard, UnknownPictureNote } from "./Model.tsx";
+import { ModelPicker } from "./ModelPicker.tsx";
 
 beforeEach(() => openRoom());
 afterEach(cleanup);
@@ -46,4 +47,42 @@ it("can be dismissed, and is not shown to people who only look", () => {
   store.room.value = { ...store.room.value, role: "viewer" };
   prepared("ready", true);
   expect(note()).toBeNull();
+});
+
+const entry = { architecture: "", bytes: 0, problem: "", info: null } as const;
+const entries = [
+  { ...entry, name: "builtin", kind: "model", info: model },
+  {
+    ...entry,
+    name: "dream.safetensors",
+    kind: "model",
+    architecture: "Stable Diffusion 1.x",
+    bytes: 2.1e9,
+    info: { ...model, kind: "stable-diffusion" },
+  },
+  { ...entry, name: "ink.safetensors", kind: "lora" },
+  { ...entry, name: "old.ckpt", kind: "other", problem: "not opened: convert it" },
+];
+
+it("lists the models with what they are good for, and asks the room to change", async () => {
+  const answer = new Response(JSON.stringify({ default: "built-in", entries }));
+  vi.stubGlobal("fetch", vi.fn().mockResolvedValue(answer));
+  const onClose = vi.fn();
+  render(<ModelPicker onClose={onClose} />);
+  const dream = await screen.findByText("dream.safetensors");
+  expect(dream.parentElement?.textContent).toContain("Stable Diffusion 1.x · 2.1 GB · for photos");
+  expect(screen.getByText(/old.ckpt: not opened/)).toBeTruthy();
+  fireEvent.click(dream.closest("label")?.querySelector("input") as HTMLInputElement);
+  fireEvent.click(screen.getByText("ink.safetensors").closest("label")?.querySelector("input") as HTMLInputElement);
+  fireEvent.change(screen.getByLabelText("Weight of ink.safetensors"), { target: { value: "0.5" } });
+  fireEvent.submit(screen.getByTestId("model-picker"));
+  expect(onClose).toHaveBeenCalled();
+  const chosen = { name: "dream.safetensors", loras: [{ name: "ink.safetensors", weight: 0.5 }], vae: "" };
+  expect(store.room.value.pending.map((request) => ("op" in request ? request.op : request))).toEqual([
+    { type: "set_model", model: chosen },
+  ]);
+  cleanup();
+  render(<ModelCard />);
+  expect(screen.getByTestId("model").textContent).toContain("ink.safetensors 0.5");
+  vi.unstubAllGlobals();
 });

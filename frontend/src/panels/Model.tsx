@@ -1,19 +1,44 @@
-import { useSignal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
+import type { ComponentChild } from "preact";
+import { useEffect } from "preact/hooks";
 import { canKeepPreview, keepPreview } from "../room/keep-preview.ts";
+import type { ModelInfo } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { texts } from "./texts.ts";
 
 const labels = texts.model;
 
+/** The picker, once someone has opened it. */
+const Picker = signal<((props: { readonly onClose: () => void }) => ComponentChild) | null>(null);
+
+async function openPicker(): Promise<void> {
+  const { ModelPicker } = await import("./ModelPicker.tsx");
+  Picker.value = ModelPicker;
+}
+
 /** The model in use and what it is good for. */
 export function ModelCard() {
+  useEffect(() => () => void (Picker.value = null), []);
   const model = store.room.value.model;
   if (model === null) return null;
+  const Shown = Picker.value;
   return (
-    <p class="model" data-testid="model">
-      <strong>{model.name}</strong> <span>{model.kind === "builtin" ? labels.builtin : labels.stableDiffusion}</span>
-    </p>
+    <div class="model" data-testid="model">
+      <strong>{nameOf(model)}</strong> <span>{model.kind === "builtin" ? labels.builtin : labels.stableDiffusion}</span>{" "}
+      {store.editable.value && (
+        <button type="button" class="small-button" onClick={() => void openPicker()}>
+          {labels.change}
+        </button>
+      )}
+      {Shown && <Shown onClose={() => (Picker.value = null)} />}
+    </div>
   );
+}
+
+/** With the LoRAs and the autoencoder that the room has chosen. */
+function nameOf({ name }: ModelInfo): string {
+  const { loras = [], vae = "" } = store.document.value?.model ?? {};
+  return [name, vae, ...loras.map((lora) => `${lora.name} ${lora.weight}`)].filter(Boolean).join(" + ");
 }
 
 /** Shown when the model has turned out not to know pictures of this kind. */

@@ -193,6 +193,7 @@ export const texts = {
   },
 
   model: {
+    change: "Change…",
     builtin: "Good for emoji and simple drawings",
     stableDiffusion: "A Stable Diffusion model, good for photos too",
     unknownTitle: "This model doesn’t know pictures like this one",

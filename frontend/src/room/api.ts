@@ -2,8 +2,8 @@
 
 import { roomRequest } from "./access.ts";
 import type { RoomKey } from "./address.ts";
-import { json, request } from "./http.ts";
-import type { Role } from "./protocol.ts";
+import { json, request, requestJson } from "./http.ts";
+import type { ModelCatalog, Role } from "./protocol.ts";
 
 /** A link into a room. The server tells its secret once, to the person who creates it. */
 export interface Link {
@@ -19,6 +19,11 @@ export type Download = "result" | "trajectory.webp" | "trajectory.mp4" | "number
 /** Sets the cookie that proves the server's password. */
 export async function sendPassword(password: string): Promise<void> {
   await request("/api/password", json("POST", { password }));
+}
+
+/** What rooms may edit with. */
+export async function fetchModels(): Promise<ModelCatalog> {
+  return requestJson("/api/models");
 }
 
 export async function deleteRoom(key: RoomKey): Promise<void> {

@@ -246,6 +246,24 @@ export type ClientMessage =
 
 // What the server sends ---------------------------------------------------------------------------------------------
 
+/** A model, a LoRA or an autoencoder of the server. */
+export interface CatalogEntry {
+  readonly name: string;
+  readonly kind: "model" | "lora" | "vae" | "other";
+  readonly architecture: string;
+  /** Of its weights. */
+  readonly bytes: number;
+  /** Why it can't be used, or "". */
+  readonly problem: string;
+  readonly info: ModelInfo | null;
+}
+
+export interface ModelCatalog {
+  /** The name of the model that the server was started with. */
+  readonly default: string;
+  readonly entries: readonly CatalogEntry[];
+}
+
 export interface ModelInfo {
   readonly name: string;
   readonly kind: string;

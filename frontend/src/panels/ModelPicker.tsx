@@ -1,0 +1,177 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useId } from "preact/hooks";
+import { setModel } from "../room/actions.ts";
+import { fetchModels } from "../room/api.ts";
+import { messageOf } from "../room/http.ts";
+import type { CatalogEntry, LoraChoice, ModelCatalog, ModelChoice } from "../room/protocol.ts";
+import * as store from "../room/store.ts";
+import { Dialog } from "../ui/Dialog.tsx";
+import { texts } from "./model-picker-texts.ts";
+
+const SERVERS: ModelChoice = { name: "", loras: [], vae: "" };
+
+/** Chooses what the room edits with. */
+export function ModelPicker({ onClose }: { readonly onClose: () => void }) {
+  const catalog = useSignal<ModelCatalog | null>(null);
+  const problem = useSignal("");
+  useEffect(() => {
+    fetchModels()
+      .then((found) => (catalog.value = found))
+      .catch((error: unknown) => (problem.value = texts.failed(messageOf(error))));
+  }, []);
+  return (
+    <Dialog title={texts.title} onClose={onClose}>
+      {catalog.value === null ? (
+        <p>{problem.value || texts.loading}</p>
+      ) : (
+        <Choice catalog={catalog.value} onClose={onClose} />
+      )}
+    </Dialog>
+  );
+}
+
+function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly onClose: () => void }) {
+  const chosen = useSignal<ModelChoice>(store.document.value?.model ?? SERVERS);
+  const running = store.running.value;
+  const of = (kind: CatalogEntry["kind"]) => catalog.entries.filter((entry) => entry.kind === kind && !entry.problem);
+  const unusable = catalog.entries.filter(({ problem }) => problem);
+  const set = (change: Partial<ModelChoice>) => (chosen.value = { ...chosen.value, ...change });
+  return (
+    <form
+      class="stack"
+      data-testid="model-picker"
+      onSubmit={(event) => {
+        event.preventDefault();
+        setModel(chosen.value);
+        onClose();
+      }}
+    >
+      <fieldset class="variants">
+        <legend>{texts.model}</legend>
+        <ModelOption name="" label={texts.default(catalog.default)} detail="" chosen={chosen.value.name} set={set} />
+        {of("model").map((entry) => (
+          <ModelOption
+            key={entry.name}
+            name={entry.name}
+            label={entry.name}
+            detail={detailOf(entry)}
+            chosen={chosen.value.name}
+            set={set}
+          />
+        ))}
+      </fieldset>
+      {of("model").length < 2 && <p class="empty">{texts.none}</p>}
+      {of("lora").length > 0 && <Loras entries={of("lora")} chosen={chosen.value.loras} set={set} />}
+      {of("vae").length > 0 && <Vae entries={of("vae")} chosen={chosen.value.vae} set={set} />}
+      {unusable.length > 0 && (
+        <details>
+          <summary>{texts.unusable}</summary>
+          <ul>
+            {unusable.map(({ name, problem }) => (
+              <li key={name}>
+                {name}: {problem}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+      <p>{running ? texts.running : texts.explanation}</p>
+      <div class="row">
+        <button type="submit" class="button is-primary" disabled={running}>
+          {texts.apply}
+        </button>
+      </div>
+    </form>
+  );
+}
+
+type Set = (change: Partial<ModelChoice>) => void;
+
+function ModelOption(props: {
+  readonly name: string;
+  readonly label: string;
+  readonly detail: string;
+  readonly chosen: string;
+  readonly set: Set;
+}) {
+  return (
+    <label class="preset">
+      <input
+        type="radio"
+        name="model"
+        checked={props.chosen === props.name}
+        onChange={() => props.set({ name: props.name })}
+      />
+      <span>
+        <strong>{props.label}</strong>
+        <small>{props.detail}</small>
+      </span>
+    </label>
+  );
+}
+
+function Loras(props: {
+  readonly entries: readonly CatalogEntry[];
+  readonly chosen: readonly LoraChoice[];
+  readonly set: Set;
+}) {
+  const others = (name: string) => props.chosen.filter((lora) => lora.name !== name);
+  return (
+    <fieldset class="variants">
+      <legend>{texts.loras}</legend>
+      {props.entries.map(({ name, architecture }) => {
+        const lora = props.chosen.find((one) => one.name === name);
+        const put = (weight: number) => props.set({ loras: [...others(name), { name, weight }] });
+        return (
+          <div key={name} class="row">
+            <label class="preset">
+              <input
+                type="checkbox"
+                checked={lora !== undefined}
+                onChange={() => (lora === undefined ? put(1) : props.set({ loras: others(name) }))}
+              />
+              <span>
+                <strong>{name}</strong>
+                <small>{architecture}</small>
+              </span>
+            </label>
+            {lora && (
+              <input
+                type="number"
+                aria-label={texts.weight(name)}
+                min={-10}
+                max={10}
+                step={0.05}
+                value={lora.weight}
+                onChange={(event) => put(event.currentTarget.valueAsNumber || 0)}
+              />
+            )}
+          </div>
+        );
+      })}
+    </fieldset>
+  );
+}
+
+function Vae(props: { readonly entries: readonly CatalogEntry[]; readonly chosen: string; readonly set: Set }) {
+  const id = useId();
+  return (
+    <p>
+      <label for={id}>{texts.vae}</label>{" "}
+      <select id={id} value={props.chosen} onChange={(event) => props.set({ vae: event.currentTarget.value })}>
+        <option value="">{texts.ownVae}</option>
+        {props.entries.map(({ name }) => (
+          <option key={name} value={name}>
+            {name}
+          </option>
+        ))}
+      </select>
+    </p>
+  );
+}
+
+/** What kind of model it is, how large, and what it is good for. */
+function detailOf({ architecture, bytes, info }: CatalogEntry): string {
+  const goodFor = texts.goodFor[info?.kind ?? ""] ?? "";
+  return [architecture, texts.size(bytes), goodFor].filter(Boolean).join(" · ");
+}
