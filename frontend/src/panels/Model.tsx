@@ -1,36 +1,28 @@
-import { signal, useSignal } from "@preact/signals";
-import type { ComponentChild } from "preact";
-import { useEffect } from "preact/hooks";
+import { useSignal } from "@preact/signals";
 import { canKeepPreview, keepPreview } from "../room/keep-preview.ts";
 import type { ModelInfo } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
+import { lazy } from "../ui/lazy.tsx";
 import { texts } from "./texts.ts";
 
 const labels = texts.model;
 
-/** The picker, once someone has opened it. */
-const Picker = signal<((props: { readonly onClose: () => void }) => ComponentChild) | null>(null);
-
-async function openPicker(): Promise<void> {
-  const { ModelPicker } = await import("./ModelPicker.tsx");
-  Picker.value = ModelPicker;
-}
+const ModelPicker = lazy(async () => (await import("./ModelPicker.tsx")).ModelPicker);
 
 /** The model in use and what it is good for. */
 export function ModelCard() {
-  useEffect(() => () => void (Picker.value = null), []);
+  const picking = useSignal(false);
   const model = store.room.value.model;
   if (model === null) return null;
-  const Shown = Picker.value;
   return (
     <div class="model" data-testid="model">
       <strong>{nameOf(model)}</strong> <span>{model.kind === "builtin" ? labels.builtin : labels.stableDiffusion}</span>{" "}
       {store.editable.value && (
-        <button type="button" class="small-button" onClick={() => void openPicker()}>
+        <button type="button" class="small-button" onClick={() => (picking.value = true)}>
           {labels.change}
         </button>
       )}
-      {Shown && <Shown onClose={() => (Picker.value = null)} />}
+      {picking.value && <ModelPicker onClose={() => (picking.value = false)} />}
     </div>
   );
 }
