@@ -88,7 +88,7 @@ def storage(address: str) -> str:
 
 
 def wait_for_space(address: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while storage(address) != "ok":
         assert time.monotonic() < deadline, "the deleted room has left no space"
         time.sleep(0.05)
