@@ -53,9 +53,17 @@ def worker_of(process: subprocess.Popen[bytes]) -> int:
     """The process id of a server's worker, of either engine."""
     children = psutil.Process(process.pid).children(recursive=True)
     (worker,) = (
-        child.pid for child in children if any("spawn_main" in w or "ray::WorkerActor" in w for w in child.cmdline())
+        child.pid for child in children if any("spawn_main" in w or "ray::WorkerActor" in w for w in words_of(child))
     )
     return worker
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """The command of a process; empty if it has ended, as some of Ray's do at any time."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 async def place_drag(client: Client) -> None:

@@ -9,18 +9,22 @@ import pytest
 
 from tests.server.device.engines import Engines, LocalEngines, RayEngines, make_cluster, on_request, with_ray
 
+PATIENCE_SECONDS = 120.0
+"""Silence after which a worker counts as dead, instead of the usual `DEAD_SECONDS`."""
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
-    """A Ray cluster of two nodes on this machine, which all tests share: they leave it as they found it."""
+    """A Ray cluster of two nodes, which all tests of this package share: they leave it as they found it."""
     cluster = make_cluster()
     yield cluster
     cluster.shutdown()
 
 
-@pytest.fixture(scope="session")
-def ray_engines(cluster: Any) -> RayEngines:
-    """Engines on that cluster."""
+@pytest.fixture
+def ray_engines(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> RayEngines:
+    """Engines on that cluster. They have patience: a busy machine may keep a worker from answering for seconds."""
+    monkeypatch.setattr("livedrag.server.device.ray.hub.DEAD_SECONDS", PATIENCE_SECONDS)
     return RayEngines(cluster)
 
 

@@ -47,6 +47,7 @@ from livedrag.server.device.engine import (
 from livedrag.server.device.local import LocalEngine
 from livedrag.server.device.pool import WorkerPool
 from livedrag.server.document.protocol import Generation, Points
+from tests.conftest import START_SECONDS
 from tests.server.device.engines import Engines, LocalEngines
 from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
 
@@ -64,7 +65,7 @@ class Ear:
         """The next event of a kind, or unless it has to be ``fresh`` the last one."""
         if not fresh:
             return [event for event in self.heard if isinstance(event, kind)][-1]
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(START_SECONDS):
             while True:
                 event = await self.events.get()
                 self.heard.append(event)
@@ -178,7 +179,7 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(
     asyncio.run(story())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
     """Poll what another process does."""
     deadline = time.monotonic() + seconds
     while not condition():

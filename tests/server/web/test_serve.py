@@ -52,7 +52,7 @@ def server(data: Path, port: int, *arguments: str) -> Iterator[subprocess.Popen[
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def descendants(pid: int) -> set[int]:

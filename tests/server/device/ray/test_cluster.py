@@ -40,11 +40,11 @@ from livedrag.server.device.pool import WorkerPool
 from livedrag.server.device.ray.cluster import ENVIRONMENT, STORE_BYTES
 from livedrag.server.device.ray.engine import RayEngine
 from livedrag.server.device.ray.hub import Hub
-from livedrag.server.device.ray.wire import BEAT_SECONDS, LEASE_SECONDS
+from livedrag.server.device.ray.wire import DEAD_SECONDS, LEASE_SECONDS
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Points
 from tests.conftest import ROOT
-from tests.server.device.engines import QUIET, RayEngines, on_request, with_ray
+from tests.server.device.engines import QUIET, RayEngines, with_ray
 from tests.server.device.test_engine import Ear, ends, iteration, kill, quietly, running, wait_until
 from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
 from tests.server.web.test_serve import is_alive
@@ -70,7 +70,7 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
 
     async def story() -> None:
         engine = ray_engines.builtin(workers=2, checkpoint_every=2)
-        desired = replace(DESIRED, settings={**SHORT, "max_iterations": 10})
+        desired = replace(DESIRED, settings={**SHORT, "max_iterations": 20})
         async with running(engine) as ear:
             first, second = engine.workers()
             assert first.node != second.node
@@ -81,10 +81,11 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
             assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
             assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
             assert worker_of(engine, "a") == second.worker
+            last = iterations(ear, "a")[-1]
             ear.heard.clear()
             ended = await ear.expect(RunFinished)
-            assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 10)
-            assert 4 < iterations(ear, "a")[0] <= 7, "from its last checkpoint"
+            assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 20)
+            assert iterations(ear, "a")[0] > last - 2, "from its last checkpoint"
             await asyncio.sleep(0.5)
             later = [ear.events.get_nowait() for _ in range(ear.events.qsize())]
             assert not [event for event in later if isinstance(event, RunFinished)], "exactly one end"
@@ -92,7 +93,6 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
     asyncio.run(story())
 
 
-@on_request
 @pytest.mark.long
 def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -114,8 +114,6 @@ def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(
     asyncio.run(story())
 
 
-@on_request
-@pytest.mark.long
 def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_engines: RayEngines) -> None:
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
@@ -141,9 +139,12 @@ def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_
     asyncio.run(story())
 
 
-@on_request
 @pytest.mark.long
-def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engines: RayEngines) -> None:
+def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(
+    ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("livedrag.server.device.ray.hub.DEAD_SECONDS", DEAD_SECONDS)
+
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
         async with running(engine) as ear:
@@ -151,11 +152,9 @@ def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(ray_engi
             await ear.expect(RunProgress, iteration)
             pid = engine.pid
             assert pid is not None
-            began = time.monotonic()
             kill(engine, signal.SIGSTOP)
             assert "did not answer for 5 s" in (await ear.expect(WorkerRestarting)).message
             assert not is_alive(pid), "its rooms are given to another worker once it cannot write any more"
-            assert time.monotonic() - began < 20
             ended = await ear.expect(RunFinished)
             assert (ended.iterations, len([e for e in ear.heard if isinstance(e, RunFinished)])) == (200, 1)
 
@@ -184,7 +183,6 @@ def added(cluster: Any, **resources: int) -> Iterator[None]:
         cluster.remove_node(node, allow_graceful=False)
 
 
-@on_request
 @pytest.mark.long
 def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(ray_engines: RayEngines) -> None:
     async def story() -> None:
@@ -212,7 +210,6 @@ def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(
     asyncio.run(story())
 
 
-@on_request
 @pytest.mark.long
 def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: RayEngines) -> None:
     cluster, address = ray_engines.cluster, ray_engines.cluster.address
@@ -246,7 +243,6 @@ def drain_node(address: str, id: str) -> None:
     subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
 
 
-@on_request
 @pytest.mark.long
 def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines, tmp_path: Path) -> None:
     async def story() -> None:
@@ -269,8 +265,6 @@ def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines,
     asyncio.run(story())
 
 
-@on_request
-@pytest.mark.long
 def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engines: RayEngines, tmp_path: Path) -> None:
     async def story() -> None:
         engine = ray_engines.engine(
@@ -311,9 +305,10 @@ asyncio.run(main())
 """
 
 
-@on_request
-@pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "silent"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(signal.SIGKILL, id="killed"), pytest.param(signal.SIGSTOP, id="silent", marks=pytest.mark.long)],
+)
 def test_devices_are_free_within_30_s_of_the_server_s_death(ray_engines: RayEngines, how: signal.Signals) -> None:
     command = [sys.executable, "-c", SERVER, ray_engines.cluster.address, QUIET]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
@@ -324,14 +319,11 @@ def test_devices_are_free_within_30_s_of_the_server_s_death(ray_engines: RayEngi
         began = time.monotonic()
         try:
             wait_until(lambda: not any(map(is_alive, workers)), 30)
-            assert how == signal.SIGKILL or time.monotonic() - began > LEASE_SECONDS - 2 * BEAT_SECONDS, (
-                "it may come back"
-            )
+            assert how == signal.SIGKILL or time.monotonic() - began > LEASE_SECONDS / 2, "it may come back"
         finally:
             server.kill()
 
 
-@on_request
 @pytest.mark.long
 def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_cluster_again(tmp_path: Path) -> None:
     async def story() -> None:
@@ -397,8 +389,6 @@ def test_the_command_ends_with_one_line_and_an_exit_code(tmp_path: Path) -> None
     assert line.startswith("livedrag: no Ray cluster answers at 127.0.0.1:1: start one with `ray start --head`")
 
 
-@on_request
-@pytest.mark.long
 def test_the_command_names_a_missing_gpu_a_place_for_checkpoints_and_another_version_of_ray(
     ray_engines: RayEngines, tmp_path: Path
 ) -> None:
@@ -432,7 +422,6 @@ def other_version(address: str, ray: str) -> Iterator[None]:
         client.internal_kv_put(key, about, True, namespace=namespace, timeout=30)
 
 
-@on_request
 @pytest.mark.long
 def test_something_else_that_listens_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("livedrag.server.device.ray.cluster.PROBE_SECONDS", 8.0)  # it never answers
@@ -464,8 +453,6 @@ def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch: pytest.M
     asyncio.run(story())
 
 
-@on_request
-@pytest.mark.long
 def test_a_worker_that_cannot_reach_the_server_says_so(
     ray_engines: RayEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
