@@ -117,7 +117,8 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
             editor.button("Download").click()
             page.get_by_role("button", name=f"Numbers ({kind})").click()
         assert downloading.value.suggested_filename.endswith(f".{kind.lower()}")
-        assert count(downloading.value.path().read_text()) == len(stored)
+        # The last of them may have been stored since.
+        assert count(downloading.value.path().read_text()) >= len(stored)
 
 
 @pytest.mark.usefixtures("quiet")
