@@ -11,6 +11,9 @@ import type { Layout, MaskStyle, PictureScene, PointerScene } from "./scene.ts";
 /** From this scale on, pixels are shown as squares. */
 const PIXELATED_SCALE = 9;
 
+/** Pixels of a flattened picture, relative to those of the canvas: more take longer than drawing its layers. */
+const MAX_FLATTENED = 2;
+
 /** Of the mask, in pixels of its canvas. */
 const STRIPE_WIDTH = 6;
 const STRIPE = "#fff";
@@ -23,6 +26,17 @@ export function drawPicture(context: CanvasRenderingContext2D, scene: PictureSce
   context.imageSmoothingEnabled = view.scale < PIXELATED_SCALE;
   const area: Area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale];
   const scale = view.scale * scene.density;
+  if (scene.preview !== null && canFlatten(scene, scale)) {
+    // Without a GPU, smoother scaling takes longer than there is between two inputs.
+    context.imageSmoothingQuality = "low";
+    context.drawImage(flattened(scene, scale), ...area);
+    return;
+  }
+  drawLayers(context, scene, area, scale);
+}
+
+/** All that `drawPicture` shows, within `area` of the canvas; `scale`: device pixels per pixel of the picture. */
+function drawLayers(context: CanvasRenderingContext2D, scene: PictureScene, area: Area, scale: number): void {
   context.imageSmoothingQuality = "high";
   if (scene.base) context.drawImage(reduced("base", scene.base, scale), ...area);
   // Previews and masks are softer than that by themselves, and the best scaling takes long without a GPU.
@@ -33,6 +47,23 @@ export function drawPicture(context: CanvasRenderingContext2D, scene: PictureSce
     drawSplit(context, { at, original: reduced("split", original, scale) }, area);
   }
   if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
+}
+
+/** Whether the whole picture, at the resolution that it is shown at, has about as few pixels as the canvas. */
+function canFlatten({ canvas, density, view, picture, split }: PictureScene, scale: number): boolean {
+  const { width, height } = shownSize(picture, scale);
+  const few = width * height <= MAX_FLATTENED * canvas.width * canvas.height * density ** 2;
+  return split === null && few && view.scale < PIXELATED_SCALE;
+}
+
+/** The picture with its previews and its mask as one, so that panning and zooming draw one layer instead of five. */
+function flattened(scene: PictureScene, scale: number): HTMLCanvasElement {
+  const { base, preview, previewOpacity, quickPreview, mask, maskStyle, accent, background } = scene;
+  const size = shownSize(scene.picture, scale);
+  const inputs = [base, preview, previewOpacity, quickPreview, mask, maskStyle, accent, background];
+  return compose("flattened", [...inputs, size.width, size.height], size, (context, width, height) =>
+    drawLayers(context, scene, [0, 0, width, height], scale),
+  );
 }
 
 /** Draws points, cursors and brush, on a canvas over `picture`: that is fast however large the picture is. */
@@ -124,13 +155,18 @@ function stripes(context: CanvasRenderingContext2D, colours: readonly string[]):
  * zooming redraw it all the time. `scale`: device pixels per pixel of the picture.
  */
 function reduced(name: string, picture: ImageBitmap, scale: number): CanvasImageSource {
-  const halvings = Math.floor(Math.log2(1 / scale));
-  if (halvings < 1) return picture;
-  const size = { width: picture.width >> halvings, height: picture.height >> halvings };
-  return compose(`reduced ${name}`, [picture, halvings], size, (context, width, height) => {
+  const size = shownSize(picture, scale);
+  if (size.width >= picture.width) return picture;
+  return compose(`reduced ${name}`, [picture, size.width], size, (context, width, height) => {
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, 0, 0, width, height);
   });
+}
+
+/** The size times the smallest power of two with which there is a pixel for every device pixel. */
+function shownSize({ width, height }: Size, scale: number): Size {
+  const factor = 2 ** Math.ceil(Math.log2(scale));
+  return { width: Math.max(1, Math.floor(width * factor)), height: Math.max(1, Math.floor(height * factor)) };
 }
 
 /** The part of a picture inside the mask; `source` identifies its content. */
