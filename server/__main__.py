@@ -113,6 +113,7 @@ def _engine(settings: Settings) -> Engine:
         tiny=settings.tiny,
         preview_quality=settings.preview_quality,
         metadata=settings.metadata,
+        share_passes=settings.share_passes,
         log_level=settings.log_level,
         log_format=settings.log_format,
     )

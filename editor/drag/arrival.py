@@ -131,5 +131,6 @@ def _agree(state: SessionState, handles: Handles, found: dict[str, Point]) -> bo
 def _predicted_x0(state: SessionState, noise: Tensor | None) -> Tensor:
     latent, level = state.latent.value.detach(), state.level
     if noise is None:
-        noise = state.model.predict(latent, level.timestep, state.preparation.prompt).noise
+        with state.preparation.lora.active():
+            noise = state.model.predict(latent, level.timestep, state.preparation.prompt).noise
     return predict_x0(latent, noise.detach(), level.alpha)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import torch
 from torch import Tensor
@@ -12,12 +12,14 @@ from livedrag.editor.drag.arrival import active, checks_content
 from livedrag.editor.drag.handles import Handle, cells_and_targets, track_handles, with_patches
 from livedrag.editor.drag.latent_warp import LatentWarp, advance, needs_warp
 from livedrag.editor.drag.motion import mask_loss, motion_supervision_loss
+from livedrag.editor.drag.passes import Answer, ForwardPass, Request, forward
 from livedrag.editor.drag.pins import pin_cells, pin_loss
 from livedrag.editor.drag.region import advance_content, carry_features, has_held, region_loss
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.drag.tracking import have_arrived
 from livedrag.editor.models.ddim import ddim_step, predict_x0
+from livedrag.editor.models.features import BeyondFeatures
 from livedrag.editor.points import distance
 
 
@@ -26,23 +28,33 @@ def needs_mask_loss(state: SessionState) -> bool:
     return state.edit.latent_mask is not None and state.settings.background == "loss"
 
 
-def predict(state: SessionState, *, with_noise: bool) -> tuple[Tensor, Tensor | None]:
+def predict(
+    state: SessionState, *, with_noise: bool, gradient: bool = True
+) -> Generator[Request, Answer, tuple[Tensor, Tensor | None]]:
     """One UNet pass of the dragged latent.
 
     Args:
         state: of the session.
         with_noise: whether the noise is needed; without it the last up block does not run.
+        gradient: whether a loss will be computed of the outcome.
 
     Returns:
         Features ``(1, C, h, w)`` and noise ``(1, 4, H/8, W/8)``.
     """
     preparation, latent, timestep = state.preparation, state.latent.value, state.level.timestep
-    if not with_noise:
-        return state.model.predict_features(latent, timestep, preparation.prompt), None
-    prediction = state.model.predict(latent, timestep, preparation.prompt, noise_gradient=needs_mask_loss(state))
+    beyond: BeyondFeatures = "nothing"
+    if with_noise:
+        beyond = "gradient" if needs_mask_loss(state) else "no gradient"
+    request = ForwardPass(state.model, latent, timestep, preparation.prompt, preparation.lora, beyond, gradient)
+    outcome = yield from forward(request)
     if state.iteration == state.descended == 0:
-        preparation.unedited_noise = prediction.noise.detach()
-    return prediction.features, prediction.noise
+        # Nothing has changed yet. What is compared with this must equal it to the last bit: of another pass it would
+        # differ by rounding, and the gradient of an absolute value is as large for that.
+        if outcome.noise is not None:
+            preparation.unedited_noise = outcome.noise.detach()
+        if state.edit.pins:
+            state.reference.use_features(outcome.features.detach())
+    return outcome.features, outcome.noise
 
 
 def track(state: SessionState, features: Tensor, *, last: bool = False) -> dict[str, Handle]:
@@ -149,8 +161,9 @@ def warp_is_due(state: SessionState) -> bool:
     return any(needs_warp(handle, share) for handle in active(state, state.edit.handles).values())
 
 
-@torch.no_grad()
-def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool) -> Tensor | None:
+def warp_further(
+    state: SessionState, latent_warp: LatentWarp, *, preview: bool
+) -> Generator[Request, Answer, Tensor | None]:
     """An iteration that warps what the latent shows, and leaves its noise.
 
     Args:
@@ -161,22 +174,18 @@ def warp_further(state: SessionState, latent_warp: LatentWarp, *, preview: bool)
     Returns:
         The clean latent predicted before the warp, ``(1, 4, H/8, W/8)``, if a preview is due.
     """
-    preparation, edit, latent = state.preparation, state.edit, state.latent
-    level = state.level
+    edit, latent, settings = state.edit, state.latent, state.settings
     x0: Tensor | None = None
     if preview or any(handle.template is None for handle in edit.handles.values()):
-        with preparation.lora.active():
-            prediction = state.model.predict(latent.value, level.timestep, preparation.prompt)
-        if latent.iteration == state.descended == 0:
-            preparation.unedited_noise = prediction.noise
-        radius = state.settings.tracking_radius
-        edit.handles = track_handles(edit.handles, prediction.features, radius, state.rasters, moved=False)
-        if state.settings.supervision_template == "first":
-            patch_radius = state.settings.supervision_radius
-            edit.handles = with_patches(edit.handles, prediction.features, patch_radius, state.rasters)
-        x0 = predict_x0(latent.value, prediction.noise, level.alpha) if preview else None
-    further = edit.handles | advance(active(state, edit.handles), state.settings.warp_share, state.rasters)
-    latent.shift(math.sqrt(level.alpha) * latent_warp.change(edit.handles, further, edit.working_mask, edit.pins))
+        features, noise = yield from predict(state, with_noise=True, gradient=False)
+        edit.handles = track_handles(edit.handles, features, settings.tracking_radius, state.rasters, moved=False)
+        if settings.supervision_template == "first":
+            edit.handles = with_patches(edit.handles, features, settings.supervision_radius, state.rasters)
+        if preview and noise is not None:
+            x0 = predict_x0(latent.value.detach(), noise, state.level.alpha)
+    further = edit.handles | advance(active(state, edit.handles), settings.warp_share, state.rasters)
+    change = latent_warp.change(edit.handles, further, edit.working_mask, edit.pins)
+    latent.shift(math.sqrt(state.level.alpha) * change)
     edit.handles = further
     return x0
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from livedrag.editor.drag.passes import Gradient
 from livedrag.editor.errors import NumericalError
 
 
@@ -31,33 +32,25 @@ class DraggedLatent:
         self.iteration = iteration
         self.moved = False
 
-    def step(self, loss: Tensor, learning_rate: float, loss_scale: float) -> float:
+    def step(self, gradient: Gradient, learning_rate: float) -> None:
         """One step of Adam.
 
         Args:
-            loss: scalar with a graph to `value`.
+            gradient: of the loss with respect to `value`.
             learning_rate: of this step.
-            loss_scale: factor on the loss on its way back, so that small gradients survive half precision.
-
-        Returns:
-            The loss.
 
         Raises:
             NumericalError: loss or gradient is not finite; the latent is unchanged.
         """
-        (gradient,) = torch.autograd.grad(loss * loss_scale, self.value)
-        gradient = gradient / loss_scale
-        value, largest = torch.stack([loss.detach(), gradient.abs().max()]).tolist()
-        if not (math.isfinite(value) and math.isfinite(largest)):
+        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.largest)):
             raise NumericalError(
-                f"iteration {self.iteration + 1} gave a loss of {value} and a gradient of {largest}: "
+                f"iteration {self.iteration + 1} gave a loss of {gradient.loss} and a gradient of {gradient.largest}: "
                 f"try a latent_lr below {learning_rate:g}"
             )
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.value.grad = gradient
+        self.value.grad = gradient.value
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(value)
 
     @torch.no_grad()
     def shift(self, change: Tensor) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import types
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag.latent import check_finite
+from livedrag.editor.drag.passes import Answer, ForwardPass, Request, forward
 from livedrag.editor.drag.steps import InversionStep
 from livedrag.editor.errors import EditorError, ModelError, SettingsError
 from livedrag.editor.fitting.augmentation import random_warp
 from livedrag.editor.fitting.fitted_lora import FittedLora
-from livedrag.editor.fitting.lora import FitPass, FitStep, Lora
+from livedrag.editor.fitting.lora import FitPass, FitRequest, FitStep, Lora
 from livedrag.editor.generate import GenerationStep
-from livedrag.editor.models.ddim import Guidance, inversion_step
+from livedrag.editor.models.ddim import Guidance, ddim_step
 from livedrag.editor.models.diffusion import Diffusion, Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters
@@ -126,14 +128,17 @@ class Preparation:
         self.clean, self.inverted = steps[-1].latent, steps[-len(self.levels)].before
         self.guidance, self.inverted_levels = guidance, len(self.levels)
 
-    def steps(self) -> Generator[FitStep | FitPass | InversionStep, None, None]:
-        """Fit the LoRA, then invert the picture; continues where an earlier call was left."""
+    def steps(self) -> Generator[Request | FitStep | FitPass | InversionStep, Answer, None]:
+        """Fit the LoRA, then invert the picture; continues where an earlier call was left.
+
+        Requests of the UNet are yielded and have to be answered; see `livedrag.editor.drag.passes`.
+        """
         if self._lora is None:
             self._lora = self.new_lora(self.generator)
         yield from self._fit(self._lora)
         yield from self._invert(self._lora)
 
-    def _fit(self, lora: Lora) -> Generator[FitStep | FitPass, None, None]:
+    def _fit(self, lora: Lora) -> Generator[FitRequest | FitStep | FitPass, Any, None]:
         settings = self._settings
         lacks_augmented = len(self.augmented) < settings.lora_copies
         working = to_working_tensor(self._picture, self._rasters) if lacks_augmented else None
@@ -142,23 +147,23 @@ class Preparation:
                 warped = self._model.encode(random_warp(working, self.generator))
                 self.augmented = torch.cat([self.augmented, warped])
             latents = torch.cat([self.clean, self.augmented])
-            before, loss = self.generator.get_state(), 0.0
+            before = self.generator.get_state()
             try:
-                for passed in lora.fit_passes(self._model, latents, self.prompt, settings.lora_batch, self.generator):
-                    if isinstance(passed, FitPass):
-                        yield passed
-                    else:
-                        loss = passed
-            except GeneratorExit:
+                loss = yield from lora.fit_passes(
+                    self._model, latents, self.prompt, settings.lora_batch, self.generator
+                )
+            except BaseException:
                 self.generator.set_state(before)  # the step will be taken from its beginning
                 raise
             self.fitted += 1
             yield FitStep(self.fitted, settings.lora_steps, loss)
 
-    def _invert(self, lora: Lora) -> Generator[InversionStep, None, None]:
+    def _invert(self, lora: Lora) -> Generator[Request | InversionStep, Answer, None]:
         while not self.done:
-            with lora.active():
-                above = inversion_step(self._model, self.inverted, self.prompt, self.levels[self.inverted_levels])
+            level = self.levels[self.inverted_levels]
+            outcome = yield from forward(_inversion_pass(self._model, self.inverted, self.prompt, lora, level))
+            assert outcome.noise is not None
+            above = ddim_step(self.inverted, outcome.noise, level.alpha_below, level.alpha)
             self.inverted = check_finite(above, f"inversion step {self.inverted_levels + 1}")
             self.inverted_levels += 1
             yield InversionStep(self.inverted_levels, len(self.levels))
@@ -203,3 +208,10 @@ class Preparation:
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
+
+
+def _inversion_pass(model: Diffusion, latent: Tensor, prompt: Tensor, lora: Lora, level: Level) -> ForwardPass:
+    """What a step of inversion asks for; see `livedrag.editor.models.ddim.inversion_step`."""
+    return ForwardPass(
+        model, latent, level.timestep, prompt, lora, "no gradient", gradient=False, alpha=level.alpha_below
+    )

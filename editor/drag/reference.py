@@ -50,6 +50,10 @@ class Reference:
                 )
         return self._features
 
+    def use_features(self, features: Tensor) -> None:
+        """Take what a pass of this very latent gave, ``(1, C, h, w)``."""
+        self._features = features
+
     def x0(self) -> Tensor:
         """The clean latent predicted there, ``(1, 4, H/8, W/8)``."""
         return predict_x0(self.latent, self.noise(), self.level.alpha)

@@ -1,38 +1,22 @@
-"""DragSession: one picture being dragged. `DragSession.drag` is the algorithm of DragDiffusion (arXiv 2306.14435)."""
+"""DragSession: one picture being edited. What it does when it drags is in `livedrag.editor.drag.loop`."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
+import contextlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
-from livedrag.editor.drag.alternation import descend
-from livedrag.editor.drag.arrival import begin_run, check_content, checks_content, go_back, search_is_due
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.detail import carry_detail
-from livedrag.editor.drag.iteration import (
-    keep_background,
-    lost_drags,
-    move_on,
-    needs_mask_loss,
-    predict,
-    record_step,
-    still_moving,
-    total_loss,
-    track,
-    warp_further,
-    warp_is_due,
-)
-from livedrag.editor.drag.latent import check_finite
-from livedrag.editor.drag.latent_warp import LatentWarp
+from livedrag.editor.drag.iteration import lost_drags
+from livedrag.editor.drag.loop import DragLoop
+from livedrag.editor.drag.passes import Answer, Request, alone, next_step
 from livedrag.editor.drag.preview import Previewer
 from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
@@ -42,7 +26,7 @@ from livedrag.editor.errors import EditorError
 from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
 from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
-from livedrag.editor.models.ddim import Guidance, predict_x0
+from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import compose, to_picture, to_working_tensor
 from livedrag.editor.points import Drag, Point
@@ -119,9 +103,9 @@ class DragSession:
 
     def _use(self, state: SessionState) -> None:
         self._state = state
-        self._latent_warp = LatentWarp(state.model, state.picture, state.rasters)
-        self._search = ContentSearch(state)
-        self._previewer = Previewer(state, self._search)
+        search = ContentSearch(state)
+        self._previewer = Previewer(state, search)
+        self._loop = DragLoop(state, search, self._previewer)
 
     @property
     def model(self) -> Diffusion:
@@ -157,6 +141,11 @@ class DragSession:
     def latent(self) -> Tensor:
         """A copy of the latent as dragged so far, ``(1, 4, H/8, W/8)``. Raises `EditorError` before preparation."""
         return self._state.latent.value.detach().clone()
+
+    @property
+    def bucket(self) -> tuple[int, ...]:
+        """Sessions of one bucket, with the same model and latents of the same shape, can share passes of the UNet."""
+        return (id(self._state.model), *self._state.preparation.clean.shape)
 
     # What may change between any two yields ---------------------------------------------------------------------------
 
@@ -258,11 +247,18 @@ class DragSession:
 
         A step of fitting with a large batch yields `FitPass` in between.
         """
+        return alone(self.prepare_sharing())
+
+    def prepare_sharing(self) -> Generator[Request | FitStep | FitPass | InversionStep, Answer, None]:
+        """As `prepare`, for whoever runs several sessions: it also yields what it asks of the UNet; see
+        `drag_sharing`."""
         state = self._state
-        for step in state.preparation.steps():
-            if isinstance(step, InversionStep) and state.preparation.done:
-                state.start_dragging()
-            yield step
+        with contextlib.closing(state.preparation.steps()) as steps:
+            while (step := (yield from next_step(steps))) is not None:
+                assert isinstance(step, FitStep | FitPass | InversionStep)
+                if isinstance(step, InversionStep) and state.preparation.done:
+                    state.start_dragging()
+                yield step
         if not state.prepared:  # a generated picture is not inverted
             state.start_dragging()
 
@@ -302,75 +298,14 @@ class DragSession:
             PointError: there is nothing to drag.
             NumericalError: the loss is not finite; the last good latent stays.
         """
-        state = self._state
-        state.require_prepared()
-        if iterations_done is not None:
-            state.iterations_done = iterations_done
-        if state.iterations_done == 0:
-            begin_run(state)
-        try:
-            while True:
-                state.edit.require_drags()
-                descend(state)
-                last = state.iterations_done >= self.settings.max_iterations
-                preview = preview_every > 0 and self.iteration % preview_every == 0
-                warps = not last and warp_is_due(state)
-                began = time.perf_counter()
-                step, ends = (
-                    (self._warp(preview=preview), False) if warps else self._iterate(last=last, preview=preview)
-                )
-                self._previewer.note_pace(time.perf_counter() - began, preview_every)
-                if step.predicted_x0 is not None and not step.content:
-                    step = dataclasses.replace(step, content=self._previewer.content_shown(step, quality))
-                state.iterations_done = 0 if ends else state.iterations_done + 1
-                yield step
-                if ends:
-                    return
-        finally:
-            state.iterations_done = 0
+        return alone(self.drag_sharing(preview_every, iterations_done, quality))
 
-    def _iterate(self, *, last: bool, preview: bool) -> tuple[DragStep, bool]:
-        """One iteration of the paper, and whether the run ends; the ``last`` one of a run only tracks the handles."""
-        state, latent = self._state, self._state.latent
-        x0: Tensor | None = None
-        with torch.set_grad_enabled(not last), state.preparation.lora.active():
-            # 1. One UNet pass: the features, and the noise if the mask or a preview needs it.
-            searches = search_is_due(state)
-            features, noise = predict(state, with_noise=not last and (preview or searches or needs_mask_loss(state)))
-
-            # 2. Point tracking: where is the content now? Or region supervision: where is it carried next?
-            handles = track(state, features, last=last)
-
-            # 3. Have all handles arrived, or is this the end of the run?
-            moving = still_moving(state, handles, last=last)
-            content: dict[str, float] = {}
-            if checks_content(state):
-                check = check_content(state, self._search, handles, moving, noise)
-                handles, content = check.handles, check.content
-                if check.failed and not last:
-                    go_back(state, handles)
-                    return record_step(state, loss=0.0, arrived=False, x0=None, content=content), False
-            if last or not moving:
-                check_finite(features, f"the pass after iteration {self.iteration}")
-                state.edit.handles, latent.moved = handles, False
-                arrived = not moving and not lost_drags(state)
-                return record_step(state, loss=0.0, arrived=arrived, x0=None, content=content), True
-
-            # 4. and 5. Motion supervision, and the mask loss.
-            loss = total_loss(state, features, noise, handles, moving)
-
-            # 6. One step of Adam on the latent alone.
-            if preview and noise is not None:
-                x0 = predict_x0(latent.value, noise, state.level.alpha).detach()
-            value = latent.step(loss, self.settings.latent_lr, state.model.loss_scale)
-            keep_background(state)
-        state.edit.handles = handles
-        return move_on(state, loss=value, x0=x0, content=content), False
-
-    def _warp(self, *, preview: bool) -> DragStep:
-        """One iteration of the latent warp, which is not in the paper."""
-        x0 = warp_further(self._state, self._latent_warp, preview=preview)
-        return move_on(self._state, loss=0.0, x0=x0, content={})
+    def drag_sharing(
+        self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None
+    ) -> Generator[Request | DragStep, Answer, None]:
+        """As `drag`, for whoever runs several sessions: it also yields each iteration's requests of the UNet, which may
+        be answered together with those of other sessions; see `livedrag.editor.drag.passes`."""
+        return self._loop.run(preview_every, iterations_done, quality)
 
     def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:
         """Denoise the latent as it is now; the first time, the unedited one before it. Then `result` is the picture.

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -47,6 +48,54 @@ class FitStep:
     step: int
     steps: int
     loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitRequest:
+    """Asks for the gradients of a LoRA for some rows of a step of fitting; the answer is a `FitGradients`.
+
+    Args:
+        lora: that is fitted.
+        noisy: latents with noise, ``(n, 4, h, w)``.
+        timesteps: of each, ``(n,)``.
+        prompt: text embedding, ``(1, L, D)``.
+        wanted: what the network should give, noise or velocity, ``(n, 4, h, w)``.
+        batch: rows of the whole step.
+    """
+
+    lora: Lora
+    noisy: Tensor
+    timesteps: Tensor
+    prompt: Tensor
+    wanted: Tensor
+    batch: int
+
+    @property
+    def model(self) -> Diffusion:
+        """That the LoRA is fitted to."""
+        return self.lora.model
+
+    @property
+    def bucket(self) -> tuple[object, ...]:
+        """Requests of one bucket can be answered together."""
+        return ("fit", id(self.model), *self.noisy.shape[1:], *self.prompt.shape)
+
+    def loss(self, output: Tensor) -> Tensor:
+        """The part that these rows have in the step's mean squared error, for what the network gives."""
+        return nn.functional.mse_loss(output, self.wanted) * (len(self.noisy) / self.batch)
+
+
+@dataclass(frozen=True)
+class FitGradients:
+    """Of the loss of some rows, times the model's ``loss_scale``.
+
+    Args:
+        loss: the part that they have in the step's mean squared error; a scalar.
+        values: one for each of the LoRA's `Lora.parameters`.
+    """
+
+    loss: Tensor
+    values: Sequence[Tensor]
 
 
 _layers_on: WeakKeyDictionary[Diffusion, dict[tuple[int, tuple[str, ...]], LoraLayers]] = WeakKeyDictionary()
@@ -92,6 +141,16 @@ class Lora:
         """Of its layers, as diffusers names them, in the order of `down` and `up`."""
         return self._layers.names
 
+    @property
+    def model(self) -> Diffusion:
+        """The model it belongs to."""
+        return self._model
+
+    @property
+    def bases(self) -> list[nn.Linear]:
+        """The UNet's own layers that it changes, in the order of `down` and `up`."""
+        return self._layers.bases
+
     def load_weights(self, down: Sequence[Tensor], up: Sequence[Tensor]) -> None:
         """Take these weights, of the same shapes, for its own; AdamW starts anew."""
         for parameter, weight in zip(self.parameters(), (*down, *up), strict=True):
@@ -114,14 +173,19 @@ class Lora:
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """`unmerged`, and its weights require grad."""
-        with self.unmerged():
+        with self.unmerged(), self.requiring_grad():
+            yield
+
+    @contextlib.contextmanager
+    def requiring_grad(self) -> Iterator[None]:
+        """Within this block its weights require grad."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
             for parameter in self.parameters():
-                parameter.requires_grad_(True)
-            try:
-                yield
-            finally:
-                for parameter in self.parameters():
-                    parameter.requires_grad_(False)
+                parameter.requires_grad_(False)
 
     def enable(self, previous: Adapter | None) -> None:
         """Called by the model: take the place of the previous adapter, if any, ready to be fitted."""
@@ -147,13 +211,18 @@ class Lora:
         self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
     ) -> float:
         """One step of fitting; see `fit_passes`. Returns its mean squared error."""
-        *_, loss = self.fit_passes(model, latents, prompt, batch, generator)
-        assert isinstance(loss, float)
-        return loss
+        passes = self.fit_passes(model, latents, prompt, batch, generator)
+        answered: FitGradients | None = None
+        while True:
+            try:
+                step = passes.send(answered)
+            except StopIteration as end:
+                return float(end.value)
+            answered = self.gradients(step) if isinstance(step, FitRequest) else None
 
     def fit_passes(
         self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
-    ) -> Iterator[FitPass | float]:
+    ) -> Generator[FitRequest | FitPass, Any, float]:
         """One step of fitting: predict the noise added to the picture's latent at random timesteps.
 
         The encoder does not run here. If the latent is not square, each row of the batch is a random square crop of it.
@@ -167,7 +236,10 @@ class Lora:
             generator: CPU generator, so that the same seed draws the same on every device.
 
         Yields:
-            A `FitPass` after each pass but the last, then the mean squared error of the step.
+            A `FitRequest` for each pass, which has to be answered, and a `FitPass` after each but the last.
+
+        Returns:
+            The mean squared error of the step.
 
         Raises:
             NumericalError: the loss is not finite; the weights are as before the step.
@@ -186,11 +258,10 @@ class Lora:
             if start:
                 yield FitPass(start, batch)
             rows = slice(start, start + ROWS_PER_PASS)
-            with self.training():
-                error = nn.functional.mse_loss(model.run_unet(noisy[rows], timesteps[rows], prompt), wanted[rows])
-                loss = error * (len(noisy[rows]) / batch)
-                parts = torch.autograd.grad(loss * model.loss_scale, self.parameters())
-            losses.append(loss.detach())
+            answered = yield FitRequest(self, noisy[rows], timesteps[rows], prompt, wanted[rows], batch)
+            assert isinstance(answered, FitGradients)
+            losses.append(answered.loss)
+            parts = answered.values
             gradients = [a + b for a, b in zip(gradients, parts, strict=True)] if gradients else list(parts)
         measured: list[float] = torch.stack([sum(losses[1:], losses[0]), nn.utils.get_total_norm(gradients)]).tolist()
         value, norm = measured
@@ -201,7 +272,15 @@ class Lora:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.version += 1
-        yield value
+        return value
+
+    def gradients(self, request: FitRequest) -> FitGradients:
+        """The answer to a request of this LoRA, in a pass of its own."""
+        model = self._model
+        with self.training():
+            output = model.run_unet(request.noisy, request.timesteps, request.prompt)
+            loss = request.loss(output)
+            return FitGradients(loss.detach(), torch.autograd.grad(loss * model.loss_scale, self.parameters()))
 
     def state(self) -> dict[str, Tensor]:
         """Weights and AdamW's moments by name, for `load_state`."""

@@ -43,6 +43,7 @@ class LoraLayers:
     Attributes:
         names: of the layers, as diffusers names them.
         down, up: PEFT's own layers.
+        bases: the UNet's own layers, under PEFT's.
         users: LoRAs that use them.
     """
 
@@ -66,6 +67,7 @@ class LoraLayers:
         self.names, self._layers = list(adapted), list(adapted.values())
         self.down = [layer.lora_A[self._name] for layer in self._layers]
         self.up = [layer.lora_B[self._name] for layer in self._layers]
+        self.bases = [layer.get_base_layer() for layer in self._layers]
         wrapped = set(self._layers)
         self._parents = {
             child: (parent, name)

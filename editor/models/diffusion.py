@@ -19,7 +19,7 @@ from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
 from livedrag.editor.models.feature_head import read_blocks
-from livedrag.editor.models.features import FeatureReader
+from livedrag.editor.models.features import BeyondFeatures, FeatureReader
 from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
 from livedrag.editor.models.origins import Origin, lora_origins, origins_of
@@ -127,7 +127,7 @@ class Diffusion:
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
         self._adapter = ActiveAdapter()
-        self._reader = FeatureReader(read_blocks(self.unet), parts.feature_head)
+        self._reader = FeatureReader(read_blocks(self.unet), self.unet.up_blocks[-1], parts.feature_head)
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
 
@@ -291,7 +291,7 @@ class Diffusion:
         """
         with self._reader.reading("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
-            noise = self._to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
+            noise = self.to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
         return Prediction(noise, self._reader.take(timestep, latent.dtype))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
@@ -299,6 +299,30 @@ class Diffusion:
         with self._reader.reading("nothing"):
             self.run_unet(latent, timestep, prompt)
         return self._reader.take(timestep, latent.dtype)
+
+    def predict_rows(
+        self, latents: Tensor, timesteps: Tensor, prompts: Tensor, beyond: Sequence[BeyondFeatures]
+    ) -> tuple[Tensor, Tensor | None]:
+        """One pass of the UNet for rows that differ in everything; none changes what another one gets.
+
+        Args:
+            latents: ``(R, 4, H/8, W/8)``.
+            timesteps: whole numbers from 0 to 999, ``(R,)``.
+            prompts: text embeddings, ``(R, L, D)``.
+            beyond: of each row, what is needed after the features; a row that needs nothing skips the last up block.
+
+        Returns:
+            The features of all rows, ``(R, C, h, w)``, and the network's own output, noise or velocity, of the rows
+            that need more, ``(n, 4, H/8, W/8)``; None if none does.
+        """
+        further = [row for row, needed in enumerate(beyond) if needed != "nothing"]
+        ends: BeyondFeatures = "gradient" if "gradient" in beyond else "no gradient" if further else "nothing"
+        all_go_on = len(further) == len(beyond)
+        rows = None if all_go_on or not further else torch.tensor(further, device=latents.device)
+        output: Tensor | None = None
+        with self._reader.reading(ends, rows):
+            output = self.run_unet(latents, timesteps, prompts)
+        return self._reader.take(timesteps, latents.dtype), output
 
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""
@@ -326,7 +350,8 @@ class Diffusion:
         size = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=self.device)
         return size.expand(len(latent), -1)
 
-    def _to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
+    def to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
+        """The noise that the network's own output for a latent of this cumulative alpha stands for."""
         if self.prediction_type == "epsilon":
             return output
         return math.sqrt(alpha) * output + math.sqrt(1 - alpha) * latent

@@ -1,4 +1,4 @@
-"""Reading a block's output during a UNet pass, and ending the pass, or its graph, there."""
+"""Reading a block's output during a UNet pass, and ending the pass, its graph, or some of its rows there."""
 
 from __future__ import annotations
 
@@ -24,30 +24,38 @@ class FeatureReader:
 
     Args:
         blocks: of a UNet, whose outputs the head is given; the last one gives the features.
+        next_block: the one after the last.
         head: that the features go through, if any.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], head: FeatureHead | None) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], next_block: nn.Module, head: FeatureHead | None) -> None:
         *others, last = blocks
         self._head = head
         self._read: list[Tensor] = []
         self._features: Tensor | None = None
         self._beyond: BeyondFeatures | None = None
+        self._rows: Tensor | None = None
         if head is not None:
             for block in others:
                 block.register_forward_hook(self._keep)
         last.register_forward_hook(self._store)
+        next_block.register_forward_pre_hook(self._select, with_kwargs=True)
 
     @contextlib.contextmanager
-    def reading(self, beyond: BeyondFeatures) -> Iterator[None]:
-        """Within this block, passes of the UNet run as said."""
-        self._beyond, self._read = beyond, []
+    def reading(self, beyond: BeyondFeatures, rows: Tensor | None = None) -> Iterator[None]:
+        """Within this block, passes of the UNet run as said.
+
+        Args:
+            beyond: what runs after the features.
+            rows: indices of the rows that go on after the features, ``(n,)``; by default all.
+        """
+        self._beyond, self._read, self._rows = beyond, [], rows
         try:
             # The hook may switch gradients off: they are back on here.
             with torch.set_grad_enabled(torch.is_grad_enabled()), contextlib.suppress(_Reached):
                 yield
         finally:
-            self._beyond = None
+            self._beyond, self._rows = None, None
 
     def take(self, timestep: int | Tensor, dtype: torch.dtype) -> Tensor:
         """The features of the last pass, which was at this timestep; they are no longer kept."""
@@ -69,3 +77,18 @@ class FeatureReader:
             raise _Reached
         if self._beyond == "no gradient":
             torch.set_grad_enabled(False)
+
+    def _select(
+        self, _block: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What the next block is given: hidden states, skip connections, timestep and text, of the rows that go on."""
+        if self._rows is None:
+            return None
+        rows = self._rows
+        return _rows_of(inputs, rows), {name: _rows_of(each, rows) for name, each in options.items()}
+
+
+def _rows_of(given: Any, rows: Tensor) -> Any:
+    if isinstance(given, tuple):
+        return tuple(_rows_of(each, rows) for each in given)
+    return given.index_select(0, rows) if isinstance(given, Tensor) else given

@@ -7,10 +7,11 @@ A *session* is the editor's state of the picture, which outlives work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from livedrag.editor import DragSession
+from livedrag.editor.drag.passes import Answer, Request
 from livedrag.server.device.checkpoints import Checkpoint, Part, picture_parts
 from livedrag.server.device.edit_log import EditLog
 from livedrag.server.device.engine import DesiredState
@@ -19,6 +20,9 @@ from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.run_numbers import RunNumbers
 from livedrag.server.device.scheduler import Priority
 from livedrag.server.document.protocol import Generation, Outcome, Stage
+
+SHARED_STAGES = ("fitting", "inverting", "dragging")
+"""Stages in which rooms may share passes of the UNet."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class Work:
         reported_ahead, reported_at: how many were ahead of it in the latest report on the queue, and when that was.
     """
 
-    make_steps: Callable[[], Iterator[None]]
+    make_steps: Callable[[], Generator[Request | None, Answer, None]]
     run: str = ""
     resume: bool = False
     generation: Generation | None = None
-    steps: Iterator[None] = field(init=False)
+    steps: Generator[Request | None, Answer, None] = field(init=False)
     has_place: bool = False
     stage: Stage = "queued"
     steps_left: dict[str, int] = field(default_factory=dict)
@@ -76,8 +80,7 @@ class Work:
 
     def close(self) -> None:
         """Leave what is under way."""
-        if isinstance(self.steps, Generator):
-            self.steps.close()
+        self.steps.close()
 
     def continues(self, run: str) -> bool:
         """Whether the iterations of this run are still counted: an interrupted run goes on, a preparation waits."""
@@ -142,6 +145,13 @@ class DeviceRoom:
     def active(self) -> bool:
         """Whether it takes steps."""
         return self.work is not None and self.work.has_place
+
+    @property
+    def shareable(self) -> bool:
+        """Whether its next step may share passes with those of other rooms. A run that was interrupted goes on alone:
+        it may be what the worker died of."""
+        work = self.work
+        return work is not None and work.has_place and work.stage in SHARED_STAGES and not work.resume
 
     @property
     def idle(self) -> bool:

@@ -13,6 +13,8 @@ MAX_MASK_BYTES = 4 * 2**20
 JUMPED = "the room has jumped to another step of its timeline"
 TOO_MANY = "there were too many changes to list"
 OLDER = "it was begun by an older version of livedrag"
+SHARED = "it shared passes of the network with other rooms, which rounds differently"
+PREPARED_TOGETHER = "its picture was prepared together with those of other rooms, which rounds differently"
 GENERATED = "the picture was generated and dragged from its own latent"
 
 
@@ -57,7 +59,7 @@ class EditLog(msgspec.Struct, kw_only=True):
     def clear(self) -> None:
         """The session is as it was when it was prepared."""
         self.runs, self.pending, self.is_dragging = [], [], False
-        self.problems = [problem for problem in self.problems if problem == GENERATED]
+        self.problems = [problem for problem in self.problems if problem in (GENERATED, PREPARED_TOGETHER)]
 
     def note_problem(self, problem: str) -> None:
         """It can't be repeated exactly."""

@@ -24,10 +24,11 @@ class Priority(enum.IntEnum):
 
 
 class Scheduler:
-    """Shares a device's time fairly among rooms, one step at a time."""
+    """Shares a device's time fairly among rooms, one step at a time; rooms may take a step together."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
+        self._latest: dict[str, float] = {}
         self._prioritized: set[str] = set()
         self._since_background = 0  # steps
 
@@ -44,6 +45,7 @@ class Scheduler:
     def leave(self, room: str) -> None:
         """A room has left the device."""
         self._spent.pop(room, None)
+        self._latest.pop(room, None)
         self._prioritized.discard(room)
 
     def prioritize(self, room: str) -> None:
@@ -64,9 +66,24 @@ class Scheduler:
         self._prioritized.discard(chosen)
         return chosen
 
+    def company(self, chosen: str, others: Collection[str]) -> list[str]:
+        """The rooms that may share the step of the chosen one, least time first: none more than a step ahead of it.
+
+        Args:
+            chosen: by `choose`.
+            others: that could share its step.
+        """
+        ahead = self._spent[chosen] + self._latest.get(chosen, 0.0)
+        return sorted((room for room in others if self._spent[room] <= ahead), key=lambda room: self._spent[room])
+
+    def join(self, company: Collection[str]) -> None:
+        """These rooms share the step of the chosen one, which is their next one too."""
+        self._prioritized.difference_update(company)
+
     def charge(self, room: str, seconds: float) -> None:
-        """A step of this room has taken so long."""
+        """A step of this room has taken so long, or its share of a step that it took with others."""
         self._spent[room] += seconds
+        self._latest[room] = seconds
 
 
 def seconds_for(steps: Mapping[str, int], pace: Mapping[str, float]) -> float | None:

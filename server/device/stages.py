@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 from PIL import Image
 
-from livedrag.editor import DragSession, DragStep, FitPass, FitStep
+from livedrag.editor import DragSession, DragStep, FitPass, FitStep, InversionStep
+from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.device_room import DeviceRoom, Work
@@ -37,6 +38,10 @@ from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
 from livedrag.server.images.encoding import encode_png, encode_preview
 
 T = TypeVar("T")
+Part = Literal["part"]
+"""A part of a step is done."""
+Steps = Generator[Request | None, Answer, T]
+"""Yields what an iteration asks of the UNet, and None after each step."""
 
 GENERATION_PREVIEWS = 12
 """Previews of a generation, about."""
@@ -91,27 +96,27 @@ class Stages:
         self._checkpoint_every = checkpoint_every
         self._has_metadata = metadata
 
-    def run(self, room: DeviceRoom, start: Start) -> Generator[None, None, None]:
+    def run(self, room: DeviceRoom, start: Start) -> Steps[None]:
         """One run; continues where it was interrupted."""
         work = working(room)
         watch = self._enter(work, "loading", 1)
         self.report(room, watch.progress(work.run, 0, 1))
-        yield
+        yield None
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, start.picture, start.desired, generation_steps):
             self.report(room, record)
-            yield
+            yield None
             if work.stopping:
                 self.finish(room, "stopped")
                 return
         session = self._sessions.open(room, start.picture, start.desired, generation_steps)
         self.report(room, watch.progress(work.run, 1, 1))
-        yield
+        yield None
         with closing(self._prepare(room, session)) as preparation:
-            for progress in preparation:
-                if progress is not None:
+            while (progress := (yield from next_step(preparation))) is not None:
+                if isinstance(progress, Progress):
                     self.report(room, progress)
-                yield
+                yield None
                 if work.stopping:
                     break
         if work.stopping and not session.prepared:
@@ -128,20 +133,21 @@ class Stages:
                 break
         self.finish(room, outcome, picture=picture)
 
-    def preparation(self, room: DeviceRoom, prepare: Prepare) -> Generator[None, None, None]:
+    def preparation(self, room: DeviceRoom, prepare: Prepare) -> Steps[None]:
         """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
         settings = self._models.loaded(prepare.desired.model).settings
         ignored = settings.ignored_prompt(prepare.desired)
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
             self._report_preparing(room, "generating", record, ignored)
-            yield
+            yield None
         session = self._sessions.open(room, prepare.picture, prepare.desired, generation_steps)
-        for progress in self._prepare(room, session):
-            if progress is not None:
-                stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
-                self._report_preparing(room, stage, progress, ignored)
-            yield
+        with closing(self._prepare(room, session)) as preparation:
+            while (progress := (yield from next_step(preparation))) is not None:
+                if isinstance(progress, Progress):
+                    stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
+                    self._report_preparing(room, stage, progress, ignored)
+                yield None
         kind, unknown = settings.kind, False
         if is_measured(kind, session.settings):
             unknown = not is_known(kind, (yield from session.reconstruct()))
@@ -149,7 +155,7 @@ class Stages:
             PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
         )
 
-    def generation(self, room: DeviceRoom, generate: Generate) -> Generator[None, None, None]:
+    def generation(self, room: DeviceRoom, generate: Generate) -> Steps[None]:
         """Generate a picture from a prompt."""
         work, steps = working(room), generate.generation.ddim_steps
         watch = self._enter(work, "generating", steps)
@@ -165,7 +171,7 @@ class Stages:
             if step.step % every == 0:
                 preview = generator.preview(step, GENERATION_SIDE)
                 self._previews.send(room, "generating", preview, encode_preview(preview, generate.format))
-            yield
+            yield None
 
     def _regenerate(
         self, room: DeviceRoom, picture: PictureRef, desired: DesiredState, generation_steps: list[GenerationStep]
@@ -178,18 +184,19 @@ class Stages:
             work.steps_left = {"generating": step.steps - step.step}
             yield watch.progress(work.run, step.step, step.steps)
 
-    def _prepare(self, room: DeviceRoom, session: DragSession) -> Iterator[Progress | None]:
-        """Do what is left of preparing a session; None: a part of a step is done."""
+    def _prepare(self, room: DeviceRoom, session: DragSession) -> Generator[Request | Progress | Part, Answer, None]:
+        """Do what is left of preparing a session, and yield what it asks of the UNet too."""
         work, watch = working(room), None
         if session.prepared:
             return
         room.saved_at = time.monotonic()
-        with closing(session.prepare()) as preparation:
-            for step in preparation:
+        with closing(session.prepare_sharing()) as preparation:
+            while (step := (yield from next_step(preparation))) is not None:
+                assert isinstance(step, FitPass | FitStep | InversionStep)
                 if isinstance(step, FitPass):
                     if watch is None:
                         watch = self._enter(work, "fitting", session.settings.lora_steps)
-                    yield None
+                    yield "part"
                     continue
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch is None or watch.stage != stage:
@@ -203,15 +210,12 @@ class Stages:
         self._files.save(room)
         self._files.report_timeline(room)
         if is_measured(self._models.settings(room.desired.model).kind, session.settings):
-            yield from self._reconstruct(session)
+            # The unedited picture is denoised before the drag, where that is quick: no one waits for it after Stop.
+            with closing(session.reconstruct()) as steps:
+                for _ in steps:
+                    yield "part"
 
-    def _reconstruct(self, session: DragSession) -> Generator[None, None, None]:
-        """Denoise the unedited picture before the drag, so that no one waits for it after Stop; only where that is
-        quick."""
-        with closing(session.reconstruct()) as steps:
-            yield from steps
-
-    def _drag(self, room: DeviceRoom, session: DragSession) -> Generator[None, None, Outcome]:
+    def _drag(self, room: DeviceRoom, session: DragSession) -> Steps[Outcome]:
         """Drag to the end, or until the content is moved to another moment; returns the outcome."""
         work, arrived = working(room), False
         watch = self._enter(work, "dragging", self._max_iterations(room))
@@ -220,8 +224,8 @@ class Stages:
         taken = room.count.iterations - room.count.branched_at
         preview_every = service_setting(room.desired, "preview_every")
         room.log.begin(taken)
-        with closing(session.drag(preview_every, taken, self._previews.quality)) as iterations:
-            for step in iterations:
+        with closing(session.drag_sharing(preview_every, taken, self._previews.quality)) as iterations:
+            while (step := (yield from next_step(iterations))) is not None:
                 room.log.step()
                 moved = step.iteration != before
                 room.count = dataclasses.replace(room.count, iterations=room.count.iterations + moved)
@@ -231,7 +235,7 @@ class Stages:
                 if moved and room.count.iterations % self._checkpoint_every == 0:
                     self._files.save(room)
                 work.reaimed = False
-                yield
+                yield None
                 before = session.iteration
                 if work.jumped or work.stopping:
                     break
@@ -258,7 +262,7 @@ class Stages:
                 work.steps_left = {"rendering": step.steps - step.step}
                 self.report(room, watch.progress(work.run, step.step, step.steps))
                 self._previews.show(room, session, "rendering", step)
-                yield
+                yield None
                 if work.continues_after(outcome) or (work.stopping and not already_stopping and room.has_result):
                     return None
         result = session.result()
@@ -345,8 +349,11 @@ def working(room: DeviceRoom) -> Work:
     return room.work
 
 
+G = TypeVar("G", bound=Iterator[object])
+
+
 @contextlib.contextmanager
-def closing(steps: Iterator[T]) -> Iterator[Iterator[T]]:
+def closing(steps: G) -> Iterator[G]:
     """Close a generator on the way out, so that what it holds is freed at once."""
     try:
         yield steps

@@ -1,11 +1,12 @@
 """DeviceWorker: owns one device and the sessions on it, and shares its time among the rooms.
 
-It advances one room by one step at a time; between two steps it takes commands. It knows neither sockets nor an event
-loop: plain calls go in, events come out. Around it, from the outside in:
+It advances one room by one step at a time, or several rooms that share passes of the UNet; between two steps it takes
+commands. It knows neither sockets nor an event loop: plain calls go in, events come out. From the outside in:
 
     worker_main     the process: reads commands from a pipe, and calls the worker
     worker          commands, turns, faults
     residency       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
+    shared_step     takes a step of the rooms whose turn it is; `group_sizes` says how many rooms share one
     stages          the steps of a run, a preparation and a generation
     sessions        opens the editor's sessions and makes them follow the room; `session_files` keeps them on disk
 """
@@ -21,9 +22,11 @@ import torch
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.cost import Memory
+from livedrag.editor.drag.passes import Bucket
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
+from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
 from livedrag.server.device.engine import (
     AnyCommand,
     CommandFailed,
@@ -45,6 +48,8 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
+from livedrag.server.device.faults import is_device_fault, is_out_of_memory
+from livedrag.server.device.group_sizes import GroupSizes
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_queue import ModelQueue
 from livedrag.server.device.models import Models
@@ -56,13 +61,16 @@ from livedrag.server.device.room_timeline import tracked_now
 from livedrag.server.device.scheduler import Scheduler
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
+from livedrag.server.device.shared_step import SharedPassError, SharedStep, Taken
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
-from livedrag.server.document.protocol import ModelChoice, ModelInfo
+from livedrag.server.document.protocol import ModelChoice, ModelInfo, Stage
 from livedrag.server.metrics import DeviceStats
 
 log = logging.getLogger(__name__)
 
+PASSES: Mapping[Stage, int] = {"fitting": 1, "inverting": 1, "dragging": 2}
+"""Of a step, by stage: only such steps are compared. An iteration has one forward and one backward."""
 STATS_SECONDS = 1.0
 """Between two reports of the statistics."""
 
@@ -84,6 +92,7 @@ class DeviceWorker:
         catalog: of the models that rooms may choose; None: only this one.
         open_model: opens one of them.
         wake: called from another thread when one is there: `advance` has to be called then.
+        share_passes: whether rooms share passes of the UNet where that is faster; by default not on a CPU.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class DeviceWorker:
         catalog: ModelCatalog | None = None,
         open_model: Opener | None = None,
         wake: Callable[[], None] = lambda: None,
+        share_passes: bool | None = None,
     ) -> None:
         self._models = Models(
             model, catalog=catalog, open=open_model, caps=caps, memory=memory, quality=quality, wake=wake
@@ -110,6 +120,8 @@ class DeviceWorker:
         self._emit = on_event
         self._clock = clock
         self._scheduler = Scheduler()
+        self._sizes = GroupSizes()
+        self._shares = model.device.type != "cpu" if share_passes is None else share_passes
         self._usage = DeviceUsage()
         self._files = SessionFiles(self._models, checkpoints, on_event)
         self._sessions = Sessions(self._models, self._files, on_event)
@@ -296,9 +308,7 @@ class DeviceWorker:
         self._residency.fill()
         ready = {room.id: room.work.priority for room in self._residency.active if room.work is not None}
         if ready:
-            room = self._rooms[self._scheduler.choose(ready)]
-            assert room.work is not None
-            self._step(room, room.work)
+            self._step(self._group(self._rooms[self._scheduler.choose(ready)]))
         self._queue_report.send()
         now = time.monotonic()
         if now - self._stats_reported >= STATS_SECONDS or not self.busy:
@@ -314,17 +324,47 @@ class DeviceWorker:
         for room in [room for room in self._rooms.values() if room.idle and room.desired.model == model]:
             self._residency.evict(room)
 
-    def _step(self, room: DeviceRoom, work: Work) -> None:
-        self._emit(StepStarted(room=room.id, run=work.run))
-        began = self._clock()
-        try:
-            next(work.steps)
-            work.retried = work.retried and work.stage == "loading"  # opening it again is not the step that failed
-        except StopIteration:
+    def _group(self, chosen: DeviceRoom) -> list[DeviceRoom]:
+        """The chosen room, and those that share its step. Nothing waits for company: only what is ready joins."""
+        bucket = self._bucket(chosen)
+        if bucket is None:
+            return [chosen]
+        others = [room.id for room in self._residency.active if room is not chosen and self._bucket(room) == bucket]
+        company = self._scheduler.company(chosen.id, others)
+        joining = company[: self._sizes.best(bucket, 1 + len(company)) - 1]
+        self._scheduler.join(joining)
+        # In an order that stays the same, so that the same LoRAs are not stacked anew.
+        return sorted([chosen, *map(self._rooms.__getitem__, joining)], key=lambda room: room.id)
+
+    def _bucket(self, room: DeviceRoom) -> Bucket | None:
+        """Rooms of one bucket may share their next step; None: it is shared with none."""
+        if not self._shares or not room.shareable or room.session is None or room.work is None:
+            return None
+        return (*room.session.bucket, room.work.stage, room.work.priority)
+
+    def _step(self, group: list[DeviceRoom]) -> None:
+        members = [(room, room.work) for room in group if room.work is not None]
+        for room, work in members:
+            self._emit(StepStarted(room=room.id, run=work.run))
+        bucket, stages = self._bucket(group[0]), {room.id: work.stage for room, work in members}
+        taken = SharedStep(members, self._clock).take()
+        if bucket is not None and any(isinstance(failure, SharedPassError) for failure in taken.failures.values()):
+            self._sizes.forbid(bucket, len(members))
+        elif bucket is not None and not taken.failures and taken.sizes == [len(members)] * PASSES[stages[group[0].id]]:
+            self._sizes.measure(bucket, len(members), sum(taken.seconds.values()))
+        for room, work in members:
+            if room.id in taken.shared:
+                room.log.note_problem(SHARED if stages[room.id] == "dragging" else PREPARED_TOGETHER)
+            self._after_step(room, work, taken)
+
+    def _after_step(self, room: DeviceRoom, work: Work, taken: Taken) -> None:
+        if (failure := taken.failures.get(room.id)) is not None:
+            self._on_error(room, work, failure)
+        elif room.id in taken.ended:
             room.work = None
-        except Exception as error:
-            self._on_error(room, work, error)
-        seconds = self._clock() - began
+        else:
+            work.retried = work.retried and work.stage == "loading"  # opening it again is not the step that failed
+        seconds = taken.seconds[room.id]
         self._scheduler.charge(room.id, seconds)
         self._usage.add(room.id, work.stage, seconds)
         room.used_at = time.monotonic()
@@ -334,7 +374,11 @@ class DeviceWorker:
     # Faults ----------------------------------------------------------------------------------------------------------
 
     def _on_error(self, room: DeviceRoom, work: Work, error: Exception) -> None:
-        if isinstance(error, EditorError):
+        if isinstance(error, SharedPassError):
+            log.warning("%s; the runs go on", error, exc_info=error.__cause__)
+            free_memory()
+            work.restart()
+        elif isinstance(error, EditorError):
             log.info("run %s in room %s failed: %s", work.run, room.id, error)
             self._fail(room, str(error))
         elif is_out_of_memory(error):
@@ -379,19 +423,6 @@ OUT_OF_MEMORY = (
 def unexpected(error: Exception) -> str:
     """What people read about a bug."""
     return f"something unexpected went wrong: {type(error).__name__}: {error}"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device had no memory left; CPUs and Apple's GPUs raise a plain `RuntimeError`."""
-    message = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
-    )
-
-
-def is_device_fault(error: Exception) -> bool:
-    """Whether the device has stopped working for this process, as CUDA devices do after a fault in a kernel."""
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def free_memory() -> None:

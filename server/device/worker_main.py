@@ -71,6 +71,7 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         catalog=catalog,
         open_model=lambda wanted, note: open_apart(wanted, options.device or None, note),
         wake=lambda: commands.put(None),
+        share_passes=None if options.share_passes == "auto" else options.share_passes == "always",
     )
     send(Ready(model=worker.info, device=options.device, catalog=catalog.entries))
     while True:

@@ -55,6 +55,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         tiny: folder or hub id of a tiny autoencoder for previews.
         preview_quality: of the previews; empty: what the device has the time for.
         metadata: whether results say how they were made.
+        share_passes: whether rooms share passes of the UNet where that is faster; ``auto``: on GPUs.
     """
 
     model: str
@@ -75,6 +76,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     tiny: str = ""
     preview_quality: Literal["", "latent", "tiny", "full"] = ""
     metadata: bool = True
+    share_passes: Literal["auto", "always", "never"] = "auto"
     log_level: str = "info"
     log_format: str = "text"
 

@@ -35,7 +35,7 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.service:
         return _service(tiny=options.tiny, numbers=options.json)
-    from tests.bench import drag, fitting, memory, rendering, waiting
+    from tests.bench import drag, fitting, memory, rendering, sharing, waiting
     from tests.bench.clock import Clock
     from tests.bench.model import BENCHES, build, take_all_cores
     from tests.bench.profile import profile
@@ -49,7 +49,7 @@ def main() -> int:
     peaks = memory.measure(bench)
     model = build(bench)
     clock = Clock(model.device)
-    parts = [drag, fitting, rendering] if options.full else [drag, fitting, rendering, waiting]
+    parts = [drag, fitting, rendering] if options.full else [drag, fitting, rendering, waiting, sharing]
     rows = [row for part in parts for row in part.measure(model, bench, clock)] + peaks
     facts = _facts(model, bench)
     sys.stdout.write(to_markdown(facts, rows, aims=options.full))

@@ -14,7 +14,7 @@ class Row:
     """One comparison.
 
     Args:
-        measurement: its number, 1 to 6.
+        measurement: its number, 1 to 7.
         what, value: the product's.
         against, baseline: what it is compared with.
         aim: the ratio aimed at, at Stable Diffusion's size; None where none is set.

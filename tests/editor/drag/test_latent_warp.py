@@ -96,7 +96,7 @@ def test_what_the_latent_shows_is_warped_and_its_noise_stays(small: Diffusion) -
     assert [step.predicted_x0 is not None for step in steps[:6]] == [True, False, False, False, True, False]
     assert all(step.loss == 0 and not step.arrived for step in steps)
 
-    working = session._latent_warp.working
+    working = session._loop.latent_warp.working
     across, down = (one / other for one, other in zip(working.size, (150, 100), strict=True))
     ends = [Point((p.x + 0.5) * across - 0.5, (p.y + 0.5) * down - 0.5) for p in (DRAG.handle, DRAG.target)]
     shown = warp(working, [Drag(*ends)])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livedrag.server.device.group_sizes import GroupSizes
 from livedrag.server.device.scheduler import BACKGROUND_EVERY, MAX_LEAD, Priority, Scheduler, seconds_for, wait
 
 
@@ -128,3 +129,50 @@ def test_the_wait_is_what_the_scheduler_makes_of_it(running: list[int], ahead: l
             del left[room]
             scheduler.leave(room)
     assert abs(clock - wait([float(need) for need in running], [float(need) for need in ahead])) <= 2 * places
+
+
+# Steps that rooms take together ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 2), min_size=2, max_size=9),
+    st.floats(0.0, 1.0),
+    st.floats(0.05, 1.0),
+    st.lists(st.floats(0.0, 0.3), min_size=9, max_size=9),
+)
+def test_rooms_that_share_steps_get_the_same_time(
+    buckets: list[int], base: float, row: float, own: list[float]
+) -> None:
+    """Rooms of several buckets, whose parts of a step that are not shared differ."""
+    rooms = {str(index): bucket for index, bucket in enumerate(buckets)}
+    scheduler, sizes, most = entered(*rooms), GroupSizes(), 0.0
+    for _ in range(300):
+        chosen = scheduler.choose(dict.fromkeys(rooms, Priority.RUN))
+        others = [room for room, bucket in rooms.items() if bucket == rooms[chosen] and room != chosen]
+        company = scheduler.company(chosen, others)
+        group = [chosen, *company[: sizes.best(rooms[chosen], 1 + len(company)) - 1]]
+        scheduler.join(group[1:])
+        shared = base + row * len(group)
+        for room in group:
+            seconds = own[int(room)] + shared / len(group)
+            scheduler.charge(room, seconds)
+            most = max(most, seconds)
+        sizes.measure(rooms[chosen], len(group), shared + sum(own[int(room)] for room in group))
+    assert max(scheduler.spent.values()) - min(scheduler.spent.values()) <= 2 * most + 1e-9
+    assert max(scheduler.spent.values()) <= 1.1 * min(scheduler.spent.values()) + 2 * most
+
+
+def test_a_room_that_is_more_than_a_step_ahead_does_not_join() -> None:
+    scheduler = entered("a", "b", "c")
+    for room, seconds in (("a", 1.0), ("b", 1.9), ("c", 2.1)):
+        scheduler.charge(room, seconds)
+    assert scheduler.company("a", ["b", "c"]) == ["b"]
+    assert scheduler.company("b", ["a", "c"]) == ["a", "c"]
+
+
+def test_an_edited_room_that_joins_has_had_its_next_step() -> None:
+    scheduler = entered("a", "b", "c")
+    scheduler.charge("c", 0.1)
+    scheduler.prioritize("c")
+    scheduler.join(["c"])
+    assert scheduler.choose(dict.fromkeys("abc", Priority.RUN)) == "a"

@@ -254,11 +254,12 @@ def test_what_the_device_has_done_is_counted(worker: DeviceWorker, events: Event
 def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
     """The device has no memory left so many times, in rooms with the seed 1."""
     from livedrag.editor import DragSession
+    from livedrag.editor.drag.loop import DragLoop
 
-    iterate = DragSession._iterate
+    iterate = DragLoop._iterate
     left = [times]
 
-    def no_memory(self: DragSession, **options: bool) -> Any:
+    def no_memory(self: DragLoop, **options: bool) -> Any:
         if self.seed_of_test == 1 and left[0]:  # type: ignore[attr-defined]
             left[0] -= 1
             raise error
@@ -268,10 +269,10 @@ def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
 
     def note(self: DragSession, *arguments: Any, **options: Any) -> None:
         made(self, *arguments, **options)
-        self.seed_of_test = options["seed"]  # type: ignore[attr-defined]
+        self._loop.seed_of_test = options["seed"]  # type: ignore[attr-defined]
 
     monkeypatch.setattr(DragSession, "__init__", note)
-    monkeypatch.setattr(DragSession, "_iterate", no_memory)
+    monkeypatch.setattr(DragLoop, "_iterate", no_memory)
 
 
 @pytest.mark.parametrize(
