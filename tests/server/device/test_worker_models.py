@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 DREAM = ModelChoice(name="checkpoints/dream.safetensors")
 INK = ModelChoice(name=DREAM.name, loras=(LoraChoice(name="loras/ink.safetensors", weight=0.5),))
-SECONDS = 60
+SECONDS = 300
 
 
 @pytest.fixture(scope="module")
