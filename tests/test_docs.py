@@ -91,3 +91,15 @@ def test_the_architecture_names_only_classes_and_methods_that_exist() -> None:
     for owner, method in re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.(\w+))?`", text):
         assert re.search(rf"^class {owner}\b", sources, re.MULTILINE), owner
         assert not method or re.search(rf"def {method}\(", sources), f"{owner}.{method}"
+
+
+def test_each_format_of_a_model_names_the_tests_that_show_it() -> None:
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.partition("## What opens")[2].partition("\n## ")[0]
+    formats = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(formats) >= 18
+    for kind, opens, tests in formats:
+        named = re.findall(r"`([\w/]+\.py)`", tests)
+        assert named, f"{kind.strip()}: no test"
+        assert all((ROOT / "tests" / "editor" / name).is_file() for name in named), f"{kind.strip()}: {named}"
+        assert opens.strip().removeprefix("no: "), f"{kind.strip()}: neither how it opens, nor why it does not"
