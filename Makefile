@@ -14,7 +14,7 @@ PY := .venv/bin/python
 NPM := $(PY) static/build.py npm
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-.PHONY: help install run test coverage test-long check docs bench bench-full bench-ray train wheel clean
+.PHONY: help install run test coverage test-long check docs bench bench-full bench-gpu bench-ray train wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,13 @@ bench: install ## speed of the built-in model, the service and the page, in minu
 
 bench-full: install ## speed at Stable Diffusion's shape: 12 GiB of memory, half an hour
 	$(PY) -m tests.bench --full
+
+BENCH_PYTHON ?= $(PY)
+OUT_FILE ?= build/bench-gpu.jsonl
+
+bench-gpu: ## speed on one GPU in three minutes; BENCH_PYTHON=python3 on a machine without a network
+	mkdir -p $(dir $(OUT_FILE))
+	HF_HUB_OFFLINE=1 $(BENCH_PYTHON) -m tests.bench.gpu --out $(OUT_FILE)
 
 bench-ray: install ## the engine on a Ray cluster beside the one on this machine, in minutes
 	$(PY) -m tests.bench.cluster

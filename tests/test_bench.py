@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import events
+from tests.bench import events, gpu
 from tests.conftest import ROOT
 from tests.server.device.engines import with_ray
 
@@ -42,6 +42,35 @@ def test_it_measures_everything(tmp_path: Path) -> None:
     assert all(math.isfinite(seconds) and seconds > 0 for case in report["times"].values() for seconds in case)
     assert {"model", "device", "software", "times", "memory"} <= report["facts"].keys()
     assert ran.stdout.count("\n| ") == len(rows) + 1
+
+
+def test_the_gpu_script_leaves_complete_lines(tmp_path: Path) -> None:
+    lines = tmp_path / "figures.jsonl"
+    command = [sys.executable, "-m", "tests.bench.gpu", "--tiny", "--seconds", "600", "--out", str(lines)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    assert ran.returncode == 0, ran.stderr
+    figures = {figure["name"]: figure for figure in map(json.loads, lines.read_text().splitlines())}
+    assert not [each for each in figures.values() if each["note"].startswith(("failed", "not measured"))]
+    for name in (
+        "iteration with a mask, graphed",
+        "iteration without a mask, eager",
+        "bare pass, graphed",
+        "literal loop with a mask, eager",
+        "fitting step, 4 rows, eager",
+        "inversion step, graphed",
+        "denoising step, eager",
+        "whole edit",
+    ):
+        assert figures[name]["value"] > 0, name
+    assert ran.stdout.count("\n| ") == len(figures)
+
+
+def test_the_gpu_script_begins_nothing_once_time_is_up(tmp_path: Path) -> None:
+    lines = tmp_path / "figures.jsonl"
+    with lines.open("w") as file:
+        gpu.measure(gpu.Report(file, seconds=0), gpu.TINY, tiny=True)
+    notes = [json.loads(line)["note"] for line in lines.read_text().splitlines()]
+    assert notes[1:] == ["not measured: no time left"] * 4
 
 
 @pytest.mark.long

@@ -134,14 +134,17 @@ class Denoising:
         with self._lora.active():
             if not (self._control and control):
                 return self._step(latent, index)
-            with controlled(self._model.unet, self._reference_at(index)):
+            with self._model.eagerly(), controlled(self._model.unet, self._reference_at(index)):
                 return self._step(latent, index)
 
     def _step_unedited(self) -> Tensor:
         """The unedited latent one level further down, ``(1, 4, H/8, W/8)``."""
         index = len(self.unedited)
-        with self._lora.active(), recording(self._model.unet) as seen:
-            below, _ = self._step(self._unedited_at(index), index)
+        with self._lora.active():
+            if not self._control:
+                return self._step(self._unedited_at(index), index)[0]
+            with self._model.eagerly(), recording(self._model.unet) as seen:
+                below, _ = self._step(self._unedited_at(index), index)
         self._store(index, seen)
         return below
 
@@ -154,12 +157,12 @@ class Denoising:
     def _reference_at(self, index: int) -> Seen:
         if index in self._reference:
             return self._reference[index]
-        with recording(self._model.unet) as seen:
+        with self._model.eagerly(), recording(self._model.unet) as seen:
             self._step(self._unedited_at(index), index)
         self._store(index, seen)
         return seen
 
     def _store(self, index: int, seen: Seen) -> None:
         self._reference.pop(index, None)  # of a step that was not finite
-        if self._control and self._reference_bytes + sum(tensor.nbytes for tensor in seen.values()) <= REFERENCE_BUDGET:
+        if self._reference_bytes + sum(tensor.nbytes for tensor in seen.values()) <= REFERENCE_BUDGET:
             self._reference[index] = seen

@@ -151,6 +151,11 @@ class Lora:
         """The UNet's own layers that it changes, in the order of `down` and `up`."""
         return self._layers.bases
 
+    @property
+    def layers(self) -> LoraLayers:
+        """The layers that LoRAs of its rank and targets share."""
+        return self._layers
+
     def load_weights(self, down: Sequence[Tensor], up: Sequence[Tensor]) -> None:
         """Take these weights, of the same shapes, for its own; AdamW starts anew."""
         for parameter, weight in zip(self.parameters(), (*down, *up), strict=True):
@@ -313,6 +318,8 @@ class Lora:
         self._layers.users -= 1
         if self._layers.users == 0:
             del _layers_on[self._model][self._key]
+            if self._model.graphs is not None:
+                self._model.graphs.forget(self._layers)
             self._layers.remove()
 
 
@@ -321,6 +328,11 @@ class _MergedLora:
 
     def __init__(self, lora: Lora) -> None:
         self.lora = lora
+
+    @property
+    def layout(self) -> LoraLayers:
+        """LoRAs of the same layers are merged into the same weights."""
+        return self.lora.layers
 
     def enable(self, previous: Adapter | None) -> None:
         self.lora.enable_merged(previous)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Hashable, Iterator
+from typing import Protocol, runtime_checkable
 
 
 class Adapter(Protocol):
@@ -15,6 +15,15 @@ class Adapter(Protocol):
 
     def disable(self) -> None:
         """Leave the UNet as it was without any adapter."""
+
+
+@runtime_checkable
+class Recordable(Adapter, Protocol):
+    """An adapter whose passes can be recorded; see `livedrag.editor.models.graphs`."""
+
+    @property
+    def layout(self) -> Hashable:
+        """Equal for adapters that differ in nothing but the contents of weights that stay where they are."""
 
 
 class ActiveAdapter:
@@ -36,6 +45,11 @@ class ActiveAdapter:
             yield
         finally:
             self._requested = previous
+
+    @property
+    def requested(self) -> Adapter | None:
+        """That of the innermost `using` block."""
+        return self._requested
 
     def apply_requested(self) -> None:
         """Before a pass: enable the adapter of the innermost `using` block, or disable the last one outside of all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from livedrag.editor.errors import SettingsError
-from livedrag.editor.models.adapters import ActiveAdapter, Adapter
+from livedrag.editor.models.adapters import ActiveAdapter, Adapter, Recordable
 from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
 from livedrag.editor.models.feature_head import read_blocks
 from livedrag.editor.models.features import BeyondFeatures, FeatureReader
+from livedrag.editor.models.graphs import CudaRecorder, EagerRecorder, Graphs, Recorder
 from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
 from livedrag.editor.models.origins import Origin, lora_origins, origins_of
@@ -113,6 +114,8 @@ class Diffusion:
             network.to(device).eval().requires_grad_(False)
         self._prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
         if device.type == "cuda":
+            # What stays in float32 is computed in TF32, like what cuDNN computes.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
         elif device.type == "cpu":
@@ -130,6 +133,10 @@ class Diffusion:
         self._reader = FeatureReader(read_blocks(self.unet), self.unet.up_blocks[-1], parts.feature_head)
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
+        self.graphs: Graphs | None = Graphs(self.new_recorder()) if device.type == "cuda" else None
+        self._eager = False
+        self._timestep_tensors: dict[int, Tensor] = {}
+        self._sizes: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
     def load(
@@ -336,6 +343,30 @@ class Diffusion:
         """The network's own output, noise or velocity, in the latent's dtype; arguments as in `predict`."""
         self._adapter.apply_requested()
         self._hooks.use(self.extra_layers)
+        adapter = self._adapter.requested
+        if self.graphs is None or self._eager or (adapter is not None and not isinstance(adapter, Recordable)):
+            return self._pass(latent, timestep, prompt)
+        beyond = self._reader.beyond
+
+        def run(latent: Tensor, timestep: Tensor, prompt: Tensor) -> list[Tensor]:
+            if beyond is None:
+                return [self._pass(latent, timestep, prompt)]
+            outputs: list[Tensor] = []
+            with self._reader.reading(beyond):
+                outputs.append(self._pass(latent, timestep, prompt))
+            return [*self._reader.outputs(), *outputs]
+
+        outputs = self.graphs.run(
+            ("pass", beyond, None if adapter is None else adapter.layout, id(self.extra_layers)),
+            run,
+            [latent, self._timesteps(timestep), prompt],
+            contextlib.nullcontext if adapter is None else lambda: self.using_adapter(adapter),
+        )
+        if beyond is not None:
+            self._reader.put(outputs if beyond == "nothing" else outputs[:-1], beyond)
+        return outputs[-1]
+
+    def _pass(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
         words, pooled = self._prompts.split(prompt.expand(len(latent), -1, -1))
         conditions = {} if pooled is None else {"text_embeds": pooled, "time_ids": self._size_of(latent)}
         output: Tensor = self.unet(
@@ -343,12 +374,35 @@ class Diffusion:
         )[0]
         return output.to(latent.dtype)
 
+    def _timesteps(self, timestep: int | Tensor) -> Tensor:
+        """As a tensor on the device, ``(B,)`` or ``(1,)``, without waiting for a copy each time."""
+        if isinstance(timestep, Tensor):
+            return timestep
+        if timestep not in self._timestep_tensors:
+            self._timestep_tensors[timestep] = torch.tensor([timestep], device=self.device)
+        return self._timestep_tensors[timestep]
+
+    def new_recorder(self) -> Recorder:
+        """What records passes on this model's device."""
+        return CudaRecorder(self.device) if self.device.type == "cuda" else EagerRecorder()
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Within this block no pass runs from a graph: something looks at it, or changes it, as it goes."""
+        before, self._eager = self._eager, True
+        try:
+            yield
+        finally:
+            self._eager = before
+
     def _size_of(self, latent: Tensor) -> Tensor:
         """Stable Diffusion XL's size conditioning, ``(B, 6)``: a picture of the latent's own size, of which nothing was
         cropped."""
         height, width = (side * self.latent_stride for side in latent.shape[-2:])
-        size = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=self.device)
-        return size.expand(len(latent), -1)
+        if (height, width) not in self._sizes:
+            size = [height, width, 0, 0, height, width]
+            self._sizes[height, width] = torch.tensor(size, dtype=self.dtype, device=self.device)
+        return self._sizes[height, width].expand(len(latent), -1)
 
     def to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
         """The noise that the network's own output for a latent of this cumulative alpha stands for."""

@@ -66,6 +66,22 @@ class FeatureReader:
             features = self._head([*read, features], timestep)
         return features.to(dtype)
 
+    @property
+    def beyond(self) -> BeyondFeatures | None:
+        """What runs after the block in a pass now; None: its features are not read."""
+        return self._beyond
+
+    def outputs(self) -> list[Tensor]:
+        """What the blocks gave in the last pass, before any head; no longer kept."""
+        assert self._features is not None
+        outputs, self._read, self._features = [*self._read, self._features], [], None
+        return outputs
+
+    def put(self, outputs: Sequence[Tensor], beyond: BeyondFeatures) -> None:
+        """Take these `outputs` of a pass that ran elsewhere, and end this one, or its graph, as if it had come here."""
+        *self._read, self._features = outputs
+        self._end(beyond)
+
     def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self._beyond is not None:
             self._read.append(output)
@@ -73,9 +89,12 @@ class FeatureReader:
     def _store(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self._beyond is not None:
             self._features = output
-        if self._beyond == "nothing":
+            self._end(self._beyond)
+
+    def _end(self, beyond: BeyondFeatures) -> None:
+        if beyond == "nothing":
             raise _Reached
-        if self._beyond == "no gradient":
+        if beyond == "no gradient":
             torch.set_grad_enabled(False)
 
     def _select(
