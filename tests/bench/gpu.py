@@ -166,6 +166,7 @@ def measure(report: Report, extent: Extent, *, tiny: bool) -> None:
     watch = Stopwatch(model.device, extent.repeat_seconds)
     parts: list[tuple[str, Callable[[], None]]] = [
         ("an iteration", lambda: iterations(report, model, watch)),
+        ("rooms that share a pass", lambda: rooms(report, model, extent, tiny=tiny)),
         ("fitting, inversion and denoising", lambda: steps(report, model, watch)),
         ("whole edit", lambda: whole_edit(report, model, extent)),
         ("memory", lambda: memory(report, model, extent)),
@@ -273,6 +274,19 @@ def prepared(model: Diffusion, *, masked: bool = True) -> DragSession:
     left_half[:, : side // 2] = True
     session.set_mask(left_half if masked else None)
     return session
+
+
+def rooms(report: Report, model: Diffusion, extent: Extent, *, tiny: bool) -> None:
+    """Iterations a second of rooms that share passes, which run eagerly, each row with its own LoRA."""
+    from tests.bench import sharing
+    from tests.bench.clock import Clock
+    from tests.bench.model import BENCHES
+
+    clock = Clock(model.device)
+    sharing.measure(model, BENCHES["tiny" if tiny else "full"], clock, extent.rooms)
+    for count in extent.rooms:
+        name = f"iterations a second, {count} room{'s' * (count > 1)} in a pass"
+        report.add(Figure(name, count / clock.median(f"{count} together"), "1/s"))
 
 
 def steps(report: Report, model: Diffusion, watch: Stopwatch) -> None:
