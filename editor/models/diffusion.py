@@ -18,7 +18,6 @@ from livedrag.editor.models.adapters import ActiveAdapter, Adapter, Recordable
 from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
-from livedrag.editor.models.feature_head import read_blocks
 from livedrag.editor.models.features import BeyondFeatures, FeatureReader
 from livedrag.editor.models.graphs import CudaRecorder, EagerRecorder, Graphs, Recorder
 from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
@@ -51,7 +50,7 @@ class Prediction:
 
     Args:
         noise: predicted noise (epsilon), ``(B, 4, H/8, W/8)``.
-        features: output of the penultimate up block, through the model's head if it has one, ``(B, C, h, w)``.
+        features: output of the penultimate up block, ``(B, C, h, w)``.
     """
 
     noise: Tensor
@@ -79,7 +78,6 @@ class Diffusion:
         dtype: of the weights.
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
         extra_layers: what the LoRAs of `with_loras` add, by layer.
-        feature_head: what the UNet's features go through before they are read, or None.
         latent_dtype: float32, or float64 if the weights are.
         origins: where the weights came from: of the model, of another autoencoder, of LoRAs.
         native_side: side in pixels of the square pictures it was trained on.
@@ -108,9 +106,8 @@ class Diffusion:
         self.device, self.dtype = device, dtype
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.tokenizer, self.tiny = parts.tokenizer, parts.tiny
-        self.text_encoder_2, self.feature_head = parts.text_encoder_2, parts.feature_head
-        networks = (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny, self.feature_head)
-        for network in filter(None, networks):
+        self.text_encoder_2 = parts.text_encoder_2
+        for network in filter(None, (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny)):
             network.to(device).eval().requires_grad_(False)
         self._prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
         if device.type == "cuda":
@@ -130,7 +127,7 @@ class Diffusion:
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
         self._adapter = ActiveAdapter()
-        self._reader = FeatureReader(read_blocks(self.unet), self.unet.up_blocks[-1], parts.feature_head)
+        self._reader = FeatureReader(*self.unet.up_blocks[-2:])
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
         self.graphs: Graphs | None = Graphs(self.new_recorder()) if device.type == "cuda" else None
@@ -299,13 +296,13 @@ class Diffusion:
         with self._reader.reading("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
             noise = self.to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
-        return Prediction(noise, self._reader.take(timestep, latent.dtype))
+        return Prediction(noise, self._reader.take(latent.dtype))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
         """The features of `predict` alone, ``(B, C, h, w)``; the last up block does not run."""
         with self._reader.reading("nothing"):
             self.run_unet(latent, timestep, prompt)
-        return self._reader.take(timestep, latent.dtype)
+        return self._reader.take(latent.dtype)
 
     def predict_rows(
         self, latents: Tensor, timesteps: Tensor, prompts: Tensor, beyond: Sequence[BeyondFeatures]
@@ -329,7 +326,7 @@ class Diffusion:
         output: Tensor | None = None
         with self._reader.reading(ends, rows):
             output = self.run_unet(latents, timesteps, prompts)
-        return self._reader.take(timesteps, latents.dtype), output
+        return self._reader.take(latents.dtype), output
 
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""
@@ -354,7 +351,7 @@ class Diffusion:
             outputs: list[Tensor] = []
             with self._reader.reading(beyond):
                 outputs.append(self._pass(latent, timestep, prompt))
-            return [*self._reader.outputs(), *outputs]
+            return [self._reader.take(self.dtype), *outputs]
 
         outputs = self.graphs.run(
             ("pass", beyond, None if adapter is None else adapter.layout, id(self.extra_layers)),
@@ -363,7 +360,7 @@ class Diffusion:
             contextlib.nullcontext if adapter is None else lambda: self.using_adapter(adapter),
         )
         if beyond is not None:
-            self._reader.put(outputs if beyond == "nothing" else outputs[:-1], beyond)
+            self._reader.put(outputs[0], beyond)
         return outputs[-1]
 
     def _pass(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-
-from livedrag.editor.models.feature_head import FeatureHead
 
 BeyondFeatures = Literal["gradient", "no gradient", "nothing"]
 """What of a pass runs after the block: all of it, all without a graph, or nothing."""
@@ -20,25 +18,18 @@ class _Reached(Exception):
 
 
 class FeatureReader:
-    """Keeps the features of the last pass: the output of a block, through a head if there is one.
+    """Keeps the features of the last pass, the output of a block.
 
     Args:
-        blocks: of a UNet, whose outputs the head is given; the last one gives the features.
-        next_block: the one after the last.
-        head: that the features go through, if any.
+        block: of a UNet.
+        next_block: the one after it.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], next_block: nn.Module, head: FeatureHead | None) -> None:
-        *others, last = blocks
-        self._head = head
-        self._read: list[Tensor] = []
+    def __init__(self, block: nn.Module, next_block: nn.Module) -> None:
         self._features: Tensor | None = None
         self._beyond: BeyondFeatures | None = None
         self._rows: Tensor | None = None
-        if head is not None:
-            for block in others:
-                block.register_forward_hook(self._keep)
-        last.register_forward_hook(self._store)
+        block.register_forward_hook(self._store)
         next_block.register_forward_pre_hook(self._select, with_kwargs=True)
 
     @contextlib.contextmanager
@@ -49,7 +40,7 @@ class FeatureReader:
             beyond: what runs after the features.
             rows: indices of the rows that go on after the features, ``(n,)``; by default all.
         """
-        self._beyond, self._read, self._rows = beyond, [], rows
+        self._beyond, self._rows = beyond, rows
         try:
             # The hook may switch gradients off: they are back on here.
             with torch.set_grad_enabled(torch.is_grad_enabled()), contextlib.suppress(_Reached):
@@ -57,13 +48,10 @@ class FeatureReader:
         finally:
             self._beyond, self._rows = None, None
 
-    def take(self, timestep: int | Tensor, dtype: torch.dtype) -> Tensor:
-        """The features of the last pass, which was at this timestep; they are no longer kept."""
+    def take(self, dtype: torch.dtype) -> Tensor:
+        """The features of the last pass, which are no longer kept."""
         features, self._features = self._features, None
-        read, self._read = self._read, []
         assert features is not None
-        if self._head is not None:
-            features = self._head([*read, features], timestep)
         return features.to(dtype)
 
     @property
@@ -71,20 +59,10 @@ class FeatureReader:
         """What runs after the block in a pass now; None: its features are not read."""
         return self._beyond
 
-    def outputs(self) -> list[Tensor]:
-        """What the blocks gave in the last pass, before any head; no longer kept."""
-        assert self._features is not None
-        outputs, self._read, self._features = [*self._read, self._features], [], None
-        return outputs
-
-    def put(self, outputs: Sequence[Tensor], beyond: BeyondFeatures) -> None:
-        """Take these `outputs` of a pass that ran elsewhere, and end this one, or its graph, as if it had come here."""
-        *self._read, self._features = outputs
+    def put(self, features: Tensor, beyond: BeyondFeatures) -> None:
+        """Take the features of a pass that ran elsewhere, and end this one, or its graph, as if it had come here."""
+        self._features = features
         self._end(beyond)
-
-    def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
-        if self._beyond is not None:
-            self._read.append(output)
 
     def _store(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self._beyond is not None:

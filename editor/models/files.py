@@ -25,7 +25,6 @@ WEIGHT_STEMS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
-    "feature_head": "diffusion_pytorch_model",
 }
 """By part, the name of its weights without ``.safetensors``."""
 

@@ -16,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from transformers.utils import logging as transformers_logging
 
 from livedrag.editor.errors import ModelError
-from livedrag.editor.models.feature_head import FeatureHead, read_channels
 from livedrag.editor.models.files import DOWNLOAD_AGAIN, check_tokenizer, find_weights, read_json
 from livedrag.editor.models.single_file import SingleFile
 from livedrag.editor.models.sources import STABLE_DIFFUSION_XL, TOKENIZERS, ModelSource
@@ -35,7 +34,6 @@ class Parts:
         unet, vae, text_encoder, tokenizer, scheduler: as diffusers' pipelines name them.
         text_encoder_2, tokenizer_2: of Stable Diffusion XL.
         tiny: an autoencoder for quick previews.
-        feature_head: what dragging reads the UNet's features through.
     """
 
     unet: UNet2DConditionModel
@@ -46,7 +44,6 @@ class Parts:
     text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer_2: CLIPTokenizer | None = None
     tiny: AutoencoderTiny | None = None
-    feature_head: FeatureHead | None = None
 
 
 @dataclass
@@ -96,7 +93,6 @@ def load_parts(source: ModelSource, opening: Opening, tiny: Path | None) -> Part
             tokenizer_2=_load_tokenizer(source, "tokenizer_2") if "tokenizer_2" in source.parts else None,
             scheduler=_load_scheduler(source),
             tiny=None if tiny is None else opening.open(partial(_load_network, AutoencoderTiny, tiny)),
-            feature_head=_load_feature_head(source, unet, opening.dtype),
         )
     _check_sizes(parts, source)
     return parts
@@ -144,20 +140,6 @@ def _load_vae(source: ModelSource, opening: Opening, file: SingleFile | None = N
         return opening.open(partial(_load_network, _AUTOENCODERS[source.autoencoder], folder), dtype)
     with _library_errors(other or source.checkpoint or folder):
         return opening.open(partial(file.vae, folder), dtype)
-
-
-def _load_feature_head(source: ModelSource, unet: UNet2DConditionModel, dtype: torch.dtype) -> FeatureHead | None:
-    folder = source.feature_head
-    if folder is None:
-        return None
-    has, needs = read_json(folder / "config.json").get("in_channels"), read_channels(unet)
-    if has != needs:
-        raise ModelError(
-            f"{folder / 'config.json'} reads blocks of {has} channels, but those of the unet have {needs}: "
-            f"it is of another model; {DOWNLOAD_AGAIN}"
-        )
-    head: FeatureHead = _load_network(FeatureHead, folder, dtype)
-    return head
 
 
 def _load_network(network: Any, folder: Path, dtype: torch.dtype, *, stem: str = "diffusion_pytorch_model") -> Any:

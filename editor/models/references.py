@@ -53,12 +53,10 @@ _OTHER_PIPELINES = {
 }
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """Name of a LoRA in a folder that diffusers wrote."""
-FEATURE_HEAD = "feature_head"
-"""Folder of a `livedrag.editor.models.feature_head.FeatureHead`, which a model may have."""
-NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "tiny", FEATURE_HEAD)
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "tiny")
 """Folders with weights."""
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
-_FOLDERS = (*XL_PARTS, "vae", "scheduler", "tiny", FEATURE_HEAD)
+_FOLDERS = (*XL_PARTS, "vae", "scheduler", "tiny")
 _FILES = [f"{part}/*{ending}" for part in _FOLDERS for ending in (".json", ".txt", ".safetensors")]
 _VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 """Other versions of the same weights, downloaded only if there are no plain ones."""
@@ -101,7 +99,6 @@ def _find_in_folders(reference: str) -> ModelSource:
         autoencoder=index["vae"][1],
         defaults=_read_defaults(folder / DEFAULTS_FILE),
         tiny=folder / "tiny" if (folder / "tiny").is_dir() else None,
-        feature_head=folder / FEATURE_HEAD if (folder / FEATURE_HEAD).is_dir() else None,
         needs_wide_range=bool(read_json(folder / "unet" / "config.json").get("upcast_attention")),
         zeros_for_no_prompt=kind == STABLE_DIFFUSION_XL and bool(index.get("force_zeros_for_empty_prompt", True)),
     )

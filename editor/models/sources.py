@@ -35,7 +35,6 @@ class ModelSource:
         autoencoder: class name of its ``vae``.
         defaults: the settings that suit it, by name.
         tiny: folder of its own tiny autoencoder, if it has one.
-        feature_head: folder of its `livedrag.editor.models.feature_head.FeatureHead`, if it has one.
         needs_wide_range: its attention overflows float16.
         checkpoint: file with the weights of all parts in the original layout, if they are not in the parts' folders.
         other_vae: folder or file of the ``vae`` that replaces the model's own.
@@ -51,7 +50,6 @@ class ModelSource:
     autoencoder: str
     defaults: Mapping[str, Setting]
     tiny: Path | None = None
-    feature_head: Path | None = None
     needs_wide_range: bool = False
     checkpoint: Path | None = None
     other_vae: Path | None = None

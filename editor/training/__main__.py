@@ -16,7 +16,6 @@ stages, in this order:
   autoencoder   pictures to latents and back
   denoiser      tokenizer, UNet and text encoder
   export        the finished model as a diffusers folder
-  head          features of the finished model that correspond
   search        the best default settings, on held-out pictures
   features      how often features find places again, and the error of clean latents
   evaluate      the report, on other held-out pictures
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for name in ("autoencoder", "denoiser", "head"):
+    for name in ("autoencoder", "denoiser"):
         training = stages.add_parser(name, help="train, or go on training")
         training.add_argument("--steps", type=int, help="in all, over all runs; the learning rate falls over them")
         training.add_argument(
@@ -43,12 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         )
         training.add_argument("--batch", type=int, help="scenes a step")
         training.add_argument("--device", help="torch device such as cuda:0 (default: the best there is)")
-        if name != "autoencoder":
-            training.add_argument("--rate", type=float, help="learning rate at its highest")
-            training.add_argument(
-                "--save-every", type=float, default=5, metavar="MINUTES", help="(default: %(default)s)"
-            )
         if name == "denoiser":
+            training.add_argument("--rate", type=float, help="learning rate at its highest")
             training.add_argument("--compile", action="store_true", help="let torch compile the UNet first")
             training.add_argument(
                 "--start",
@@ -64,6 +59,9 @@ def main(arguments: Sequence[str]) -> int:
                 help="learn the velocities that a finished model predicts instead of the data's, for small batches",
             )
             training.add_argument(
+                "--save-every", type=float, default=5, metavar="MINUTES", help="(default: %(default)s)"
+            )
+            training.add_argument(
                 "--shards",
                 type=Path,
                 metavar="FOLDER",
@@ -73,8 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     export.add_argument("output", type=Path)
     export.add_argument("--shards", type=Path, metavar="FOLDER", help="take the weights from there")
     searching = stages.add_parser("search", help="find the best default settings on held-out pictures")
-    for writing in (searching, stages.choices["head"]):
-        writing.add_argument("--write", action="store_true", help="put what is found into the model's folder")
+    searching.add_argument("--write", action="store_true", help="put them into the model's folder")
     evaluating = stages.add_parser("evaluate", help="judge a model on other held-out pictures")
     evaluating.add_argument("output", type=Path, help="folder of the report")
     evaluating.add_argument("--limit", type=int, metavar="N", help="drag on so many pictures, for a quick look")
@@ -86,8 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     measuring = stages.add_parser("features", help="measure the features that dragging reads")
     measuring.add_argument("--quick", action="store_true", help="without the error of clean latents")
-    for finished in (searching, measuring, evaluating, stages.choices["head"]):
-        finished.add_argument("--model", default="builtin", metavar="REF", help="(default: %(default)s)")
+    for judging in (searching, measuring, evaluating):
+        judging.add_argument("--model", default="builtin", metavar="REF", help="(default: %(default)s)")
     for stage in stages.choices.values():
         stage.add_argument("--folder", type=Path, help="of data and checkpoints; by default in the user's cache")
         stage.add_argument("--seed", type=int, default=0)

@@ -60,9 +60,9 @@ class Stage(ABC):
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         """The parts of the loss, scalars, to be summed, and what is `watched`; ``progress`` from 0 to 1."""
 
-    def sheet(self, averaged: nn.ModuleDict) -> Image.Image | None:
-        """What the averaged weights can do, as a picture, if that can be shown."""
-        return None
+    @abstractmethod
+    def sheet(self, averaged: nn.ModuleDict) -> Image.Image:
+        """What the averaged weights can do, as a picture."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the stage needs beside its modules to go on exactly where it was."""
@@ -210,9 +210,7 @@ class Training:
     def show(self) -> None:
         """Write the loss curve and the sample sheet beside the checkpoint."""
         draw_losses(self._losses, self._folder / f"{self._stage.name}-loss.png")
-        sheet = self._stage.sheet(self.averaged)
-        if sheet is not None:
-            sheet.save(self._folder / f"{self._stage.name}-sheet.png")
+        self._stage.sheet(self.averaged).save(self._folder / f"{self._stage.name}-sheet.png")
 
     def _recent(self) -> str:
         return ", ".join(f"{name} {np.mean(values[-100:]):.5f}" for name, values in self._losses.items())

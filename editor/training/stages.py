@@ -19,12 +19,11 @@ from transformers import CLIPTokenizer
 
 from livedrag.editor.models.devices import pick_device
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.models.references import DEFAULTS_FILE, FEATURE_HEAD, find_model
+from livedrag.editor.models.references import DEFAULTS_FILE, find_model
 from livedrag.editor.settings import Setting, parse_setting
 from livedrag.editor.training import report
 from livedrag.editor.training.autoencoder import AutoencoderStage, latent_scale
 from livedrag.editor.training.denoiser import DenoiserStage, assemble, computes_in_bfloat16
-from livedrag.editor.training.head import HeadStage
 from livedrag.editor.training.networks import new_modules, new_scheduler, new_tokenizer, tokens_of
 from livedrag.editor.training.pairs import Pairs
 from livedrag.editor.training.pictures import Collection, TrainingError, cache_folder, collect
@@ -101,20 +100,6 @@ def train_denoiser(options: argparse.Namespace, folder: Path) -> None:
     denoiser.training.run(options.steps, minutes=options.minutes, save_every=60 * options.save_every)
 
 
-def train_head(options: argparse.Namespace, folder: Path) -> None:
-    """Train the head of a finished model; when that is complete, keep it."""
-    device = pick_device(options.device)
-    model = Diffusion.load(options.model, device=str(device), dtype=torch.float32)
-    pictures = collect(folder, held_out=False)
-    pairs = _pairs(pictures, model.vae, model.vae.config.scaling_factor, model.tokenizer, device, seed=options.seed)
-    sizes = {"batch": options.batch} if options.batch else {}
-    training = Training(HeadStage(pairs, model, rate=options.rate, seed=options.seed, **sizes), folder)
-    if training.run(options.steps, minutes=options.minutes, save_every=60 * options.save_every):
-        place = find_model(options.model).parts["unet"].parent if options.write else folder
-        head: Any = training.averaged["head"]
-        head.half().save_pretrained(place / FEATURE_HEAD)
-
-
 def export(options: argparse.Namespace, folder: Path) -> None:
     """Write the model as a diffusers folder of the usual shape."""
     vae = _autoencoder(folder)
@@ -165,7 +150,6 @@ def search(options: argparse.Namespace, folder: Path) -> None:
 STAGES: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
     "autoencoder": train_autoencoder,
     "denoiser": train_denoiser,
-    "head": train_head,
     "export": export,
     "search": search,
     "features": features,
@@ -178,8 +162,6 @@ def write(model: Diffusion, output: Path) -> None:
     model.unet.half().save_pretrained(output / "unet")
     model.vae.half().save_pretrained(output / "vae")
     model.text_encoder.half().save_pretrained(output / "text_encoder")
-    if model.feature_head is not None:
-        model.feature_head.half().save_pretrained(output / FEATURE_HEAD)
     model.tokenizer.save_pretrained(output / "tokenizer")
     new_scheduler().save_pretrained(output / "scheduler")
     index: dict[str, Any] = {

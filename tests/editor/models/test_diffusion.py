@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from livedrag.editor import Diffusion, ModelError, SettingsError
-from livedrag.editor.models.feature_head import FeatureHead, read_channels
+from livedrag.editor import Diffusion, SettingsError
 from tests.pipelines import write_pipeline
 
 
@@ -90,51 +88,6 @@ def test_an_early_exit_leaves_nothing_behind(tiny: Diffusion) -> None:
         before = tiny.predict(latent, 300, text).noise
         tiny.predict_features(latent, 300, text)
         assert torch.equal(tiny.predict(latent, 300, text).noise, before)
-
-
-@pytest.fixture(scope="module")
-def with_head(folder: Path, tiny: Diffusion, tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    """The tiny model with a head of random weights."""
-    headed = tmp_path_factory.mktemp("head") / "tiny"
-    shutil.copytree(folder, headed)
-    torch.manual_seed(0)
-    head = FeatureHead(read_channels(tiny.unet), channels=16, depth=2)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.normal_(std=0.2)
-    head.save_pretrained(headed / "feature_head")
-    return Diffusion.load(str(headed), device="cpu")
-
-
-def test_a_head_changes_the_features_and_nothing_else(tiny: Diffusion, with_head: Diffusion) -> None:
-    latent, text = torch.randn(2, 4, 16, 16), tiny.embed_prompt("a cat")
-    with torch.no_grad():
-        plain, changed = (each.predict(latent, 300, text) for each in (tiny, with_head))
-        assert torch.equal(plain.noise, changed.noise)
-        assert plain.features.shape == changed.features.shape
-        assert not torch.allclose(plain.features, changed.features)
-        assert torch.equal(with_head.predict_features(latent, 300, text), changed.features)
-        later = with_head.predict_features(latent, 600, text) - tiny.predict_features(latent, 600, text)
-        assert not torch.allclose(later, changed.features - plain.features), "the head knows the timestep"
-        with_head.run_unet(latent, 600, text)  # of nobody's features
-        assert torch.equal(with_head.predict_features(latent, 300, text), changed.features)
-
-
-@pytest.mark.parametrize("noise_gradient", [True, False])
-def test_features_of_a_head_lead_back_to_the_latent(with_head: Diffusion, noise_gradient: bool) -> None:
-    latent, text = torch.randn(1, 4, 16, 16, requires_grad=True), with_head.embed_prompt("")
-    features = with_head.predict(latent, 300, text, noise_gradient=noise_gradient).features
-    (gradient,) = torch.autograd.grad(features[..., 4, 4].sum(), latent)
-    assert gradient.abs().max() > 0
-    assert with_head.feature_head is not None
-    assert not any(parameter.requires_grad for parameter in with_head.feature_head.parameters())
-
-
-def test_a_head_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "tiny")
-    FeatureHead((48, 256, 256, 96)).save_pretrained(tmp_path / "tiny" / "feature_head")
-    with pytest.raises(ModelError, match=r"feature_head.config.json reads blocks of .* of another model"):
-        Diffusion.load(str(tmp_path / "tiny"), device="cpu")
 
 
 def test_long_prompts_are_cut_to_the_encoders_length(tiny: Diffusion) -> None:

@@ -4,12 +4,10 @@ import copy
 import itertools
 import json
 import math
-import shutil
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +26,6 @@ from livedrag.editor.training.clean_latents import clean_latent_errors
 from livedrag.editor.training.correspondence import FeatureUNet, Likeness, cell_places, correspondence, draw_places
 from livedrag.editor.training.denoiser import DenoiserStage, assemble
 from livedrag.editor.training.flows import Flows
-from livedrag.editor.training.head import HeadStage
 from livedrag.editor.training.networks import TEXT_WIDTH, new_tokenizer, tokens_of
 from livedrag.editor.training.noising import MAX_UNEVENNESS, draw_noise
 from livedrag.editor.training.pairs import Pairs, draw_pairs, local_contrast
@@ -220,11 +217,8 @@ def test_places_are_drawn_by_contrast_each_cell_once() -> None:
     assert (cells < 8).all(dim=-1).float().mean() == pytest.approx(0.82, abs=0.05)  # a sixth of the weight is elsewhere
 
 
-def test_features_are_those_that_dragging_reads(tmp_path: Path) -> None:
-    """Without a head."""
-    write(Diffusion.load("builtin", device="cpu"), tmp_path)
-    shutil.rmtree(tmp_path / "feature_head", ignore_errors=True)
-    model = Diffusion.load(str(tmp_path), device="cpu", dtype=torch.float32)
+def test_features_are_those_that_dragging_reads() -> None:
+    model = Diffusion.load("builtin", device="cpu")
     latents, prompt = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)), model.embed_prompt("a cat")
     with torch.no_grad():
         _, features = FeatureUNet(copy.deepcopy(model.unet))(latents, torch.tensor([300]), prompt)
@@ -506,32 +500,6 @@ def test_the_finished_model_opens_and_draws(shapes: Collection, tmp_path: Path) 
     assert [step.step for step in one] == [1, 2]
     assert torch.equal(one[-1].latent, two[-1].latent)
     assert not torch.equal(one[-1].latent, other[-1].latent)
-
-
-def test_a_head_is_trained_on_a_finished_model(shapes: Collection, tmp_path: Path) -> None:
-    """At first it changes nothing; then places are found more often, and the UNet's own prediction stays."""
-    model = Diffusion.load("builtin", device="cpu")
-    model.feature_head = None
-    before = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}
-
-    vae = Averaging().eval().requires_grad_(False)
-    pairs = Pairs(shapes, vae, 0.6, partial(tokens_of, model.tokenizer), capacity=16, together=8)
-    stage = HeadStage(pairs, model, batch=8)
-    stage.warm_up = 1
-    training = Training(stage, tmp_path)
-    for _ in range(12):
-        training._advance(0.0)
-    losses = [float(parts["correspondence"]) for parts in training._unseen]
-    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.unet.state_dict().items())
-
-    head: Any = training.averaged["head"]
-    write(Diffusion.load("builtin", device="cpu"), tmp_path / "model")
-    head.save_pretrained(tmp_path / "model" / "feature_head")
-    opened = Diffusion.load(str(tmp_path / "model"), device="cpu", dtype=torch.float32)
-    assert opened.feature_head is not None
-    for name, tensor in opened.feature_head.state_dict().items():
-        assert torch.equal(tensor, head.state_dict()[name])
 
 
 def test_a_stage_out_of_order_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
