@@ -138,6 +138,7 @@ def test_a_result_restores_its_edit(open_page: OpenPage, upload: Path, tmp_path:
         ("lie", 0, "evil"),
     ):
         page.get_by_role("button", name="livedrag home").click()
+        expect(page.get_by_test_id("picture-file")).to_be_attached()
         drop(page, tmp_path / f"{name}.png", "image/png")
         page.wait_for_url("**/r/**")
         editor = Editor(page)

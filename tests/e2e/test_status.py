@@ -276,6 +276,7 @@ def test_pictures_of_every_readable_format_open(
 
 def test_what_is_dropped_and_is_no_picture_is_named(open_page: OpenPage, quiet: Quiet, complaints: list[str]) -> None:
     page = open_page()
+    expect(page.get_by_test_id("picture-file")).to_be_attached()
     page.evaluate(
         """() => {
             const dropped = new DataTransfer();
