@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
 from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.faults import is_device_fault
+from livedrag.server.errors import LivedragError
 
 
-class SharedPassError(Exception):
+class SharedPassError(LivedragError):
     """A pass of several rooms failed, by none's fault: each goes on from before the step, in smaller company."""
 
 
