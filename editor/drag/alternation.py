@@ -35,6 +35,7 @@ def descend(state: SessionState) -> None:
             denoising.denoise_unedited(index + 1)
             latent, _ = denoising.step(latent, index, control=False)
         state.go_on_from(latent, state.iteration, due)
+        state.latent.unedited = torch.equal(latent, state.reference.latent)
     state.latent.moved = True
     state.edit.handles = {name: _at_this_level(state, handle) for name, handle in state.edit.handles.items()}
 

@@ -47,11 +47,11 @@ def predict(
         beyond = "gradient" if needs_mask_loss(state) else "no gradient"
     request = ForwardPass(state.model, latent, timestep, preparation.prompt, preparation.lora, beyond, gradient)
     outcome = yield from forward(request)
-    if state.iteration == state.descended == 0:
+    if state.latent.unedited:
         # Nothing has changed yet. What is compared with this must equal it to the last bit: of another pass it would
         # differ by rounding, and the gradient of an absolute value is as large for that.
         if outcome.noise is not None:
-            preparation.unedited_noise = outcome.noise.detach()
+            state.reference.use_noise(outcome.noise.detach())
         if state.edit.pins:
             state.reference.use_features(outcome.features.detach())
     return outcome.features, outcome.noise
@@ -151,7 +151,7 @@ def _pins_loss(state: SessionState, features: Tensor) -> Tensor:
 def keep_background(state: SessionState) -> None:
     """Restore the unedited latent where the picture must not change, if that is how the background is kept."""
     mask = state.edit.latent_mask
-    if mask is not None and state.settings.background == "keep":
+    if mask is not None and state.settings.background == "keep" and not state.latent.unedited:
         state.latent.shift((state.reference.latent - state.latent.value) * (1 - mask))
 
 

@@ -18,19 +18,22 @@ class DraggedLatent:
         start: ``(1, 4, H/8, W/8)``; copied.
         iteration: iterations that led to it.
         learning_rate: of Adam.
+        unedited: whether it is the unedited latent, to the last bit.
 
     Attributes:
         value: the latent now, ``(1, 4, H/8, W/8)``; requires grad.
         optimizer: Adam on it.
         iteration: iterations that led to it.
         moved: whether it has changed since the handles were tracked last.
+        unedited: whether nothing has changed it: there may have been iterations in which nothing was to be moved.
     """
 
-    def __init__(self, start: Tensor, iteration: int, learning_rate: float) -> None:
+    def __init__(self, start: Tensor, iteration: int, learning_rate: float, *, unedited: bool) -> None:
         self.value = start.detach().clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.value], lr=learning_rate)
         self.iteration = iteration
         self.moved = False
+        self.unedited = unedited
 
     def step(self, gradient: Gradient, learning_rate: float) -> None:
         """One step of Adam.
@@ -51,10 +54,12 @@ class DraggedLatent:
         self.value.grad = gradient.value
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.unedited = self.unedited and gradient.largest == 0
 
     @torch.no_grad()
     def shift(self, change: Tensor) -> None:
         """Add to the latent in place, without a step of Adam."""
+        self.unedited = self.unedited and not change.any()
         self.value += change
 
     def load_adam(self, state: dict[str, Tensor]) -> None:

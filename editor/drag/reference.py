@@ -50,6 +50,13 @@ class Reference:
                 )
         return self._features
 
+    def use_noise(self, noise: Tensor) -> None:
+        """Take the noise that a pass of this very latent gave, ``(1, 4, H/8, W/8)``."""
+        if self.descended == 0:
+            self._preparation.unedited_noise = noise
+        else:
+            self._noise = noise
+
     def use_features(self, features: Tensor) -> None:
         """Take what a pass of this very latent gave, ``(1, C, h, w)``."""
         self._features = features

@@ -178,7 +178,8 @@ class SessionState:
     def go_on_from(self, latent: Tensor, iteration: int, descended: int = 0) -> None:
         """Drag this latent from now on, with a new Adam; it has been denoised ``descended`` levels."""
         self.descended = descended
-        self._latent = DraggedLatent(latent, iteration, self.settings.latent_lr)
+        unedited = descended == 0 and torch.equal(latent, self.preparation.inverted)
+        self._latent = DraggedLatent(latent, iteration, self.settings.latent_lr, unedited=unedited)
         if self._denoising is None:
             preparation = self.preparation
             self._denoising = Denoising(
