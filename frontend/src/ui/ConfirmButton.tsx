@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { texts } from "./texts.ts";
 
@@ -16,7 +16,8 @@ export function ConfirmButton(props: {
   const [asking, setAsking] = useState(false);
   const button = useRef<HTMLButtonElement>(null);
   const cancel = useRef<HTMLButtonElement>(null);
-  useEffect(() => {
+  // At once: an Esc that came before would close the dialog around it.
+  useLayoutEffect(() => {
     if (asking) cancel.current?.focus();
   }, [asking]);
   const close = () => {
