@@ -78,6 +78,8 @@ def open_page(browser: Browser, request: pytest.FixtureRequest, complaints: list
         page.on("console", listen)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path)
+        # The start page and a room are parts that come after the first script; the admin's page is plain HTML.
+        page.locator("main, body:not(:has(#app))").first.wait_for(state="attached")
         pages.append(page)
         return page
 
