@@ -77,7 +77,7 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
       )}
       <p>{running ? texts.running : texts.explanation}</p>
       <div class="row">
-        <button type="submit" class="button is-primary" disabled={running}>
+        <button type="submit" class="primary-button" disabled={running}>
           {texts.apply}
         </button>
       </div>

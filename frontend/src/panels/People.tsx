@@ -96,7 +96,7 @@ function PersonControls(props: { readonly room: RoomKey; readonly id: string; re
         class="field"
         aria-label={labels.roleOf(name)}
         value={person.role}
-        onChange={(event) => toastFailure(setRole(room, id, event.currentTarget.value as Role))}
+        onChange={(event) => void setRole(room, id, event.currentTarget.value as Role).catch(toastFailure)}
       >
         {ROLES.map((role) => (
           <option key={role} value={role}>
@@ -109,7 +109,7 @@ function PersonControls(props: { readonly room: RoomKey; readonly id: string; re
         label={labels.remove(name)}
         question={labels.removeQuestion(name)}
         confirm={labels.removeConfirm}
-        onConfirm={() => toastFailure(removePerson(room, id))}
+        onConfirm={() => void removePerson(room, id).catch(toastFailure)}
       >
         <CloseIcon />
       </ConfirmButton>
@@ -146,6 +146,7 @@ function initialsById(people: readonly (readonly [string, Person])[]): ReadonlyM
   return new Map(people.map(([id], index) => [id, initials[index] ?? ""]));
 }
 
-function toastFailure(change: Promise<void>): void {
-  change.catch((error: unknown) => store.toast("error", labels.failed(messageOf(error))));
+/** Says that a change of people or links has failed. */
+export function toastFailure(error: unknown): void {
+  store.toast("error", labels.failed(messageOf(error)));
 }

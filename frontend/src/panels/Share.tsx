@@ -5,14 +5,13 @@ import type { RoomKey } from "../room/address.ts";
 import { createLink, deleteRoom, fetchLinks, revokeLink } from "../room/api.ts";
 import type { Link } from "../room/api.ts";
 import { replaceLink } from "../room/current-session.ts";
-import { messageOf } from "../room/http.ts";
 import type { Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { ConfirmButton } from "../ui/ConfirmButton.tsx";
 import { Dialog } from "../ui/Dialog.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
 import { QrCode } from "../ui/QrCode.tsx";
-import { PeopleList } from "./People.tsx";
+import { PeopleList, toastFailure } from "./People.tsx";
 import { texts as laterTexts } from "./later-texts.ts";
 import { texts } from "./texts.ts";
 
@@ -164,8 +163,4 @@ function DeleteRoom({ room }: { readonly room: RoomKey }) {
       </ConfirmButton>
     </div>
   );
-}
-
-function toastFailure(error: unknown): void {
-  store.toast("error", texts.people.failed(messageOf(error)));
 }
