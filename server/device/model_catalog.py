@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from livedrag.editor import Diffusion, EditorError, ModelError
 from livedrag.editor.model_options import WantedModel
@@ -14,7 +15,8 @@ from livedrag.server.device.room_settings import NO_CAPS, ModelSettings
 from livedrag.server.document.protocol import CatalogEntry, ModelChoice
 
 BUILTIN = "builtin"
-KINDS: Mapping[str, str] = {"checkpoint": "model", "diffusers folder": "model", "lora": "lora", "vae": "vae"}
+Kind = Literal["model", "lora", "vae", "other"]
+KINDS: Mapping[str, Kind] = {"checkpoint": "model", "diffusers folder": "model", "lora": "lora", "vae": "vae"}
 """What an entry of a folder is for a room; others are listed, but can't be chosen."""
 
 
@@ -31,13 +33,13 @@ class ModelCatalog:
 
     default: WantedModel
     entries: tuple[CatalogEntry, ...] = ()
-    settings: Mapping[str, ModelSettings] | None = None
-    paths: Mapping[str, str] | None = None
+    settings: Mapping[str, ModelSettings] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def settings_of(self, name: str) -> ModelSettings:
         """Of the model with this name. Raises `ModelError` if it is not in the catalog."""
-        if (found := (self.settings or {}).get(name)) is None:
-            raise ModelError(f"there is no model {name!r} on this server (any more): choose another one")
+        if (found := self.settings.get(name)) is None:
+            raise _missing("model", name)
         return found
 
     def wanted(self, choice: ModelChoice) -> WantedModel:
@@ -52,9 +54,13 @@ class ModelCatalog:
         return replace(wanted, loras=(*wanted.loras, *loras))
 
     def _path(self, what: str, name: str) -> str:
-        if (path := (self.paths or {}).get(name)) is None:
-            raise ModelError(f"there is no {what} {name!r} on this server (any more): choose another one")
+        if (path := self.paths.get(name)) is None:
+            raise _missing(what, name)
         return path
+
+
+def _missing(what: str, name: str) -> ModelError:
+    return ModelError(f"there is no {what} {name!r} on this server (any more): choose another one")
 
 
 def read_catalog(default: WantedModel, folder: Path | None, caps: Mapping[str, int] = NO_CAPS) -> ModelCatalog:
@@ -74,7 +80,8 @@ def read_catalog(default: WantedModel, folder: Path | None, caps: Mapping[str, i
     paths = {entry.name: str(entry.path) for entry in found if not entry.problem and entry.kind in KINDS}
     models = [Entry(BUILTIN, Path(), "diffusers folder"), *found]
     for entry in models:
-        kind, problem, info = KINDS.get(entry.kind, "other"), entry.problem, None
+        kind: Kind = KINDS.get(entry.kind, "other")
+        problem, info = entry.problem, None
         if kind == "model" and not problem:
             reference = BUILTIN if entry.name == BUILTIN else str(entry.path)
             try:
@@ -89,7 +96,7 @@ def read_catalog(default: WantedModel, folder: Path | None, caps: Mapping[str, i
         entries.append(
             CatalogEntry(
                 name=entry.name,
-                kind=kind,  # type: ignore[arg-type]
+                kind=kind,
                 architecture=entry.architecture,
                 bytes=entry.nbytes,
                 problem=problem,

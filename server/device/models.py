@@ -262,8 +262,7 @@ class Models:
         self._bases.pop(base, None)
         for choice in [choice for choice in self._loaded if base_of(choice) == base]:
             del self._loaded[choice]
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 @dataclass(frozen=True)
@@ -278,6 +277,12 @@ class _Opened:
 
 def _named(choice: ModelChoice) -> str:
     return f"the model {choice.name!r}" if choice.name else "the server's model"
+
+
+def free_memory() -> None:
+    """Return unused memory that torch's allocator holds to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def hash_weights(model: Diffusion) -> None:

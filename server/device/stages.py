@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -347,16 +347,3 @@ def working(room: DeviceRoom) -> Work:
     """The room's work, of which this is a step."""
     assert room.work is not None
     return room.work
-
-
-G = TypeVar("G", bound=Iterator[object])
-
-
-@contextlib.contextmanager
-def closing(steps: G) -> Iterator[G]:
-    """Close a generator on the way out, so that what it holds is freed at once."""
-    try:
-        yield steps
-    finally:
-        if isinstance(steps, Generator):
-            steps.close()

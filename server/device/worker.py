@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import torch
-
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.cost import Memory
 from livedrag.editor.drag.passes import Bucket
@@ -52,7 +50,7 @@ from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 from livedrag.server.device.group_sizes import GroupSizes
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_queue import ModelQueue
-from livedrag.server.device.models import Models
+from livedrag.server.device.models import Models, free_memory
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.queue_report import QueueReport
 from livedrag.server.device.residency import Residency
@@ -304,7 +302,8 @@ class DeviceWorker:
 
     def advance(self) -> None:
         """Do one step of the room that the scheduler chooses."""
-        self._queue.advance(self._models_in_use, self._unload)
+        if self._queue.waiting:
+            self._queue.advance(self._models_in_use, self._unload)
         self._residency.fill()
         ready = {room.id: room.work.priority for room in self._residency.active if room.work is not None}
         if ready:
@@ -423,9 +422,3 @@ OUT_OF_MEMORY = (
 def unexpected(error: Exception) -> str:
     """What people read about a bug."""
     return f"something unexpected went wrong: {type(error).__name__}: {error}"
-
-
-def free_memory() -> None:
-    """Return unused memory that torch's allocator holds to the device."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
