@@ -1,7 +1,7 @@
 """Passes of the UNet that several rooms can share: what an iteration asks of the network, and how it is answered.
 
 An iteration is a generator: it yields what it needs of the network, a `ForwardPass` or the `BackwardPass` of its loss,
-and is sent the outcome. Whoever runs it may answer at once (`alone`), or answer the requests of several iterations
+and is sent the outcome. The caller may answer at once (`alone`), or answer the requests of several iterations
 together (`answer`). Rows do not mix: each gets what it would get alone, but for rounding.
 """
 

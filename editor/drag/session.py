@@ -250,7 +250,7 @@ class DragSession:
         return alone(self.prepare_sharing())
 
     def prepare_sharing(self) -> Generator[Request | FitStep | FitPass | InversionStep, Answer, None]:
-        """As `prepare`, for whoever runs several sessions: it also yields what it asks of the UNet; see
+        """As `prepare`, for running several sessions together: it also yields what it asks of the UNet; see
         `drag_sharing`."""
         state = self._state
         with contextlib.closing(state.preparation.steps()) as steps:
@@ -303,8 +303,8 @@ class DragSession:
     def drag_sharing(
         self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None
     ) -> Generator[Request | DragStep, Answer, None]:
-        """As `drag`, for whoever runs several sessions: it also yields each iteration's requests of the UNet, which may
-        be answered together with those of other sessions; see `livedrag.editor.drag.passes`."""
+        """As `drag`, for running several sessions together: it also yields each iteration's requests of the UNet, which
+        may be answered with those of other sessions; see `livedrag.editor.drag.passes`."""
         return self._loop.run(preview_every, iterations_done, quality)
 
     def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:

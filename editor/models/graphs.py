@@ -164,7 +164,7 @@ class GraphedFunction:
                 to compute a gradient.
         """
         if self._leaves and torch.is_grad_enabled():
-            outputs: tuple[Tensor, ...] = _Run.apply(self, within, *inputs)  # type: ignore[no-untyped-call]
+            outputs: tuple[Tensor, ...] = _Run.apply(self, within, *inputs)  # type: ignore[no-untyped-call]  # torch's
             return outputs
         self.run(inputs)
         return self.outcome()

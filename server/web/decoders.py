@@ -63,7 +63,7 @@ class Decoders:
     def _end(self, running: asyncio.Future[T]) -> None:
         self._free.release()
         if not running.cancelled():
-            running.exception()  # marks it as retrieved: nobody waits for it once the request is cancelled
+            running.exception()  # marks it as retrieved, as nothing waits for it once the request is cancelled
 
 
 def _lower_priority() -> None:

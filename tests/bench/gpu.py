@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -195,7 +196,7 @@ def iterations(report: Report, model: Diffusion, watch: Stopwatch, prefix: str =
         with graphs_switched(model, on=graphs):
             for masked in (False, True):
                 kind = "with a mask" if masked else "without a mask"
-                took = watch.milliseconds(lambda masked=masked: scene.ours(1, masked=masked, preview_every=0))  # type: ignore[misc]
+                took = watch.milliseconds(partial(scene.ours, 1, masked=masked, preview_every=0))
                 report.add(Figure(f"{prefix}iteration {kind}, {how}", took, "ms"))
         with bare_pass(model, graphed=graphs) as bare:
             report.add(Figure(f"{prefix}bare pass, {how}", watch.milliseconds(bare), "ms"))

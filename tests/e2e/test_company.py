@@ -114,7 +114,7 @@ def test_revoking_the_last_owner_link_makes_a_new_one(open_page: OpenPage, uploa
     )
 
 
-def test_removing_somebody_asks_first_and_says_so_to_them(open_page: OpenPage, upload: Path) -> None:
+def test_removing_a_person_asks_first_and_tells_them(open_page: OpenPage, upload: Path) -> None:
     ada = choose(open_page(), upload)
     page = ada.page
     bo = Editor(open_page(new_link(page, "edit")))

@@ -11,6 +11,7 @@ import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.models.graphs import Graphs
+from livedrag.editor.settings import Setting
 from tests.editor.drag.test_session import picture
 
 SIDE = 128
@@ -50,8 +51,8 @@ def recorder(exact: Diffusion) -> Iterator[Counting]:
     exact.graphs = before
 
 
-def new_session(model: Diffusion, *, masked: bool, seed: int = 0, **changed: object) -> DragSession:
-    settings = DragSettings.resolve(None, {}, {**QUICK, **changed})  # type: ignore[dict-item]
+def new_session(model: Diffusion, *, masked: bool, seed: int = 0, **changed: Setting) -> DragSession:
+    settings = DragSettings.resolve(None, {}, {**QUICK, **changed})
     session = DragSession(model, picture(), prompt="a cat", settings=settings, seed=seed)
     session.add_drag("a", Drag(Point(40, 60), Point(80, 70)))
     if masked:

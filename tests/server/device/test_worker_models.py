@@ -26,7 +26,7 @@ from livedrag.server.device.engine import (
     Start,
     Stop,
 )
-from livedrag.server.document.protocol import LoraChoice, ModelChoice, Points
+from livedrag.server.document.protocol import LoraChoice, ModelChoice, Points, Progress
 from tests.checkpoints import original_vae, write_checkpoint
 from tests.pipelines import write_pipeline
 from tests.server.device.test_worker import DESIRED, PICTURE, Events, start
@@ -183,8 +183,9 @@ def test_a_run_waits_for_its_model_and_drags_with_it(
     finish(worker, gate)
     (ended,) = events.of(RunFinished)
     assert (ended.outcome, ended.iterations) == ("exhausted", 3)
-    stages = [event.record for event in events if isinstance(event, RunProgress)]
-    assert stages[0].stage == "loading"  # type: ignore[union-attr]
+    first = next(event.record for event in events if isinstance(event, RunProgress))
+    assert isinstance(first, Progress)
+    assert first.stage == "loading"
     dragged = [each.handles for each in events.records(Points)]
     events.clear()
     worker.obey(Start(run="r2", picture=PICTURE, desired=in_room("c", ModelChoice())))
