@@ -114,6 +114,7 @@ def _engine(settings: Settings) -> Engine:
         preview_quality=settings.preview_quality,
         metadata=settings.metadata,
         share_passes=settings.share_passes,
+        cuda_graphs=settings.cuda_graphs,
         log_level=settings.log_level,
         log_format=settings.log_format,
     )

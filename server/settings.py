@@ -148,8 +148,9 @@ class Settings:
     threads: int = number(0)  # of each device worker; 0: the cores, divided among the workers
     checkpoint_every: int = number(10, 1)  # iterations of a run
     metadata: bool = True  # whether results say how they were made
-    # Whether rooms share passes of the network where that is faster; auto: on GPUs.
-    share_passes: Literal["auto", "always", "never"] = choice("auto", "auto", "always", "never")
+    # Whether rooms share passes of the network; auto: where that is measured to be faster.
+    share_passes: Literal["auto", "never"] = choice("auto", "auto", "never")
+    cuda_graphs: bool = True  # whether passes run from CUDA graphs on GPUs
     hang: float = number(300.0)  # seconds without a step after which a device worker is restarted; 0: never
     tiny: str = ""  # folder or hub id of a tiny autoencoder, for previews
     # Empty: the best the device has time for.

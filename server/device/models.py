@@ -119,6 +119,12 @@ class Models:
         self._loaded[choice] = found
         return found
 
+    def drop_graphs(self) -> None:
+        """Give back the memory of all CUDA graphs; they are recorded again when there is memory to spare."""
+        for base in self._bases.values():
+            if base.graphs is not None:
+                base.graphs.clear()
+
     @property
     def names(self) -> frozenset[str]:
         """Of the models whose weights are here, for the placement of rooms."""

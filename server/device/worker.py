@@ -90,7 +90,7 @@ class DeviceWorker:
         catalog: of the models that rooms may choose; None: only this one.
         open_model: opens one of them.
         wake: called from another thread when one is there: `advance` has to be called then.
-        share_passes: whether rooms share passes of the UNet where that is faster; by default not on a CPU.
+        share_passes: whether rooms share passes of the UNet where that is measured to be faster.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class DeviceWorker:
         catalog: ModelCatalog | None = None,
         open_model: Opener | None = None,
         wake: Callable[[], None] = lambda: None,
-        share_passes: bool | None = None,
+        share_passes: bool = True,
     ) -> None:
         self._models = Models(
             model, catalog=catalog, open=open_model, caps=caps, memory=memory, quality=quality, wake=wake
@@ -119,7 +119,7 @@ class DeviceWorker:
         self._clock = clock
         self._scheduler = Scheduler()
         self._sizes = GroupSizes()
-        self._shares = model.device.type != "cpu" if share_passes is None else share_passes
+        self._shares = share_passes
         self._usage = DeviceUsage()
         self._files = SessionFiles(self._models, checkpoints, on_event)
         self._sessions = Sessions(self._models, self._files, on_event)
@@ -375,6 +375,7 @@ class DeviceWorker:
     def _on_error(self, room: DeviceRoom, work: Work, error: Exception) -> None:
         if isinstance(error, SharedPassError):
             log.warning("%s; the runs go on", error, exc_info=error.__cause__)
+            self._models.drop_graphs()
             free_memory()
             work.restart()
         elif isinstance(error, EditorError):
@@ -390,7 +391,8 @@ class DeviceWorker:
             self._fail(room, unexpected(error))
 
     def _out_of_memory(self, room: DeviceRoom, work: Work, error: Exception) -> None:
-        """Free what idle sessions hold and try the step again, once; then this run fails, and no other."""
+        """Free what graphs and idle sessions hold and try the step again, once; then this run fails, and no other."""
+        self._models.drop_graphs()
         idle = [other for other in self._rooms.values() if other.idle and other is not room]
         for other in idle:
             self._residency.evict(other)

@@ -69,9 +69,9 @@ def serve(connection: Connection, options: WorkerOptions) -> None:
         metadata=options.metadata,
         quality=options.preview_quality or None,
         catalog=catalog,
-        open_model=lambda wanted, note: open_apart(wanted, options.device or None, note),
+        open_model=lambda wanted, note: prepared(open_apart(wanted, options.device or None, note), options),
         wake=lambda: commands.put(None),
-        share_passes=None if options.share_passes == "auto" else options.share_passes == "always",
+        share_passes=options.share_passes == "auto",
     )
     send(Ready(model=worker.info, device=options.device, catalog=catalog.entries))
     while True:
@@ -103,9 +103,16 @@ def find(options: WorkerOptions) -> WantedModel:
 
 def load(options: WorkerOptions, wanted: WantedModel | None = None) -> Diffusion:
     """Load the model. Raises `EditorError`."""
-    model = (wanted or find(options)).open(options.device or None)
+    model = prepared((wanted or find(options)).open(options.device or None), options)
     if options.preview_quality == "tiny" and model.tiny is None:
         raise EditorError("preview quality 'tiny' needs a tiny autoencoder, and this model has none: name one (TINY)")
+    return model
+
+
+def prepared(model: Diffusion, options: WorkerOptions) -> Diffusion:
+    """The model, as the operator wants it to run."""
+    if not options.cuda_graphs:
+        model.graphs = None
     return model
 
 

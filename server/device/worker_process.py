@@ -55,7 +55,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         tiny: folder or hub id of a tiny autoencoder for previews.
         preview_quality: of the previews; empty: what the device has the time for.
         metadata: whether results say how they were made.
-        share_passes: whether rooms share passes of the UNet where that is faster; ``auto``: on GPUs.
+        share_passes: whether rooms share passes of the UNet; ``auto``: where that is measured to be faster.
+        cuda_graphs: whether passes run from CUDA graphs on GPUs.
     """
 
     model: str
@@ -76,7 +77,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     tiny: str = ""
     preview_quality: Literal["", "latent", "tiny", "full"] = ""
     metadata: bool = True
-    share_passes: Literal["auto", "always", "never"] = "auto"
+    share_passes: Literal["auto", "never"] = "auto"
+    cuda_graphs: bool = True
     log_level: str = "info"
     log_format: str = "text"
 

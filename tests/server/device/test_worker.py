@@ -83,9 +83,10 @@ def builtin_worker(model: Diffusion, events: Events, checkpoints: Checkpoints) -
 
 @contextmanager
 def a_worker(model: Diffusion, events: Events, checkpoints: Checkpoints, **options: Any) -> Iterator[DeviceWorker]:
+    """Its rooms share no passes unless a test says so: the order of steps would depend on the machine's speed."""
     from livedrag.server.device.worker import DeviceWorker
 
-    worker = DeviceWorker(model, events.append, checkpoints, **{"sessions": 2, **options})
+    worker = DeviceWorker(model, events.append, checkpoints, **{"sessions": 2, "share_passes": False, **options})
     try:
         yield worker
     finally:

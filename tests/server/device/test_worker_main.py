@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from livedrag.editor import EditorError
+from livedrag.editor import Diffusion, EditorError
+from livedrag.editor.models.graphs import EagerRecorder, Graphs
 from livedrag.server.device.worker_main import load
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.settings import resolve
@@ -45,6 +48,24 @@ def test_names_in_a_folder_of_models(models: Path, tiny_folder: Path) -> None:
     assert load(options).name == "dream with ft + ink 0.5 + ink 1"
     with pytest.raises(EditorError, match="there is no 'drem' in "):
         load(WorkerOptions(model="drem", models=str(models)))
+
+
+def test_graphs_can_be_turned_off(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Diffusion, "__init__", graphed(Diffusion.__init__))
+    for text, has_graphs in (("true", True), ("false", False)):
+        settings = resolve({"LIVEDRAG_CUDA_GRAPHS": text}, {})
+        options = WorkerOptions(model=str(tiny_folder), device="cpu", cuda_graphs=settings.cuda_graphs)
+        assert (load(options).graphs is not None) == has_graphs
+
+
+def graphed(made: Callable[..., None]) -> Callable[..., None]:
+    """Makes models as they are on CUDA."""
+
+    def make(model: Diffusion, *arguments: Any, **options: Any) -> None:
+        made(model, *arguments, **options)
+        model.graphs = Graphs(EagerRecorder())
+
+    return make
 
 
 def test_loras_in_the_environment_are_separated_by_commas() -> None:

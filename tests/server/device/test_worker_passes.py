@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,20 @@ def test_rooms_do_not_share_passes_where_that_is_slower(worker: DeviceWorker, ev
     assert set(unet.rows[before:]) == {1}
 
 
-def test_a_cpu_shares_no_passes_unless_told(
+def test_they_do_so_by_default_on_a_cpu_too(
     small: Diffusion, events: Events, checkpoints: Checkpoints, unet: Passes
 ) -> None:
-    with a_worker(small, events, checkpoints, sessions=9, clock=unet.clock) as worker:
+    from livedrag.server.device.worker import DeviceWorker
+
+    with closing(DeviceWorker(small, events.append, checkpoints, clock=unet.clock)) as worker:
+        begin(worker, "ab", settings=LONG)
+        share(worker, unet, 2)
+
+
+def test_the_operator_can_have_no_room_share(
+    small: Diffusion, events: Events, checkpoints: Checkpoints, unet: Passes
+) -> None:
+    with a_worker(small, events, checkpoints, sessions=9, clock=unet.clock, share_passes=False) as worker:
         begin(worker, "ab", settings=LONG)
         drag_until(worker, events, "ab", 5)
         assert set(unet.rows) == {1}

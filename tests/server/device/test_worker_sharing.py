@@ -11,6 +11,7 @@ import torch
 
 from livedrag.editor.cost import Memory
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.models.graphs import EagerRecorder, Graphs
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
     CommandFailed,
@@ -290,6 +291,28 @@ def test_a_full_memory_frees_idle_sessions_and_the_run_goes_on(
     assert ended(events) == [("a", "exhausted"), ("b", "exhausted")]
     assert next(event.room for event in events if isinstance(event, SessionReleased)) == "a"
     assert fitted(events) == [1, 2, 1, 2], "what was prepared stays so"
+
+
+class Forgetting(EagerRecorder):
+    """Counts how often the memory of what it recorded was given back."""
+
+    forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+def test_a_full_memory_drops_graphs(
+    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Forgetting()
+    monkeypatch.setattr(small, "graphs", Graphs(recorder, eager_runs=0))
+    full(monkeypatch, 1, torch.OutOfMemoryError("CUDA out of memory"))
+    with a_worker(small, events, checkpoints, sessions=9) as worker:
+        begin(worker, "b", settings={**SHORT, "seed": 1})
+        finish(worker, events)
+    assert recorder.forgotten == 1
+    assert ended(events) == [("b", "exhausted")]
 
 
 def test_a_memory_that_stays_full_fails_that_run_alone(
