@@ -9,7 +9,6 @@ import logging
 import secrets
 import socket
 import ssl
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -146,9 +145,10 @@ class Hub:
 class Connection:
     """One worker's. Silence, and the end, are reported once by ``on_lost``; no event comes after that.
 
+    Silence is counted in beats of this end: as long as this process stands still, it hears no worker.
+
     Attributes:
         process: of the worker; None until it has said so.
-        heard_at: when it last said anything, in seconds of `time.monotonic`.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -159,8 +159,8 @@ class Connection:
         self._answers: set[asyncio.Task[None]] = set()
         self._lost = False
         self._loaded = False
+        self._silent = 0.0  # seconds
         self.process: ProcessInfo | None = None
-        self.heard_at = time.monotonic()
 
     def serve(self, on_event: EventHandler, on_lost: Callable[[str], None]) -> None:
         """Pass events on from now on. ``on_lost`` is called with how it was lost, such as "stopped"."""
@@ -214,7 +214,7 @@ class Connection:
                 if size > MAX_PAYLOAD:
                     raise ValueError(f"a frame of {size} bytes, of which {MAX_PAYLOAD} are allowed")
                 payload = await self._reader.readexactly(size)
-                self.heard_at = time.monotonic()
+                self._silent = 0.0
                 self._take(kind, payload)
         except (OSError, EOFError):
             self.lose("stopped")
@@ -245,10 +245,9 @@ class Connection:
 
     async def _beat(self) -> None:
         while True:
-            began = time.monotonic()
             self._write(Kind.BEAT)
             await asyncio.sleep(BEAT_SECONDS)
-            late = time.monotonic() - began - BEAT_SECONDS  # this process stood still: the worker has not
-            silent, bound = time.monotonic() - self.heard_at - late, DEAD_SECONDS if self._loaded else LOADING_SECONDS
-            if silent > bound:
+            self._silent += BEAT_SECONDS
+            bound = DEAD_SECONDS if self._loaded else LOADING_SECONDS
+            if self._silent > bound:
                 self.lose(f"did not answer for {bound:g} s")

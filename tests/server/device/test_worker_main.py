@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.models.graphs import EagerRecorder, Graphs
-from livedrag.server.device.worker_main import load
+from livedrag.server.device.worker_main import load, spare_imports
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.settings import resolve
 from tests.checkpoints import original_vae, write_checkpoint
@@ -70,3 +71,12 @@ def graphed(made: Callable[..., None]) -> Callable[..., None]:
 
 def test_loras_in_the_environment_are_separated_by_commas() -> None:
     assert resolve({"LIVEDRAG_LORA": "a:0.5, b"}, {}).lora == ("a:0.5", "b")
+
+
+def test_a_garbage_collection_skips_what_the_worker_has_imported() -> None:
+    imported = len(gc.get_objects())
+    spare_imports()
+    try:
+        assert len(gc.get_objects()) < imported / 100, "the threads of a worker wait for each collection"
+    finally:
+        gc.unfreeze()

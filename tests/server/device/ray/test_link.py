@@ -7,6 +7,7 @@ import datetime
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -300,6 +301,27 @@ def test_a_connection_that_ends_and_one_that_falls_silent_are_lost_once(
             assert await pair.lost.get() == "did not answer for 0.3 s"
             await asyncio.sleep(0.1)
             assert pair.lost.empty()
+
+    asyncio.run(story())
+
+
+def test_time_in_which_the_server_stood_still_is_no_silence_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "DEAD_SECONDS", 0.3)
+    monkeypatch.setattr(hub_module, "BEAT_SECONDS", 0.1)
+
+    async def story() -> None:
+        async with connected(tmp_path) as pair:
+            connection = pair.connection
+            connection._loaded = True
+            for _ in range(2):  # of the four beats that it would take
+                beats = connection._silent
+                time.sleep(1.0)  # noqa: ASYNC251 - the event loop stands still
+                while connection._silent == beats:
+                    await asyncio.sleep(0)
+            assert pair.lost.empty()
+            assert await pair.lost.get() == "did not answer for 0.3 s", "now it is the worker that is silent"
 
     asyncio.run(story())
 
