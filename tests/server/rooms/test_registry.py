@@ -219,3 +219,38 @@ def test_a_restarting_worker_is_reported_to_the_rooms_on_its_device(tmp_path: Pa
             assert [m for m in received(session) if isinstance(m, EngineReport)] == []
 
     asyncio.run(scenario())
+
+
+def test_a_room_shows_that_it_restarts_until_its_own_work_has_another_worker(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await opened.join()
+            received(session)
+            opened.engine.tell(WorkerRestarting(message="it died", device="d", rooms=(opened.id, "another")))
+            opened.engine.tell(WorkerRestarted(device="d", rooms=("another",)))
+            await opened.settle()
+            assert [m.state for m in received(session) if isinstance(m, EngineReport)] == ["restarting"]
+            late = await opened.join()
+            assert [m.state for m in received(late) if isinstance(m, EngineReport)] == ["restarting"]
+            opened.engine.tell(WorkerRestarted(device="e", rooms=(opened.id,)))
+            await opened.settle()
+            assert [m.state for m in received(session) if isinstance(m, EngineReport)] == ["ready"]
+
+    asyncio.run(scenario())
+
+
+def test_without_any_worker_all_rooms_restart_until_there_is_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_room(tmp_path) as opened:
+            session = await opened.join()
+            received(session)
+            opened.engine.state = "restarting"
+            opened.engine.tell(WorkerRestarting(message="it died", device="d", rooms=("another",)))
+            await opened.settle()
+            assert [m.state for m in received(session) if isinstance(m, EngineReport)] == ["restarting"]
+            opened.engine.state = "ready"
+            opened.engine.tell(WorkerRestarted(device="d"))
+            await opened.settle()
+            assert [m.state for m in received(session) if isinstance(m, EngineReport)] == ["ready"]
+
+    asyncio.run(scenario())

@@ -318,7 +318,7 @@ def test_time_in_which_the_server_stood_still_is_no_silence_of_a_worker(
             for _ in range(2):  # of the four beats that it would take
                 beats = connection._silent
                 time.sleep(1.0)  # noqa: ASYNC251 - the event loop stands still
-                while connection._silent == beats:
+                while connection._silent == beats:  # noqa: ASYNC110
                     await asyncio.sleep(0)
             assert pair.lost.empty()
             assert await pair.lost.get() == "did not answer for 0.3 s", "now it is the worker that is silent"
