@@ -392,7 +392,7 @@ class WorkerRestarting(Event, frozen=True, kw_only=True):
 
 
 class WorkerRestarted(Event, frozen=True, kw_only=True):
-    """The device has a worker again, which has these rooms, or took them over from another one."""
+    """The device has a worker again, which has these rooms, or works on them in place of another one."""
 
     device: str = ""
     rooms: tuple[str, ...] = ()

@@ -64,7 +64,8 @@ class WorkerPool(Engine):
         self._places: dict[str, Supervisor] = {}
         self._models: dict[str, str] = {}  # by room: the name of its model, for placement
         self._moving: dict[str, Supervisor | None] = {}  # where rooms go that leave their worker; None: not chosen yet
-        self._homeless: set[str] = set()  # rooms that wait for a worker
+        self._homeless: dict[str, None] = {}  # rooms that wait for a worker, the first one first
+        self._resuming: set[str] = set()  # rooms whose worker died, until another one has reported something of them
         self._ending: set[asyncio.Task[None]] = set()  # workers that have left
         self._watching: asyncio.Task[None] | None = None
 
@@ -106,7 +107,7 @@ class WorkerPool(Engine):
             return  # the next worker is sent what has no answer by then
         supervisor = self._place(room)
         if supervisor is None:
-            self._homeless.add(room)
+            self._homeless[room] = None
             return
         if isinstance(command, Start | Prepare | Generate) and not self._is_busy(supervisor, but=room):
             supervisor.expect_steps()
@@ -219,9 +220,9 @@ class WorkerPool(Engine):
         for room in rooms:
             supervisor = self._place(room)
             if supervisor is None:
-                self._homeless.add(room)
+                self._homeless[room] = None
                 continue
-            self._homeless.discard(room)
+            self._homeless.pop(room, None)
             if not self._is_busy(supervisor, but=room):
                 supervisor.expect_steps()
             for command in self._pending.replay((room,)):
@@ -249,12 +250,14 @@ class WorkerPool(Engine):
             return
         if not self._pending.receive(event):
             return  # of a run that has ended otherwise
+        self._check_resumed(supervisor, event)
         before = self.state
         self._update_state()
         match event:
             case Ready(catalog=catalog):
                 self.catalog = catalog
                 waiting = tuple(self._homeless)
+                self._resuming.difference_update(waiting)
                 self._continue(waiting)
                 if supervisor.restarts or waiting or before == "restarting":
                     self._emit(WorkerRestarted(device=supervisor.device, rooms=self._rooms(supervisor)))
@@ -286,11 +289,21 @@ class WorkerPool(Engine):
             return self._pending.replay(rooms)
         for room in rooms:
             del self._places[room]
-        self._continue(room for room in rooms if self._pending.has(room))
-        if self.state == "ready":
-            self._emit(WorkerRestarted(device=supervisor.device, rooms=rooms))
+        working = tuple(room for room in rooms if self._pending.has(room))
+        idle = tuple(room for room in rooms if not self._pending.has(room))
+        self._resuming.update(working)
+        self._continue(working)
+        if self.state == "ready" and idle:
+            self._emit(WorkerRestarted(device=supervisor.device, rooms=idle))
         self._check_drained(supervisor)
         return []
+
+    def _check_resumed(self, supervisor: Supervisor, event: AnyEvent) -> None:
+        """Report a room that another worker has taken over once it works on it."""
+        room = getattr(event, "room", "")
+        if room in self._resuming and self._places.get(room) is supervisor:
+            self._resuming.discard(room)
+            self._emit(WorkerRestarted(device=supervisor.device, rooms=(room,)))
 
     def _update_state(self) -> None:
         self.state = combined({one.state for one in self._supervisors})

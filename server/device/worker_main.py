@@ -124,7 +124,6 @@ def spare_imports() -> None:
     A full one otherwise takes a fifth of a second of processor time, in which no other thread gets to run Python, not
     even the one that says that this process lives: on a busy machine, at this priority, for longer than 5 s.
     """
-    gc.collect()
     gc.freeze()
 
 

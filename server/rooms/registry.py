@@ -15,7 +15,7 @@ from livedrag.server.access.credentials import Credentials
 from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
 from livedrag.server.device.engine import AnyEvent, Engine, ReleaseSession, WorkerRestarted, WorkerRestarting
-from livedrag.server.document.protocol import Close, Document, EngineReport, Hello, ModelInfo, RoomLimits
+from livedrag.server.document.protocol import Close, Document, Hello, ModelInfo, RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.images.animation import find_encoder
 from livedrag.server.images.rasteriser import Rasteriser
@@ -24,6 +24,7 @@ from livedrag.server.rooms.admission import Admission, new_link
 from livedrag.server.rooms.background import BackgroundTasks
 from livedrag.server.rooms.clock import Clock
 from livedrag.server.rooms.device_seconds import DeviceSeconds
+from livedrag.server.rooms.engine_reports import EngineReports
 from livedrag.server.rooms.generation import Generations
 from livedrag.server.rooms.outbox import Disconnect, Outbox
 from livedrag.server.rooms.room import LiveRoom, RoomEvent
@@ -53,6 +54,7 @@ class RoomRegistry:
         self.settings = settings
         self.store = store
         self.engine = engine
+        self._engine_reports = EngineReports()
         self.limits = RateLimits(settings)
         self.metrics = Metrics()
         self.admission = Admission(store, Credentials(store, settings.password), self.limits, self.open)
@@ -288,20 +290,8 @@ class RoomRegistry:
     def on_event(self, event: AnyEvent) -> None:
         """Pass an event of the engine to whom it concerns."""
         if isinstance(event, WorkerRestarting | WorkerRestarted):
-            self._report_worker(event)
+            self._engine_reports.on_event(event, self.rooms.values(), ready=self.engine.state == "ready")
         elif isinstance(event, RoomEvent) and not self.generations.on_event(event):
             room = self.rooms.get(event.room)
             if room is not None:
                 room.on_event(event)
-
-    def _report_worker(self, event: WorkerRestarting | WorkerRestarted) -> None:
-        """Tell the rooms that use the device of this worker, or that would use one, that it has stopped or is back."""
-        if isinstance(event, WorkerRestarting):
-            report = EngineReport(state="restarting", message=event.message)
-            all_rooms = self.engine.state != "ready"
-        else:
-            report = EngineReport(state="ready")
-            all_rooms = self.engine.state == "ready"
-        for room in self.rooms.values():
-            if all_rooms or room.id in event.rooms:
-                room.report_engine(report)

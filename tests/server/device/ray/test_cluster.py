@@ -31,7 +31,6 @@ from livedrag.server.device.engine import (
     SeekCompleted,
     SessionReleased,
     Start,
-    StepStarted,
     Stop,
     UpdateRun,
     WorkerRestarted,
@@ -83,8 +82,6 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
             last = iterations(ear, "a")[-1]
             ear.heard.clear()
             assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
-            assert ear.heard == [WorkerRestarted(device="cpu", rooms=("a",))]
-            assert (await ear.expect(StepStarted)).run == "r1", "the room restarts until its run goes on"
             assert worker_of(engine, "a") == second.worker
             ended = await ear.expect(RunFinished)
             assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 20)
