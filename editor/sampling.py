@@ -7,10 +7,21 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-def patch_offsets(radius: int, like: Tensor) -> Tensor:
-    """Offsets of a square patch, ``((2 * radius + 1) ** 2, 2)``, row-major; dtype and device of ``like``."""
+def patch_offsets(radius: int | Tensor, like: Tensor) -> Tensor:
+    """Offsets of a square patch, ``((2 * radius + 1) ** 2, 2)``, row-major; dtype and device of ``like``.
+
+    A tensor in the place of the radius is the offsets themselves.
+    """
+    if isinstance(radius, Tensor):
+        return radius
     side = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
     return torch.cartesian_prod(side, side)
+
+
+def is_inside(cells: Tensor, raster: tuple[int, int]) -> Tensor:
+    """Whether cells ``(..., 2)`` are inside a raster of so many rows and columns, ``(...)``."""
+    (rows, columns), (row, column) = raster, cells.unbind(-1)
+    return (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
 
 
 def _within_centres(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -52,7 +63,8 @@ def sample_between_cells(features: Tensor, cells: Tensor, raster: tuple[int, int
     cells = torch.stack(_within_centres(features, cells, raster), dim=-1)
     whole = cells.floor()
     row, column = (cells - whole).unbind(-1)
-    corners = cells.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    side = torch.arange(2, dtype=cells.dtype, device=cells.device)
+    corners = torch.cartesian_prod(side, side)
     around = sample_cells(features, (whole[:, :, None] + corners).flatten(1, 2), raster)
     weights = torch.stack([(1 - row) * (1 - column), (1 - row) * column, row * (1 - column), row * column], dim=-1)
     blended: Tensor = (around.unflatten(-1, (-1, 4)) * weights[:, None]).sum(-1)

@@ -6,11 +6,13 @@ perturbation stays small and the next step can bring it back to what pictures lo
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import torch
 
 from livedrag.editor.drag.handles import Handle, cell_and_offset, cells_of
+from livedrag.editor.drag.passes import Answer, Request
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.tracking import take_patches, take_templates
 
@@ -22,20 +24,20 @@ def levels_due(state: SessionState) -> int:
     return max(state.descended, min(levels - 1, state.iterations_done * levels // settings.max_iterations))
 
 
-def descend(state: SessionState) -> None:
-    """Denoise the latent, and the unedited one, down to the level at which it is due to be dragged."""
+def descend(state: SessionState) -> Generator[Request, Answer, None]:
+    """Denoise the latent, and the unedited one, down to the level at which it is due to be dragged; yields what that
+    asks of the UNet."""
     due = levels_due(state)
     if state.descended == due:
         return
     denoising = state.denoising
     assert denoising is not None
-    latent = state.latent.value.detach()
-    with torch.no_grad():
-        for index in range(state.descended, due):
-            denoising.denoise_unedited(index + 1)
-            latent, _ = denoising.step(latent, index, control=False)
-        state.go_on_from(latent, state.iteration, due)
-        state.latent.unedited = torch.equal(latent, state.reference.latent)
+    latent = state.latent.value
+    for index in range(state.descended, due):
+        denoising.denoise_unedited(index + 1)
+        latent, _ = yield from denoising.step(latent, index, control=False)
+    state.go_on_from(latent, state.iteration, due)
+    state.latent.unedited = torch.equal(latent, state.reference.latent)
     state.latent.moved = True
     state.edit.handles = {name: _at_this_level(state, handle) for name, handle in state.edit.handles.items()}
 

@@ -48,7 +48,7 @@ def search_is_due(state: SessionState) -> bool:
     """Whether content is to be searched in this iteration, whatever the tracker finds."""
     if not checks_content(state):
         return False
-    begins = state.iterations_done % SEARCH_EVERY == 0 or not state.latent.optimizer.state
+    begins = state.iterations_done % SEARCH_EVERY == 0 or not state.latent.steps
     return begins or any(lacks_look(handle) for handle in state.edit.handles.values())
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Sequence
 
 from torch import Tensor
 
 from livedrag.editor.drag.attention import Seen, controlled, recording
 from livedrag.editor.drag.latent import check_finite
+from livedrag.editor.drag.passes import Answer, ForwardPass, Request, alone, forward, next_step
 from livedrag.editor.drag.steps import RenderStep
 from livedrag.editor.fitting.lora import Lora
-from livedrag.editor.models.ddim import Guidance, denoising_step
+from livedrag.editor.models.ddim import Guidance, denoised, denoising_step
 from livedrag.editor.models.diffusion import Diffusion, Level
 
 REFERENCE_BUDGET = 2 * 2**30
@@ -77,26 +79,29 @@ class Denoising:
         """Steps that the next `render` takes from level ``first`` on."""
         return 2 * len(self._levels) - len(self.unedited) - first
 
-    def reconstruct(self, levels: int | None = None) -> Generator[None, None, None]:
-        """Denoise the unedited latent, into `unedited`; yields after each step. Raises `NumericalError`.
+    def reconstruct(self, levels: int | None = None) -> Generator[Request | None, Answer, None]:
+        """Denoise the unedited latent, into `unedited`; yields what it asks of the UNet, and None after each step.
+
+        Raises `NumericalError`.
 
         Args:
             levels: how many, unless that has been done already; by default all.
         """
         while (index := len(self.unedited)) < (len(self._levels) if levels is None else levels):
-            below = check_finite(self._step_unedited(), f"rendering step {index + 1} of the unedited picture")
-            self.unedited.append(below)
-            yield
+            below = yield from self._step_unedited()
+            self.unedited.append(check_finite(below, f"rendering step {index + 1} of the unedited picture"))
+            yield None
 
     def denoise_unedited(self, levels: int) -> None:
         """Denoise the unedited latent by this many levels, as far as that has not been done."""
-        for _ in self.reconstruct(levels):
+        for _ in alone(self.reconstruct(levels)):
             pass
 
     def render(
         self, latent: Tensor, preview_every: int, *, first: int = 0, control_first: bool = True
-    ) -> Generator[RenderStep, None, None]:
-        """Denoise an edited latent into `rendered`; the first time, the unedited one before it.
+    ) -> Generator[Request | RenderStep, Answer, None]:
+        """Denoise an edited latent into `rendered`; the first time, the unedited one before it. It also yields what it
+        asks of the UNet.
 
         Args:
             latent: ``(1, 4, H/8, W/8)``, at level ``first``.
@@ -108,11 +113,13 @@ class Denoising:
             NumericalError: a step is not finite.
         """
         steps, done = self.steps(first), 0
-        for _ in self.reconstruct():
+        while len(self.unedited) < len(self._levels):
+            with contextlib.closing(self.reconstruct(len(self.unedited) + 1)) as step:
+                yield from next_step(step)
             done += 1
             yield RenderStep(done, steps, None)
         for index in range(first, len(self._levels)):
-            latent, x0 = self.step(latent, index, control=control_first or index > first)
+            latent, x0 = yield from self.step(latent, index, control=control_first or index > first)
             check_finite(latent, f"rendering step {index + 1}")
             done += 1
             if index == len(self._levels) - 1:
@@ -120,8 +127,12 @@ class Denoising:
             due = preview_every > 0 and (index + 1) % preview_every == 0
             yield RenderStep(done, steps, x0 if due else None)
 
-    def step(self, latent: Tensor, index: int, *, control: bool = True) -> tuple[Tensor, Tensor]:
+    def step(
+        self, latent: Tensor, index: int, *, control: bool = True
+    ) -> Generator[Request, Answer, tuple[Tensor, Tensor]]:
         """One denoising step of an edited latent; the unedited one must be below that level already.
+
+        With reference-latent control, and with guidance, its pass is not shared with other sessions.
 
         Args:
             latent: ``(1, 4, H/8, W/8)``, at the level.
@@ -131,22 +142,33 @@ class Denoising:
         Returns:
             The latent below the level and the predicted clean latent, same shape.
         """
+        if not (self._control and control):
+            return (yield from self._ask(latent, index))
         with self._lora.active():
-            if not (self._control and control):
-                return self._step(latent, index)
-            with self._model.eagerly(), controlled(self._model.unet, self._reference_at(index)):
+            reference = self._reference_at(index)
+            with self._model.eagerly(), controlled(self._model.unet, reference):
                 return self._step(latent, index)
 
-    def _step_unedited(self) -> Tensor:
+    def _step_unedited(self) -> Generator[Request, Answer, Tensor]:
         """The unedited latent one level further down, ``(1, 4, H/8, W/8)``."""
         index = len(self.unedited)
-        with self._lora.active():
-            if not self._control:
-                return self._step(self._unedited_at(index), index)[0]
-            with self._model.eagerly(), recording(self._model.unet) as seen:
-                below, _ = self._step(self._unedited_at(index), index)
+        if not self._control:
+            below, _ = yield from self._ask(self._unedited_at(index), index)
+            return below
+        with self._lora.active(), self._model.eagerly(), recording(self._model.unet) as seen:
+            below, _ = self._step(self._unedited_at(index), index)
         self._store(index, seen)
         return below
+
+    def _ask(self, latent: Tensor, index: int) -> Generator[Request, Answer, tuple[Tensor, Tensor]]:
+        """A step without control, in a pass that may be shared."""
+        if self._guidance is not None:
+            with self._lora.active():
+                return self._step(latent, index)
+        level = self._levels[index]
+        outcome = yield from forward(ForwardPass(self._model, latent, level.timestep, self._prompt, self._lora))
+        assert outcome.noise is not None
+        return denoised(latent, outcome.noise, level)
 
     def _step(self, latent: Tensor, index: int) -> tuple[Tensor, Tensor]:
         return denoising_step(self._model, latent, self._prompt, self._levels[index], self._guidance)

@@ -6,28 +6,27 @@ import dataclasses
 import time
 from collections.abc import Generator
 
-import torch
-from torch import Tensor
-
 from livedrag.editor.drag.alternation import descend
-from livedrag.editor.drag.arrival import begin_run, check_content, checks_content, go_back, search_is_due
+from livedrag.editor.drag.arrival import active, begin_run, check_content, checks_content, go_back, search_is_due
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import (
+    carry,
+    found,
+    iterate,
     keep_background,
     lost_drags,
     move_on,
-    needs_mask_loss,
+    not_arrived,
     predict,
     record_step,
     still_moving,
-    total_loss,
     track,
     warp_further,
     warp_is_due,
 )
 from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.latent_warp import LatentWarp
-from livedrag.editor.drag.passes import Answer, BackwardPass, Request, backward
+from livedrag.editor.drag.passes import Answer, Request
 from livedrag.editor.drag.preview import Previewer
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
@@ -42,14 +41,11 @@ class DragLoop:
         state: of the session, which changes.
         search: of the session.
         previewer: of the session.
-
-    Attributes:
-        latent_warp: of the session.
     """
 
     def __init__(self, state: SessionState, search: ContentSearch, previewer: Previewer) -> None:
         self._state, self._search, self._previewer = state, search, previewer
-        self.latent_warp = LatentWarp(state.model, state.picture, state.rasters)
+        self._latent_warp = LatentWarp(state.model, state.picture, state.rasters)
 
     def run(
         self, preview_every: int, iterations_done: int | None, quality: Quality | None
@@ -68,7 +64,7 @@ class DragLoop:
         try:
             while True:
                 state.edit.require_drags()
-                descend(state)
+                yield from descend(state)
                 last = state.iterations_done >= state.settings.max_iterations
                 preview = preview_every > 0 and state.iteration % preview_every == 0
                 began = time.perf_counter()
@@ -89,43 +85,67 @@ class DragLoop:
     def _iterate(self, *, last: bool, preview: bool) -> Generator[Request, Answer, tuple[DragStep, bool]]:
         """One iteration of the paper, and whether the run ends; the ``last`` one of a run only tracks the handles."""
         state, latent = self._state, self._state.latent
-        x0: Tensor | None = None
-        # 1. One UNet pass: the features, and the noise if the mask or a preview needs it.
-        with_noise = not last and (preview or search_is_due(state) or needs_mask_loss(state))
-        features, noise = yield from predict(state, with_noise=with_noise, gradient=not last)
+        before = active(state, state.edit.handles)
+        if last or not before:
+            return (yield from self._end()), True
+        # 1. to 6. of the paper, as a function of tensors: the UNet pass, point tracking, motion supervision, the mask
+        # loss and a step of Adam, which is only proposed. See `livedrag.editor.drag.rows`.
+        with_noise = preview or search_is_due(state)
+        before = carry(state, before)
+        outcome = yield from iterate(state, before, with_noise=with_noise)
+        proposal = outcome.proposal
 
-        # 2. Point tracking: where is the content now? Or region supervision: where is it carried next?
-        handles = track(state, features, last=last)
+        # Where is the content now? Or with region supervision: where has it been carried?
+        pulled = found(before, outcome)
+        moving = still_moving(state, pulled, outcome)
+        handles = {**state.edit.handles, **pulled}
 
-        # 3. Have all handles arrived, or is this the end of the run?
-        moving = still_moving(state, handles, last=last)
+        # Have all handles arrived, and does the picture show it?
+        content: dict[str, float] = {}
+        if checks_content(state):
+            check = check_content(state, self._search, handles, moving, proposal.noise)
+            handles, content = check.handles, check.content
+            if check.failed:
+                go_back(state, handles)
+                return record_step(state, loss=0.0, arrived=False, x0=None, content=content), False
+        if not moving:
+            check_finite(proposal.loss, f"the pass after iteration {state.iteration}")
+            state.edit.handles, latent.moved = handles, False
+            return record_step(state, loss=0.0, arrived=not lost_drags(state), x0=None, content=content), True
+
+        # Take the step.
+        x0 = (
+            predict_x0(latent.value, proposal.noise, state.level.alpha)
+            if preview and proposal.noise is not None
+            else None
+        )
+        latent.take(
+            proposal.latent,
+            proposal.moments,
+            loss=outcome.loss,
+            largest=outcome.largest,
+            learning_rate=state.settings.latent_lr,
+        )
+        keep_background(state)
+        state.edit.handles = handles
+        return move_on(state, loss=outcome.loss, x0=x0, content=content), False
+
+    def _end(self) -> Generator[Request, Answer, DragStep]:
+        """The end of a run, after its last iteration: where is the content now?"""
+        state, latent = self._state, self._state.latent
+        features, noise = yield from predict(state, with_noise=False)
+        handles = track(state, features)
+        moving = not_arrived(state, handles)
         content: dict[str, float] = {}
         if checks_content(state):
             check = check_content(state, self._search, handles, moving, noise)
             handles, content = check.handles, check.content
-            if check.failed and not last:
-                go_back(state, handles)
-                return record_step(state, loss=0.0, arrived=False, x0=None, content=content), False
-        if last or not moving:
-            check_finite(features, f"the pass after iteration {state.iteration}")
-            state.edit.handles, latent.moved = handles, False
-            arrived = not moving and not lost_drags(state)
-            return record_step(state, loss=0.0, arrived=arrived, x0=None, content=content), True
-
-        # 4. and 5. Motion supervision, and the mask loss.
-        with torch.enable_grad():
-            loss = total_loss(state, features, noise, handles, moving)
-
-        # 6. One step of Adam on the latent alone.
-        if preview and noise is not None:
-            x0 = predict_x0(latent.value.detach(), noise.detach(), state.level.alpha)
-        gradient = yield from backward(BackwardPass(state.model, loss, latent.value))
-        latent.step(gradient, state.settings.latent_lr)
-        keep_background(state)
-        state.edit.handles = handles
-        return move_on(state, loss=gradient.loss, x0=x0, content=content), False
+        check_finite(features, f"the pass after iteration {state.iteration}")
+        state.edit.handles, latent.moved = handles, False
+        arrived = not moving and not lost_drags(state)
+        return record_step(state, loss=0.0, arrived=arrived, x0=None, content=content)
 
     def _warp(self, *, preview: bool) -> Generator[Request, Answer, DragStep]:
         """One iteration of the latent warp, which is not in the paper."""
-        x0 = yield from warp_further(self._state, self.latent_warp, preview=preview)
+        x0 = yield from warp_further(self._state, self._latent_warp, preview=preview)
         return move_on(self._state, loss=0.0, x0=x0, content={})

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from livedrag.editor.sampling import patch_offsets, sample_between_cells, sample_cells
+from livedrag.editor.sampling import is_inside, patch_offsets, sample_between_cells, sample_cells
 
 
 def motion_supervision_loss(
     features: Tensor,
     handles: Tensor,
     targets: Tensor,
-    radius: int,
+    radius: int | Tensor,
     raster: tuple[int, int],
     *,
     step: float | Tensor = 1.0,
     templates: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Sum over handles of the L1 between the patch one step towards the target and the detached patch at the handle.
 
@@ -28,17 +29,18 @@ def motion_supervision_loss(
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.
         handles: whole cells ``(n, 2)``, (row, column).
         targets: cells ``(n, 2)``, fractions allowed, none equal to its handle.
-        radius: r1; the patch has ``2 * radius + 1`` cells a side.
+        radius: r1; the patch has ``2 * radius + 1`` cells a side. Or the offsets of its cells, ``(k, 2)``.
         raster: rows and columns of cells.
         step: its length in cells, for all handles or for each, ``(n, 1)``; a longer one than 1 ends at the target.
         templates: patches to pull instead of those at the handles now, ``(n, C, (2 * radius + 1) ** 2)``, as in
             GoodDrag (arXiv 2404.07206); see `livedrag.editor.drag.tracking.take_patches`.
+        counts: which cells of each handle's patch count, ``(n, k)``; by default all.
 
     Returns:
         Scalar loss.
     """
     cells = handles[:, None] + patch_offsets(radius, handles)
-    inside = ((cells >= 0) & (cells < cells.new_tensor(raster))).all(-1)
+    inside = is_inside(cells, raster) if counts is None else is_inside(cells, raster) & counts
     here = sample_cells(features.detach(), cells, raster) if templates is None else templates
     way = targets - handles
     ahead = torch.nn.functional.normalize(way, dim=-1) * way.norm(dim=-1, keepdim=True).clamp(min=1.0).clamp(max=step)
@@ -46,7 +48,7 @@ def motion_supervision_loss(
     return ((there - here).abs().mean(1) * inside).sum()
 
 
-def mask_loss(below: Tensor, below_unedited: Tensor, mask: Tensor, weight: float) -> Tensor:
+def mask_loss(below: Tensor, below_unedited: Tensor, mask: Tensor, weight: float | Tensor) -> Tensor:
     """Keep what must not change: ``weight * sum |(z_{t-1} - z_{t-1}^0) * (1 - M)|``.
 
     Args:

@@ -1,23 +1,27 @@
-"""Passes of the UNet that several rooms can share: what an iteration asks of the network, and how it is answered.
+"""Passes of the UNet that several rooms can share: what a step asks of the network, and how it is answered.
 
-An iteration is a generator: it yields what it needs of the network, a `ForwardPass` or the `BackwardPass` of its loss,
-and is sent the outcome. The caller may answer at once (`alone`), or answer the requests of several iterations
-together (`answer`). Rows do not mix: each gets what it would get alone, but for rounding.
+A step is a generator: it yields what it needs of the network, such as an `IterationPass`, and is sent the outcome. The
+caller may answer at once (`alone`), or answer the requests of several steps together (`answer`). Rows do not mix: each
+gets what it would get alone, but for rounding.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from livedrag.editor.drag.graphed import propose
+from livedrag.editor.drag.rows import Proposal, Row
 from livedrag.editor.fitting.lora import FitGradients, FitRequest, Lora
 from livedrag.editor.fitting.row_loras import row_loras, trained_loras
-from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.adapters import Adapter
+from livedrag.editor.models.devices import send
+from livedrag.editor.models.diffusion import Diffusion, further_rows
 from livedrag.editor.models.features import BeyondFeatures
 
 Bucket = tuple[object, ...]
@@ -26,7 +30,7 @@ Bucket = tuple[object, ...]
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """Asks for features, and noise, of a latent; the answer is an `Outcome`.
+    """Asks for features, and noise, of a latent, without gradients; the answer is an `Outcome`.
 
     Args:
         model: of the session.
@@ -34,8 +38,7 @@ class ForwardPass:
         timestep: 0 to 999.
         prompt: text embedding, ``(1, L, D)``.
         lora: that the UNet has in this pass.
-        beyond: what runs after the features, of which the noise is computed.
-        gradient: whether the outcome has a graph that leads to the latent.
+        with_noise: whether the noise is needed; without it the last up block does not run.
         alpha: the latent's cumulative alpha, if that is not the timestep's own.
     """
 
@@ -44,8 +47,7 @@ class ForwardPass:
     timestep: int
     prompt: Tensor
     lora: Lora
-    beyond: BeyondFeatures
-    gradient: bool
+    with_noise: bool = True
     alpha: float | None = None
 
     @property
@@ -68,42 +70,46 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class BackwardPass:
-    """Asks for the gradient of a loss; the answer is a `Gradient`.
+class IterationPass:
+    """Asks for an iteration of the paper; the answer is an `Iterated`.
 
     Args:
         model: of the session.
-        loss: scalar with a graph to the latent.
-        latent: leaf, ``(1, 4, H/8, W/8)``.
+        lora: that the UNet has in this pass.
+        row: all that the iteration depends on.
     """
 
     model: Diffusion
-    loss: Tensor
-    latent: Tensor
+    lora: Lora
+    row: Row
 
     @property
     def bucket(self) -> Bucket:
         """Requests of one bucket can be answered together."""
-        return ("backward", id(self.model), *self.latent.shape)
+        return ("iteration", id(self.model), *self.row.latent.shape, *self.row.prompt.shape)
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Of a loss with respect to the latent.
+@dataclass(frozen=True, eq=False)
+class Iterated:
+    """What an iteration proposes, and the numbers of it that the caller looks at.
 
     Args:
-        value: the gradient, ``(1, 4, H/8, W/8)``.
-        loss: the loss.
+        proposal: on the device.
+        loss: before the step.
         largest: absolute number in the gradient; not finite if any is not.
+        cells: where each handle's content is, whole cells (row, column).
+        arrived: whether it is at its target.
     """
 
-    value: Tensor
+    proposal: Proposal
     loss: float
     largest: float
+    cells: Sequence[tuple[float, float]]
+    arrived: Sequence[bool]
 
 
-Request = ForwardPass | BackwardPass | FitRequest
-Answer = Outcome | Gradient | FitGradients | Exception | None
+Request = ForwardPass | IterationPass | FitRequest
+Answer = Outcome | Iterated | FitGradients | Exception | None
 """An exception is why a request could not be answered: it is thrown into the generator that made it."""
 Answering = Callable[[Mapping[str, Request]], Iterable[Answer]]
 """Answers requests of one bucket, by name, in their order."""
@@ -118,11 +124,11 @@ def forward(request: ForwardPass) -> Generator[Request, Answer, Outcome]:
     return outcome
 
 
-def backward(request: BackwardPass) -> Generator[Request, Answer, Gradient]:
-    """Ask for the gradient of a loss and wait for it."""
-    gradient = yield request
-    assert isinstance(gradient, Gradient)
-    return gradient
+def iterated(request: IterationPass) -> Generator[Request, Answer, Iterated]:
+    """Ask for an iteration and wait for what it proposes."""
+    outcome = yield request
+    assert isinstance(outcome, Iterated)
+    return outcome
 
 
 def alone(steps: Generator[Request | T, Answer, R]) -> Generator[T, None, R]:
@@ -165,91 +171,79 @@ def run_together(resume: Mapping[str, Callable[[Answer], Request | None]], answe
     """
     asked = {name: request for name, go_on in resume.items() if (request := go_on(None)) is not None}
     while asked:
-        # Forward passes first, so that all losses are there when one is asked for its gradient.
-        bucket = min(asked.values(), key=lambda request: isinstance(request, BackwardPass)).bucket
+        bucket = next(iter(asked.values())).bucket
         group = [name for name, request in asked.items() if request.bucket == bucket]
         for name, answered in zip(group, answer({name: asked.pop(name) for name in group}), strict=True):
             if (request := resume[name](answered)) is not None:
                 asked[name] = request
 
 
-def answer(requests: Sequence[Request]) -> Sequence[Outcome | Gradient | FitGradients]:
+def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGradients]:
     """The answers to requests of one bucket, in their order; one alone runs with its LoRA merged into the weights.
 
     Raises:
         whatever the network raises, such as `torch.OutOfMemoryError`: no request is answered then.
     """
+    iterations = [request for request in requests if isinstance(request, IterationPass)]
+    if iterations:
+        return _iterate(iterations)
     forwards = [request for request in requests if isinstance(request, ForwardPass)]
-    if len(forwards) == 1:
-        return [_pass_alone(forwards[0])]
     if forwards:
-        return _pass_together(forwards)
+        return _pass_forward(forwards)
     fits = [request for request in requests if isinstance(request, FitRequest)]
-    if len(fits) == 1:
-        return [fits[0].lora.gradients(fits[0])]
-    if fits:
-        return _fit_together(fits)
-    return _gradients([request for request in requests if isinstance(request, BackwardPass)])
+    return [fits[0].lora.gradients(fits[0])] if len(fits) == 1 else _fit_together(fits)
 
 
-def _pass_alone(request: ForwardPass) -> Outcome:
-    model, latent, prompt, alpha = request.model, request.latent, request.prompt, request.alpha
-    with torch.set_grad_enabled(request.gradient), request.lora.active():
-        if request.beyond == "nothing":
-            return Outcome(model.predict_features(latent, request.timestep, prompt), None)
-        noise_gradient = request.beyond == "gradient"
-        prediction = model.predict(latent, request.timestep, prompt, noise_gradient=noise_gradient, alpha=alpha)
-    return Outcome(prediction.features, prediction.noise)
+def _adapter(model: Diffusion, loras: Sequence[Lora], beyond: Sequence[BeyondFeatures]) -> Adapter:
+    """Of a pass in which each row has its own LoRA."""
+    return loras[0].merged if len(loras) == 1 else row_loras(model, loras, further_rows(beyond))
 
 
-def _pass_together(requests: Sequence[ForwardPass]) -> list[Outcome]:
+def _iterate(requests: Sequence[IterationPass]) -> list[Iterated]:
+    """One iteration of several rooms."""
+    model, rows = requests[0].model, [request.row for request in requests]
+    adapter = _adapter(model, [request.lora for request in requests], [row.beyond for row in rows])
+    proposals = propose(model, adapter, rows)
+    # The one time that the device is waited for.
+    numbers: Iterator[float] = iter(torch.cat([_numbers(proposal) for proposal in proposals]).tolist())
+    return [_iterated(proposal, numbers) for proposal in proposals]
+
+
+def _numbers(proposal: Proposal) -> Tensor:
+    """Loss, largest number of the gradient, and of each handle row, column and whether it has arrived."""
+    numbers, points = torch.stack([proposal.loss, proposal.largest]), proposal.points
+    if points is None:
+        return numbers
+    return torch.cat([numbers, torch.cat([points.cells, points.arrived[:, None].to(numbers)], dim=1).flatten()])
+
+
+def _iterated(proposal: Proposal, numbers: Iterator[float]) -> Iterated:
+    """A proposal with the `_numbers` of it, which come next."""
+    loss, largest = next(numbers), next(numbers)
+    count = 0 if proposal.points is None else len(proposal.points.cells)
+    handles = [(next(numbers), next(numbers), bool(next(numbers))) for _ in range(count)]
+    return Iterated(proposal, loss, largest, [handle[:2] for handle in handles], [handle[2] for handle in handles])
+
+
+@torch.no_grad()
+def _pass_forward(requests: Sequence[ForwardPass]) -> list[Outcome]:
     """One pass for the rows of several rooms, each with its own latent, timestep, prompt and LoRA."""
     model = requests[0].model
-    beyond: list[BeyondFeatures] = [each.beyond if each.gradient else _without_graph(each.beyond) for each in requests]
-    further = [row for row, needed in enumerate(beyond) if needed != "nothing"]
-    with torch.set_grad_enabled(any(each.gradient for each in requests)):
-        # A row that needs no gradient gets a leaf without one; nothing else leads from one row to another.
-        latents = torch.cat([each.latent if each.gradient else each.latent.detach() for each in requests])
-        timesteps = torch.tensor([each.timestep for each in requests], device=latents.device)
-        prompts = torch.cat([each.prompt for each in requests])
-        with model.using_adapter(row_loras(model, [each.lora for each in requests], further)):
-            features, output = model.predict_rows(latents, timesteps, prompts, beyond)
-        outputs = dict(zip(further, [] if output is None else output.split(1), strict=True))
-        return [
-            _outcome(request, row_features, outputs.get(row))
-            for row, (request, row_features) in enumerate(zip(requests, features.split(1), strict=True))
-        ]
-
-
-def _without_graph(beyond: BeyondFeatures) -> BeyondFeatures:
-    return "no gradient" if beyond == "gradient" else beyond
-
-
-def _outcome(request: ForwardPass, features: Tensor, output: Tensor | None) -> Outcome:
-    noise: Tensor | None = None
-    if output is not None:
-        alpha = request.alpha or request.model.alphas_cumprod[request.timestep]
-        noise = request.model.to_noise(output, request.latent, alpha)
-        if request.beyond != "gradient" or not request.gradient:
-            noise = noise.detach()
-    return Outcome(features if request.gradient else features.detach(), noise)
-
-
-def _gradients(requests: Sequence[BackwardPass]) -> list[Gradient]:
-    """One backward pass of all losses: each depends on its own latent alone."""
-    model = requests[0].model
-    losses = [request.loss * model.loss_scale for request in requests]
-    gradients = torch.autograd.grad(losses, [request.latent for request in requests])
-    values = [gradient / model.loss_scale for gradient in gradients]
-    measured = [
-        number
-        for request, value in zip(requests, values, strict=True)
-        for number in (request.loss.detach(), value.abs().max())
-    ]
-    numbers: list[float] = torch.stack(measured).tolist()  # the one time that the device is waited for
+    beyond: list[BeyondFeatures] = ["no gradient" if each.with_noise else "nothing" for each in requests]
+    timesteps = send(torch.tensor([each.timestep for each in requests]), model.device)
+    latents, prompts = (torch.cat(each) for each in zip(*((r.latent, r.prompt) for r in requests), strict=True))
+    with model.using_adapter(_adapter(model, [each.lora for each in requests], beyond)):
+        features, output = model.predict_rows(latents, timesteps, prompts, beyond)
+    outputs = iter([] if output is None else output.split(1))
     return [
-        Gradient(value, loss, largest) for value, loss, largest in zip(values, numbers[::2], numbers[1::2], strict=True)
+        Outcome(own, _noise(request, next(outputs)) if request.with_noise else None)
+        for request, own in zip(requests, features.split(1), strict=True)
     ]
+
+
+def _noise(request: ForwardPass, output: Tensor) -> Tensor:
+    alpha = request.alpha or request.model.alphas_cumprod[request.timestep]
+    return request.model.to_noise(output, request.latent, alpha)
 
 
 def _fit_together(requests: Sequence[FitRequest]) -> list[FitGradients]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from livedrag.editor.drag.handles import cells_of
 from livedrag.editor.points import Point, Rasters
-from livedrag.editor.sampling import patch_offsets, sample_cells
+from livedrag.editor.sampling import is_inside, patch_offsets, sample_cells
 
 
 def pin_cells(pins: Iterable[Point], rasters: Rasters, like: Tensor) -> Tensor:
@@ -16,7 +16,15 @@ def pin_cells(pins: Iterable[Point], rasters: Rasters, like: Tensor) -> Tensor:
     return cells_of([rasters.nearest_cell(pin) for pin in pins], like.dtype).to(like.device)
 
 
-def pin_loss(features: Tensor, unedited: Tensor, cells: Tensor, radius: int, raster: tuple[int, int]) -> Tensor:
+def pin_loss(
+    features: Tensor,
+    unedited: Tensor,
+    cells: Tensor,
+    radius: int | Tensor,
+    raster: tuple[int, int],
+    *,
+    counts: Tensor | None = None,
+) -> Tensor:
     """Sum over pins of the L1 between the patch there and the same patch of the unedited features.
 
     On the scale of motion supervision: mean over channels, sum over the patch's cells inside the raster, so that a pin
@@ -26,13 +34,14 @@ def pin_loss(features: Tensor, unedited: Tensor, cells: Tensor, radius: int, ras
         features: ``(1, C, h, w)``; gradients flow to them.
         unedited: the same of the unedited latent.
         cells: whole cells ``(n, 2)``, (row, column).
-        radius: of the patch, in cells; r1.
+        radius: of the patch, in cells; r1. Or the offsets of its cells, ``(k, 2)``.
         raster: rows and columns of cells.
+        counts: which cells of each pin's patch count, ``(n, k)``; by default all.
 
     Returns:
         Scalar loss; 0, without a gradient, while nothing has changed at the pins.
     """
     patches = cells[:, None] + patch_offsets(radius, cells)
-    inside = ((patches >= 0) & (patches < patches.new_tensor(raster))).all(-1)
+    inside = is_inside(patches, raster) if counts is None else is_inside(patches, raster) & counts
     moved = sample_cells(features, patches, raster) - sample_cells(unedited.detach(), patches, raster)
     return (moved.abs().mean(1) * inside).sum()

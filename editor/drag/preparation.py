@@ -161,7 +161,11 @@ class Preparation:
     def _invert(self, lora: Lora) -> Generator[Request | InversionStep, Answer, None]:
         while not self.done:
             level = self.levels[self.inverted_levels]
-            outcome = yield from forward(_inversion_pass(self._model, self.inverted, self.prompt, lora, level))
+            # The network gets the latent just below the level with the level's own timestep, as in diffusers'
+            # DDIMInverseScheduler and DragDiffusion.
+            outcome = yield from forward(
+                ForwardPass(self._model, self.inverted, level.timestep, self.prompt, lora, alpha=level.alpha_below)
+            )
             assert outcome.noise is not None
             above = ddim_step(self.inverted, outcome.noise, level.alpha_below, level.alpha)
             self.inverted = check_finite(above, f"inversion step {self.inverted_levels + 1}")
@@ -208,10 +212,3 @@ class Preparation:
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
-
-
-def _inversion_pass(model: Diffusion, latent: Tensor, prompt: Tensor, lora: Lora, level: Level) -> ForwardPass:
-    """What a step of inversion asks for; see `livedrag.editor.models.ddim.inversion_step`."""
-    return ForwardPass(
-        model, latent, level.timestep, prompt, lora, "no gradient", gradient=False, alpha=level.alpha_below
-    )

@@ -7,7 +7,7 @@ preview. Nothing is tracked: content is where the field says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch.nn.functional import grid_sample
 from livedrag.editor.drag.handles import Handle, Handles, cell_and_offset, current_position
 from livedrag.editor.drag.latent_warp import MIN_DISTANCE, working_drags
 from livedrag.editor.drag.warp import WarpField
-from livedrag.editor.points import Drag, Point, Rasters, Size, distance
+from livedrag.editor.models.devices import send
+from livedrag.editor.points import Drag, Point, Rasters, distance
 
 ADVANCE, HOLD = 5 / 8, 1 / 4
 """Shares of a run in which content is carried to its target and held there; of 80, DragFlow's 50 and 20."""
@@ -76,13 +77,54 @@ def carry_features(
     rows, columns = unedited.shape[-2:]
     size = rasters.working
     dx, dy = np.zeros((2, rows, columns))
+    y, x = np.mgrid[:rows, :columns].astype(np.float64)
     if mask is None or mask.any():
-        y, x = np.mgrid[:rows, :columns].astype(np.float64)
-        x, y = (x + 0.5) * size.width / columns - 0.5, (y + 0.5) * size.height / rows - 0.5
-        dx, dy = WarpField(working_drags(handles, rasters, pins), mask, size).at(x, y)
-    shift = np.stack([dx, dy], axis=-1)
-    moved = torch.from_numpy(np.hypot(dx, dy) > MIN_SHIFT).to(unedited)
-    return CarriedFeatures(_shifted(unedited, torch.from_numpy(shift).to(unedited), size), moved)
+        column, row = (x + 0.5) * size.width / columns - 0.5, (y + 0.5) * size.height / rows - 0.5
+        dx, dy = WarpField(working_drags(handles, rasters, pins), mask, size).at(column, row)
+    # Each place shows what the unedited features have where the field points to, in [-1, 1].
+    across = (2 * x + 1) / columns - 1 + 2 * dx / size.width
+    down = (2 * y + 1) / rows - 1 + 2 * dy / size.height
+    grid, moved = (
+        send(torch.from_numpy(each).to(unedited.dtype), unedited.device)
+        for each in (np.stack([across, down], axis=-1), np.hypot(dx, dy) > MIN_SHIFT)
+    )
+    return CarriedFeatures(grid_sample(unedited, grid[None], padding_mode="border", align_corners=False), moved)
+
+
+class Carrier:
+    """Carries the features of one session; what was carried last is kept while nothing moves on."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[_Field, CarriedFeatures] | None = None
+
+    def carry(
+        self,
+        unedited: Tensor,
+        handles: Handles,
+        mask: NDArray[np.bool_] | None,
+        rasters: Rasters,
+        pins: Sequence[Point] = (),
+    ) -> CarriedFeatures:
+        """See `carry_features`."""
+        field = _Field(unedited, mask, tuple(handle.warp for handle in handles.values()), tuple(pins))
+        if self._latest is None or not self._latest[0].equals(field):
+            self._latest = field, carry_features(unedited, handles, mask, rasters, pins)
+        return self._latest[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """What features carried along a field depend on."""
+
+    unedited: Tensor
+    mask: NDArray[np.bool_] | None
+    drags: tuple[Drag, ...]
+    pins: tuple[Point, ...]
+
+    def equals(self, other: _Field) -> bool:
+        """Arrays are compared by identity: they are replaced, not changed."""
+        same = self.unedited is other.unedited and self.mask is other.mask
+        return same and (self.drags, self.pins) == (other.drags, other.pins)
 
 
 def region_loss(features: Tensor, carried: CarriedFeatures) -> Tensor:
@@ -103,21 +145,3 @@ def _advanced(handle: Handle, steps: int, rasters: Rasters) -> Handle:
     further = Point(content.x + dx, content.y + dy)
     cell, offset = cell_and_offset(further, rasters)
     return replace(handle, cell=cell, offset=offset, warp=Drag(handle.warp.handle, further))
-
-
-def _shifted(features: Tensor, shift: Tensor, size: Size) -> Tensor:
-    """Features that show at each place what they had at the place plus a shift.
-
-    Args:
-        features: ``(1, C, h, w)``.
-        shift: ``(h, w, 2)``, x and y in pixels of the working picture.
-        size: of the working picture.
-    """
-    rows, columns = features.shape[-2:]
-    row, column = (
-        torch.arange(count, dtype=features.dtype, device=features.device).add(0.5) * 2 / count - 1
-        for count in (rows, columns)
-    )
-    here = torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)
-    grid = here + 2 * shift / shift.new_tensor([size.width, size.height])
-    return grid_sample(features, grid[None], padding_mode="border", align_corners=False)

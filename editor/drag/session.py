@@ -273,6 +273,10 @@ class DragSession:
             EditorError: the picture is not prepared yet.
             NumericalError: a step is not finite.
         """
+        return alone(self.reconstruct_sharing())
+
+    def reconstruct_sharing(self) -> Generator[Request | None, Answer, float]:
+        """As `reconstruct`, for running several sessions together; see `drag_sharing`."""
         state = self._state
         state.require_prepared()
         assert state.denoising is not None
@@ -317,6 +321,10 @@ class DragSession:
             EditorError: the picture is not prepared yet.
             NumericalError: a step is not finite.
         """
+        return alone(self.render_sharing(preview_every))
+
+    def render_sharing(self, preview_every: int = 4) -> Generator[Request | RenderStep, Answer, None]:
+        """As `render`, for running several sessions together; see `drag_sharing`."""
         latent, denoising = self.latent, self._state.denoising
         assert denoising is not None
         # GoodDrag denoises freely where it drags, with reference-latent control below.

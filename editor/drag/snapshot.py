@@ -136,7 +136,7 @@ def _tensors(state: SessionState) -> Snapshot:
     if preparation.has_lora:
         snapshot.put("lora", preparation.lora.state())
     if latent is not None:
-        snapshot.put("adam", latent.optimizer.state.get(latent.value, {}))
+        snapshot.put("adam", latent.adam_state)
     return snapshot
 
 

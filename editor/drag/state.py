@@ -13,6 +13,7 @@ from livedrag.editor.drag.edit import Edit
 from livedrag.editor.drag.latent import DraggedLatent
 from livedrag.editor.drag.preparation import Preparation
 from livedrag.editor.drag.reference import Reference
+from livedrag.editor.drag.region import Carrier
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
 from livedrag.editor.models.diffusion import Diffusion, Level
@@ -49,6 +50,7 @@ class SessionState:
         iterations_done: iterations of the run that is going on.
         descended: levels that the latent has been denoised since it was inverted; see
             `livedrag.editor.drag.alternation`.
+        carrier: of region supervision.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SessionState:
         self.timeline = Timeline(TIMELINE_BUDGET)
         self.iterations_done = 0
         self.descended = 0
+        self.carrier = Carrier()
         self._reference: Reference | None = None
         self._latent: DraggedLatent | None = None
         self._denoising: Denoising | None = None
@@ -179,7 +182,7 @@ class SessionState:
         """Drag this latent from now on, with a new Adam; it has been denoised ``descended`` levels."""
         self.descended = descended
         unedited = descended == 0 and torch.equal(latent, self.preparation.inverted)
-        self._latent = DraggedLatent(latent, iteration, self.settings.latent_lr, unedited=unedited)
+        self._latent = DraggedLatent(latent, iteration, unedited=unedited)
         if self._denoising is None:
             preparation = self.preparation
             self._denoising = Denoising(

@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from livedrag.editor.errors import NumericalError
 from livedrag.editor.fitting.lora_layers import LoraLayers
 from livedrag.editor.models.adapters import Adapter
+from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion
 
 ORIGINAL_SHARE = 0.3
@@ -102,7 +104,8 @@ _layers_on: WeakKeyDictionary[Diffusion, dict[tuple[int, tuple[str, ...]], LoraL
 
 
 class Lora:
-    """One picture's LoRA on a shared UNet. It takes part only inside `active`, `unmerged` and `training`.
+    """One picture's LoRA on a shared UNet. It takes part only inside `active` and `unmerged`, and while it is
+    fitted.
 
     Args:
         model: the model it belongs to.
@@ -167,6 +170,11 @@ class Lora:
         """Its weights: the down projections of all layers, then the up projections."""
         return [*self.down, *self.up]
 
+    @property
+    def merged(self) -> Adapter:
+        """It as an adapter that is merged into the weights of the UNet's attention."""
+        return self._merged
+
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Within this block the UNet has this LoRA, merged into the weights of its attention."""
         return self._model.using_adapter(self._merged)
@@ -174,12 +182,6 @@ class Lora:
     def unmerged(self) -> contextlib.AbstractContextManager[None]:
         """Within this block the UNet has this LoRA as PEFT applies it, next to the weights: same result, slower."""
         return self._model.using_adapter(self)
-
-    @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
-        """`unmerged`, and its weights require grad."""
-        with self.unmerged(), self.requiring_grad():
-            yield
 
     @contextlib.contextmanager
     def requiring_grad(self) -> Iterator[None]:
@@ -194,19 +196,13 @@ class Lora:
 
     def enable(self, previous: Adapter | None) -> None:
         """Called by the model: take the place of the previous adapter, if any, ready to be fitted."""
-        self._replace(previous)
+        _make_way(previous, self._layers)
         self._layers.enable(self)
 
     def enable_merged(self, previous: Adapter | None) -> None:
         """As `enable`, merged into the weights."""
-        self._replace(previous)
+        _make_way(previous, self._layers)
         self._layers.merge(self)
-
-    def _replace(self, previous: Adapter | None) -> None:
-        """Disable the previous adapter, unless it uses the same layers."""
-        lora = previous.lora if isinstance(previous, _MergedLora) else previous
-        if previous is not None and not (isinstance(lora, Lora) and lora._layers is self._layers):
-            previous.disable()
 
     def disable(self) -> None:
         """Called by the model: the UNet is the base model again."""
@@ -280,12 +276,21 @@ class Lora:
         return value
 
     def gradients(self, request: FitRequest) -> FitGradients:
-        """The answer to a request of this LoRA, in a pass of its own."""
-        model = self._model
-        with self.training():
-            output = model.run_unet(request.noisy, request.timesteps, request.prompt)
-            loss = request.loss(output)
-            return FitGradients(loss.detach(), torch.autograd.grad(loss * model.loss_scale, self.parameters()))
+        """The answer to a request of this LoRA, in a pass of its own; from a CUDA graph if the model has one."""
+        model, layers = self._model, self._layers
+        given = FitRow(
+            noisy=request.noisy,
+            timesteps=request.timesteps,
+            prompt=request.prompt,
+            wanted=request.wanted,
+            share=send(torch.tensor(len(request.noisy) / request.batch, dtype=model.latent_dtype), model.device),
+            down=[weight.detach() for weight in self.down],
+            up=[weight.detach() for weight in self.up],
+        )
+        if model.graphs is None:
+            return fit(model, layers, given)
+        kind = ("fitting", layers, id(model.extra_layers))
+        return model.graphs.run(kind, partial(fit, model, layers), given)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and AdamW's moments by name, for `load_state`."""
@@ -323,6 +328,79 @@ class Lora:
             self._layers.remove()
 
 
+@dataclass(frozen=True, eq=False)
+class FitRow:
+    """All that a pass of fitting depends on, but for the network.
+
+    Args:
+        noisy, timesteps, prompt, wanted: see `FitRequest`.
+        share: of these rows in the step's mean squared error, a scalar.
+        down, up: weights of the LoRA.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    prompt: Tensor
+    wanted: Tensor
+    share: Tensor
+    down: list[Tensor]
+    up: list[Tensor]
+
+
+def fit(model: Diffusion, layers: LoraLayers, given: FitRow) -> FitGradients:
+    """Gradients of a LoRA, as a function of tensors.
+
+    Args:
+        model: that it is fitted to.
+        layers: of its rank and targets.
+        given: the rest.
+    """
+    weights = _Weights(layers, given.down, given.up)
+    with torch.enable_grad(), weights.requiring_grad(), model.using_adapter(weights), model.eagerly():
+        output = model.run_unet(given.noisy, given.timesteps, given.prompt)
+        loss = nn.functional.mse_loss(output, given.wanted) * given.share
+        gradients = torch.autograd.grad(loss * model.loss_scale, [*weights.down, *weights.up])
+    return FitGradients(loss.detach(), gradients)
+
+
+class _Weights:
+    """Weights as an adapter, as PEFT applies them.
+
+    Args:
+        layers: of their rank and targets.
+        down, up: weights, which it shares.
+    """
+
+    def __init__(self, layers: LoraLayers, down: Sequence[Tensor], up: Sequence[Tensor]) -> None:
+        self.layers = layers
+        self.down, self.up = ([nn.Parameter(weight, False) for weight in part] for part in (down, up))
+        self.version = 0
+
+    @contextlib.contextmanager
+    def requiring_grad(self) -> Iterator[None]:
+        for weight in (*self.down, *self.up):
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in (*self.down, *self.up):
+                weight.requires_grad_(False)
+
+    def enable(self, previous: Adapter | None) -> None:
+        _make_way(previous, self.layers)
+        self.layers.enable(self)
+
+    def disable(self) -> None:
+        self.layers.disable()
+
+
+def _make_way(previous: Adapter | None, layers: LoraLayers) -> None:
+    """Disable the previous adapter, unless it uses the same layers."""
+    lora = previous.lora if isinstance(previous, _MergedLora) else previous
+    if previous is not None and not (isinstance(lora, Lora | _Weights) and lora.layers is layers):
+        previous.disable()
+
+
 class _MergedLora:
     """A LoRA as an adapter that is merged into the weights."""
 
@@ -333,6 +411,13 @@ class _MergedLora:
     def layout(self) -> LoraLayers:
         """LoRAs of the same layers are merged into the same weights."""
         return self.lora.layers
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        return ()
+
+    def with_tensors(self, _tensors: Sequence[Tensor]) -> _MergedLora:
+        return self
 
     def enable(self, previous: Adapter | None) -> None:
         self.lora.enable_merged(previous)

@@ -7,7 +7,7 @@ differentiated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -88,6 +88,21 @@ class RowLoras:
     def __init__(self, factors: Factors) -> None:
         self._factors = factors
         self._hooks: list[RemovableHandle] = []
+
+    @property
+    def layout(self) -> Hashable:
+        """The layers that get something."""
+        return tuple(self._factors)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The matrices of all layers: A and B of each, one layer after the other."""
+        return [tensor for factors in self._factors.values() for tensor in (factors.down, factors.up)]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> RowLoras:
+        """The same with other matrices, in the order of `tensors`."""
+        pairs = zip(tensors[::2], tensors[1::2], strict=True)
+        return RowLoras({layer: RowFactors(*pair) for layer, pair in zip(self._factors, pairs, strict=True)})
 
     def enable(self, previous: Adapter | None) -> None:
         """Called by the model: take the place of the previous adapter, if any."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Protocol, TypeGuard, runtime_checkable
+
+from torch import Tensor
 
 
 class Adapter(Protocol):
@@ -23,7 +25,20 @@ class Recordable(Adapter, Protocol):
 
     @property
     def layout(self) -> Hashable:
-        """Equal for adapters that differ in nothing but the contents of weights that stay where they are."""
+        """Equal for adapters that differ in nothing but `tensors` and the contents of weights that stay where they
+        are."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """What a pass with it reads that differs from adapter to adapter."""
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Adapter:
+        """The same with other tensors, in the order of `tensors`."""
+
+
+def recordable(adapter: Adapter | None) -> TypeGuard[Recordable | None]:
+    """Whether passes with this adapter, or without any, can be recorded."""
+    return adapter is None or isinstance(adapter, Recordable)
 
 
 class ActiveAdapter:

@@ -1,15 +1,13 @@
-"""DDIM (Song et al., arXiv 2010.02502) without noise: the pure step, and one step of inversion and of denoising with a
-model."""
+"""DDIM (Song et al., arXiv 2010.02502) without noise: the pure step, and one step of denoising with a model."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.models.diffusion import Alpha, Diffusion, Level, sqrt
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Guidance:
     scale: float
 
 
-def predict_x0(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
+def predict_x0(latent: Tensor, noise: Tensor, alpha: Alpha) -> Tensor:
     """The clean latent that a noise prediction implies (equation 9 of the DDIM paper).
 
     Args:
@@ -33,10 +31,10 @@ def predict_x0(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
         noise: predicted noise, same shape.
         alpha: cumulative alpha at ``t``, in (0, 1].
     """
-    return (latent - math.sqrt(1 - alpha) * noise) / math.sqrt(alpha)
+    return (latent - sqrt(1 - alpha) * noise) / sqrt(alpha)
 
 
-def ddim_step(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) -> Tensor:
+def ddim_step(latent: Tensor, noise: Tensor, alpha: Alpha, alpha_next: Alpha) -> Tensor:
     """Carry a latent from one noise level to another along its predicted noise (equation 12, sigma = 0).
 
     Denoising goes to a larger ``alpha_next``, inversion to a smaller one; the formula is the same.
@@ -46,25 +44,7 @@ def ddim_step(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) ->
         noise: predicted noise, same shape.
         alpha, alpha_next: cumulative alphas of the two levels, in (0, 1].
     """
-    return math.sqrt(alpha_next) * predict_x0(latent, noise, alpha) + math.sqrt(1 - alpha_next) * noise
-
-
-@torch.no_grad()
-def inversion_step(model: Diffusion, latent: Tensor, prompt: Tensor, level: Level) -> Tensor:
-    """One level up (noisier). The network gets the latent just below the level with the level's own timestep, as in
-    diffusers' ``DDIMInverseScheduler`` and DragDiffusion.
-
-    Args:
-        model: predicts the noise.
-        latent: ``(1, 4, H/8, W/8)`` just below ``level``.
-        prompt: text embedding, ``(1, L, D)``.
-        level: to reach.
-
-    Returns:
-        The latent at ``level``, same shape.
-    """
-    noise = model.predict(latent, level.timestep, prompt, alpha=level.alpha_below).noise
-    return ddim_step(latent, noise, level.alpha_below, level.alpha)
+    return sqrt(alpha_next) * predict_x0(latent, noise, alpha) + sqrt(1 - alpha_next) * noise
 
 
 @torch.no_grad()
@@ -89,4 +69,10 @@ def denoising_step(
         noises = model.predict(latent.expand(2, -1, -1, -1), level.timestep, torch.cat([guidance.empty, prompt])).noise
         unconditional, conditional = noises.chunk(2)
         noise = torch.lerp(unconditional, conditional, guidance.scale)
+    return denoised(latent, noise, level)
+
+
+def denoised(latent: Tensor, noise: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    """The latent just below a level, and the predicted clean one, for the noise predicted at the level; all of the same
+    shape ``(B, 4, H/8, W/8)``."""
     return ddim_step(latent, noise, level.alpha, level.alpha_below), predict_x0(latent, noise, level.alpha)

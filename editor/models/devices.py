@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from livedrag.editor.errors import ModelError
 
@@ -22,6 +23,13 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ModelError(f"the device {name!r} can't be used ({reason}): try 'cpu'") from None
     return device
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, without waiting for the copy."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def best_dtype(device: torch.device, *, wide_range: bool) -> torch.dtype:

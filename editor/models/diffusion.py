@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from livedrag.editor.errors import SettingsError
-from livedrag.editor.models.adapters import ActiveAdapter, Adapter, Recordable
+from livedrag.editor.models.adapters import ActiveAdapter, Adapter, recordable
 from livedrag.editor.models.convolution import use_matrix_products
 from livedrag.editor.models.devices import best_dtype, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
@@ -27,6 +27,14 @@ from livedrag.editor.models.prompts import PromptEncoder
 from livedrag.editor.models.references import find_model, find_tiny
 from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.settings import Setting
+
+Alpha = float | Tensor
+"""A cumulative alpha in (0, 1], as a number or a scalar tensor."""
+
+
+def sqrt(number: Alpha) -> Alpha:
+    """Square root."""
+    return number.sqrt() if isinstance(number, Tensor) else math.sqrt(number)
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class Diffusion:
         self.graphs: Graphs | None = Graphs(self.new_recorder()) if device.type == "cuda" else None
         self._eager = False
         self._timestep_tensors: dict[int, Tensor] = {}
+        self._row_tensors: dict[tuple[int, ...], Tensor] = {}
         self._sizes: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
@@ -319,10 +328,9 @@ class Diffusion:
             The features of all rows, ``(R, C, h, w)``, and the network's own output, noise or velocity, of the rows
             that need more, ``(n, 4, H/8, W/8)``; None if none does.
         """
-        further = [row for row, needed in enumerate(beyond) if needed != "nothing"]
+        further = further_rows(beyond)
         ends: BeyondFeatures = "gradient" if "gradient" in beyond else "no gradient" if further else "nothing"
-        all_go_on = len(further) == len(beyond)
-        rows = None if all_go_on or not further else torch.tensor(further, device=latents.device)
+        rows = self._indices(further) if 0 < len(further) < len(beyond) else None
         output: Tensor | None = None
         with self._reader.reading(ends, rows):
             output = self.run_unet(latents, timesteps, prompts)
@@ -331,6 +339,10 @@ class Diffusion:
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""
         return self._adapter.using(adapter)
+
+    def apply_adapter(self) -> None:
+        """Enable the adapter of the innermost `using_adapter` block, as the next pass would."""
+        self._adapter.apply_requested()
 
     def disable_adapter(self) -> None:
         """Leave the UNet without any adapter, before one is added or removed for good."""
@@ -341,23 +353,26 @@ class Diffusion:
         self._adapter.apply_requested()
         self._hooks.use(self.extra_layers)
         adapter = self._adapter.requested
-        if self.graphs is None or self._eager or (adapter is not None and not isinstance(adapter, Recordable)):
+        if self.graphs is None or self._eager or torch.is_grad_enabled() or not recordable(adapter):
             return self._pass(latent, timestep, prompt)
-        beyond = self._reader.beyond
+        beyond, rows = self._reader.beyond, self._reader.rows
+        layout, tensors = (None, ()) if adapter is None else (adapter.layout, adapter.tensors)
 
-        def run(latent: Tensor, timestep: Tensor, prompt: Tensor) -> list[Tensor]:
+        def run(given: tuple[Tensor, Tensor, Tensor, list[Tensor]]) -> list[Tensor]:
+            latent, timestep, prompt, tensors = given
+            if adapter is not None and tensors:
+                self._adapter.switch_to(adapter.with_tensors(tensors))
             if beyond is None:
                 return [self._pass(latent, timestep, prompt)]
             outputs: list[Tensor] = []
-            with self._reader.reading(beyond):
+            with self._reader.reading(beyond, rows):
                 outputs.append(self._pass(latent, timestep, prompt))
             return [self._reader.take(self.dtype), *outputs]
 
         outputs = self.graphs.run(
-            ("pass", beyond, None if adapter is None else adapter.layout, id(self.extra_layers)),
+            ("pass", beyond, None if rows is None else id(rows), layout, id(self.extra_layers)),
             run,
-            [latent, self._timesteps(timestep), prompt],
-            contextlib.nullcontext if adapter is None else lambda: self.using_adapter(adapter),
+            (latent, self._timesteps(timestep), prompt, list(tensors)),
         )
         if beyond is not None:
             self._reader.put(outputs[0], beyond)
@@ -371,6 +386,12 @@ class Diffusion:
         )[0]
         return output.to(latent.dtype)
 
+    def _indices(self, rows: tuple[int, ...]) -> Tensor:
+        """As a tensor on the device, ``(n,)``; it stays, as graphs read it."""
+        if rows not in self._row_tensors:
+            self._row_tensors[rows] = torch.tensor(rows, device=self.device)
+        return self._row_tensors[rows]
+
     def _timesteps(self, timestep: int | Tensor) -> Tensor:
         """As a tensor on the device, ``(B,)`` or ``(1,)``, without waiting for a copy each time."""
         if isinstance(timestep, Tensor):
@@ -382,6 +403,11 @@ class Diffusion:
     def new_recorder(self) -> Recorder:
         """What records passes on this model's device."""
         return CudaRecorder(self.device) if self.device.type == "cuda" else EagerRecorder()
+
+    @property
+    def feature_channels(self) -> int:
+        """C of the features."""
+        return int(self.unet.up_blocks[-2].resnets[-1].out_channels)
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
@@ -401,11 +427,16 @@ class Diffusion:
             self._sizes[height, width] = torch.tensor(size, dtype=self.dtype, device=self.device)
         return self._sizes[height, width].expand(len(latent), -1)
 
-    def to_noise(self, output: Tensor, latent: Tensor, alpha: float) -> Tensor:
+    def to_noise(self, output: Tensor, latent: Tensor, alpha: Alpha) -> Tensor:
         """The noise that the network's own output for a latent of this cumulative alpha stands for."""
         if self.prediction_type == "epsilon":
             return output
-        return math.sqrt(alpha) * output + math.sqrt(1 - alpha) * latent
+        return sqrt(alpha) * output + sqrt(1 - alpha) * latent
+
+
+def further_rows(beyond: Sequence[BeyondFeatures]) -> tuple[int, ...]:
+    """The rows of a pass that go on after the features."""
+    return tuple(row for row, needed in enumerate(beyond) if needed != "nothing")
 
 
 def _stride_of(vae: Autoencoder) -> int:

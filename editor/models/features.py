@@ -59,6 +59,11 @@ class FeatureReader:
         """What runs after the block in a pass now; None: its features are not read."""
         return self._beyond
 
+    @property
+    def rows(self) -> Tensor | None:
+        """Indices of the rows that go on after the block in a pass now, ``(n,)``; None: all do."""
+        return self._rows
+
     def put(self, features: Tensor, beyond: BeyondFeatures) -> None:
         """Take the features of a pass that ran elsewhere, and end this one, or its graph, as if it had come here."""
         self._features = features

@@ -21,7 +21,7 @@ from livedrag.server.device.run_numbers import RunNumbers
 from livedrag.server.device.scheduler import Priority
 from livedrag.server.document.protocol import Generation, Outcome, Stage
 
-SHARED_STAGES = ("fitting", "inverting", "dragging")
+SHARED_STAGES = ("fitting", "inverting", "dragging", "rendering")
 """Stages in which rooms may share passes of the UNet."""
 
 

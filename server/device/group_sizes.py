@@ -6,8 +6,8 @@ from collections import defaultdict, deque
 from collections.abc import Hashable
 from statistics import median
 
-TRIES = 3
-"""Passes of a size that are measured before another one is tried; the first of them, which warms up, does not count."""
+TRIES = 2
+"""Passes of a size that are measured before another one is tried."""
 LATEST = 8
 """Measurements of a size that count, the latest ones."""
 MAX_ROOMS = 8
@@ -18,9 +18,13 @@ class GroupSizes:
     """Measured seconds per room of passes of 1, 2, 4 and 8 rooms; it has no clock.
 
     A larger size is tried when it is possible for the first time, unless half of it was not worth it.
+
+    Args:
+        warm_ups: first passes of a size, which do not count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warm_ups: int = 1) -> None:
+        self._warm_ups = warm_ups
         self._measured: dict[tuple[Hashable, int], deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
         self._passes: dict[tuple[Hashable, int], int] = defaultdict(int)
         self._limits: dict[Hashable, int] = {}
@@ -34,7 +38,7 @@ class GroupSizes:
         """
         size, best = 1, 1
         while size <= min(rooms, self._limits.get(bucket, MAX_ROOMS)):
-            if self._passes[bucket, size] < TRIES:
+            if self._passes[bucket, size] < self._warm_ups + TRIES:
                 return size
             if size > 1 and self._seconds(bucket, size) >= self._seconds(bucket, best):
                 break
@@ -44,7 +48,7 @@ class GroupSizes:
     def measure(self, bucket: Hashable, size: int, seconds: float) -> None:
         """The passes of an iteration of so many rooms have taken so long, together."""
         self._passes[bucket, size] += 1
-        if self._passes[bucket, size] > 1:
+        if self._passes[bucket, size] > self._warm_ups:
             self._measured[bucket, size].append(seconds / size)
 
     def forbid(self, bucket: Hashable, size: int) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from PIL import Image
 
-from livedrag.editor import DragSession, DragStep, FitPass, FitStep, InversionStep
+from livedrag.editor import DragSession, DragStep, FitPass, FitStep, InversionStep, RenderStep
 from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
@@ -150,7 +150,7 @@ class Stages:
                 yield None
         kind, unknown = settings.kind, False
         if is_measured(kind, session.settings):
-            unknown = not is_known(kind, (yield from session.reconstruct()))
+            unknown = not is_known(kind, (yield from session.reconstruct_sharing()))
         self._emit(
             PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
         )
@@ -211,9 +211,7 @@ class Stages:
         self._files.report_timeline(room)
         if is_measured(self._models.settings(room.desired.model).kind, session.settings):
             # The unedited picture is denoised before the drag, where that is quick: no one waits for it after Stop.
-            with closing(session.reconstruct()) as steps:
-                for _ in steps:
-                    yield "part"
+            yield from _parts(session.reconstruct_sharing())
 
     def _drag(self, room: DeviceRoom, session: DragSession) -> Steps[Outcome]:
         """Drag to the end, or until the content is moved to another moment; returns the outcome."""
@@ -249,7 +247,7 @@ class Stages:
     def _max_iterations(self, room: DeviceRoom) -> int:
         return self._models.settings(room.desired.model).editor(room.desired).max_iterations
 
-    def _render(self, room: DeviceRoom, session: DragSession, outcome: Outcome) -> Generator[None, None, bytes | None]:
+    def _render(self, room: DeviceRoom, session: DragSession, outcome: Outcome) -> Steps[bytes | None]:
         """Render the result, unless the content is moved to another moment meanwhile, or has further to go.
 
         A stop while rendering keeps the last result, if there is one.
@@ -257,8 +255,9 @@ class Stages:
         work = working(room)
         already_stopping = work.stopping
         watch = self._enter(work, "rendering", session.render_steps)
-        with closing(session.render(preview_every=service_setting(room.desired, "preview_every"))) as steps:
-            for step in steps:
+        with closing(session.render_sharing(service_setting(room.desired, "preview_every"))) as steps:
+            while (step := (yield from next_step(steps))) is not None:
+                assert isinstance(step, RenderStep)
                 work.steps_left = {"rendering": step.steps - step.step}
                 self.report(room, watch.progress(work.run, step.step, step.steps))
                 self._previews.show(room, session, "rendering", step)
@@ -341,6 +340,18 @@ class Stages:
                 message=message,
             )
         )
+
+
+def _parts(steps: Steps[object]) -> Generator[Request | Part, Answer, None]:
+    """The same with ``"part"`` after each step."""
+    answered: Answer = None
+    with closing(steps):
+        while True:
+            try:
+                request = steps.send(answered)
+            except StopIteration:
+                return
+            answered = yield "part" if request is None else request
 
 
 def working(room: DeviceRoom) -> Work:

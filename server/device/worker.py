@@ -21,6 +21,7 @@ from functools import partial
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.cost import Memory
 from livedrag.editor.drag.passes import Bucket
+from livedrag.editor.models.graphs import EAGER_RUNS
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
@@ -62,13 +63,11 @@ from livedrag.server.device.sessions import Sessions
 from livedrag.server.device.shared_step import SharedPassError, SharedStep, Taken
 from livedrag.server.device.stages import Stages
 from livedrag.server.device.usage import DeviceUsage
-from livedrag.server.document.protocol import ModelChoice, ModelInfo, Stage
+from livedrag.server.document.protocol import ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
 
 log = logging.getLogger(__name__)
 
-PASSES: Mapping[Stage, int] = {"fitting": 1, "inverting": 1, "dragging": 2}
-"""Of a step, by stage: only such steps are compared. An iteration has one forward and one backward."""
 STATS_SECONDS = 1.0
 """Between two reports of the statistics."""
 
@@ -118,7 +117,7 @@ class DeviceWorker:
         self._emit = on_event
         self._clock = clock
         self._scheduler = Scheduler()
-        self._sizes = GroupSizes()
+        self._sizes = GroupSizes(warm_ups=1 if model.graphs is None else EAGER_RUNS + 1)
         self._shares = share_passes
         self._usage = DeviceUsage()
         self._files = SessionFiles(self._models, checkpoints, on_event)
@@ -349,11 +348,12 @@ class DeviceWorker:
         taken = SharedStep(members, self._clock).take()
         if bucket is not None and any(isinstance(failure, SharedPassError) for failure in taken.failures.values()):
             self._sizes.forbid(bucket, len(members))
-        elif bucket is not None and not taken.failures and taken.sizes == [len(members)] * PASSES[stages[group[0].id]]:
+        elif bucket is not None and not taken.failures and taken.sizes == [len(members)]:  # others can't be compared
             self._sizes.measure(bucket, len(members), sum(taken.seconds.values()))
         for room, work in members:
             if room.id in taken.shared:
-                room.log.note_problem(SHARED if stages[room.id] == "dragging" else PREPARED_TOGETHER)
+                preparing = stages[room.id] in ("fitting", "inverting")
+                room.log.note_problem(PREPARED_TOGETHER if preparing else SHARED)
             self._after_step(room, work, taken)
 
     def _after_step(self, room: DeviceRoom, work: Work, taken: Taken) -> None:

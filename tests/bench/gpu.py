@@ -16,11 +16,11 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import Tensor
@@ -174,6 +174,8 @@ def measure(report: Report, extent: Extent, *, tiny: bool) -> None:
     ]
     if not tiny:
         parts += [("built-in model", lambda: builtin(report, extent)), ("service", lambda: service(report))]
+    # Compiling takes a minute or more.
+    parts.append(("torch.compile", lambda: compiled(report, model, watch, tiny=tiny)))
     for name, part in parts:
         if not report.has_time:
             report.add(Figure(name, None, "", note="not measured: no time left"))
@@ -222,35 +224,58 @@ def literal_iteration(scene: Scene, clock: Clock, *, masked: bool) -> float:
 
 
 @contextlib.contextmanager
-def bare_pass(model: Diffusion, *, graphed: bool) -> Iterator[Callable[[], object]]:
-    """The UNet forward and backward to its input, the LoRA merged into its weights, and nothing else."""
-    from livedrag.editor.models.graphs import GraphedFunction, Turns
+def bare_pass(
+    model: Diffusion, *, graphed: bool, unet: Callable[..., Any] | None = None
+) -> Iterator[Callable[[], object]]:
+    """The UNet forward and backward to its input, the LoRA merged into its weights, and nothing else.
+
+    Args:
+        graphed: whether it runs from a CUDA graph.
+        unet: that runs, by default the model's.
+    """
+    from livedrag.editor.models.graphs import GraphedFunction
     from tests.bench.model import new_lora
 
     prompt, lora = model.embed_prompt(""), new_lora(model)
     timesteps = torch.full((1,), model.levels(2)[0].timestep, device=model.device)
-    latent = model.encode(_noise_picture(model)).to(model.dtype).requires_grad_()
-    ones = torch.ones_like(latent)
+    latent = model.encode(_noise_picture(model)).to(model.dtype)
+    ones, network = torch.ones_like(latent), model.unet if unet is None else unet
 
-    def network(given: Tensor) -> Sequence[Tensor]:
-        output: Tensor = model.unet(given, timesteps, prompt, return_dict=False)[0]
-        return [output]
+    def gradient(given: Tensor) -> Tensor:
+        leaf = given.detach().requires_grad_()
+        with torch.enable_grad():
+            output: Tensor = network(leaf, timesteps, prompt, return_dict=False)[0]
+        return torch.autograd.grad(output, leaf, ones)[0]
 
     with lora.active():
-        if graphed:
-            recorded = GraphedFunction(network, [latent], model.new_recorder(), Turns())
-            yield lambda: torch.autograd.grad(recorded([latent], contextlib.nullcontext)[0], latent, ones)
-        else:
-            yield lambda: torch.autograd.grad(network(latent)[0], latent, ones)
+        model.apply_adapter()
+        run = GraphedFunction(gradient, latent, model.new_recorder()) if graphed else gradient
+        yield lambda: run(latent)
     lora.remove()
 
 
+def compiled(report: Report, model: Diffusion, watch: Stopwatch, *, tiny: bool) -> None:
+    """The CUDA graphs of torch.compile against ours: the faster of the two should be kept."""
+    options: dict[str, Any] = {"backend": "eager"} if tiny else {"mode": "reduce-overhead"}
+    began = time.monotonic()
+    with (
+        graphs_switched(model, on=False),
+        bare_pass(model, graphed=False, unet=torch.compile(model.unet, **options)) as run,
+    ):
+        run()
+        note = f"compiled in {time.monotonic() - began:.0f} s" + (", without its compiler" if tiny else "")
+        report.add(Figure("bare pass, torch.compile", watch.milliseconds(run), "ms", note=note))
+    report.ratio(
+        "bare pass: torch.compile to graphed", "bare pass, torch.compile", "bare pass, graphed", "below 1: keep it"
+    )
+
+
 @contextlib.contextmanager
-def graphs_switched(model: Diffusion, *, on: bool) -> Iterator[None]:
-    """Within this block the model's passes run from graphs, or none does."""
+def graphs_switched(model: Diffusion, *, on: bool, eager_runs: int = 2) -> Iterator[None]:
+    """Within this block the model's passes run from graphs, after so many runs of a kind; or none does."""
     from livedrag.editor.models.graphs import Graphs
 
-    before, model.graphs = model.graphs, Graphs(model.new_recorder()) if on else None
+    before, model.graphs = model.graphs, Graphs(model.new_recorder(), eager_runs=eager_runs) if on else None
     try:
         yield
     finally:
@@ -278,38 +303,41 @@ def prepared(model: Diffusion, *, masked: bool = True) -> DragSession:
 
 
 def rooms(report: Report, model: Diffusion, extent: Extent, *, tiny: bool) -> None:
-    """Iterations a second of rooms that share passes, which run eagerly, each row with its own LoRA."""
+    """Iterations a second of rooms that share passes, each row with its own LoRA."""
     from tests.bench import sharing
     from tests.bench.clock import Clock
     from tests.bench.model import BENCHES
 
     clock = Clock(model.device)
-    sharing.measure(model, BENCHES["tiny" if tiny else "full"], clock, extent.rooms)
+    with graphs_switched(model, on=True, eager_runs=0):  # there is one round to warm up
+        sharing.measure(model, BENCHES["tiny" if tiny else "full"], clock, extent.rooms)
     for count in extent.rooms:
         name = f"iterations a second, {count} room{'s' * (count > 1)} in a pass"
         report.add(Figure(name, count / clock.median(f"{count} together"), "1/s"))
 
 
 def steps(report: Report, model: Diffusion, watch: Stopwatch) -> None:
-    """A step of fitting, which no graph runs, and of inversion and denoising, eager and graphed."""
+    """A step of fitting, of inversion and of denoising, eager and graphed."""
     from livedrag.editor import DragSession
-    from livedrag.editor.models.ddim import denoising_step, inversion_step
+    from livedrag.editor.drag.passes import ForwardPass, answer
+    from livedrag.editor.models.ddim import denoising_step
     from tests.bench.model import new_lora, picture_for, settings_for
 
     latent = model.encode(_noise_picture(model))
     prompt, level = model.embed_prompt(""), model.levels(50)[30]
     lora = new_lora(model)
-    session = DragSession(model, picture_for(model), settings=settings_for(model, lora_steps=10_000))
-    fitting = session.prepare()
-    report.add(Figure("fitting step, 4 rows, eager", watch.milliseconds(lambda: next(fitting)), "ms"))
-    fitting.close()
-    session.close()
+    inversion = ForwardPass(model, latent, level.timestep, prompt, lora, alpha=level.alpha_below)
     for graphs in (True, False):
         how = "graphed" if graphs else "eager"
-        with graphs_switched(model, on=graphs), lora.active():
-            took = watch.milliseconds(lambda: inversion_step(model, latent, prompt, level))
-            report.add(Figure(f"inversion step, {how}", took, "ms"))
-            took = watch.milliseconds(lambda: denoising_step(model, latent, prompt, level))
+        with graphs_switched(model, on=graphs):
+            session = DragSession(model, picture_for(model), settings=settings_for(model, lora_steps=10_000))
+            fitting = session.prepare()
+            report.add(Figure(f"fitting step, 4 rows, {how}", watch.milliseconds(partial(next, fitting)), "ms"))
+            fitting.close()
+            session.close()
+            report.add(Figure(f"inversion step, {how}", watch.milliseconds(lambda: answer([inversion])), "ms"))
+            with lora.active():
+                took = watch.milliseconds(lambda: denoising_step(model, latent, prompt, level))
             report.add(Figure(f"denoising step, {how}", took, "ms"))
     lora.remove()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,23 @@ def test_closing_gives_the_memory_back(on_cuda: Diffusion, samples: Path) -> Non
         del session
         used.append(torch.cuda.memory_allocated())
     assert used[2] <= used[1] * 1.01
+
+
+def test_an_iteration_waits_for_the_device_once(on_cuda: Diffusion, samples: Path) -> None:
+    session = DragSession(on_cuda, Image.open(samples / "teddy-bear.png"), prompt="a teddy bear")
+    session.change({"arrival_check": "tracker", "warp_share": 0.0})
+    session.add_drag("arm", Drag(Point(62, 150), Point(40, 110)))
+    for _ in session.prepare():
+        pass
+    steps = session.drag(preview_every=0)
+    for _ in range(5):  # the third is recorded
+        next(steps)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            next(steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    session.close()
+    assert len([warning for warning in seen if "synchroniz" in str(warning.message)]) == 1

@@ -20,6 +20,7 @@ from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.handles import Handle, current_position, track_handles
 from livedrag.editor.drag.motion import motion_supervision_loss
+from livedrag.editor.drag.rows import Points
 from livedrag.editor.points import Cell, distance
 from tests.editor.drag.test_session import DRAG, make_session, picture
 
@@ -35,7 +36,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         tracked = track_handles(handles, *args, moved=False)
         return {name: _hastened(handle, args[2]) if moved else handle for name, handle in tracked.items()}
 
-    monkeypatch.setattr("livedrag.editor.drag.iteration.track_handles", track)
+    def find(points: Points, *_: Any) -> torch.Tensor:
+        way = points.targets - points.cells
+        length = way.norm(dim=-1, keepdim=True)
+        further: torch.Tensor = points.cells + way * (12 / length).clamp(max=1)
+        return further.round()
+
+    monkeypatch.setattr("livedrag.editor.drag.iteration.track_handles", track)  # after the last iteration
+    monkeypatch.setattr("livedrag.editor.drag.rows.find", find)
 
 
 def _hastened(handle: Handle, rasters: Any) -> Handle:
@@ -89,7 +97,7 @@ def test_content_that_stays_is_lost_and_tried_again_with_twice_the_step_twice(
         lengths.append(float(step))
         return motion_supervision_loss(*args, step=step, **kwargs)
 
-    monkeypatch.setattr("livedrag.editor.drag.iteration.motion_supervision_loss", note)
+    monkeypatch.setattr("livedrag.editor.drag.rows.motion_supervision_loss", note)
     start = session.latent
     steps = list(session.drag(preview_every=0))
     assert [step for step, _ in itertools.groupby(lengths)] == [1, 2, 4]

@@ -1,8 +1,9 @@
-"""Passes from graphs give what eager passes give: bit for bit where a graph does the work anew, to rounding on CUDA."""
+"""What runs from graphs is the same: bit for bit where a graph does the work anew, to rounding on CUDA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
+from livedrag.editor.drag.passes import Answer, Request, answer, run_together
 from livedrag.editor.models.graphs import Graphs
 from livedrag.editor.settings import Setting
+from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import picture
+from tests.strict_recorder import StrictRecorder
 
 SIDE = 128
 QUICK = {"lora_steps": 4, "lora_batch": 2, "lora_rank": 4, "ddim_steps": 6, "max_iterations": 5}
@@ -25,15 +29,15 @@ def exact(request: pytest.FixtureRequest, tiny_folder: Path) -> Diffusion:
 
 
 class Counting:
-    """A model's own recorder, which on the CPU has the work done anew at each run; counts what it records."""
+    """A model's own recorder; counts what it records."""
 
     def __init__(self, model: Diffusion) -> None:
         self._recorder = model.new_recorder()
         self.recorded = 0
 
-    def record(self, parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
-        return self._recorder.record(parts)
+        return self._recorder.record(work)
 
     def has_memory(self) -> bool:
         return self._recorder.has_memory()
@@ -42,10 +46,13 @@ class Counting:
         self._recorder.forget()
 
 
+Recording = Counting | StrictRecorder
+
+
 @pytest.fixture
-def recorder(exact: Diffusion) -> Iterator[Counting]:
-    """Of a model whose passes run from graphs."""
-    before, made = exact.graphs, Counting(exact)
+def recorder(exact: Diffusion) -> Iterator[Recording]:
+    """Of a model that runs from graphs; on the CPU it does the work anew and refuses what a graph could not do."""
+    before, made = exact.graphs, StrictRecorder() if exact.device.type == "cpu" else Counting(exact)
     exact.graphs = Graphs(made, eager_runs=1)
     yield made
     exact.graphs = before
@@ -86,35 +93,87 @@ def assert_same(model: Diffusion, ours: list[torch.Tensor], theirs: list[torch.T
 
 @pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
 @pytest.mark.parametrize("control", [False, True], ids=["plain", "reference control"])
-def test_an_edit_is_the_same(exact: Diffusion, recorder: Counting, masked: bool, control: bool) -> None:
+def test_an_edit_is_the_same(exact: Diffusion, recorder: Recording, masked: bool, control: bool) -> None:
     graphed = edit(new_session(exact, masked=masked, reference_control=control))
     assert recorder.recorded >= 2
     exact.graphs = None
     assert_same(exact, graphed, edit(new_session(exact, masked=masked, reference_control=control)))
 
 
-def test_rooms_that_take_turns_share_graphs(exact: Diffusion, recorder: Counting) -> None:
-    """Each iteration is of another room, with another LoRA, and with the one's mask or the other's none."""
+def prepared(model: Diffusion, numbers: range) -> list[DragSession]:
+    """Sessions with LoRAs of their own, every other one with a mask."""
+    sessions = [new_session(model, masked=bool(number % 2), seed=number) for number in numbers]
+    for session in sessions:
+        for _ in session.prepare():
+            pass
+    return sessions
 
-    def together() -> list[torch.Tensor]:
-        sessions = [new_session(exact, masked=bool(number % 2), seed=number) for number in range(3)]
-        for session in sessions:
-            for _ in session.prepare():
-                pass
+
+def test_rooms_that_take_turns_share_graphs(exact: Diffusion, recorder: Recording) -> None:
+    """Each iteration is of another room, with another LoRA, and with the one's mask or the other's none; all are aimed
+    anew in between."""
+
+    def in_turns() -> list[torch.Tensor]:
+        sessions = prepared(exact, range(3))
         drags = [session.drag(preview_every=0) for session in sessions]
         latents = []
-        for _ in range(3):
+        for turn in range(4):
             for session, steps in zip(sessions, drags, strict=True):
                 next(steps)
                 latents.append(session.latent.cpu())
+                session.set_target("a", Point(80 - turn, 70 + turn))
         for session, steps in zip(sessions, drags, strict=True):
             steps.close()
             session.close()
         return latents
 
+    graphed = in_turns()
+    # Of fitting, of inversion, and of iterations with and without the mask, for all three.
+    assert recorder.recorded == 4
+    exact.graphs = None
+    assert_same(exact, graphed, in_turns())
+
+
+def test_rooms_that_share_passes_run_from_graphs(exact: Diffusion, recorder: Recording) -> None:
+    def together() -> list[torch.Tensor]:
+        sessions = prepared(exact, range(2))
+        loops = [session.drag_sharing(0) for session in sessions]
+
+        def resume(index: int, answered: Answer) -> Request | None:
+            step = loops[index].send(answered)
+            return step if isinstance(step, Request) else None
+
+        latents = []
+        for _ in range(4):
+            run_together(
+                {str(index): partial(resume, index) for index in range(2)}, lambda asked: answer(list(asked.values()))
+            )
+            latents += [session.latent.cpu() for session in sessions]
+        for session, loop in zip(sessions, loops, strict=True):
+            loop.close()
+            session.close()
+        return latents
+
+    before = recorder.recorded
     graphed = together()
-    # Of inversion, and of passes with and without the mask, for all three.
-    assert recorder.recorded == 3
+    assert recorder.recorded == before + 3  # of fitting, of inversion, and of both rooms' iteration
+    exact.graphs = None
+    assert_same(exact, graphed, together())
+
+
+def test_rooms_inverted_and_rendered_together_run_from_graphs(exact: Diffusion, recorder: Recording) -> None:
+    def together() -> list[torch.Tensor]:
+        sessions = [new_session(exact, masked=False, seed=number) for number in range(2)]
+        to_the_end([session.prepare_sharing() for session in sessions])
+        to_the_end([session.render_sharing(0) for session in sessions])
+        pixels = [torch.from_numpy(np.array(session.result())) for session in sessions]
+        latents = [session.latent.cpu() for session in sessions]
+        for session in sessions:
+            session.close()
+        return latents + pixels
+
+    graphed = together()
+    assert recorder.recorded == 1  # of both rooms' pass; fitting together is eager
     exact.graphs = None
     assert_same(exact, graphed, together())
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.handles import Handle, current_position, new_handle
-from livedrag.editor.drag.latent_warp import advance, find_origin, needs_warp, warp_picture
+from livedrag.editor.drag.latent_warp import LatentWarp, advance, find_origin, needs_warp, warp_picture
 from livedrag.editor.drag.warp import warp
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Rasters, Size, distance
@@ -96,7 +96,7 @@ def test_what_the_latent_shows_is_warped_and_its_noise_stays(small: Diffusion) -
     assert [step.predicted_x0 is not None for step in steps[:6]] == [True, False, False, False, True, False]
     assert all(step.loss == 0 and not step.arrived for step in steps)
 
-    working = session._loop.latent_warp.working
+    working = LatentWarp(small, session.picture, rasters).working
     across, down = (one / other for one, other in zip(working.size, (150, 100), strict=True))
     ends = [Point((p.x + 0.5) * across - 0.5, (p.y + 0.5) * down - 0.5) for p in (DRAG.handle, DRAG.target)]
     shown = warp(working, [Drag(*ends)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +203,9 @@ def test_rooms_that_share_passes_get_what_each_gets_alone_over_20_iterations(
     assert_each_gets_what_it_gets_alone(exact, members)
 
 
-def prepare_together(sessions: list[DragSession]) -> list[int]:
-    """Prepare all of them, sharing passes; returns the rows of each pass."""
-    loops, rows = [session.prepare_sharing() for session in sessions], []
+def to_the_end(loops: list[Generator[Any, Answer, None]]) -> list[int]:
+    """Run all of them, sharing passes; returns the rows of each pass."""
+    rows = []
 
     def going_on(index: int) -> Callable[[Answer], Request | None]:
         def go_on(answered: Answer) -> Request | None:
@@ -222,7 +222,7 @@ def prepare_together(sessions: list[DragSession]) -> list[int]:
         rows.append(len(requests))
         return answer(list(requests.values()))
 
-    going = set(range(len(sessions)))
+    going = set(range(len(loops)))
     while going:
         run_together({str(index): going_on(index) for index in list(going)}, answer_all)
     return rows
@@ -254,7 +254,7 @@ def test_pictures_prepared_together_are_prepared_as_each_alone(exact: Diffusion)
     for session in alone:
         for _ in session.prepare():
             pass
-    rows = prepare_together(together)
+    rows = to_the_end([session.prepare_sharing() for session in together])
     assert {3, 4} <= set(rows)
     for mine, shared in zip(alone, together, strict=True):
         own, other = mine._state.preparation, shared._state.preparation
@@ -262,4 +262,31 @@ def test_pictures_prepared_together_are_prepared_as_each_alone(exact: Diffusion)
             torch.testing.assert_close(weight, same, rtol=0, atol=NEAR)
         torch.testing.assert_close(mine.latent, shared.latent, rtol=0, atol=NEAR)
     for session in alone + together:
+        session.close()
+
+
+def test_pictures_rendered_together_are_rendered_as_each_alone(exact: Diffusion) -> None:
+    """From different levels; one of them attends to the unedited picture, and shares nothing."""
+    kinds: list[dict[str, Any]] = [
+        {"inversion_strength": 0.4},
+        {"inversion_strength": 0.9, "lora_rank": 5},
+        {"inversion_strength": 0.7, "reference_control": True},
+    ]
+    plain = Room({}, "a cat", 1, [Drag(Point(30, 40), Point(90, 60))], [], None, 0, 0, 0)
+    sessions = [prepared(exact, replace(plain, settings=kind)) for kind in kinds]
+    for session in sessions:
+        next(session.drag(0))
+    again = [DragSession.restore(exact, picture(), session.snapshot()) for session in sessions]
+    for session in sessions:
+        for _ in session.render(0):
+            pass
+    assert {1, 2} == set(to_the_end([session.render_sharing(0) for session in again]))
+    for mine, shared in zip(sessions, again, strict=True):
+        ours, theirs = (each._state.denoising for each in (mine, shared))
+        assert ours is not None
+        assert theirs is not None
+        assert ours.rendered is not None
+        assert theirs.rendered is not None
+        torch.testing.assert_close(ours.rendered, theirs.rendered, rtol=0, atol=NEAR)
+    for session in sessions + again:
         session.close()

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
+from PIL import Image
 
-from livedrag.editor import Diffusion
-from livedrag.editor.models.ddim import ddim_step, denoising_step, inversion_step, predict_x0
+from livedrag.editor import Diffusion, DragSession, DragSettings
+from livedrag.editor.models.ddim import ddim_step, denoising_step, predict_x0
+from livedrag.editor.settings import Setting
+from tests.editor.drag.test_session import picture
 from tests.pipelines import write_pipeline
 
 
@@ -59,13 +62,22 @@ def test_inversion_agrees_with_diffusers(tiny: Diffusion) -> None:
     theirs.set_timesteps(10)
     levels = tiny.levels(10)
     assert [level.timestep for level in levels] == theirs.timesteps.tolist()
-    text = tiny.embed_prompt("")
-    mine = other = torch.randn(1, 4, 16, 16, dtype=torch.float64)
+    session = inverted(tiny, picture(), ddim_steps=10, inversion_strength=1.0)
+    text, other = tiny.embed_prompt("a cat"), session._state.preparation.clean
     with torch.no_grad():
         for level in levels:
-            mine = inversion_step(tiny, mine, text, level)
             other = theirs.step(tiny.unet(other, level.timestep, text).sample, level.timestep, other).prev_sample
-    assert torch.allclose(mine, other, atol=1e-5)
+    assert torch.allclose(session.latent, other, atol=1e-5)
+    session.close()
+
+
+def inverted(model: Diffusion, image: Image.Image, **changed: Setting) -> DragSession:
+    """A session whose LoRA changes nothing."""
+    settings = DragSettings.resolve(None, {}, {"lora_steps": 0, "reference_control": False, **changed})
+    session = DragSession(model, image, prompt="a cat", settings=settings)
+    for _ in session.prepare():
+        pass
+    return session
 
 
 def test_the_step_is_its_own_inverse() -> None:
@@ -77,17 +89,13 @@ def test_the_step_is_its_own_inverse() -> None:
 
 def test_inverting_and_denoising_returns(model: Diffusion, samples: Path) -> None:
     """On the built-in model the picture's latent comes back to within a few hundredths of its unit variance."""
-    from PIL import Image
-
-    from livedrag.editor.picture import to_tensor
-    from livedrag.editor.points import Size
-
-    clean = model.encode(to_tensor(Image.open(samples / "koala.png"), Size(256, 256)))
-    text, levels = model.embed_prompt("a koala"), model.levels(50)[:35]
-    latent = clean
-    for level in levels:
-        latent = inversion_step(model, latent, text, level)
+    session = inverted(model, Image.open(samples / "koala.png"), ddim_steps=50, inversion_strength=0.7)
+    preparation = session._state.preparation
+    assert len(preparation.levels) == 35
+    latent, clean = session.latent, preparation.clean
     assert (latent - clean).std() > 0.5  # it went somewhere
-    for level in levels[::-1]:
-        latent, _ = denoising_step(model, latent, text, level)
+    with preparation.lora.active():
+        for level in preparation.levels[::-1]:
+            latent, _ = denoising_step(model, latent, preparation.prompt, level)
     assert (latent - clean).pow(2).mean().sqrt() < 0.1 * clean.std()
+    session.close()

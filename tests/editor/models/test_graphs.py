@@ -1,96 +1,77 @@
-"""Static buffers, turns and the choice of what is recorded, with work that is done anew instead of CUDA graphs."""
+"""Static buffers and the choice of what is recorded, with work that is done anew instead of CUDA graphs."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from livedrag.editor.models.graphs import EagerRecorder, GraphedFunction, Graphs, Turns
+from livedrag.editor.models.graphs import EagerRecorder, GraphedFunction, Graphs
+from tests.strict_recorder import StrictRecorder
+
+Given = tuple[Tensor, list[Tensor]]
 
 
-def function(x: Tensor, weight: Tensor) -> Sequence[Tensor]:
-    hidden = torch.tanh(x @ weight)
-    return hidden.square().sum(1), hidden.detach() + 1
+def function(given: Given) -> list[Tensor]:
+    x, (weight,) = given
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = torch.tanh(leaf @ weight).square().sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    return [loss.detach(), gradient]
 
 
-def inputs(seed: int) -> tuple[Tensor, Tensor]:
+def inputs(seed: int) -> Given:
     generator = torch.Generator().manual_seed(seed)
     x, weight = (torch.randn(3, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    return x.requires_grad_(), weight
+    return x, [weight]
 
 
-def graphed(turns: Turns | None = None) -> GraphedFunction:
-    return GraphedFunction(function, inputs(0), EagerRecorder(), turns or Turns())
+def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_it_gives_what_the_function_gives() -> None:
-    run = graphed()
+    run = GraphedFunction(function, inputs(0), StrictRecorder())
     for seed in (1, 2):
-        x, weight = inputs(seed)
-        for ours, theirs in zip(run((x, weight), contextlib.nullcontext), function(x, weight), strict=True):
-            assert torch.equal(ours, theirs)
-            assert ours.requires_grad == theirs.requires_grad
-
-
-def test_gradients_are_the_functions() -> None:
-    run = graphed()
-    x, weight = inputs(1)
-    (ours,) = torch.autograd.grad((run((x, weight), contextlib.nullcontext)[0] * torch.arange(3)).sum(), x)
-    (theirs,) = torch.autograd.grad((function(x, weight)[0] * torch.arange(3)).sum(), x)
-    assert torch.equal(ours, theirs)
+        assert same(run(inputs(seed)), function(inputs(seed)))
 
 
 def test_what_it_gave_stays_when_it_runs_again() -> None:
-    run = graphed()
-    first = run(inputs(1), contextlib.nullcontext)
-    kept = [each.clone() for each in first]
-    run(inputs(2), contextlib.nullcontext)
-    assert all(torch.equal(one, other) for one, other in zip(first, kept, strict=True))
+    run = GraphedFunction(function, inputs(0), StrictRecorder())
+    first = run(inputs(1))
+    run(inputs(2))
+    assert same(first, function(inputs(1)))
 
 
-def test_a_run_between_forward_and_backward_changes_no_gradient() -> None:
-    turns = Turns()
-    run, other = graphed(turns), graphed(turns)
-    for between in (run, other):
-        x, weight = inputs(1)
-        loss = run((x, weight), contextlib.nullcontext)[0].sum()
-        between(inputs(2), contextlib.nullcontext)
-        (ours,) = torch.autograd.grad(loss, x)
-        (theirs,) = torch.autograd.grad(function(x, weight)[0].sum(), x)
-        assert torch.equal(ours, theirs)
+def wait(given: Given) -> list[Tensor]:
+    return [given[0] * float(given[0].sum())]
 
 
-def test_weights_that_others_have_changed_are_put_back_for_the_gradient() -> None:
-    weight = torch.eye(3, dtype=torch.float64)
-
-    def reads_weight(x: Tensor) -> Sequence[Tensor]:
-        return [torch.tanh(x @ weight)]
-
-    @contextlib.contextmanager
-    def use(scale: float) -> Iterator[None]:
-        weight.copy_(scale * torch.eye(3))
-        yield
-
-    x, _ = inputs(1)
-    run = GraphedFunction(reads_weight, [x], EagerRecorder(), Turns())
-    with use(2):
-        loss = run([x], lambda: use(2))[0].sum()
-    with use(5):
-        run([x], lambda: use(5))
-    (ours,) = torch.autograd.grad(loss, x)
-    other = x.detach().clone().requires_grad_()
-    (theirs,) = torch.autograd.grad(torch.tanh(other @ (2 * torch.eye(3, dtype=torch.float64))).sum(), other)
-    assert torch.equal(ours, theirs)
+def copy_from_the_host(given: Given) -> list[Tensor]:
+    return [given[0] * torch.tensor([1.0, 2.0, 3.0])]
 
 
-def test_without_gradients_none_are_prepared() -> None:
-    run = GraphedFunction(function, [each.detach() for each in inputs(0)], EagerRecorder(), Turns())
-    with torch.no_grad():
-        assert not any(each.requires_grad for each in run(inputs(1), contextlib.nullcontext))
+def select(given: Given) -> list[Tensor]:
+    return [given[0][given[0] > 0].sum()]
+
+
+@pytest.mark.parametrize("work", [wait, copy_from_the_host, select])
+def test_the_stand_in_refuses_what_no_graph_could_do(work: Callable[[Given], list[Tensor]]) -> None:
+    with pytest.raises(AssertionError):
+        GraphedFunction(work, inputs(0), StrictRecorder())
+
+
+def test_the_stand_in_refuses_to_read_what_has_moved() -> None:
+    elsewhere = [torch.ones(3, 3, dtype=torch.float64)]
+    run = GraphedFunction(lambda given: [given[0] @ elsewhere[0]], inputs(0), StrictRecorder())
+    elsewhere[0].mul_(2)
+    assert torch.equal(run(inputs(1))[0], inputs(1)[0] @ elsewhere[0])
+    elsewhere[0] = elsewhere[0] * 2
+    with pytest.raises(AssertionError):
+        run(inputs(1))
 
 
 class Counting(EagerRecorder):
@@ -101,11 +82,11 @@ class Counting(EagerRecorder):
         self.memory = True
         self.error: RuntimeError | None = None
 
-    def record(self, parts: Sequence[Callable[[], None]]) -> list[Callable[[], None]]:
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
         if self.error is not None:
             raise self.error
         self.recorded += 1
-        return super().record(parts)
+        return super().record(work)
 
     def has_memory(self) -> bool:
         return self.memory
@@ -115,22 +96,19 @@ def test_the_first_runs_of_a_kind_are_eager() -> None:
     recorder = Counting()
     graphs = Graphs(recorder, eager_runs=2)
     for seed, recorded in ((1, 0), (2, 0), (3, 1), (4, 1)):
-        (x, weight) = inputs(seed)
-        outcome = graphs.run(("pass",), function, (x, weight))
-        assert torch.equal(outcome[0], function(x, weight)[0])
+        assert same(graphs.run(("pass",), function, inputs(seed)), function(inputs(seed)))
         assert recorder.recorded == recorded
     graphs.run(("other",), function, inputs(1))
     assert len(graphs) == recorder.recorded == 1
 
 
-def test_other_shapes_and_grad_modes_are_other_kinds() -> None:
+def test_other_shapes_are_other_kinds() -> None:
     graphs = Graphs(EagerRecorder(), eager_runs=0)
     graphs.run(("pass",), function, inputs(1))
-    with torch.no_grad():
-        graphs.run(("pass",), function, inputs(1))
-    x, weight = inputs(1)
-    graphs.run(("pass",), function, (x[:2], weight))
-    assert len(graphs) == 3
+    graphs.run(("pass",), function, inputs(2))
+    x, weights = inputs(1)
+    graphs.run(("pass",), function, (x[:2], weights))
+    assert len(graphs) == 2
 
 
 def test_the_graph_not_used_for_longest_is_dropped() -> None:
@@ -149,8 +127,7 @@ def test_without_memory_all_are_dropped_and_none_is_recorded(monkeypatch: pytest
     graphs = Graphs(recorder, eager_runs=0)
     graphs.run(("pass",), function, inputs(1))
     recorder.memory = False
-    x, weight = inputs(2)
-    assert torch.equal(graphs.run(("pass",), function, (x, weight))[0], function(x, weight)[0])
+    assert same(graphs.run(("pass",), function, inputs(2)), function(inputs(2)))
     assert len(graphs) == 0
     recorder.memory = True
     graphs.run(("pass",), function, inputs(1))
@@ -163,8 +140,7 @@ def test_what_cannot_be_recorded_goes_on_without(error: RuntimeError, caplog: py
     recorder.error = error
     graphs = Graphs(recorder, eager_runs=0)
     for seed in (1, 2):
-        x, weight = inputs(seed)
-        assert torch.equal(graphs.run(("pass",), function, (x, weight))[0], function(x, weight)[0])
+        assert same(graphs.run(("pass",), function, inputs(seed)), function(inputs(seed)))
     refused = not isinstance(error, torch.OutOfMemoryError)
     assert len(caplog.records) == (1 if refused else 2)
 

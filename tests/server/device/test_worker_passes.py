@@ -90,8 +90,9 @@ def drag_until(worker: DeviceWorker, events: Events, rooms: str, least: int) -> 
 
 def share(worker: DeviceWorker, unet: Passes, rows: int, iterations: int = 1) -> None:
     """Go on until so many rooms have shared so many whole iterations, one after the other."""
+    unet.rows.clear()
     for _ in range(400):
-        if unet.rows[-2 * iterations :] == [rows] * 2 * iterations:
+        if unet.rows[-iterations:] == [rows] * iterations:
             return
         worker.advance()
     pytest.fail(f"the passes had these rows: {unet.rows}")
@@ -148,6 +149,7 @@ def test_a_stop_ends_one_room_within_an_iteration_and_an_edit_counts_in_the_next
     worker: DeviceWorker, events: Events, unet: Passes
 ) -> None:
     begin(worker, "ab", settings=LONG)
+    drag_until(worker, events, "ab", 1)
     share(worker, unet, 2)
     assert all(SHARED in worker._rooms[room].log.problems for room in "ab"), "results will say so"
     before = {room: iterations(events, room) for room in "ab"}
@@ -168,6 +170,7 @@ def test_a_stop_ends_one_room_within_an_iteration_and_an_edit_counts_in_the_next
 
 def test_a_room_that_fails_leaves_the_others_alone(worker: DeviceWorker, events: Events, unet: Passes) -> None:
     begin(worker, "abc", settings=LONG)
+    drag_until(worker, events, "abc", 1)
     share(worker, unet, 2)
     session = worker._rooms["c"].session
     assert session is not None
@@ -197,7 +200,7 @@ def test_rooms_whose_shared_pass_failed_go_on_alone(
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("of this test")
 
-    monkeypatch.setattr(passes, "_pass_together", broken)
+    monkeypatch.setattr(passes, "row_loras", broken)
     begin(worker, "ab", settings=LONG)
     drag_until(worker, events, "ab", 6)
     assert outcomes(events) == {}

@@ -1,0 +1,110 @@
+"""Iterations from CUDA graphs: rows are filled up, so that one graph serves many of them.
+
+Handles and pins are filled up to a power of two, and so are the radii of patches. What was added counts for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from livedrag.editor.drag.rows import Patch, Pins, Points, Proposal, Row, Tracked, iterate
+from livedrag.editor.models.adapters import Adapter, Recordable
+from livedrag.editor.models.diffusion import Diffusion
+
+
+def propose(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> list[Proposal]:
+    """One iteration of each row; see `livedrag.editor.drag.rows.iterate`.
+
+    Args:
+        model: of the rows.
+        adapter: their LoRA, or LoRAs.
+        rows: with latents of one shape.
+    """
+    with model.using_adapter(adapter), model.eagerly():
+        if model.graphs is None or not isinstance(adapter, Recordable):
+            return iterate(model, rows)
+        model.apply_adapter()  # a graph reads merged weights where they are
+
+        def run(given: tuple[list[Row], list[Tensor]]) -> list[Proposal]:
+            filled, tensors = given
+            if not tensors:
+                return iterate(model, filled)
+            with model.using_adapter(adapter.with_tensors(tensors)):
+                return iterate(model, filled)
+
+        kind = ("iteration", adapter.layout, id(model.extra_layers))
+        proposals = model.graphs.run(kind, run, ([filled_up(row) for row in rows], list(adapter.tensors)))
+    return [cut(proposal, row) for proposal, row in zip(proposals, rows, strict=True)]
+
+
+def filled_up(row: Row) -> Row:
+    """The row with as many handles and pins, and as large patches, as its graph has."""
+    points = None if row.points is None else _fill_points(row.points)
+    return replace(row, points=points, pins=None if row.pins is None else _fill_pins(row.pins))
+
+
+def cut(proposal: Proposal, row: Row) -> Proposal:
+    """What belongs to the row itself, of what was proposed for it when it was filled up."""
+    if proposal.points is None or row.points is None:
+        return proposal
+    found, count, cells = proposal.points, len(row.points.cells), len(row.points.pulled.offsets)
+    tracked = Tracked(
+        cells=found.cells[:count],
+        arrived=found.arrived[:count],
+        templates=found.templates[:count],
+        patches=None if found.patches is None else found.patches[:count, :, :cells],
+    )
+    return replace(proposal, points=tracked)
+
+
+def _fill_points(points: Points) -> Points:
+    count = _power_of_two(len(points.cells))
+    pulled = _fill_patch(points.pulled)
+    patches, patched = points.patches, points.patched
+    if patches is not None and patched is not None:
+        patched = _fill(patched, count)
+        patches = _fill(_fill(patches.movedim(-1, 0), len(pulled.offsets)).movedim(0, -1), count)
+    return Points(
+        cells=_fill(points.cells, count),
+        targets=_fill(points.targets, count),
+        steps=_fill(points.steps, count),
+        counts=_fill(points.counts, count),
+        tracked=_fill(points.tracked, count),
+        known=_fill(points.known, count),
+        templates=_fill(points.templates, count),
+        window=_fill_patch(points.window),
+        pulled=pulled,
+        arrival_distance=points.arrival_distance,
+        patched=patched,
+        patches=patches,
+    )
+
+
+def _fill_pins(pins: Pins) -> Pins:
+    count = _power_of_two(len(pins.cells))
+    return replace(
+        pins, cells=_fill(pins.cells, count), counts=_fill(pins.counts, count), patch=_fill_patch(pins.patch)
+    )
+
+
+def _fill_patch(patch: Patch) -> Patch:
+    radius = (math.isqrt(len(patch.offsets)) - 1) // 2
+    cells = (2 * _power_of_two(radius) + 1) ** 2
+    return Patch(_fill(patch.offsets, cells), _fill(patch.counts, cells))
+
+
+def _fill(tensor: Tensor, count: int) -> Tensor:
+    """With zeros, or False, up to so many rows."""
+    if len(tensor) == count:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(count - len(tensor), *tensor.shape[1:])])
+
+
+def _power_of_two(number: int) -> int:
+    """The next one; 0 stays 0."""
+    return 1 << (number - 1).bit_length() if number else 0

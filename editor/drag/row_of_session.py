@@ -1,0 +1,116 @@
+"""A session's part in an iteration: its state as the tensors that `livedrag.editor.drag.rows` computes with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets
+from livedrag.editor.drag.pins import pin_cells
+from livedrag.editor.drag.rows import Background, Patch, Pins, Points, Row
+from livedrag.editor.drag.state import SessionState
+from livedrag.editor.models.devices import send
+from livedrag.editor.models.features import BeyondFeatures
+from livedrag.editor.models.trees import mapped
+from livedrag.editor.sampling import patch_offsets
+
+
+def needs_mask_loss(state: SessionState) -> bool:
+    """Whether the loss has a part that keeps what must not change."""
+    return state.edit.latent_mask is not None and state.settings.background == "loss"
+
+
+def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
+    """What an iteration of a session depends on, on its device.
+
+    Args:
+        state: of the session.
+        handles: that are pulled, as they were tracked last; or where the field carries them in this iteration.
+        with_noise: whether the noise is needed, whatever the loss is.
+    """
+    latent, level, settings, edit = state.latent, state.level, state.settings, state.edit
+    beyond: BeyondFeatures = "no gradient" if with_noise else "nothing"
+    region = None
+    if settings.supervision == "region":
+        unedited = state.reference.features()
+        region = state.carrier.carry(unedited, handles, edit.working_mask, state.rasters, edit.pins)
+    row = Row(
+        latent=latent.value,
+        timestep=torch.tensor([level.timestep]),
+        prompt=state.preparation.prompt,
+        alpha=_number(state, level.alpha),
+        alpha_below=_number(state, level.alpha_below),
+        adam=latent.adam(settings.latent_lr),
+        beyond="gradient" if needs_mask_loss(state) else beyond,
+        raster=state.rasters.cells,
+        points=_points(state, handles) if region is None else None,
+        region=region,
+        pins=_pins(state) if edit.pins else None,
+        background=_background(state, edit.latent_mask) if needs_mask_loss(state) else None,
+    )
+    return mapped(row, partial(send, device=latent.value.device))
+
+
+def _points(state: SessionState, handles: Handles) -> Points:
+    settings, latent = state.settings, state.latent
+    each, dtype = list(handles.values()), latent.value.dtype
+    cells, targets = cells_and_targets(handles, state.rasters, dtype)
+    blank = latent.value.new_zeros(state.model.feature_channels)
+    due = not latent.steps or state.iterations_done % settings.steps_per_tracking == 0
+    known = torch.tensor([handle.template is not None for handle in each])
+    pulled = _patch(settings.supervision_radius, cells)
+    points = Points(
+        cells=cells,
+        targets=targets,
+        steps=torch.tensor([[settings.supervision_step * 2.0**handle.tries] for handle in each], dtype=dtype),
+        counts=torch.ones(len(each), dtype=torch.bool),
+        tracked=known if latent.moved and due else torch.zeros_like(known),
+        known=known,
+        templates=torch.stack([blank if handle.template is None else handle.template for handle in each]),
+        window=_patch(settings.tracking_radius, cells),
+        pulled=pulled,
+        arrival_distance=torch.tensor(settings.arrival_distance, dtype=dtype),
+    )
+    if settings.supervision_template != "first":
+        return points
+    return _with_patches(points, each, blank)
+
+
+def _with_patches(points: Points, handles: list[Handle], blank: Tensor) -> Points:
+    """Those that they were placed on are pulled; of another radius they are taken anew."""
+    cells = len(points.pulled.offsets)
+    own = [handle.patch if handle.patch is not None and handle.patch.shape[-1] == cells else None for handle in handles]
+    empty = blank[:, None].expand(-1, cells)
+    patches = torch.stack([empty if patch is None else patch for patch in own])
+    return replace(points, patched=torch.tensor([patch is not None for patch in own]), patches=patches)
+
+
+def _pins(state: SessionState) -> Pins:
+    cells = pin_cells(state.edit.pins, state.rasters, torch.empty(0, dtype=state.latent.value.dtype))
+    return Pins(
+        cells=cells,
+        counts=torch.ones(len(cells), dtype=torch.bool),
+        patch=_patch(state.settings.supervision_radius, cells),
+        features=None if state.latent.unedited else state.reference.features(),
+    )
+
+
+def _background(state: SessionState, mask: Tensor | None) -> Background:
+    assert mask is not None
+    weight = torch.tensor(state.settings.mask_weight, dtype=mask.dtype)
+    noise = None if state.latent.unedited else state.reference.noise()
+    return Background(mask, weight, state.reference.latent, noise)
+
+
+def _patch(radius: int, like: Tensor) -> Patch:
+    offsets = patch_offsets(radius, like)
+    return Patch(offsets, torch.ones(len(offsets), dtype=torch.bool))
+
+
+def _number(state: SessionState, alpha: float) -> Tensor:
+    """In double precision, since 1 - alpha may be small; Apple's GPUs have none."""
+    double = state.model.device.type != "mps"
+    return torch.tensor(alpha, dtype=torch.float64 if double else state.latent.value.dtype)
