@@ -23,6 +23,13 @@ def base_name(choice: ModelChoice) -> str:
     return f"{choice.name} {choice.vae}".strip()
 
 
+def offers(catalog: Sequence[CatalogEntry], choice: ModelChoice) -> bool:
+    """Whether a worker with this catalog can load a choice, as far as one knows; an empty catalog says nothing."""
+    usable = {(entry.kind, entry.name) for entry in catalog if not entry.problem}
+    wanted = [("model", choice.name), ("vae", choice.vae), *(("lora", lora.name) for lora in choice.loras)]
+    return not catalog or all((kind, name) in usable for kind, name in wanted if name)
+
+
 def resolved(choice: ModelChoice, catalog: Iterable[CatalogEntry]) -> ModelChoice:
     """A choice with the names as the catalog has them; people may write the end of one, without its ending.
 

@@ -28,6 +28,7 @@ class WorkerLoad(Struct, frozen=True, kw_only=True):
         worker: its id.
         node: the machine that it runs on.
         models: references of the models that it has loaded.
+        unable: ids of rooms whose model it cannot load.
         active: ids of rooms that run or wait for a place there; they stay.
         idle: ids of rooms whose session is there without any work, the least recently used one first.
         step_seconds: that a step takes there; 0: not known yet, it counts as the slowest of the others.
@@ -37,6 +38,7 @@ class WorkerLoad(Struct, frozen=True, kw_only=True):
     worker: str
     node: str = ""
     models: frozenset[str] = frozenset()
+    unable: frozenset[str] = frozenset()
     active: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     step_seconds: float = 0.0
@@ -51,13 +53,16 @@ class Move(Struct, frozen=True, kw_only=True):
     destination: str
 
 
-def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str = "") -> str | None:
+def worker_for(workers: Sequence[WorkerLoad], *, room: str = "", model: str = "", current: str = "") -> str | None:
     """The worker for a room that begins to run: the least loaded one. Equally loaded: the first in the list.
 
     Instead of it, the current worker of the room as long as its load stays within `TARGET_IMBALANCE` times the mean, or
     else the least loaded one that has the model, which may have a room more than that: loading a model takes longer.
 
+    Workers that cannot load the model are left out, unless all are: one of them says why.
+
     Args:
+        room: its id.
         model: reference of the room's model; empty: every worker has it.
         current: the worker that has the idle session of the room, which is then not among its ``idle`` rooms; empty:
             none.
@@ -67,6 +72,7 @@ def worker_for(workers: Sequence[WorkerLoad], *, model: str = "", current: str =
     """
     paces = _paces(workers)
     taking = {worker.worker: worker for worker in workers if not worker.draining}
+    taking = {name: worker for name, worker in taking.items() if room not in worker.unable} or taking
     if not taking:
         return None
     after = {name: load(worker, paces) + paces[name] for name, worker in taking.items()}
@@ -84,7 +90,8 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
     """The idle rooms that have to move so that no load exceeds `TARGET_IMBALANCE` times the mean, as far as possible.
 
     As few as possible move: none within that limit, and none that would be no better off. Those of a draining worker
-    all move. Rooms that run stay where they are.
+    all move. Rooms that run stay where they are. No room moves to a worker that cannot load its model, unless its own
+    is draining and no other is left.
 
     Args:
         models: references of the rooms' models, by room; workers that have a room's model are preferred.
@@ -103,29 +110,30 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
         state[destination] = replace(entered, idle=(*entered.idle, room))
         found.append(Move(room=room, source=source, destination=destination))
 
-    def best(room: str, source: str) -> str:
-        """The least loaded of the other workers with the room's model, or of all others if none of them has it."""
-        others = [name for name in taking if name != source]
+    def best(room: str, among: Sequence[str]) -> str:
+        """Of the workers that can load the room's model, the least loaded one that has it, or else of all; or none."""
+        able = [name for name in among if room not in state[name].unable]
         model = models.get(room, "")
-        holders = [name for name in others if not model or model in state[name].models]
-        return min(holders or others, key=lambda name: load(state[name], paces, more=1))
+        holders = [name for name in able if not model or model in state[name].models]
+        return min(holders or able, key=lambda name: load(state[name], paces, more=1), default="")
 
     for worker in workers:
         if worker.draining:
             for room in worker.idle:
-                move(room, worker.worker, best(room, worker.worker))
+                move(room, worker.worker, best(room, taking) or taking[0])
     movable = set(taking) if len(taking) > 1 else set()
     while movable:
         loads = {name: load(state[name], paces) for name in taking}
         source = max(movable, key=lambda name: loads[name])
         if loads[source] <= TARGET_IMBALANCE * fmean(loads.values()):
             break
-        longest_unused = next(iter(state[source].idle), "")
-        destination = best(longest_unused, source)
-        if not longest_unused or load(state[destination], paces, more=1) >= loads[source]:
-            movable.discard(source)
+        others = [name for name in taking if name != source]
+        better = {name for name in others if load(state[name], paces, more=1) < loads[source]}
+        leaving = next((room for room in state[source].idle if best(room, others) in better), "") if better else ""
+        if leaving:
+            move(leaving, source, best(leaving, others))
         else:
-            move(longest_unused, source, destination)
+            movable.discard(source)
     return found
 
 

@@ -39,7 +39,7 @@ from livedrag.server.device.model_names import base_name
 from livedrag.server.device.pending import PendingCommands
 from livedrag.server.device.placement import WorkerLoad, worker_for
 from livedrag.server.device.supervisor import LOAD_SECONDS, Death, Spawn, Supervisor
-from livedrag.server.document.protocol import EngineState
+from livedrag.server.document.protocol import EngineState, ModelChoice
 from livedrag.server.metrics import DeviceStats, EngineStats
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class WorkerPool(Engine):
         self._supervisors: list[Supervisor] = []
         self._pending = PendingCommands()
         self._places: dict[str, Supervisor] = {}
-        self._models: dict[str, str] = {}  # by room: the name of its model, for placement
+        self._models: dict[str, ModelChoice] = {}  # by room, where it is not the server's own; for placement
         self._moving: dict[str, Supervisor | None] = {}  # where rooms go that leave their worker; None: not chosen yet
         self._homeless: dict[str, None] = {}  # rooms that wait for a worker, the first one first
         self._resuming: set[str] = set()  # rooms whose worker died, until another one has reported something of them
@@ -100,9 +100,9 @@ class WorkerPool(Engine):
             return  # the run prepares the picture
         self._pending.add(command)
         if isinstance(command, Start | Prepare | UpdateRun | Seek):
-            self._models[room] = base_name(command.desired.model)
+            self._note_model(room, command.desired.model)
         elif isinstance(command, LoadModel):
-            self._models[room] = base_name(command.model)
+            self._note_model(room, command.model)
         if room in self._moving:
             return  # the next worker is sent what has no answer by then
         supervisor = self._place(room)
@@ -160,16 +160,25 @@ class WorkerPool(Engine):
 
     def _least_loaded(self, supervisors: Iterable[Supervisor], room: str) -> Supervisor | None:
         by_id = {one.worker: one for one in supervisors}
-        chosen = worker_for([self._load(one) for one in by_id.values()], model=self._models.get(room, ""))
+        model = base_name(self._models.get(room, ModelChoice()))
+        chosen = worker_for([self._load(one) for one in by_id.values()], room=room, model=model)
         return None if chosen is None else by_id[chosen]
+
+    def _note_model(self, room: str, choice: ModelChoice) -> None:
+        if choice == ModelChoice():
+            self._models.pop(room, None)
+        else:
+            self._models[room] = choice
 
     def _load(self, supervisor: Supervisor) -> WorkerLoad:
         rooms = [room for room in self._rooms(supervisor) if not self._pending.is_leaving(room)]
         steps = supervisor.stats.steps.get("dragging", 0)
+        missing = {choice for choice in set(self._models.values()) if not supervisor.can_load(choice)}
         return WorkerLoad(
             worker=supervisor.worker,
             node=supervisor.node,
             models=frozenset(supervisor.stats.models),
+            unable=frozenset(room for room, choice in self._models.items() if choice in missing),
             active=tuple(room for room in rooms if self._pending.has(room)),
             idle=tuple(room for room in rooms if not self._pending.has(room)),
             step_seconds=supervisor.stats.seconds.get("dragging", 0.0) / steps if steps else 0.0,

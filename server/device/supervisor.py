@@ -16,11 +16,13 @@ from livedrag.server.device.engine import (
     EngineError,
     EventHandler,
     LoadFailed,
+    ModelFailed,
     Ready,
     StatsReported,
     StepStarted,
 )
-from livedrag.server.document.protocol import EngineState, ModelInfo
+from livedrag.server.device.model_names import offers
+from livedrag.server.document.protocol import CatalogEntry, EngineState, ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,8 @@ class Supervisor:
         self.state: EngineState = "starting"
         self.stats = DeviceStats()
         self.restarts = 0
+        self._catalog: tuple[CatalogEntry, ...] = ()
+        self._failed: set[ModelChoice] = set()  # what it could not load
         self._spawn_worker, self._hang = spawn, hang
         self._on_event, self._on_death = on_event, on_death
         self._clock = clock
@@ -150,6 +154,10 @@ class Supervisor:
             log.error("the worker of device %r %s and is killed", self.device, fault)
             self._process.kill()
 
+    def can_load(self, choice: ModelChoice) -> bool:
+        """Whether its worker has the files of a model, and has not failed to load it before."""
+        return choice not in self._failed and offers(self._catalog, choice)
+
     def expect_steps(self) -> None:
         """It was idle and has something to do from now on: silence counts from now."""
         self._heard_at = self._clock()
@@ -190,7 +198,8 @@ class Supervisor:
         assert self._loaded is not None
         self._heard_at = self._clock()
         match event:
-            case Ready(model=model):
+            case Ready(model=model, catalog=catalog):
+                self._catalog, self._failed = catalog, set()
                 log.info("the worker of device %r is ready with model %s", self.device, model.name)
                 self.state, self._ready_at = "ready", self._heard_at
                 if not self._loaded.done():
@@ -199,6 +208,8 @@ class Supervisor:
                 self._loaded.set_exception(EngineError(message))
             case LoadFailed(message=message):
                 log.error("the restarted worker could not load the model: %s", message)
+            case ModelFailed(model=choice):
+                self._failed.add(choice)
             case StepStarted(run=run):
                 self._stepping = run
             case StatsReported(stats=stats):

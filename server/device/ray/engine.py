@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from livedrag.server.device.checkpoint_files import open_files
 from livedrag.server.device.engine import EngineError, EventHandler
+from livedrag.server.device.model_names import base_name
 from livedrag.server.device.placement import moves
 from livedrag.server.device.pool import WorkerPool
 from livedrag.server.device.ray.cluster import Cluster, ClusterLost, Node
@@ -129,7 +130,8 @@ class RayEngine(WorkerPool):
     def _rebalance(self) -> None:
         """Let idle rooms move, so that the workers have about as much to do."""
         by_id = {one.worker: one for one in self._supervisors if self._takes_rooms(one)}
-        for move in moves([self._load(one) for one in by_id.values()], self._models):
+        models = {room: base_name(choice) for room, choice in self._models.items()}
+        for move in moves([self._load(one) for one in by_id.values()], models):
             if move.room not in self._moving:
                 log.info("the idle room %s moves from worker %s to %s", move.room, move.source, move.destination)
                 self._move(move.room, by_id[move.destination])

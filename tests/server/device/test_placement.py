@@ -137,3 +137,25 @@ def test_the_chosen_worker_exists_and_takes_rooms(workers: list[WorkerLoad], mod
     chosen = worker_for(workers, model=model)
     taking = {one.worker for one in workers if not one.draining}
     assert chosen in taking if taking else chosen is None
+
+
+def test_a_room_never_gets_a_worker_that_cannot_load_its_model_where_another_one_can() -> None:
+    unable = replace(worker("a"), unable=frozenset({"r"}))
+    assert worker_for([unable, worker("b", 5)], room="r", model="m") == "b"
+    assert worker_for([unable, worker("b", 5)], room="other") == "a"
+    assert worker_for([unable, replace(unable, worker="b")], room="r") == "a", "one of them says why"
+
+
+def test_an_idle_room_moves_to_a_worker_with_its_model_and_to_none_that_cannot_load_it() -> None:
+    full = replace(worker("full", 4), idle=("r", "s"))
+    models = {"r": "m", "s": "m"}
+    holder, empty = worker("holder", 1, 0, "m"), worker("empty")
+    assert moves([full, empty, holder], models)[0] == Move(room="r", source="full", destination="holder")
+    assert moves([full, empty], models)[0] == Move(room="r", source="full", destination="empty"), "none has it"
+    unable = replace(empty, unable=frozenset({"r"}))
+    assert moves([full, unable], models) == [Move(room="s", source="full", destination="empty")]
+    unable = replace(empty, unable=frozenset({"r", "s"}))
+    assert moves([full, unable], models) == []
+    leaving = replace(full, draining=True)
+    assert {move.destination for move in moves([leaving, unable, worker("far", 9)], models)} == {"far"}
+    assert {move.destination for move in moves([leaving, unable], models)} == {"empty"}, "it has to leave"
