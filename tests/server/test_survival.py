@@ -31,7 +31,7 @@ from livedrag.server.document.protocol import (
 )
 from tests.conftest import find_free_port
 from tests.quiet import png
-from tests.server.device.engines import on_request, with_ray
+from tests.server.device.engines import with_ray
 from tests.server.web.test_serve import descendants, is_alive, server
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
@@ -144,7 +144,7 @@ async def the_server_was_killed(address: str, room: NewRoom, run: str) -> None:
     [
         ("local", False),
         pytest.param("local", True, marks=pytest.mark.long, id="checkpoints at a URL"),
-        pytest.param("ray", False, marks=[pytest.mark.long, with_ray, on_request]),
+        pytest.param("ray", False, marks=[pytest.mark.long, with_ray]),
     ],
 )
 def test_what_was_under_way_goes_on(engine: str, elsewhere: bool, tmp_path: Path) -> None:

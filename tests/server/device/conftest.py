@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.device.engines import Engines, LocalEngines, RayEngines, make_cluster, on_request, with_ray
+from tests.server.device.engines import Engines, LocalEngines, RayEngines, make_cluster, with_ray
 
 PATIENCE_SECONDS = 120.0
 """Silence after which a worker counts as dead, instead of the usual `DEAD_SECONDS`."""
@@ -28,7 +28,7 @@ def ray_engines(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> RayEngines:
     return RayEngines(cluster)
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.long, with_ray, on_request])])
+@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.long, with_ray])])
 def engines(request: pytest.FixtureRequest) -> Engines:
     """Engines of each kind."""
     if request.param == "local":

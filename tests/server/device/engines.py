@@ -20,17 +20,19 @@ from livedrag.server.device.worker_process import WORKER, WorkerOptions
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
 """Importing it to see whether it is there would fix its settings, which `make_cluster` makes."""
-on_request = pytest.mark.skipif(
-    "LIVEDRAG_TEST_RAY" not in os.environ,
-    reason="LIVEDRAG_TEST_RAY=1 runs it: on a busy machine, a worker that is slow to answer counts as dead",
-)
 QUIET = "tests.quiet_worker:serve"
 
 
 class Engines(ABC):
-    """Makes engines of one kind. ``killed`` is how one says that a worker was killed."""
+    """Makes engines of one kind.
+
+    Attributes:
+        killed: how one says that a worker was killed.
+        kills: of a test that kills as many workers as it has time for.
+    """
 
     killed: str
+    kills: int
 
     @abstractmethod
     def engine(
@@ -53,6 +55,7 @@ class LocalEngines(Engines):
     """All of their devices are the CPU."""
 
     killed = "exit code -9"
+    kills = 8
 
     def engine(
         self,
@@ -68,6 +71,7 @@ class RayEngines(Engines):
     """Their workers are on the two nodes of the cluster that `make_cluster` starts."""
 
     killed = "stopped"
+    kills = 3  # Ray takes its time to start another one; `ray/test_service.py` kills ten
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster

@@ -164,7 +164,7 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(
         desired = replace(DESIRED, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
         moments = random.Random(0)
         async with running(engine) as ear:
-            for number in range(8):
+            for number in range(engines.kills):
                 room, run = f"room-{number}", f"run-{number}"
                 engine.submit(Start(run=run, picture=PICTURE, desired=replace(desired, room=room)))
                 for _ in range(moments.randint(1, 50)):
@@ -174,7 +174,7 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(
                 ended = await ear.expect(RunFinished)
                 assert (ended.run, ended.outcome, ended.iterations) == (run, "exhausted", 20)
                 assert ended.picture is not None
-            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == 8
+            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == engines.kills
 
     asyncio.run(story())
 

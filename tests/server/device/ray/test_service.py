@@ -16,17 +16,18 @@ import pytest
 
 from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.device.pool import WorkerPool
-from livedrag.server.document.protocol import XY, AddDrag, Ended, MoveDrag, Points, Prepared, SetSettings
+from livedrag.server.document.protocol import XY, AddDrag, Ended, EngineReport, MoveDrag, Points, Prepared, SetSettings
 from livedrag.server.settings import Settings
 from livedrag.server.storage import Store
 from tests.conftest import START_SECONDS
 from tests.quiet import png, serving_in_thread
-from tests.server.device.engines import RayEngines, on_request, with_ray
-from tests.server.device.test_engine import wait_until
+from tests.server.device.engines import RayEngines, with_ray
 
-pytestmark = [pytest.mark.long, with_ray, on_request]
+pytestmark = [pytest.mark.long, with_ray]
 
 KILLS = 10
+WORKERS = 4
+"""Of which others load their model again while one goes on."""
 CHECKPOINT_EVERY = 3
 SETTINGS = SetSettings(
     settings={
@@ -101,8 +102,6 @@ async def kill_in_a_run(engine: WorkerPool, room: str, client: Client, edits: Ed
 
 
 async def _kill_in_a_run(engine: WorkerPool, room: str, client: Client, edits: Edits, iteration: int) -> str:
-    await asyncio.to_thread(wait_until, lambda: {worker.state for worker in engine.workers()} == {"ready"})
-    restarts = restarts_of(engine)
     await edits.make()
     run = (await client.run()).run.id
 
@@ -111,10 +110,10 @@ async def _kill_in_a_run(engine: WorkerPool, room: str, client: Client, edits: E
 
     async with edits.meanwhile():
         await client.wait(Points, lambda points: of_run(points) and points.iteration >= iteration)
-        pid, acknowledged = engine._places[room].pid, len(edits.acknowledged)
+        pid, acknowledged, killed_at = engine._places[room].pid, len(edits.acknowledged), client.count
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(wait_until, lambda: restarts_of(engine) > restarts)
+        await client.wait(EngineReport, lambda report: report.state == "restarting", since=killed_at)
         restarted_at = client.count
         reported = [each for each in client.received if isinstance(each, Points) and of_run(each)]
         again = await client.wait(
@@ -123,6 +122,7 @@ async def _kill_in_a_run(engine: WorkerPool, room: str, client: Client, edits: E
             since=restarted_at,
         )
         assert again.iteration > reported[-1].iteration - CHECKPOINT_EVERY, "more is lost than since its checkpoint"
+        await client.wait(EngineReport, lambda report: report.state == "ready", since=killed_at)
     await client.stop()
     ended = await client.end_of(run)
     assert ended.run.outcome == "stopped"
@@ -154,7 +154,7 @@ def test_ten_killed_workers_lose_nothing_acknowledged(
     monkeypatch.setattr("livedrag.server.device.supervisor.RESTART_PAUSES", (0.1,))
     data = tmp_path / "data"
     engine = ray_engines.builtin(
-        workers=2, checkpoint_every=CHECKPOINT_EVERY, checkpoints_dir=str(data / "checkpoints")
+        workers=WORKERS, checkpoint_every=CHECKPOINT_EVERY, checkpoints_dir=str(data / "checkpoints")
     )
     with serving_in_thread(Settings(data_dir=data, port=0), engine, patience=START_SECONDS) as address:
         room = create_room(address, png(96, 64))
