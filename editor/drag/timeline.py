@@ -99,7 +99,7 @@ class Timeline:
         """Store what an iteration reached, as a child of the current moment; it becomes the current one.
 
         If the same iteration was reached from there before, that moment becomes the current one: dragging again after a
-        reset does not make another branch.
+        reset does not make another branch, also where the earlier run has been thinned.
 
         Args:
             iteration: iterations from the unedited latent to here.
@@ -110,6 +110,7 @@ class Timeline:
         half = latent.detach().to(torch.float16)
         known = self._like(iteration, handles, half)
         if known is not None:
+            self._drop_repeated(known)
             self.current = known.index
             return known
         moment = Moment(self._next, self.current, iteration, dict(handles), half, descended=descended)
@@ -119,10 +120,11 @@ class Timeline:
         return moment
 
     def _like(self, iteration: int, handles: Handles, latent: Tensor) -> Moment | None:
-        """The moment that came from the current one and is the same as this, if there is one."""
+        """The moment that is the same as this and came from the current one, or from a moment that this came from."""
+        lineage = set(self._lineage())
         for moment in self:
             if (
-                moment.parent == self.current
+                moment.parent in lineage
                 and moment.iteration == iteration
                 and moment.handles.keys() == handles.keys()
                 and all(_place(moment.handles[name]) == _place(handle) for name, handle in handles.items())
@@ -130,6 +132,24 @@ class Timeline:
             ):
                 return moment
         return None
+
+    def _lineage(self) -> Iterator[int | None]:
+        """The current moment, and those that it came from."""
+        index = self.current
+        yield index
+        while index in self._moments:
+            index = self._moments[index].parent
+            if index is not None:
+                yield index
+
+    def _drop_repeated(self, known: Moment) -> None:
+        """Drop the moments that led here again where the run of ``known`` no longer has its own."""
+        for index in list(self._lineage()):
+            if index is None or index == known.parent or index == (self.agreed and self.agreed.index):
+                return
+            if any(moment.parent == index for moment in self):
+                return
+            self._bytes -= self._moments.pop(index).size
 
     def insert(self, moment: Moment) -> None:
         """Add or replace a moment that already has its index and parent."""

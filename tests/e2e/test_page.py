@@ -121,6 +121,32 @@ def test_a_drag_from_upload_to_download(open_page: OpenPage, upload: Path) -> No
         assert count(downloading.value.path().read_text()) >= len(stored)
 
 
+def test_rounds_of_drag_and_reset_are_one_branch(open_page: OpenPage, upload: Path) -> None:
+    editor = choose(open_page(), upload)
+    timeline = editor.page.get_by_test_id("timeline")
+    editor.pull(HANDLE, FAR)
+    editor.change_settings({**QUICK, "Max iterations": "4"})
+    moments = re.compile("^[1-9]")
+    for _ in range(3):
+        editor.button("Drag").click()
+        expect(editor.button("Stop")).to_be_visible()
+        editor.expect_outcome("^exhausted$")
+        expect(editor.canvas).to_have_attribute("data-showing", "result")
+        expect(timeline).to_have_attribute("data-moments", moments)
+        moments = re.compile(f"^{timeline.get_attribute('data-moments')}$")
+        expect(editor.page.get_by_test_id("open-branches")).to_have_count(0)
+        editor.button("Reset").click()
+        expect(editor.canvas).to_have_attribute("data-showing", "original")
+        editor.expect_place("handle", HANDLE)
+
+    # Another drag from the start is another branch.
+    editor.pull(editor.place("target"), ELSEWHERE)
+    editor.expect_sent()
+    editor.button("Drag").click()
+    editor.expect_outcome("^exhausted$")
+    expect(editor.page.get_by_test_id("open-branches")).to_contain_text("2")
+
+
 @pytest.mark.usefixtures("quiet")
 def test_the_mask_is_painted_and_erased(open_page: OpenPage, upload: Path) -> None:
     editor = choose(open_page(), upload)

@@ -83,6 +83,31 @@ def test_the_same_iterations_from_the_same_moment_are_no_other_branch() -> None:
     assert len(timeline) == 5
 
 
+def ends(timeline: Timeline) -> list[int]:
+    """The iterations at which branches end."""
+    parents = {moment.parent for moment in timeline}
+    return [moment.iteration for moment in timeline if moment.index not in parents]
+
+
+@pytest.mark.parametrize("room", [5, 12, 25])
+def test_fifty_rounds_of_drag_and_reset_are_one_branch_on_a_timeline_that_is_thinned(room: int) -> None:
+    timeline = Timeline(budget=room * SIZE)
+    first = timeline.add(0, {}, LATENT).index
+    for _ in range(50):
+        timeline.current = first
+        for iteration in range(1, 31):
+            timeline.add(iteration, {}, torch.full_like(LATENT, iteration))
+            if iteration == 17:
+                timeline.mark_agreed({})
+        assert len(ends(timeline)) <= 2
+        assert len(timeline) <= room
+    assert ends(timeline).count(30) == 1
+    timeline.current = first
+    timeline.add(1, {}, torch.full_like(LATENT, -1))
+    assert sorted(ends(timeline))[-1] == 30
+    assert 1 in ends(timeline)
+
+
 def test_a_moment_that_is_not_there_is_said() -> None:
     timeline = Timeline(budget=10 * SIZE)
     timeline.add(0, {}, LATENT)
