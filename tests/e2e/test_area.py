@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import Page, expect
 
 from livedrag.server.device.engine import Start
@@ -138,6 +138,52 @@ def test_the_area_is_visible_on_any_colour(open_page: OpenPage, tmp_path: Path, 
         plain = sum(colour)
         assert max(abs(level - plain) for level in levels) > 60, f"the tint cannot be seen on {colour}"
         page.get_by_role("button", name="livedrag home").click()
+
+
+LOOK = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+    const canvas = document.querySelector('[data-testid="canvas"]');
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    copy.getContext("2d").drawImage(canvas, 0, 0);
+    copy.convertToBlob().then(async blob => done([...new Uint8Array(await blob.arrayBuffer())]));
+})))"""
+"""The canvas as a PNG, once it is drawn."""
+
+
+def look(editor: Editor) -> Image.Image:
+    return Image.open(io.BytesIO(bytes(editor.page.evaluate(LOOK)))).convert("RGB")
+
+
+def changed(before: Image.Image, after: Image.Image, levels: int = 24) -> int:
+    """How many pixels differ by more than some levels of 255."""
+    difference = ImageChops.difference(before, after).convert("L").point(lambda level: 255 * (level > levels))
+    return difference.histogram()[255]
+
+
+def test_a_stroke_looks_while_it_is_painted_as_it_does_afterwards(
+    open_page: OpenPage, tmp_path: Path, quiet: tuple[str, QuietEngine]
+) -> None:
+    """Only what each move adds is painted meanwhile."""
+    page = open_page()
+    Image.new("RGB", (320, 256), "white").save(tmp_path / "plain.png")
+    editor = choose(page, tmp_path / "plain.png")
+    for tool, path in (
+        ("Paint", [(40, 60), (120, 60), (160, 140), (80, 200), (60, 90)]),
+        ("Paint", [(200, 40), (280, 120)]),
+        ("Erase", [(30, 130), (250, 130), (250, 60)]),
+    ):
+        unpainted = look(editor)
+        editor.button(tool).click()
+        page.mouse.move(*editor.on_screen(*path[0]))
+        page.mouse.down()
+        for place in path[1:]:
+            page.mouse.move(*editor.on_screen(*place), steps=12)
+            look(editor)
+        during = look(editor)
+        page.mouse.up()
+        editor.expect_sent()
+        after = look(editor)
+        assert changed(unpainted, during) > 2000
+        assert changed(during, after) < 30
 
 
 def test_a_mask_of_another_size_is_scaled_after_a_question(

@@ -6,7 +6,7 @@ import { drawBrush, drawCrosshair, drawCursor } from "./draw-cursors.ts";
 import { drawLoupe } from "./draw-loupe.ts";
 import { drawPoints, drawSelectionOf } from "./draw-points.ts";
 import type { MaskPicture } from "./mask-painter.ts";
-import type { Layout, MaskStyle, PictureScene, PointerScene } from "./scene.ts";
+import type { Layout, PictureScene, PointerScene } from "./scene.ts";
 
 /** From this scale on, pixels are shown as squares. */
 const PIXELATED_SCALE = 9;
@@ -26,10 +26,13 @@ export function drawPicture(context: CanvasRenderingContext2D, scene: PictureSce
   context.imageSmoothingEnabled = view.scale < PIXELATED_SCALE;
   const area: Area = [view.x, view.y, picture.width * view.scale, picture.height * view.scale];
   const scale = view.scale * scene.density;
-  if (scene.preview !== null && canFlatten(scene, scale)) {
+  const isPainting = scene.shownMask !== scene.mask;
+  if ((scene.preview !== null || isPainting) && canFlatten(scene, scale)) {
     // Without a GPU, smoother scaling takes longer than there is between two inputs.
     context.imageSmoothingQuality = "low";
-    context.drawImage(flattened(scene, scale), ...area);
+    // A mask that is being painted changes with every input, and what is below it does not.
+    context.drawImage(flattened(isPainting ? { ...scene, shownMask: null } : scene, scale), ...area);
+    if (isPainting && scene.shownMask !== null) drawMask(context, scene, scene.shownMask, area);
     return;
   }
   drawLayers(context, scene, area, scale);
@@ -46,7 +49,7 @@ function drawLayers(context: CanvasRenderingContext2D, scene: PictureScene, area
     const { at, original } = scene.split;
     drawSplit(context, { at, original: reduced("split", original, scale) }, area);
   }
-  if (scene.mask !== null) drawMask(context, scene, scene.mask, area);
+  if (scene.shownMask !== null) drawMask(context, scene, scene.shownMask, area);
 }
 
 /** Whether the whole picture, at the resolution that it is shown at, has about as few pixels as the canvas. */
@@ -58,9 +61,9 @@ function canFlatten({ canvas, density, view, picture, split }: PictureScene, sca
 
 /** The picture with its previews and its mask as one, so that panning and zooming draw one layer instead of five. */
 function flattened(scene: PictureScene, scale: number): HTMLCanvasElement {
-  const { base, preview, previewOpacity, quickPreview, mask, maskStyle, accent, background } = scene;
+  const { base, preview, previewOpacity, quickPreview, mask, shownMask, maskStyle, accent, background } = scene;
   const size = shownSize(scene.picture, scale);
-  const inputs = [base, preview, previewOpacity, quickPreview, mask, maskStyle, accent, background];
+  const inputs = [base, preview, previewOpacity, quickPreview, mask, shownMask, maskStyle, accent, background];
   return compose("flattened", [...inputs, size.width, size.height], size, (context, width, height) =>
     drawLayers(context, scene, [0, 0, width, height], scale),
   );
@@ -111,32 +114,64 @@ function drawSplit(
 }
 
 function drawMask(context: CanvasRenderingContext2D, scene: PictureScene, mask: MaskPicture, area: Area): void {
-  const overlay = (part: keyof MaskStyle, operation: "source-in" | "source-out", colours: readonly string[]) => {
-    const opacity = scene.maskStyle[part];
-    if (opacity === 0) return;
-    const shape = part === "outline" ? mask.outline : mask.region;
-    const tinted = compose(part, [mask, ...colours], shape, (inner, width, height) => {
-      inner.drawImage(shape, 0, 0);
-      inner.globalCompositeOperation = operation;
-      inner.fillStyle = stripes(inner, colours);
-      inner.fillRect(0, 0, width, height);
-    });
-    context.globalAlpha = opacity;
-    context.drawImage(tinted, ...area);
-  };
+  if (Object.values(scene.maskStyle).every((opacity) => opacity === 0)) return;
   context.save();
   context.beginPath();
   context.rect(...area);
   context.clip();
-  overlay("outside", "source-out", [scene.background]);
-  // One of two colours that far apart shows on any picture.
-  overlay("inside", "source-in", [scene.accent, STRIPE]);
-  overlay("outline", "source-in", [scene.accent, STRIPE]);
+  context.drawImage(maskOverlay(scene, mask), ...area);
   context.restore();
 }
 
+/** Veil, tint and outline as one; where a stroke grows, only that part is painted again. */
+function maskOverlay({ maskStyle, accent, background }: PictureScene, mask: MaskPicture): HTMLCanvasElement {
+  const { region, outline, changed } = mask;
+  const inputs = [mask, maskStyle, accent, background];
+  return compose("mask", inputs, region, (context, width, height) => paintMask(context, [0, 0, width, height]), {
+    inputs: [changed?.since, maskStyle, accent, background],
+    paint: (context) => changed && paintMask(context, changed.area),
+  });
+
+  function paintMask(context: CanvasRenderingContext2D, area: Area): void {
+    context.clearRect(...area);
+    tint(context, area, region, { operation: "source-out", colours: [background], opacity: maskStyle.outside });
+    // One of two colours that far apart shows on any picture.
+    const colours = [accent, STRIPE];
+    tint(context, area, region, { operation: "source-in", colours, opacity: maskStyle.inside });
+    tint(context, area, outline, { operation: "source-in", colours, opacity: maskStyle.outline });
+  }
+}
+
+interface Tint {
+  readonly operation: "source-in" | "source-out";
+  readonly colours: readonly string[];
+  readonly opacity: number;
+}
+
+/** Draws stripes of the colours inside the shape, or outside of it. */
+function tint(
+  context: CanvasRenderingContext2D,
+  [x, y, width, height]: Area,
+  shape: HTMLCanvasElement,
+  { operation, colours, opacity }: Tint,
+): void {
+  if (opacity === 0) return;
+  const tinted = new OffscreenCanvas(width, height);
+  const inner = tinted.getContext("2d");
+  if (inner === null) return;
+  // The stripes begin where those of the whole do.
+  inner.translate(-x, -y);
+  inner.drawImage(shape, 0, 0);
+  inner.globalCompositeOperation = operation;
+  inner.fillStyle = stripes(inner, colours);
+  inner.fillRect(x, y, width, height);
+  context.globalAlpha = opacity;
+  context.drawImage(tinted, x, y);
+  context.globalAlpha = 1;
+}
+
 /** Diagonal stripes of the colours. */
-function stripes(context: CanvasRenderingContext2D, colours: readonly string[]): CanvasPattern | string {
+function stripes(context: OffscreenCanvasRenderingContext2D, colours: readonly string[]): CanvasPattern | string {
   const side = STRIPE_WIDTH * colours.length;
   const tile = new OffscreenCanvas(side, side);
   const inner = tile.getContext("2d");
@@ -187,14 +222,29 @@ function compose(
   inputs: readonly unknown[],
   like: Size,
   paint: (context: CanvasRenderingContext2D, width: number, height: number) => void,
+  change?: Change,
 ): HTMLCanvasElement {
   const before = compositions.get(name);
-  if (before?.inputs.every((input, index) => input === inputs[index])) return before.canvas;
+  if (before && areSame(before.inputs, inputs)) return before.canvas;
   const canvas = before?.canvas ?? window.document.createElement("canvas");
-  canvas.width = like.width;
-  canvas.height = like.height;
   const context = canvas.getContext("2d");
-  if (context !== null) paint(context, like.width, like.height);
+  if (before && change && areSame(before.inputs, change.inputs)) {
+    if (context !== null) change.paint(context);
+  } else {
+    canvas.width = like.width;
+    canvas.height = like.height;
+    if (context !== null) paint(context, like.width, like.height);
+  }
   compositions.set(name, { inputs, canvas });
   return canvas;
+}
+
+/** What has to be painted if the last inputs were these. */
+interface Change {
+  readonly inputs: readonly unknown[];
+  readonly paint: (context: CanvasRenderingContext2D) => void;
+}
+
+function areSame(some: readonly unknown[], others: readonly unknown[]): boolean {
+  return some.every((one, index) => one === others[index]);
 }

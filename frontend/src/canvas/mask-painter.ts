@@ -20,43 +20,58 @@ const DIRECTIONS = [0, 1, 2, 3, 4, 5, 6, 7].map((eighth) => {
 
 type StrokeShape = Omit<Stroke, "id" | "type">;
 
+/** In pixels of the mask's canvas. */
+export type Area = readonly [left: number, top: number, width: number, height: number];
+
+/** A new object whenever its canvases have changed. */
 export interface MaskPicture {
   /** Opaque where the picture may change. */
   readonly region: HTMLCanvasElement;
   /** Opaque along its border. */
   readonly outline: HTMLCanvasElement;
+  /** All that differs from another mask of the same size, if that is known. */
+  readonly changed?: { readonly since: MaskPicture; readonly area: Area };
 }
 
-/** Paints layers and the stroke in progress. It keeps what it has painted, so that a growing stroke costs one layer. */
+/** Each is null if nothing is painted, so that everything may change. */
+export interface PaintedMask {
+  /** With the stroke in progress. */
+  readonly shown: MaskPicture | null;
+  /** Without it: the area until the stroke is finished. */
+  readonly settled: MaskPicture | null;
+}
+
+const NOTHING: PaintedMask = { shown: null, settled: null };
+
+/** Paints layers and the stroke in progress. A stroke that grows costs what is added to it. */
 export class MaskPainter {
-  readonly #settled = window.document.createElement("canvas");
-  readonly #region = window.document.createElement("canvas");
-  readonly #outline = window.document.createElement("canvas");
+  readonly #settled = newMask();
+  readonly #live = newMask();
   #painted: readonly MaskLayer[] = [];
+  #white = false;
   #scale = 0;
   #rasters: ReadonlyMap<string, CanvasImageSource> | null = null;
+  /** Of what is painted in `#settled`; null if there is nothing yet. */
+  #settledPicture: MaskPicture | null = null;
+  /** The stroke as far as it is painted in `#live`, and the picture of that. */
+  #stroke: StrokeShape | null = null;
+  #livePicture: MaskPicture | null = null;
 
-  /** Null if nothing is painted, so that everything may change. */
   paint(
     picture: Size,
     layers: readonly MaskLayer[],
     rasters: ReadonlyMap<string, CanvasImageSource>,
     current: StrokeShape | null,
-  ): MaskPicture | null {
+  ): PaintedMask {
     if (layers.length === 0 && current === null) {
-      this.#painted = [];
-      return null;
+      this.#settledPicture = null;
+      return NOTHING;
     }
     this.#settle(picture, layers, rasters, current);
-    const { width, height } = this.#settled;
-    const region = contextOf(this.#region, width, height);
-    region.drawImage(this.#settled, 0, 0);
-    if (current !== null) paintStroke(region, current, this.#scale);
-    const outline = contextOf(this.#outline, width, height);
-    for (const [dx, dy] of DIRECTIONS) outline.drawImage(this.#region, dx * OUTLINE_WIDTH, dy * OUTLINE_WIDTH);
-    outline.globalCompositeOperation = "destination-out";
-    outline.drawImage(this.#region, 0, 0);
-    return { region: this.#region, outline: this.#outline };
+    const settled = layers.length === 0 ? null : this.#settledPicture;
+    if (current === null) return { shown: settled, settled };
+    if (current !== this.#stroke) this.#livePicture = this.#paintCurrent(current, this.#livePicture);
+    return { shown: this.#livePicture, settled };
   }
 
   #settle(
@@ -68,24 +83,98 @@ export class MaskPainter {
     const scale = MASK_SIDE / Math.max(picture.width, picture.height);
     const width = Math.max(1, Math.round(picture.width * scale));
     const height = Math.max(1, Math.round(picture.height * scale));
+    const white = startsWhite(layers, current);
+    const { region } = this.#settled;
     const canExtend =
+      this.#settledPicture !== null &&
+      this.#white === white &&
       this.#scale === scale &&
       this.#rasters === rasters &&
-      this.#settled.width === width &&
-      this.#settled.height === height &&
-      this.#painted.length > 0 &&
+      region.width === width &&
+      region.height === height &&
       this.#painted.every((layer, index) => layers[index]?.id === layer.id);
-    const context = canExtend ? this.#settled.getContext("2d") : contextOf(this.#settled, width, height);
+    if (canExtend && this.#painted.length === layers.length) return;
+    const context = canExtend ? region.getContext("2d") : contextOf(region, width, height);
     if (context === null) return;
-    if (!canExtend && startsWhite(layers, current)) {
+    if (!canExtend && white) {
       context.fillStyle = "#fff";
       context.fillRect(0, 0, width, height);
     }
     for (const layer of layers.slice(canExtend ? this.#painted.length : 0)) paintLayer(context, layer, rasters, scale);
+    resize(this.#settled.outline, region);
+    paintOutline(this.#settled, [0, 0, width, height]);
     this.#painted = layers;
+    this.#white = white;
     this.#scale = scale;
     this.#rasters = rasters;
+    this.#settledPicture = { ...this.#settled };
+    this.#stroke = null;
   }
+
+  /** Paints the stroke in `#live`, which `painted` shows as it was. */
+  #paintCurrent(current: StrokeShape, painted: MaskPicture | null): MaskPicture {
+    const { region, outline } = this.#live;
+    const { width, height } = this.#settled.region;
+    const before = this.#stroke;
+    this.#stroke = current;
+    const context = region.getContext("2d");
+    if (before !== null && painted !== null && context !== null && isLonger(current, before)) {
+      const added = { ...current, points: current.points.slice(before.points.length - 1) };
+      const area = boundsOf(added, this.#scale);
+      paintStroke(context, added, this.#scale);
+      paintOutline(this.#live, area);
+      return { region, outline, changed: { since: painted, area } };
+    }
+    contextOf(region, width, height).drawImage(this.#settled.region, 0, 0);
+    contextOf(outline, width, height).drawImage(this.#settled.outline, 0, 0);
+    if (context !== null) paintStroke(context, current, this.#scale);
+    const area = boundsOf(current, this.#scale);
+    paintOutline(this.#live, area);
+    return { region, outline, ...(this.#settledPicture && { changed: { since: this.#settledPicture, area } }) };
+  }
+}
+
+function newMask(): MaskPicture {
+  return { region: window.document.createElement("canvas"), outline: window.document.createElement("canvas") };
+}
+
+/** Whether it is the earlier stroke and something after it, so that only that has to be painted. */
+function isLonger(stroke: StrokeShape, before: StrokeShape): boolean {
+  const { points } = before;
+  const [first, last] = [points[0], points.at(-1)];
+  return (
+    !stroke.fill &&
+    !stroke.softness &&
+    stroke.mode === before.mode &&
+    stroke.radius === before.radius &&
+    stroke.points[0] === first &&
+    stroke.points[points.length - 1] === last
+  );
+}
+
+/** What a stroke may have changed, its outline included. */
+function boundsOf({ points, radius }: StrokeShape, scale: number): Area {
+  const reach = radius * scale + 2 * OUTLINE_WIDTH;
+  const xs = points.map(([x]) => (x + 0.5) * scale);
+  const ys = points.map(([, y]) => (y + 0.5) * scale);
+  const [left, top] = [Math.floor(Math.min(...xs) - reach), Math.floor(Math.min(...ys) - reach)];
+  const [right, bottom] = [Math.ceil(Math.max(...xs) + reach), Math.ceil(Math.max(...ys) + reach)];
+  return [left, top, right - left, bottom - top];
+}
+
+/** Paints the part of the outline that lies in `area` from the region. */
+function paintOutline({ region, outline }: MaskPicture, area: Area): void {
+  const context = outline.getContext("2d");
+  if (context === null) return;
+  context.save();
+  context.beginPath();
+  context.rect(...area);
+  context.clip();
+  context.clearRect(...area);
+  for (const [dx, dy] of DIRECTIONS) context.drawImage(region, dx * OUTLINE_WIDTH, dy * OUTLINE_WIDTH);
+  context.globalCompositeOperation = "destination-out";
+  context.drawImage(region, 0, 0);
+  context.restore();
 }
 
 function paintLayer(
@@ -164,9 +253,14 @@ function paintStroke(context: CanvasRenderingContext2D, stroke: StrokeShape, sca
 }
 
 function contextOf(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
-  canvas.width = width;
-  canvas.height = height;
+  resize(canvas, { width, height });
   const context = canvas.getContext("2d");
   if (context === null) throw new Error("this browser has no 2D canvas");
   return context;
+}
+
+/** Clears the canvas, too. */
+function resize(canvas: HTMLCanvasElement, { width, height }: Size): void {
+  canvas.width = width;
+  canvas.height = height;
 }

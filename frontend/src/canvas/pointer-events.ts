@@ -1,5 +1,6 @@
 /** Turns the canvas's pointer and wheel events into places, presses, pinches and zooms. */
 
+import { batch } from "@preact/signals";
 import type { TargetedEvent } from "preact";
 import { isInside, toPicture, wheelAction } from "../room/geometry.ts";
 import type { XY } from "../room/protocol.ts";
@@ -52,9 +53,12 @@ export class PointerEvents {
     if (!isPressed()) return;
     // Browsers bundle moves; strokes are smooth with all of them.
     const bundled = event.getCoalescedEvents?.() ?? [];
-    for (const one of bundled.length > 0 ? bundled : [event]) {
-      move(store.view.value, placeOf(one, event.currentTarget));
-    }
+    const { left, top } = event.currentTarget.getBoundingClientRect();
+    batch(() => {
+      for (const one of bundled.length > 0 ? bundled : [event]) {
+        move(store.view.value, [one.clientX - left, one.clientY - top]);
+      }
+    });
     followFinger(event);
   };
 
@@ -104,8 +108,8 @@ function kindOf(event: MouseEvent & { readonly pointerType?: string }): PointerK
   return event.pointerType === "touch" ? "touch" : "mouse";
 }
 
-function placeOf(event: MouseEvent, canvas = event.currentTarget as Element): XY {
-  const box = canvas.getBoundingClientRect();
+function placeOf(event: MouseEvent): XY {
+  const box = (event.currentTarget as Element).getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 }
 

@@ -8,7 +8,7 @@ import { chosenTheme } from "../ui/theme.ts";
 import { firstBrushRadius } from "./brush.ts";
 import { drawPicture, drawPointers } from "./draw.ts";
 import { MaskPainter } from "./mask-painter.ts";
-import type { MaskPicture } from "./mask-painter.ts";
+import type { MaskPicture, PaintedMask } from "./mask-painter.ts";
 import { QuickPreviewPainter } from "./quick-preview.ts";
 import type { QuickPreviewPicture } from "./quick-preview.ts";
 import { pictureSceneOf, pointerSceneOf } from "./scene.ts";
@@ -21,18 +21,21 @@ export class CanvasRenderer {
   readonly #maskPainter = new MaskPainter();
   readonly #quickPreviewPainter = new QuickPreviewPainter();
   readonly #stopEffects: readonly (() => void)[];
-  #mask: MaskPicture | null = null;
-  #scene: Omit<PictureScene, "mask" | "quickPreview"> | null = null;
+  #scene: Omit<PictureScene, "mask" | "shownMask" | "quickPreview"> | null = null;
   #pointerScene: PointerScene | null = null;
   #quickPreviewPlan: store.QuickPreviewPlan | null = null;
   #dataset: Readonly<Record<string, string>> = {};
+  readonly #appearance: Signal<number>;
+  /** CSS variables as they were last read: reading them makes the browser compute styles. */
+  readonly #colours = new Map<string, string>();
+  #coloursOf = 0;
 
   /** `pointers` lies over `picture`. `appearance` changes with the theme and the display's density. */
   constructor(picture: HTMLCanvasElement, pointers: HTMLCanvasElement, appearance: Signal<number>) {
+    this.#appearance = appearance;
     this.#picture = new Layer(picture, () => this.#drawPicture());
     this.#pointers = new Layer(pointers, () => this.#drawPointers());
     this.#stopEffects = [
-      effect(() => this.#followMask()),
       effect(() => {
         appearance.value;
         this.#followPicture();
@@ -55,20 +58,16 @@ export class CanvasRenderer {
     this.#pointers.close();
   }
 
-  #followMask(): void {
-    const picture = store.picture.value;
-    this.#mask = picture && this.#maskPainter.paint(picture, store.mask.value, store.rasters.value, store.stroke.value);
-  }
-
   #followPicture(): void {
     this.#scene = this.#layoutOf((layout, picture) => {
       if (store.brushRadius.peek() === 0) store.brushRadius.value = firstBrushRadius(picture);
       return pictureSceneOf(picture, layout, this.#colour);
     });
     this.#quickPreviewPlan = store.quickPreview.value;
-    // The other effect paints the mask; reading its inputs here has it drawn as well.
+    // They are painted when the picture is drawn, once for all the moves of a frame.
     store.mask.value;
     store.rasters.value;
+    store.stroke.value;
     this.#dataset = datasetOf();
   }
 
@@ -80,15 +79,26 @@ export class CanvasRenderer {
     return sceneOf({ canvas, density: window.devicePixelRatio || 1, view: store.view.value }, picture);
   }
 
-  readonly #colour = (name: string): string => getComputedStyle(this.#picture.canvas).getPropertyValue(name).trim();
+  readonly #colour = (name: string): string => {
+    if (this.#coloursOf !== this.#appearance.peek()) this.#colours.clear();
+    this.#coloursOf = this.#appearance.peek();
+    const known = this.#colours.get(name);
+    if (known !== undefined) return known;
+    const colour = getComputedStyle(this.#picture.canvas).getPropertyValue(name).trim();
+    this.#colours.set(name, colour);
+    return colour;
+  };
 
   #drawPicture(): void {
     const scene = this.#scene;
     Object.assign(this.#picture.canvas.dataset, this.#dataset);
-    const quickPreview = scene && this.#paintQuickPreview(scene.picture);
+    const mask = scene && this.#paintMask(scene.picture);
+    const quickPreview = scene && this.#paintQuickPreview(scene.picture, mask?.settled ?? null);
     store.quickPreviewShown.value = quickPreview !== null;
     const context = this.#picture.prepare(scene);
-    if (scene !== null && context !== null) drawPicture(context, { ...scene, mask: this.#mask, quickPreview });
+    if (scene !== null && mask !== null && context !== null) {
+      drawPicture(context, { ...scene, mask: mask.settled, shownMask: mask.shown, quickPreview });
+    }
     // The loupe magnifies what was drawn.
     if (this.#pointerScene?.finger) this.#pointers.requestDraw();
   }
@@ -99,11 +109,15 @@ export class CanvasRenderer {
     if (scene !== null && context !== null) drawPointers(context, scene, this.#picture.canvas);
   }
 
-  #paintQuickPreview(picture: Size): QuickPreviewPicture | null {
+  #paintMask(picture: Size): PaintedMask {
+    return this.#maskPainter.paint(picture, store.mask.peek(), store.rasters.peek(), store.stroke.peek());
+  }
+
+  #paintQuickPreview(picture: Size, mask: MaskPicture | null): QuickPreviewPicture | null {
     const plan = this.#quickPreviewPlan;
     const bitmap = plan && (plan.of === "original" ? store.original.peek() : store.result.peek());
     const painter = this.#quickPreviewPainter;
-    const painted = plan && bitmap && painter.paint(bitmap, picture, plan.drags, this.#mask);
+    const painted = plan && bitmap && painter.paint(bitmap, picture, plan.drags, mask);
     // In milliseconds, for measurements.
     if (painted !== null) this.#picture.canvas.dataset.quickPreview = painter.milliseconds.toFixed(1);
     else delete this.#picture.canvas.dataset.quickPreview;

@@ -28,7 +28,10 @@ export interface PictureScene extends Layout {
   readonly quickPreview: QuickPreviewPicture | null;
   /** The original is shown on the left, up to `at`, in [0, 1] of the picture's width. */
   readonly split: { readonly at: number; readonly original: ImageBitmap } | null;
+  /** What previews are cut out by: the area without the stroke in progress. */
   readonly mask: MaskPicture | null;
+  /** What is drawn over them; another object than `mask` during a stroke. */
+  readonly shownMask: MaskPicture | null;
   readonly maskStyle: MaskStyle;
   readonly accent: string;
   readonly background: string;
@@ -76,7 +79,7 @@ export function pictureSceneOf(
   picture: Size,
   layout: Layout,
   colour: Colour,
-): Omit<PictureScene, "mask" | "quickPreview"> {
+): Omit<PictureScene, "mask" | "shownMask" | "quickPreview"> {
   return {
     ...layout,
     picture,
