@@ -166,13 +166,14 @@ function ToolButton(props: {
     <button
       type="button"
       class="tool"
+      aria-label={props.name}
       aria-pressed={tool.value === props.tool}
       aria-keyshortcuts={props.shortcut}
       title={`${props.name} (${props.shortcut})`}
       onClick={() => chooseTool(props.tool)}
     >
       {props.children}
-      <span class={props.iconOnly ? "visually-hidden" : ""}>{props.name}</span>
+      {!props.iconOnly && <span>{props.name}</span>}
     </button>
   );
 }

@@ -6,6 +6,7 @@ import { messageOf } from "../room/http.ts";
 import type { CatalogEntry, LoraChoice, ModelCatalog, ModelChoice } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { Dialog } from "../ui/Dialog.tsx";
+import { Option } from "../ui/Option.tsx";
 import { texts } from "./model-picker-texts.ts";
 
 const SERVERS: ModelChoice = { name: "", loras: [], vae: "" };
@@ -35,6 +36,12 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
   const running = store.running.value;
   const of = (kind: CatalogEntry["kind"]) => catalog.entries.filter((entry) => entry.kind === kind && !entry.problem);
   const unusable = catalog.entries.filter(({ problem }) => problem);
+  const models = [
+    { name: "", label: texts.default(catalog.default), detail: "" },
+    ...of("model").map((entry) => ({ name: entry.name, label: entry.name, detail: detailOf(entry) })),
+  ];
+  const hasMore = of("lora").length > 0 || of("vae").length > 0;
+  const hasChoice = models.length > 1 || hasMore;
   const set = (change: Partial<ModelChoice>) => (chosen.value = { ...chosen.value, ...change });
   return (
     <form
@@ -47,20 +54,24 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
       }}
     >
       <fieldset class="variants">
-        <legend>{texts.model}</legend>
-        <ModelOption name="" label={texts.default(catalog.default)} detail="" chosen={chosen.value.name} set={set} />
-        {of("model").map((entry) => (
-          <ModelOption
-            key={entry.name}
-            name={entry.name}
-            label={entry.name}
-            detail={detailOf(entry)}
-            chosen={chosen.value.name}
-            set={set}
+        <legend class={hasMore ? "" : "visually-hidden"}>{texts.model}</legend>
+        {models.map(({ name, label, detail }) => (
+          <Option
+            key={name}
+            type="radio"
+            group="model"
+            name={label}
+            detail={detail}
+            checked={chosen.value.name === name}
+            onChoose={() => set({ name })}
           />
         ))}
       </fieldset>
-      {of("model").length < 2 && <p class="empty">{texts.none}</p>}
+      {of("model").length < 2 && (
+        <p class="empty">
+          {texts.none} <code>{texts.noneOption}</code> {texts.noneFolder}
+        </p>
+      )}
       {of("lora").length > 0 && <Loras entries={of("lora")} chosen={chosen.value.loras} set={set} />}
       {of("vae").length > 0 && <Vae entries={of("vae")} chosen={chosen.value.vae} set={set} />}
       {unusable.length > 0 && (
@@ -75,40 +86,19 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
           </ul>
         </details>
       )}
-      <p>{running ? texts.running : texts.explanation}</p>
-      <div class="row">
-        <button type="submit" class="primary-button" disabled={running}>
-          {texts.apply}
-        </button>
-      </div>
+      {hasChoice && <p>{running ? texts.running : texts.explanation}</p>}
+      {hasChoice && (
+        <div class="row">
+          <button type="submit" class="primary-button" disabled={running}>
+            {texts.apply}
+          </button>
+        </div>
+      )}
     </form>
   );
 }
 
 type Set = (change: Partial<ModelChoice>) => void;
-
-function ModelOption(props: {
-  readonly name: string;
-  readonly label: string;
-  readonly detail: string;
-  readonly chosen: string;
-  readonly set: Set;
-}) {
-  return (
-    <label class="preset">
-      <input
-        type="radio"
-        name="model"
-        checked={props.chosen === props.name}
-        onChange={() => props.set({ name: props.name })}
-      />
-      <span>
-        <strong>{props.label}</strong>
-        <small>{props.detail}</small>
-      </span>
-    </label>
-  );
-}
 
 function Loras(props: {
   readonly entries: readonly CatalogEntry[];
@@ -124,17 +114,13 @@ function Loras(props: {
         const put = (weight: number) => props.set({ loras: [...others(name), { name, weight }] });
         return (
           <div key={name} class="row">
-            <label class="preset">
-              <input
-                type="checkbox"
-                checked={lora !== undefined}
-                onChange={() => (lora === undefined ? put(1) : props.set({ loras: others(name) }))}
-              />
-              <span>
-                <strong>{name}</strong>
-                <small>{architecture}</small>
-              </span>
-            </label>
+            <Option
+              type="checkbox"
+              name={name}
+              detail={architecture}
+              checked={lora !== undefined}
+              onChoose={() => (lora === undefined ? put(1) : props.set({ loras: others(name) }))}
+            />
             {lora && (
               <input
                 type="number"

@@ -2,6 +2,7 @@ import { setSettings } from "../room/actions.ts";
 import type { ModelInfo } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { ChevronIcon } from "../ui/icons.tsx";
+import { Option } from "../ui/Option.tsx";
 import { AdvancedSettings } from "./later.ts";
 import { texts } from "./texts.ts";
 import { TrialsButton } from "./TrialsButton.tsx";
@@ -33,21 +34,18 @@ function Presets({ model, chosen }: { readonly model: ModelInfo; readonly chosen
   return (
     <div class="presets" role="radiogroup" aria-labelledby="settings-title">
       {["", ...model.presets].map((preset) => (
-        <label key={preset} class="preset">
-          <input
-            type="radio"
-            name="preset"
-            value={preset}
-            checked={chosen === preset}
-            disabled={store.running.value}
-            onChange={() => setSettings({ preset: preset || null })}
-          />
-          <span>
-            <strong>{labels.presets[preset]?.[0] ?? preset}</strong>
-            <small>{labels.presets[preset]?.[1]}</small>
-            {model.unsuitable[preset] && <small class="warning">{labels.unsuitable(model.unsuitable[preset])}</small>}
-          </span>
-        </label>
+        <Option
+          key={preset}
+          type="radio"
+          group="preset"
+          name={labels.presets[preset]?.[0] ?? preset}
+          detail={labels.presets[preset]?.[1]}
+          checked={chosen === preset}
+          disabled={store.running.value}
+          onChoose={() => setSettings({ preset: preset || null })}
+        >
+          {model.unsuitable[preset] && <small class="warning">{labels.unsuitable(model.unsuitable[preset])}</small>}
+        </Option>
       ))}
     </div>
   );

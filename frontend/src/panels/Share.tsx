@@ -8,6 +8,7 @@ import { replaceLink } from "../room/current-session.ts";
 import type { Role } from "../room/protocol.ts";
 import * as store from "../room/store.ts";
 import { ConfirmButton } from "../ui/ConfirmButton.tsx";
+import { dateAndTime } from "../ui/dates.ts";
 import { Dialog } from "../ui/Dialog.tsx";
 import { CloseIcon } from "../ui/icons.tsx";
 import { QrCode } from "../ui/QrCode.tsx";
@@ -98,7 +99,7 @@ function LinkItem({ link, revoke }: { readonly link: Link; readonly revoke: () =
   return (
     <li>
       <span>{role}</span>
-      <small>{link.used === null ? labels.unused : labels.used(new Date(link.used * 1000).toLocaleString())}</small>
+      <small>{link.used === null ? labels.unused : labels.used(dateAndTime(link.used * 1000))}</small>
       <ConfirmButton
         class="icon-button"
         label={labels.revoke(role)}

@@ -7,6 +7,7 @@ import type { Trial } from "../room/trials.ts";
 import { MAX_VARIANTS, variantsOf } from "../room/variants.ts";
 import type { Variant } from "../room/variants.ts";
 import { Dialog } from "../ui/Dialog.tsx";
+import { Option } from "../ui/Option.tsx";
 import { texts as laterTexts } from "./later-texts.ts";
 import { isPreparing, runStatus } from "./run-status.ts";
 import { texts } from "./texts.ts";
@@ -45,18 +46,15 @@ function Choice() {
       <fieldset class="variants">
         <legend class="visually-hidden">{labels.choose}</legend>
         {variants.map((variant) => (
-          <label key={variant.id} class="preset">
-            <input
-              type="checkbox"
-              checked={chosen.value.has(variant.id)}
-              disabled={!chosen.value.has(variant.id) && picked.length >= MAX_VARIANTS}
-              onChange={() => toggle(variant.id)}
-            />
-            <span>
-              <strong>{nameOf(variant)}</strong>
-              <small>{helpOf(variant)}</small>
-            </span>
-          </label>
+          <Option
+            key={variant.id}
+            type="checkbox"
+            name={nameOf(variant)}
+            detail={helpOf(variant)}
+            checked={chosen.value.has(variant.id)}
+            disabled={!chosen.value.has(variant.id) && picked.length >= MAX_VARIANTS}
+            onChoose={() => toggle(variant.id)}
+          />
         ))}
       </fieldset>
       <div class="row">

@@ -9,6 +9,7 @@ import { addRecentRoom, recentRooms, removeRecentRoom, renameRecentRoom } from "
 import type { RecentRoom } from "../room/recent-rooms.ts";
 import { toast } from "../room/store.ts";
 import { ConfirmButton } from "../ui/ConfirmButton.tsx";
+import { dateAndTime } from "../ui/dates.ts";
 import { Dialog } from "../ui/Dialog.tsx";
 import { DraftInput } from "../ui/DraftInput.tsx";
 import { MoreIcon, PictureIcon } from "../ui/icons.tsx";
@@ -169,5 +170,5 @@ function nameOf({ title, seen }: RecentRoom): string {
 }
 
 function opened({ seen }: RecentRoom): string {
-  return labels.opened(new Date(seen).toLocaleString());
+  return labels.opened(dateAndTime(seen));
 }
