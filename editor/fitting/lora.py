@@ -290,7 +290,8 @@ class Lora:
         if model.graphs is None:
             return fit(model, layers, given)
         kind = ("fitting", layers, id(model.extra_layers))
-        return model.graphs.run(kind, partial(fit, model, layers), given)
+        with self.unmerged():  # so that it is merged anew when it is used next
+            return model.graphs.run(kind, partial(fit, model, layers), given)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and AdamW's moments by name, for `load_state`."""

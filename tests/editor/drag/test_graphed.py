@@ -12,7 +12,8 @@ import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
-from livedrag.editor.models.graphs import Graphs
+from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.models.graphs import EagerRecorder, Graphs
 from livedrag.editor.settings import Setting
 from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import picture
@@ -159,6 +160,29 @@ def test_rooms_that_share_passes_run_from_graphs(exact: Diffusion, recorder: Rec
     assert recorder.recorded == before + 3  # of fitting, of inversion, and of both rooms' iteration
     exact.graphs = None
     assert_same(exact, graphed, together())
+
+
+class Still(EagerRecorder):
+    """As a graph, it runs none of Python's code again; nor does it anything else."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        work()
+        return lambda: None
+
+
+def test_a_lora_that_is_fitted_further_is_merged_anew(exact: Diffusion) -> None:
+    before, exact.graphs = exact.graphs, Graphs(Still(), eager_runs=0)
+    lora = Lora(exact, rank=2, targets=("to_q",), learning_rate=0.1, generator=torch.Generator().manual_seed(0))
+    prompt, latent = exact.embed_prompt("a cat"), torch.ones(1, 4, 16, 16, dtype=torch.float64, device=exact.device)
+    try:
+        for seed in range(3):
+            lora.fit_step(exact, latent, prompt, 2, torch.Generator().manual_seed(seed))
+            with lora.active(), torch.no_grad():
+                exact.predict(latent, 300, prompt)
+            assert lora.layers._merged == (lora, lora.version)
+    finally:
+        lora.remove()
+        exact.graphs = before
 
 
 def test_rooms_inverted_and_rendered_together_run_from_graphs(exact: Diffusion, recorder: Recording) -> None:
