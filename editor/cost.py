@@ -22,20 +22,17 @@ from livedrag.editor.models.devices import best_dtype
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.headers import read_header
 from livedrag.editor.models.origins import origins_of
+from livedrag.editor.models.pass_memory import PEAK, AutoencoderMemory, PassMemory, place_of
 from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.points import Size, working_size
 from livedrag.editor.settings import PROJECTIONS, DragSettings, Setting
 
 FLOAT = 4
 """Bytes of a number of a latent or a LoRA."""
-PEAK = 1.4
-"""Peak memory of a pass by the bytes that it stores for its backward pass: measured 1.32 to 1.41."""
 SUPERVISION_TENSORS = 10
 """Tensors of the size of all sampled patches that motion supervision holds at its peak: measured 9.7."""
 TRACKING_TENSORS = 2.5
 """Likewise of the size of all windows, in point tracking."""
-DECODER_TENSORS = 6
-"""Likewise of the size of the last layer's output, in the autoencoder's decoder."""
 LATENTS = 8
 """Of each session: clean, inverted, dragged, its gradient, its two moments, unedited noise, rendered."""
 MAX_CELLS = 100_000
@@ -48,23 +45,23 @@ class ModelShape:
 
     Args:
         native_side, stride, latent_stride: of the model, in pixels.
-        pass_bytes: stored by a pass of the UNet for its backward pass, per row and latent cell.
+        pass_memory: what a pass of the UNet stores for its backward pass.
         lora_widths: by attention projection, inputs plus outputs of its layers: a LoRA's weights per rank.
         projection_bytes: by attention projection, weights of its layers, of which a fitted LoRA has merged copies.
-        feature_channels: of the features that are dragged by.
-        decoder_channels: of the autoencoder's last decoder block.
         reference_bytes: that reference control stores, per level and latent cell.
+        autoencoder: what decoding or encoding a picture needs.
+        saves_memory: whether fitting, encoding and decoding need less where it has to be, see `LowMemory`.
     """
 
     native_side: int
     stride: int
     latent_stride: int
-    pass_bytes: float
+    pass_memory: PassMemory
     lora_widths: Mapping[str, int]
     projection_bytes: Mapping[str, int]
-    feature_channels: int
-    decoder_channels: int
     reference_bytes: float
+    autoencoder: AutoencoderMemory
+    saves_memory: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Memory:
 
 
 def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: int = 1) -> Cost:
-    """What a session needs.
+    """What a session needs, with the steps that save memory where the model has them.
 
     Args:
         settings: of the session.
@@ -108,15 +105,18 @@ def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: in
     timeline = min(TIMELINE_BUDGET, settings.max_iterations * latent // 2)
     reference = min(REFERENCE_BUDGET, levels * cells * shape.reference_bytes) if settings.reference_control else 0
     compared = settings.supervision == "region" or settings.alternation > 1
-    features = cells * shape.feature_channels * FLOAT if compared else 0  # of the unedited latent
+    passes, channels = shape.pass_memory, shape.pass_memory.feature_channels
+    features = cells * channels * FLOAT if compared else 0  # of the unedited latent
     patches = drags * (2 * settings.supervision_radius + 1) ** 2
     windows = drags * (2 * settings.tracking_radius + 1) ** 2
-    sampled = (SUPERVISION_TENSORS * patches + TRACKING_TENSORS * windows) * shape.feature_channels * FLOAT
+    sampled = (SUPERVISION_TENSORS * patches + TRACKING_TENSORS * windows) * channels * FLOAT
     rows_per_pass = min(settings.lora_batch, ROWS_PER_PASS)
+    fitted = (passes.recomputing if shape.saves_memory else passes.stored).of(min(rows, columns) ** 2)
+    coded = shape.autoencoder.tiled if shape.saves_memory else shape.autoencoder.whole
     steps = {
-        "fitting": rows_per_pass * min(rows, columns) ** 2 * shape.pass_bytes * PEAK + 2 * lora,
-        "dragging": cells * shape.pass_bytes * PEAK + sampled,
-        "decoding": DECODER_TENSORS * shape.decoder_channels * working.width * working.height * FLOAT,
+        "fitting": rows_per_pass * fitted * PEAK + 2 * lora,
+        "dragging": passes.stored.of(cells) * PEAK + sampled,
+        "decoding": coded(working.height, working.width),
     }
     latents = (LATENTS + levels + settings.lora_copies) * latent
     return Cost(
@@ -186,7 +186,7 @@ def weight_bytes(model: Diffusion) -> int:
     """Bytes of a model's weights, without LoRAs."""
     networks = (model.unet, model.vae, model.text_encoder, model.text_encoder_2, model.tiny)
     weights = (weight for network in networks if network is not None for weight in network.parameters())
-    return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
+    return sum({place_of(weight): weight.nbytes for weight in weights}.values())
 
 
 def needed_weights(source: ModelSource, device: torch.device) -> int:
@@ -206,20 +206,18 @@ def needed_weights(source: ModelSource, device: torch.device) -> int:
 
 
 def measure_shape(model: Diffusion) -> ModelShape:
-    """Measure a model, with one pass of a small latent."""
+    """Measure a model, with passes of small latents."""
     layers = {target: _projections(model.unet, target) for target in PROJECTIONS}
-    pass_bytes, feature_channels = _measure_pass(model)
-    channels = model.vae.config.get("block_out_channels") or model.vae.config["decoder_block_out_channels"]
     return ModelShape(
         native_side=model.native_side,
         stride=model.stride,
         latent_stride=model.latent_stride,
-        pass_bytes=pass_bytes,
+        pass_memory=model.pass_memory,
         lora_widths={target: sum(sum(weight.shape) for weight in found) for target, found in layers.items()},
         projection_bytes={target: sum(weight.nbytes for weight in found) for target, found in layers.items()},
-        feature_channels=feature_channels,
-        decoder_channels=int(channels[0]),
         reference_bytes=_reference_bytes(model),
+        autoencoder=AutoencoderMemory.of(model.vae),
+        saves_memory=model.low_memory.can_save,
     )
 
 
@@ -231,24 +229,6 @@ def _projections(unet: nn.Module, target: str) -> list[Tensor]:
         for name, module in unet.named_modules()
         if isinstance(module, nn.Linear) and name.removesuffix(".base_layer").endswith(f".{ending}")  # PEFT wraps it
     ]
-
-
-def _measure_pass(model: Diffusion) -> tuple[float, int]:
-    """Bytes that a pass stores per row and latent cell, and the features' channels."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.unet.parameters()}
-    stored: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    side = 2 * model.stride // model.latent_stride
-    latent = torch.zeros(1, 4, side, side, dtype=model.latent_dtype, device=model.device, requires_grad=True)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        prediction = model.predict(latent, 0, model.embed_prompt(""))
-    return sum(stored.values()) / side**2, prediction.features.shape[1]
 
 
 def _reference_bytes(model: Diffusion) -> float:

@@ -38,6 +38,41 @@ def _within_centres(features: Tensor, cells: Tensor, raster: tuple[int, int]) ->
     )
 
 
+def bilinear(features: Tensor, grid: Tensor) -> Tensor:
+    """Features at places between them, as ``grid_sample`` with the border's values beyond it.
+
+    Args:
+        features: ``(1, C, h, w)``.
+        grid: x and y from -1 to 1, edge to edge, ``(1, n, k, 2)``.
+
+    Returns:
+        ``(1, C, n, k)``; differentiable in ``features``.
+    """
+    if features.device.type == "mps":  # Metal has neither borders nor gradients for it before torch 2.13
+        return gathered(features, grid)
+    return grid_sample(features, grid, padding_mode="border", align_corners=False)
+
+
+def gathered(features: Tensor, grid: Tensor) -> Tensor:
+    """The same as `bilinear`, of four cells each, by what every device can do."""
+    rows, columns = features.shape[-2:]
+    last = grid.new_tensor([columns - 1, rows - 1])
+    at = (((grid + 1) * (last + 1) - 1) / 2).clamp(min=torch.zeros_like(last), max=last)
+    low = at.floor()
+    high = torch.minimum(low + 1, last)
+    right, down = (at - low).unbind(-1)
+    flat = features.flatten(2)[0]
+
+    def values(x: Tensor, y: Tensor) -> Tensor:
+        index = (y * columns + x).long()
+        return flat.index_select(1, index.flatten()).unflatten(1, index.shape)
+
+    (left_x, top_y), (right_x, bottom_y) = low.unbind(-1), high.unbind(-1)
+    top = torch.lerp(values(left_x, top_y), values(right_x, top_y), right)
+    bottom = torch.lerp(values(left_x, bottom_y), values(right_x, bottom_y), right)
+    return torch.lerp(top, bottom, down).movedim(1, 0)
+
+
 def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:
     """The values of the features, bilinearly upsampled to the raster, at whole cells.
 
@@ -53,8 +88,7 @@ def sample_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Te
     rows, columns = raster
     row, column = _within_centres(features, cells, raster)
     grid = torch.stack([(2 * column + 1) / columns - 1, (2 * row + 1) / rows - 1], dim=-1)
-    sampled = grid_sample(features, grid[None], padding_mode="border", align_corners=False)
-    return sampled[0].transpose(0, 1)
+    return bilinear(features, grid[None])[0].transpose(0, 1)
 
 
 def sample_between_cells(features: Tensor, cells: Tensor, raster: tuple[int, int]) -> Tensor:

@@ -256,11 +256,11 @@ def _fit_together(requests: Sequence[FitRequest]) -> list[FitGradients]:
     with contextlib.ExitStack() as stack:
         for lora in loras:
             stack.enter_context(lora.requiring_grad())
-        with model.using_adapter(trained_loras(model, loras, counts)):
+        with model.fitting(noisy), model.using_adapter(trained_loras(model, loras, counts)):
             output = model.run_unet(noisy, timesteps, prompts)
-        losses = [request.loss(part) for request, part in zip(requests, output.split(counts), strict=True)]
-        parameters = [parameter for lora in loras for parameter in lora.parameters()]
-        gradients = iter(torch.autograd.grad([loss * model.loss_scale for loss in losses], parameters))
+            losses = [request.loss(part) for request, part in zip(requests, output.split(counts), strict=True)]
+            parameters = [parameter for lora in loras for parameter in lora.parameters()]
+            gradients = iter(torch.autograd.grad([loss * model.loss_scale for loss in losses], parameters))
     return [
         FitGradients(loss.detach(), [next(gradients) for _ in lora.parameters()])
         for lora, loss in zip(loras, losses, strict=True)

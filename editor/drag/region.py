@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from livedrag.editor.drag.handles import Handle, Handles, cell_and_offset, current_position
 from livedrag.editor.drag.latent_warp import MIN_DISTANCE, working_drags
 from livedrag.editor.drag.warp import WarpField
 from livedrag.editor.models.devices import send
 from livedrag.editor.points import Drag, Point, Rasters, distance
+from livedrag.editor.sampling import bilinear
 
 ADVANCE, HOLD = 5 / 8, 1 / 4
 """Shares of a run in which content is carried to its target and held there; of 80, DragFlow's 50 and 20."""
@@ -88,7 +88,7 @@ def carry_features(
         send(torch.from_numpy(each).to(unedited.dtype), unedited.device)
         for each in (np.stack([across, down], axis=-1), np.hypot(dx, dy) > MIN_SHIFT)
     )
-    return CarriedFeatures(grid_sample(unedited, grid[None], padding_mode="border", align_corners=False), moved)
+    return CarriedFeatures(bilinear(unedited, grid[None]), moved)
 
 
 class Carrier:

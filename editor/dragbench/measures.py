@@ -20,6 +20,7 @@ from livedrag.editor.drag.content import correlate
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import to_tensor
 from livedrag.editor.points import Drag, Point, Size, distance
+from livedrag.editor.sampling import bilinear
 from livedrag.editor.similarity import structural_similarity
 
 SIDE, RADIUS = 512, 20
@@ -93,7 +94,7 @@ def _dift(model: Diffusion, prompt: str, picture: Image.Image) -> Tensor:
 def _sample(features: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
     """Features ``(C, h, w)`` at pixels of the picture, ``(C, *y.shape)``, bilinear."""
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)[None].to(features)
-    return nn.functional.grid_sample(features[None], grid, align_corners=False, padding_mode="border")[0]
+    return bilinear(features[None], grid)[0]
 
 
 def mean_distance(drags: Sequence[Drag], likeness: Likeness, inside: NDArray[np.bool_] | None = None) -> float:

@@ -287,9 +287,11 @@ class Lora:
             down=[weight.detach() for weight in self.down],
             up=[weight.detach() for weight in self.up],
         )
-        if model.graphs is None:
-            return fit(model, layers, given)
         kind = ("fitting", layers, id(model.extra_layers))
+        recorded = model.graphs is not None and model.graphs.holds(kind, given)  # which has the memory that it needs
+        if model.graphs is None or not (recorded or model.can_fit(request.noisy)):
+            with model.fitting(request.noisy):
+                return fit(model, layers, given)
         with self.unmerged():  # so that it is merged anew when it is used next
             return model.graphs.run(kind, partial(fit, model, layers), given)
 

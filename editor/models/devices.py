@@ -41,3 +41,14 @@ def best_dtype(device: torch.device, *, wide_range: bool) -> torch.dtype:
         return torch.float32
     has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if wide_range and has_bfloat16 else torch.float16
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process can still allocate on a GPU, with those that torch holds unused.
+
+    Of Apple's GPUs, which share the machine's memory, it is what Metal recommends to use at most.
+    """
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

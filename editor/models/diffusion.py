@@ -13,17 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from livedrag.editor.errors import SettingsError
+from livedrag.editor.errors import ModelError, SettingsError
 from livedrag.editor.models.adapters import ActiveAdapter, Adapter, recordable
 from livedrag.editor.models.convolution import use_matrix_products
-from livedrag.editor.models.devices import best_dtype, pick_device
+from livedrag.editor.models.devices import best_dtype, free_bytes, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
 from livedrag.editor.models.features import BeyondFeatures, FeatureReader
 from livedrag.editor.models.graphs import CudaRecorder, EagerRecorder, Graphs, Recorder
 from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
+from livedrag.editor.models.low_memory import LowMemory
 from livedrag.editor.models.origins import Origin, lora_origins, origins_of
+from livedrag.editor.models.pass_memory import PEAK, PassMemory, measure_pass
 from livedrag.editor.models.prompts import PromptEncoder
+from livedrag.editor.models.recomputing import recomputing
 from livedrag.editor.models.references import find_model, find_tiny
 from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.settings import Setting
@@ -87,6 +90,7 @@ class Diffusion:
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
         extra_layers: what the LoRAs of `with_loras` add, by layer.
         latent_dtype: float32, or float64 if the weights are.
+        low_memory: decides which passes have to save memory.
         origins: where the weights came from: of the model, of another autoencoder, of LoRAs.
         native_side: side in pixels of the square pictures it was trained on.
         stride: sides of the working picture are multiples of this, in pixels.
@@ -139,6 +143,7 @@ class Diffusion:
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
         self.graphs: Graphs | None = Graphs(self.new_recorder()) if device.type == "cuda" else None
+        self.low_memory = LowMemory(None if device.type in ("cpu", "meta") else lambda: free_bytes(device))
         self._eager = False
         self._timestep_tensors: dict[int, Tensor] = {}
         self._row_tensors: dict[tuple[int, ...], Tensor] = {}
@@ -172,6 +177,8 @@ class Diffusion:
         source = find_model(reference, config=config, vae=vae)
         tiny_folder = source.tiny if tiny is None else find_tiny(tiny)
         chosen = pick_device(device)
+        if chosen.type == "mps" and dtype == torch.float64:
+            raise ModelError("Apple's GPUs can't compute in float64: use torch.float32, or device='cpu'")
         dtype = dtype or best_dtype(chosen, wide_range=source.needs_wide_range)
         return cls.from_parts(source, load_parts(source, Opening(dtype), tiny_folder), chosen, dtype)
 
@@ -247,7 +254,8 @@ class Diffusion:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Working picture ``(1, 3, H, W)`` in [-1, 1] to its latent ``(1, 4, H/8, W/8)`` of about unit variance."""
-        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
+        with self.low_memory.coding(self.vae, *pixels.shape[-2:]):
+            encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
         latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
         scaled: Tensor = latent * self.vae.config.scaling_factor
         return scaled.to(self.latent_dtype)
@@ -255,7 +263,9 @@ class Diffusion:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Latent ``(1, 4, H/8, W/8)`` to pixels ``(1, 3, H, W)``, about [-1, 1]."""
-        pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        height, width = (side * self.latent_stride for side in latent.shape[-2:])
+        with self.low_memory.coding(self.vae, height, width):
+            pixels: Tensor = self.vae.decode((latent / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return pixels
 
     @torch.no_grad()
@@ -278,8 +288,8 @@ class Diffusion:
         latents = torch.cat([self.encode(picture[None]) for picture in pictures])
         colours = nn.functional.avg_pool2d(pictures, self.latent_stride).movedim(1, -1).flatten(0, 2)
         known = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, 2)
-        solution: Tensor = torch.linalg.lstsq(known, colours).solution
-        return solution
+        solution: Tensor = torch.linalg.lstsq(known.cpu(), colours.cpu()).solution  # Metal lacks it before torch 2.13
+        return solution.to(self.device)
 
     def predict(
         self,
@@ -335,6 +345,22 @@ class Diffusion:
         with self._reader.reading(ends, rows):
             output = self.run_unet(latents, timesteps, prompts)
         return self._reader.take(latents.dtype), output
+
+    @cached_property
+    def pass_memory(self) -> PassMemory:
+        """What a pass of the UNet needs beside the weights."""
+        return measure_pass(self, self.embed_prompt(""))
+
+    def fitting(self, noisy: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Within this block, passes of these latents ``(B, 4, h, w)`` and their backward passes save memory if they
+        have to."""
+        return contextlib.nullcontext() if self.can_fit(noisy) else recomputing(self.unet)
+
+    def can_fit(self, noisy: Tensor) -> bool:
+        """Whether such a pass fits into what is free, without saving memory."""
+        rows, _, height, width = noisy.shape
+        memory = self.low_memory
+        return not memory.can_save or memory.fits(PEAK * rows * self.pass_memory.stored.of(height * width))
 
     def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
         """Within this block, and only there, the UNet has the adapter."""

@@ -192,6 +192,10 @@ class Graphs:
         self._graphs.move_to_end(key)
         return graph(given)
 
+    def holds(self, kind: tuple[Hashable, ...], given: object) -> bool:
+        """Whether `run` has a graph for this."""
+        return (kind, layout(given)) in self._graphs
+
     def clear(self) -> None:
         """Drop all graphs, and with them their memory; each kind may be recorded again."""
         self._graphs.clear()

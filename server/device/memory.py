@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from livedrag.editor.cost import Memory
+from livedrag.editor.models import devices
+from livedrag.editor.models.low_memory import USABLE
 
-USABLE = 0.9
-"""Share of the free memory that is counted on: estimates are not exact, and allocators waste some."""
 SESSIONS = 0.5
 """Share of that for sessions between their steps, where the operator has set none."""
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -24,17 +24,18 @@ def memory_of(device: torch.device, sessions: int, workers: int = 1) -> Memory:
         sessions: bytes for sessions, as set by the operator; 0: `SESSIONS` of what there is.
         workers: that share this device.
     """
-    total = int(USABLE * free_bytes(device) / workers)
+    return split(free_bytes(device) // workers, sessions)
+
+
+def split(free: int, sessions: int = 0) -> Memory:
+    """What is counted on of so many free bytes; ``sessions`` as in `memory_of`."""
+    total = int(USABLE * free)
     return Memory(sessions=sessions or int(SESSIONS * total), total=max(total, sessions))
 
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that this process can still allocate on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(_free_ram(), _free_in_container())
+    return min(_free_ram(), _free_in_container()) if device.type == "cpu" else devices.free_bytes(device)
 
 
 def _free_ram() -> int:

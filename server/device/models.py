@@ -289,6 +289,8 @@ def free_memory() -> None:
     """Return unused memory that torch's allocator holds to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def hash_weights(model: Diffusion) -> None:

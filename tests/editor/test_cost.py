@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,18 @@ import torch
 from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point, SettingsError
-from livedrag.editor.cost import MAX_CELLS, Memory, ModelShape, check_cost, estimate, measure_shape
+from livedrag.editor.cost import (
+    MAX_CELLS,
+    Memory,
+    ModelShape,
+    check_cost,
+    estimate,
+    gigabytes,
+    measure_shape,
+    peak_bytes,
+)
 from livedrag.editor.fitting.lora import ROWS_PER_PASS, Lora
+from livedrag.editor.models.pass_memory import measure_pass
 from livedrag.editor.points import Size
 
 SIZE = Size(96, 64)
@@ -59,13 +70,15 @@ def test_a_pass_stores_about_what_was_estimated(small: Diffusion, shape: ModelSh
     finally:
         lora.remove()
     weights = sum(parameter.nbytes for parameter in small.unet.parameters())
-    assert sum(stored.values()) == pytest.approx(ROWS_PER_PASS * 16 * 16 * shape.pass_bytes + weights, rel=0.4)
+    assert sum(stored.values()) == pytest.approx(
+        ROWS_PER_PASS * shape.pass_memory.stored.of(16 * 16) + weights, rel=0.4
+    )
 
 
 def test_a_model_measures_the_same_after_use(small: Diffusion, shape: ModelShape) -> None:
     lora = Lora(small, rank=16, targets=("to_q", "to_v"), learning_rate=1e-4, generator=torch.Generator())
     lora.remove()
-    assert measure_shape(small) == shape
+    assert measure_pass(small, small.embed_prompt("")) == shape.pass_memory
 
 
 def test_the_estimate_grows_with_what_costs(shape: ModelShape) -> None:
@@ -99,3 +112,16 @@ def test_what_costs_too_much_is_refused_by_name(
 def test_what_people_use_is_not_refused(shape: ModelShape) -> None:
     check_cost(settings_of(), shape, SIZE, 64, PLENTY)
     assert estimate(settings_of(supervision_radius=4, tracking_radius=12), shape, SIZE, drags=64).cells < MAX_CELLS
+
+
+def test_a_model_that_saves_memory_is_refused_only_if_that_is_not_enough(shape: ModelShape) -> None:
+    saving, large = replace(shape, saves_memory=True), Size(256, 256)
+    usual_cost, saving_cost = (estimate(settings_of(), each, large) for each in (shape, saving))
+    assert saving_cost.step < usual_cost.step
+    assert saving_cost.session == usual_cost.session
+    between = Memory(2**40, (peak_bytes(saving_cost) + peak_bytes(usual_cost)) // 2)
+    check_cost(settings_of(), saving, large, 1, between)
+    with pytest.raises(SettingsError, match=r"needs about .* and .* are available"):
+        check_cost(settings_of(), shape, large, 1, between)
+    with pytest.raises(SettingsError, match=gigabytes(peak_bytes(saving_cost))):
+        check_cost(settings_of(), saving, large, 1, Memory(2**40, peak_bytes(saving_cost) - 1))

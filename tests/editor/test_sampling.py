@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import interpolate
 
-from livedrag.editor.sampling import patch_offsets, sample_between_cells, sample_cells
+from livedrag.editor.sampling import bilinear, gathered, patch_offsets, sample_between_cells, sample_cells
 
 RASTER = (24, 40)
 
@@ -48,3 +48,18 @@ def test_gradients_reach_the_features() -> None:
     features = feature_map().requires_grad_()
     places = torch.rand(3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 20
     torch.autograd.gradcheck(lambda f: sample_between_cells(f, places, RASTER), (features,))
+
+
+def test_what_apples_gpus_compute_is_the_same_and_so_is_its_gradient() -> None:
+    """Places far outside, on the border, between cells, and on cells."""
+    generator = torch.Generator().manual_seed(1)
+    grid = 3 * torch.rand(1, 7, 9, 2, dtype=torch.float64, generator=generator) - 1.5
+    grid[0, 0, :2] = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    weights = torch.randn(1, 5, 7, 9, dtype=torch.float64, generator=generator)
+    found = []
+    for function in (bilinear, gathered):
+        features = feature_map().requires_grad_()
+        values = function(features, grid)
+        found.append((values.detach(), *torch.autograd.grad((values * weights).sum(), features)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,100 @@
+"""What is chosen for a device, and how its memory is counted: as far as it shows without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from livedrag.editor import Diffusion, ModelError
+from livedrag.editor.models import diffusion
+from livedrag.editor.models.devices import best_dtype, free_bytes, pick_device
+from livedrag.server.device import models
+from livedrag.server.device.faults import is_device_fault, is_out_of_memory
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+CPU, MPS, CUDA = (torch.device(name) for name in ("cpu", "mps", "cuda:0"))
+
+
+@pytest.mark.parametrize("wide_range", [False, True])
+def test_precision_by_device(wide_range: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs get float32: float16 gives black pictures there in some versions, and float64 does not exist."""
+    assert best_dtype(CPU, wide_range=wide_range) == torch.float32
+    assert best_dtype(MPS, wide_range=wide_range) == torch.float32
+    for capability, dtype in (((8, 0), torch.bfloat16), ((7, 5), torch.float16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        assert best_dtype(CUDA, wide_range=wide_range) == (dtype if wide_range else torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"), [(True, True, "cuda:0"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_best_device_there_is(cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: device)
+    assert str(pick_device(None)) == chosen
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(ModelError, match=r"the device 'mps' can't be used .*: try 'cpu'"):
+        pick_device("mps")
+
+
+def test_float64_on_apples_gpus_is_refused(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusion, "pick_device", lambda _: MPS)
+    with pytest.raises(ModelError, match=r"can't compute in float64: use torch\.float32"):
+        Diffusion.load(str(tiny_folder), device="mps", dtype=torch.float64)
+
+
+def test_free_memory_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch holds without using it counts as free."""
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 4)
+    assert free_bytes(MPS) == 6
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 11)
+    assert free_bytes(MPS) == 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5, 24))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 7)
+    assert free_bytes(CUDA) == 7
+
+
+@pytest.fixture
+def returned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Whose unused memory has been returned."""
+    devices: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: devices.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: devices.append("mps"))
+    return devices
+
+
+def test_unused_memory_is_returned_to_the_device_that_is_there(
+    returned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cuda, mps in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        models.free_memory()
+    assert returned == ["cuda", "mps"]
+
+
+def test_apples_gpus_run_out_of_memory_with_a_plain_error() -> None:
+    error = RuntimeError("MPS backend out of memory (MPS allocated: 8.89 GB, max allowed: 9.07 GB). Tried to ...")
+    assert is_out_of_memory(error)
+    assert not is_device_fault(error)
+
+
+def test_nothing_that_apples_gpus_lack_is_used_on_a_device() -> None:
+    """``grid_sample`` with borders has no gradient there before torch 2.13: `sampling.bilinear` chooses."""
+    on_cpu = {"editor/drag/detail.py", "editor/fitting/augmentation.py", "editor/sampling.py"}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "editor").rglob("*.py")
+        if "grid_sample(" in path.read_text() and "training" not in path.parts
+    }
+    assert users == on_cpu
