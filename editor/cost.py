@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from livedrag.editor.drag.attention import controlled_layers
 from livedrag.editor.drag.denoising import REFERENCE_BUDGET
 from livedrag.editor.drag.state import TIMELINE_BUDGET
-from livedrag.editor.errors import SettingsError
+from livedrag.editor.errors import ModelError, SettingsError
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
-from livedrag.editor.models.devices import best_dtype
+from livedrag.editor.models.devices import best_dtype, free_bytes
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.headers import read_header
+from livedrag.editor.models.low_memory import USABLE
 from livedrag.editor.models.origins import origins_of
 from livedrag.editor.models.pass_memory import PEAK, AutoencoderMemory, PassMemory, place_of
 from livedrag.editor.models.sources import ModelSource
@@ -141,6 +142,28 @@ def check_cost(settings: DragSettings, shape: ModelShape, picture: Size, drags: 
                 f"this picture needs about {gigabytes(needed(cost))} of the device's memory, and "
                 f"{gigabytes(available)} are available: {_advice(settings, shape, picture, drags, needed)}"
             )
+
+
+def check_free(settings: DragSettings, model: Diffusion, picture: Size, drags: int) -> None:
+    """Raise `SettingsError` if a session needs more than a GPU has free beside the model.
+
+    Of a CPU nothing is asked: its system may give more than is free, and says itself when that is over.
+    """
+    if model.device.type != "cpu":
+        free = int(USABLE * free_bytes(model.device))
+        check_cost(settings, measure_shape(model), picture, drags, Memory(sessions=free, total=free))
+
+
+def check_weights(source: ModelSource, device: torch.device) -> None:
+    """Raise `ModelError` if a model that is not loaded yet needs more than a GPU has free."""
+    if device.type == "cpu":
+        return
+    needed, free = needed_weights(source, device), free_bytes(device)
+    if needed > free:
+        raise ModelError(
+            f"the model {source.name!r} needs about {gigabytes(needed)}, {gigabytes(free)} are free on "
+            f"{str(device)!r}: choose a smaller one, or --device cpu"
+        )
 
 
 def held_bytes(cost: Cost) -> int:

@@ -23,6 +23,7 @@ from livedrag.editor.edit_request import (
 from livedrag.editor.errors import ModelError, SettingsError
 from livedrag.editor.model_options import load_model
 from livedrag.editor.output import OutputFiles
+from livedrag.editor.points import Size
 from livedrag.editor.progress import Clock, peak_memory_mb, returned, with_progress
 from livedrag.editor.settings import DragSettings, unsuitable_presets
 from livedrag.picture_metadata import save_png, save_webp
@@ -149,6 +150,7 @@ def _named(weights: list[Weights]) -> str:
 
 def open_session(options: argparse.Namespace, request: EditRequest, model: Diffusion) -> DragSession:
     """A session on the picture of an edit, with the LoRA that the options name, if any."""
+    from livedrag.editor.cost import check_free
     from livedrag.editor.drag.session import DragSession
     from livedrag.editor.fitting.fitted_lora import read_fitted_lora
 
@@ -156,6 +158,7 @@ def open_session(options: argparse.Namespace, request: EditRequest, model: Diffu
     settings = DragSettings.resolve(plan.preset or None, model.defaults, plan.settings)
     if reason := unsuitable_presets(model.kind).get(plan.preset):
         sys.stderr.write(f"livedrag edit: the preset {plan.preset!r} does not suit {model.name!r}: {reason}\n")
+    check_free(settings, model, Size(*request.picture.size), len(plan.last.drags))
     session = DragSession(model, request.picture, prompt=plan.prompt, settings=settings, seed=plan.seed)
     if options.picture_lora is not None:
         session.use_lora(read_fitted_lora(options.picture_lora, model))
@@ -221,13 +224,14 @@ def _save_frame(preview: Image.Image | None, folder: Path | None, files: OutputF
 
 def completed(plan: EditMetadata, model: Diffusion, steps: int, picture_lora: Path | None) -> EditMetadata:
     """What a new result says about how it was made."""
+    fitted = () if picture_lora is None else (f"it used a LoRA fitted before, {picture_lora.name!r}",)
     return replace(
         plan,
         software=software(),
         weights=tuple(origin.weights for origin in model.origins),
         runs=(replace(plan.runs[0], steps=steps),),
         device=model.kind_of_device,
-        inexact=() if picture_lora is None else (f"it used a LoRA fitted before, {picture_lora.name!r}",),
+        inexact=(*fitted, *model.low_memory.problems),
     )
 
 

@@ -107,9 +107,12 @@ class WantedModel:
         return replace(self, loras=())
 
     def open(self, device: str | None) -> Diffusion:
-        """Open it on a device. Raises `ModelError`."""
+        """Open it on a device. Raises `ModelError`, also if there is not enough memory for it."""
+        from livedrag.editor.cost import check_weights
+        from livedrag.editor.models.devices import pick_device
         from livedrag.editor.models.diffusion import Diffusion
 
+        check_weights(self.source(), pick_device(device))
         model = Diffusion.load(self.reference, device=device, tiny=self.tiny, config=self.config, vae=self.vae)
         return model.with_loras(self.loras) if self.loras else model
 

@@ -14,6 +14,7 @@ from livedrag.editor.models.catalog import Entry, scan
 
 ENVIRONMENT = "LIVEDRAG_MODELS"
 """Environment variable with the folder, if ``--models`` is not given."""
+NEEDS_VAE = "has no autoencoder (VAE) inside: use it with --vae"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,6 +73,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
         "bytes": entry.nbytes,
         "usable": not entry.problem,
         "problem": entry.problem,
+        "needs_vae": entry.needs_vae,
     }
 
 
@@ -83,7 +85,7 @@ def _table(entries: Sequence[Entry]) -> str:
     lines = []
     for entry, (name, kind, size) in zip(entries, rows, strict=True):
         line = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {size:>{widths[2]}}"
-        lines.append(f"{line}  {entry.problem}".rstrip())
+        lines.append(f"{line}  {entry.problem or (NEEDS_VAE if entry.needs_vae else '')}".rstrip())
     return "\n".join(lines) + "\n"
 
 

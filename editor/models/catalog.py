@@ -43,6 +43,7 @@ class Entry:
         architecture: that it is, or is for, such as ``Stable Diffusion XL``; empty if it doesn't say.
         nbytes: of its weights.
         problem: why it can't be used; empty if it can.
+        needs_vae: it is a checkpoint without an autoencoder, and can be used with another one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     architecture: str = ""
     nbytes: int = 0
     problem: str = ""
+    needs_vae: bool = False
 
     @property
     def names(self) -> set[str]:
@@ -154,7 +156,8 @@ def _entry(path: Path, folder: Path) -> Entry:
         kind = classify(read_header(path))
     except (ModelError, OSError) as error:
         return Entry(name, path, "other", problem=_without_path(str(error), path))
-    return Entry(name, path, kind.kind, NAMES.get(kind.architecture, ""), nbytes, kind.problem)
+    needs_vae = kind.kind == "checkpoint" and not kind.problem and not kind.has_vae
+    return Entry(name, path, kind.kind, NAMES.get(kind.architecture, ""), nbytes, kind.problem, needs_vae)
 
 
 def _folder_entry(name: str, path: Path) -> Entry:

@@ -14,6 +14,9 @@ USABLE = 0.9
 """Share of the free memory that is counted on: estimates are not exact, and allocators waste some."""
 
 
+TILED = "memory was short, so the autoencoder worked in tiles"
+
+
 class LowMemory:
     """Decides before a pass whether it has to save memory.
 
@@ -23,6 +26,12 @@ class LowMemory:
 
     def __init__(self, free: Callable[[], int] | None) -> None:
         self._free = free
+        self._tiled = False
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why results can't be repeated exactly where more memory is free."""
+        return (TILED,) if self._tiled else ()
 
     @property
     def can_save(self) -> bool:
@@ -41,6 +50,7 @@ class LowMemory:
         if tile is None or not isinstance(vae, AutoencoderKL):
             yield
             return
+        self._tiled = True
         before = vae.tile_sample_min_size, vae.tile_latent_min_size
         vae.tile_sample_min_size = tile
         vae.tile_latent_min_size = tile // 2 ** (len(vae.config["block_out_channels"]) - 1)

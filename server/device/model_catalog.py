@@ -10,6 +10,7 @@ from typing import Literal
 from livedrag.editor import Diffusion, EditorError, ModelError
 from livedrag.editor.model_options import WantedModel
 from livedrag.editor.models.catalog import Entry, scan
+from livedrag.editor.models.checkpoints import find_checkpoint
 from livedrag.editor.models.references import find_model
 from livedrag.server.device.room_settings import NO_CAPS, ModelSettings
 from livedrag.server.document.protocol import CatalogEntry, ModelChoice
@@ -85,7 +86,10 @@ def read_catalog(default: WantedModel, folder: Path | None, caps: Mapping[str, i
         if kind == "model" and not problem:
             reference = BUILTIN if entry.name == BUILTIN else str(entry.path)
             try:
-                source = find_model(reference, config=default.config)
+                if entry.needs_vae:
+                    source = find_checkpoint(entry.path, default.config, other_vae=True)
+                else:
+                    source = find_model(reference, config=default.config)
             except EditorError as error:
                 problem = str(error).removeprefix(f"{entry.path} ")
                 paths.pop(entry.name, None)
@@ -101,6 +105,7 @@ def read_catalog(default: WantedModel, folder: Path | None, caps: Mapping[str, i
                 bytes=entry.nbytes,
                 problem=problem,
                 info=info,
+                needs_vae=entry.needs_vae,
             )
         )
     return ModelCatalog(default, tuple(entries), settings, paths)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from livedrag.server.document.checks import Refused, check_choice
-from livedrag.server.document.protocol import CatalogEntry, ModelChoice
+from livedrag.server.document.protocol import CatalogEntry, ModelChoice, ModelInfo
 
 WHAT = {"model": "model", "lora": "LoRA", "vae": "VAE"}
 
@@ -44,7 +44,14 @@ def resolved(choice: ModelChoice, catalog: Iterable[CatalogEntry]) -> ModelChoic
         vae=_find(entries, "vae", choice.vae) if choice.vae else "",
     )
     check_choice(found)
+    if not found.vae and any(entry.needs_vae for entry in entries if entry.name == found.name):
+        raise Refused("invalid", f"the model {found.name!r} has no autoencoder (VAE) inside: choose a VAE with it")
     return found
+
+
+def info_of(choice: ModelChoice, catalog: Iterable[CatalogEntry], own: ModelInfo) -> ModelInfo:
+    """What a room with this choice has; ``own``: with the server's own model, also where the chosen one is gone."""
+    return next((entry.info for entry in catalog if entry.info is not None and entry.name == choice.name), own)
 
 
 def _find(entries: Sequence[CatalogEntry], kind: str, name: str) -> str:

@@ -19,6 +19,7 @@ from livedrag.server.device.engine import (
     RunProgress,
     Start,
     Stop,
+    UpdateRun,
     room_of,
 )
 from livedrag.server.device.models import OWN, Models
@@ -71,6 +72,8 @@ class ModelQueue:
                 else:
                     self._held.pop(room, None)
                     self._obey(command)
+            case Stop() | UpdateRun() if held and not _run_of(held):
+                self._obey(command)  # it is about the run under way
             case _ if held:
                 held.append(command)
             case _:

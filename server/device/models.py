@@ -46,13 +46,14 @@ class LoadedModel:
 
 @dataclass(eq=False)
 class Loading:
-    """A model that is being loaded: ``step`` of ``steps`` parts are there."""
+    """A model that is being loaded: ``step`` of ``steps`` parts are there, ``needed`` are the bytes of its weights."""
 
     choice: ModelChoice
     began: float = field(default_factory=time.monotonic)
     step: int = 0
     steps: int = 1
     started: bool = False
+    needed: int | None = None
 
     def note(self, step: int, steps: int) -> None:
         """So many of the parts are there."""
@@ -93,6 +94,7 @@ class Models:
         self._loaded: dict[ModelChoice, LoadedModel] = {}  # the least recently used first
         self._own_settings: ModelSettings = self._add(OWN, default).settings
         self.loading: dict[ModelChoice, Loading] = {}
+        self._leaving: frozenset[ModelChoice] = frozenset()  # bases that no new work gets: another model waits for them
         self._done: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
 
     # What is known of all models -------------------------------------------------------------------------------------
@@ -108,8 +110,8 @@ class Models:
     # What is loaded --------------------------------------------------------------------------------------------------
 
     def has(self, choice: ModelChoice) -> bool:
-        """Whether it is loaded."""
-        return choice in self._loaded
+        """Whether new work can begin with it: it is loaded, and no other model waits for its memory."""
+        return choice in self._loaded and base_of(choice) not in self._leaving
 
     def loaded(self, choice: ModelChoice) -> LoadedModel:
         """A model that is loaded, which is then the most recently used one. Raises `ModelError`."""
@@ -160,11 +162,14 @@ class Models:
 
     def request(self, choice: ModelChoice) -> None:
         """Load a model in the background, as soon as `start` finds memory for it."""
-        if choice not in self._loaded:
+        if not self.has(choice):
             self.loading.setdefault(choice, Loading(choice))
 
     def start(self, in_use: frozenset[ModelChoice], leave: Callable[[ModelChoice], None]) -> None:
-        """Start to load the next model, one at a time.
+        """Start to load the next model, one at a time, in the order in which they were requested.
+
+        If all models are in use, the least recently used ones get no new work until there is memory, so that a steady
+        load of runs keeps none waiting for ever. What is requested after it waits for its turn, unless it needs none.
 
         Args:
             in_use: what rooms that run have chosen: these models stay.
@@ -172,20 +177,27 @@ class Models:
         """
         if any(loading.started for loading in self.loading.values()):
             return
-        for loading in self.loading.values():
+        leaving: frozenset[ModelChoice] = frozenset()
+        for loading in list(self.loading.values()):
             try:
                 wanted, base = self._wanted(loading.choice), base_of(loading.choice)
+                if base in leaving or (leaving and base not in self._bases):
+                    continue
                 if base not in self._bases:
-                    needed = needed_weights(wanted.source(), self._device)
-                    if not self._make_place(needed, in_use, leave):
-                        continue  # until a room has ended its run
+                    if loading.needed is None:
+                        loading.needed = needed_weights(wanted.source(), self._device)
+                    if not self._make_place(loading.needed, in_use, leave):
+                        leaving = self._leaving = self._in_the_way(loading.needed)
+                        continue  # until rooms have ended their runs
             except EditorError as error:
                 self._finish(_Opened(loading.choice, problem=str(error)))
                 continue
+            self._leaving = leaving
             loading.started = True
             name = f"model {loading.choice.name}"
             threading.Thread(target=self._load, args=(loading, self._bases.get(base)), name=name, daemon=True).start()
             return
+        self._leaving = leaving
 
     def _wanted(self, choice: ModelChoice) -> WantedModel:
         if self._catalog is None or self._open is None:
@@ -224,7 +236,8 @@ class Models:
             if opened.base is not None and opened.model is not None:
                 self._bases.setdefault(base_of(choice), opened.base)
                 try:
-                    self._add(choice, opened.model)
+                    if choice not in self._loaded:
+                        self._add(choice, opened.model)
                 except RuntimeError as error:  # its first pass does not fit into the memory
                     self._remove(base_of(choice))
                     problem = f"{_named(choice)} can't be used on this device: {str(error).splitlines()[0]}"
@@ -253,15 +266,28 @@ class Models:
             )
         used = {base_of(choice) for choice in in_use}
         while self._bases and self.held_bytes + needed > budget.together:
-            order = [base_of(choice) for choice in self._loaded]
-            idle = [base for base in self._bases if base not in used]
-            if not idle:
+            last = next((base for base in self._least_recent() if base not in used), None)
+            if last is None:
                 return False
-            last = min(idle, key=lambda base: max((at for at, one in enumerate(order) if one == base), default=-1))
             for choice in [choice for choice in self._loaded if base_of(choice) == last]:
                 leave(choice)
             self._remove(last)
         return True
+
+    def _least_recent(self) -> list[ModelChoice]:
+        """The bases, the least recently used first."""
+        used_at = {base_of(choice): at for at, choice in enumerate(self._loaded)}
+        return sorted(self._bases, key=lambda base: used_at.get(base, -1))
+
+    def _in_the_way(self, needed: int) -> frozenset[ModelChoice]:
+        """The bases that have to leave for a model; those that have begun to are among them."""
+        budget, held = self.budget, self.held_bytes
+        chosen: list[ModelChoice] = []
+        for base in sorted(self._least_recent(), key=lambda base: base not in self._leaving):
+            if budget is not None and held + needed > budget.together:
+                chosen.append(base)
+                held -= weight_bytes(self._bases[base])
+        return frozenset(chosen)
 
     def _remove(self, base: ModelChoice) -> None:
         log.info("the model %s leaves the device", base.name or "of the server")

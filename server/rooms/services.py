@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from livedrag.server.access.rate_limits import RateLimits
 from livedrag.server.device.engine import Engine
+from livedrag.server.device.model_names import info_of
 from livedrag.server.document.protocol import Document, ModelInfo, RoomLimits
 from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.metrics import Metrics
@@ -39,4 +40,4 @@ class Services:
 
     def model_of(self, document: Document) -> ModelInfo:
         """The model of a room, or the server's own if that is gone."""
-        return self.models.get(document.model.name, self.model)
+        return info_of(document.model, self.engine.catalog, self.model)

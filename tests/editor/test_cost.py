@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point, SettingsError
+from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, ModelError, Point, SettingsError, cost
 from livedrag.editor.cost import (
     MAX_CELLS,
     Memory,
     ModelShape,
     check_cost,
+    check_free,
+    check_weights,
     estimate,
     gigabytes,
     measure_shape,
@@ -23,6 +26,7 @@ from livedrag.editor.cost import (
 )
 from livedrag.editor.fitting.lora import ROWS_PER_PASS, Lora
 from livedrag.editor.models.pass_memory import measure_pass
+from livedrag.editor.models.references import find_model
 from livedrag.editor.points import Size
 
 SIZE = Size(96, 64)
@@ -107,6 +111,37 @@ def test_what_costs_too_much_is_refused_by_name(
     with pytest.raises(SettingsError) as refusal:
         check_cost(settings_of(**changes), shape, SIZE, drags, memory)
     assert advice in str(refusal.value)
+
+
+class OnGpu:
+    """A model as if it were on a GPU."""
+
+    def __init__(self, model: Diffusion) -> None:
+        self._model, self.device = model, torch.device("cuda:0")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def test_what_does_not_fit_into_a_gpu_is_refused_before_it_starts(
+    small: Diffusion, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command line does: the model before it is loaded, the session before it is prepared."""
+    free = 2**23
+    monkeypatch.setattr(cost, "free_bytes", lambda _: free)
+    model: Any = OnGpu(small)
+    needed = gigabytes(peak_bytes(estimate(settings_of(), measure_shape(small), SIZE)))
+    with pytest.raises(SettingsError, match=rf"needs about {needed} .*, and 7 MB are available: use a smaller model"):
+        check_free(settings_of(), model, SIZE, 1)
+    check_free(settings_of(), small, SIZE, 1)
+    source, free = find_model(str(tiny_folder)), 2**10
+    monkeypatch.setattr(cost, "best_dtype", lambda *_, **__: torch.float16)
+    with pytest.raises(ModelError, match=r"the model 'model' needs about \d+ \w+, 0 MB are free on 'cuda:0': choose"):
+        check_weights(source, torch.device("cuda:0"))
+    check_weights(source, torch.device("cpu"))
+    free = 2**40
+    check_free(settings_of(), model, SIZE, 1)
+    check_weights(source, torch.device("cuda:0"))
 
 
 def test_what_people_use_is_not_refused(shape: ModelShape) -> None:

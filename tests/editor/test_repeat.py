@@ -105,6 +105,18 @@ def test_what_cannot_be_repeated(
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_result_of_another_device_is_repeated_as_far_as_it_can_be(
+    edited: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = replace(metadata_of(edited / "out.png"), device="cuda float16")
+    with Image.open(edited / "out.png") as picture, (tmp_path / "theirs.png").open("wb") as file:
+        save_png(picture.copy(), file, elsewhere)
+    again = ["--from", tmp_path / "theirs.png", edited / "photo.jpg", "--model", tiny_folder]
+    assert run(*again, "-o", tmp_path / "again.png") == 0
+    said = capsys.readouterr().err
+    assert "the result will not be exactly the same: it was made on 'cuda float16', not on 'cpu float32'" in said
+
+
 LIES = {
     "runs[0].states[0].drags has 200000 entries": ("drags", {str(index): {} for index in range(200_000)}),
     "states[0].drags.0.handle is [-1, 5]: it must be inside the picture": (

@@ -49,7 +49,7 @@ it("can be dismissed, and is not shown to people who only look", () => {
   expect(note()).toBeNull();
 });
 
-const entry = { architecture: "", bytes: 0, problem: "", info: null } as const;
+const entry = { architecture: "", bytes: 0, problem: "", info: null, needs_vae: false } as const;
 const entries = [
   { ...entry, name: "builtin", kind: "model", info: model },
   {
@@ -84,5 +84,23 @@ it("lists the models with what they are good for, and asks the room to change", 
   cleanup();
   render(<ModelCard />);
   expect(screen.getByTestId("model").textContent).toContain("ink.safetensors 0.5");
+  vi.unstubAllGlobals();
+});
+
+it("asks for an autoencoder if the model has none", async () => {
+  const bare = { ...entry, name: "bare.safetensors", kind: "model", info: model, needs_vae: true };
+  const listed = [...entries, bare, { ...entry, name: "ft.safetensors", kind: "vae" }];
+  vi.stubGlobal(
+    "fetch",
+    vi.fn().mockResolvedValue(new Response(JSON.stringify({ default: "built-in", entries: listed }))),
+  );
+  render(<ModelPicker onClose={() => undefined} />);
+  const option = await screen.findByText("bare.safetensors");
+  expect(option.parentElement?.textContent).toContain("needs a VAE");
+  const vae = screen.getByLabelText<HTMLSelectElement>("Autoencoder (VAE)");
+  expect(vae.required).toBe(false);
+  fireEvent.click(option.closest("label")?.querySelector("input") as HTMLInputElement);
+  expect(vae.required).toBe(true);
+  expect(vae.options[0]?.textContent).toBe("Choose one: this model has none");
   vi.unstubAllGlobals();
 });

@@ -35,6 +35,7 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
   const chosen = useSignal<ModelChoice>(store.document.value?.model ?? SERVERS);
   const running = store.running.value;
   const of = (kind: CatalogEntry["kind"]) => catalog.entries.filter((entry) => entry.kind === kind && !entry.problem);
+  const needsVae = catalog.entries.some((entry) => entry.name === chosen.value.name && entry.needs_vae);
   const unusable = catalog.entries.filter(({ problem }) => problem);
   const models = [
     { name: "", label: texts.default(catalog.default), detail: "" },
@@ -73,7 +74,9 @@ function Choice({ catalog, onClose }: { readonly catalog: ModelCatalog; readonly
         </p>
       )}
       {of("lora").length > 0 && <Loras entries={of("lora")} chosen={chosen.value.loras} set={set} />}
-      {of("vae").length > 0 && <Vae entries={of("vae")} chosen={chosen.value.vae} set={set} />}
+      {(of("vae").length > 0 || needsVae) && (
+        <Vae entries={of("vae")} chosen={chosen.value.vae} needed={needsVae} set={set} />
+      )}
       {unusable.length > 0 && (
         <details>
           <summary>{texts.unusable}</summary>
@@ -139,13 +142,24 @@ function Loras(props: {
   );
 }
 
-function Vae(props: { readonly entries: readonly CatalogEntry[]; readonly chosen: string; readonly set: Set }) {
+function Vae(props: {
+  readonly entries: readonly CatalogEntry[];
+  readonly chosen: string;
+  /** The model has none of its own. */
+  readonly needed: boolean;
+  readonly set: Set;
+}) {
   const id = useId();
   return (
     <p>
       <label for={id}>{texts.vae}</label>{" "}
-      <select id={id} value={props.chosen} onChange={(event) => props.set({ vae: event.currentTarget.value })}>
-        <option value="">{texts.ownVae}</option>
+      <select
+        id={id}
+        required={props.needed}
+        value={props.chosen}
+        onChange={(event) => props.set({ vae: event.currentTarget.value })}
+      >
+        <option value="">{props.needed ? texts.chooseVae : texts.ownVae}</option>
         {props.entries.map(({ name }) => (
           <option key={name} value={name}>
             {name}
@@ -157,7 +171,7 @@ function Vae(props: { readonly entries: readonly CatalogEntry[]; readonly chosen
 }
 
 /** What kind of model it is, how large, and what it is good for. */
-function detailOf({ architecture, bytes, info }: CatalogEntry): string {
+function detailOf({ architecture, bytes, info, needs_vae }: CatalogEntry): string {
   const goodFor = texts.goodFor[info?.kind ?? ""] ?? "";
-  return [architecture, texts.size(bytes), goodFor].filter(Boolean).join(" · ");
+  return [architecture, texts.size(bytes), goodFor, needs_vae && texts.needsVae].filter(Boolean).join(" · ");
 }

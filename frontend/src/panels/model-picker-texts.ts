@@ -10,6 +10,8 @@ export const texts = {
   noneFolder: "where DIR is the folder of your models.",
   vae: "Autoencoder (VAE)",
   ownVae: "The model’s own",
+  chooseVae: "Choose one: this model has none",
+  needsVae: "needs a VAE",
   loras: "LoRAs",
   weight: (name: string) => `Weight of ${name}`,
   unusable: "Can’t be used",

@@ -256,6 +256,8 @@ export interface CatalogEntry {
   /** Why it can't be used, or "". */
   readonly problem: string;
   readonly info: ModelInfo | null;
+  /** It has no autoencoder, and is chosen together with one. */
+  readonly needs_vae: boolean;
 }
 
 export interface ModelCatalog {

@@ -46,7 +46,8 @@ class CatalogEntry(Struct, frozen=True, kw_only=True):
 
     ``kind`` is ``model``, ``lora``, ``vae`` or ``other``; ``architecture`` is what it is, or is for, such as ``Stable
     Diffusion XL``, empty if its file does not say. ``bytes`` are of its weights. ``problem`` says why it can't be used.
-    ``info`` is what a room with this model has.
+    ``info`` is what a room with this model has. ``needs_vae``: the model has no autoencoder, and can only be chosen
+    together with a ``vae``.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CatalogEntry(Struct, frozen=True, kw_only=True):
     bytes: int = 0
     problem: str = ""
     info: ModelInfo | None = None
+    needs_vae: bool = False
 
 
 class RoomLimits(Struct, frozen=True, kw_only=True):

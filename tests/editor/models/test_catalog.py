@@ -178,6 +178,7 @@ def test_the_command_as_json_and_its_errors(
             "bytes": entry.nbytes,
             "usable": not entry.problem,
             "problem": entry.problem,
+            "needs_vae": entry.needs_vae,
         }
         for entry in scan(comfy)
     ]
@@ -187,6 +188,17 @@ def test_the_command_as_json_and_its_errors(
     (comfy / "empty").mkdir(exist_ok=True)
     assert main(["models", "list", "--models", str(comfy / "empty")]) == 0
     assert capsys.readouterr().out == "no models found\n"
+
+
+def test_a_checkpoint_without_an_autoencoder_says_so(
+    comfy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(comfy / "diffusers" / "small-sd", tmp_path / "bare.safetensors", vae=False)
+    [entry] = scan(tmp_path)
+    assert (entry.kind, entry.problem, entry.needs_vae) == ("checkpoint", "", True)
+    assert main(["models", "list", "--models", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("  has no autoencoder (VAE) inside: use it with --vae\n")
+    assert not any(each.needs_vae for each in scan(comfy))
 
 
 def test_the_conversion_that_is_recommended_works(comfy: Path, tmp_path: Path) -> None:

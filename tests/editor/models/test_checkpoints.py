@@ -184,6 +184,7 @@ def test_models_that_can_not_drag(folder: Folder, what: str, tmp_path: Path) -> 
 FOREIGN: dict[str, dict[str, tuple[int, ...]]] = {
     "FLUX": {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (12, 4)},
     "Stable Diffusion 3": {"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (12, 4)},
+    "Stable Cascade": {"clip_txt_mapper.weight": (4, 4)},
     "refiner": {"conditioner.embedders.0.model.token_embedding.weight": (9, 4), FIRST: (16, 4, 3, 3)},
     "ControlNet": {"control_model.time_embed.0.weight": (4, 4)},
     "no known kind": {"layers.0.weight": (4, 4)},

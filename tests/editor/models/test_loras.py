@@ -279,6 +279,10 @@ def test_loras_that_do_not_fit(folder: Folder, loaded: Loaded, tmp_path: Path) -
             "has only one half of the layer",
         ),
         "loha": ({"lora_unet_x.hada_w1_a": torch.zeros(2, 2)}, r"is a LyCORIS or DoRA file \(hada_w1_a\)"),
+        **{
+            kind: ({f"lora_unet_x.{tensor}": torch.zeros(2, 2)}, rf"is a LyCORIS or DoRA file \({tensor}\)")
+            for kind, tensor in (("lokr", "lokr_w1"), ("oft", "oft_blocks"), ("dora", "dora_scale"))
+        },
         "flux": (
             {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.zeros(2, 2)},
             "it is for FLUX, which is not supported: use Stable Diffusion 1.x",

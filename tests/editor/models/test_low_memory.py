@@ -176,6 +176,7 @@ def test_pictures_are_coded_in_the_largest_tiles_that_fit(tiny: Diffusion, free:
         whole = tiny.decode(latent)
         free(int(1.01 * memory.whole(1024, 768) / USABLE))
         assert torch.equal(tiny.decode(latent), whole)
+        assert not tiny.low_memory.problems
         assert set(sides) == {tuple(latent.shape)}
         for tile in TILES[1:]:
             sides.clear()
@@ -184,6 +185,7 @@ def test_pictures_are_coded_in_the_largest_tiles_that_fit(tiny: Diffusion, free:
             assert max(shape[-1] for shape in sides) == tile // 8
             assert all(shape[0] == 1 for shape in sides), "one picture at a time"
             assert tiled.shape == whole.shape
+            assert tiny.low_memory.problems, "results say so"
             assert not tiny.vae.use_tiling
             assert not tiny.vae.use_slicing
     finally:

@@ -281,6 +281,86 @@ def test_the_least_recently_used_model_leaves_first(
         worker.close()
 
 
+def test_a_steady_load_of_runs_does_not_keep_a_model_waiting(
+    small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
+) -> None:
+    """Both models that there is memory for are always in use: each room has its next run before the other's ends."""
+    from livedrag.editor.cost import Memory, weight_bytes
+    from livedrag.server.device.worker import DeviceWorker
+
+    size = weight_bytes(small)
+    memory = Memory(sessions=100 * size, total=103 * size)
+    worker = DeviceWorker(
+        small, events.append, checkpoints, memory=memory, catalog=catalog, open_model=gate, wake=gate.woken.release
+    )
+    gate.open.set()
+    rooms, other = {"a": ModelChoice(), "b": DREAM}, ModelChoice(name="diffusers/other")
+    begun = dict.fromkeys(rooms, 0)
+
+    def press_drag(room: str) -> None:
+        begun[room] += 1
+        worker.obey(
+            Start(
+                run=f"{room}{begun[room]}",
+                picture=PICTURE,
+                desired=replace(in_room(room, rooms[room]), seq=begun[room]),
+            )
+        )
+
+    def ended(room: str) -> int:
+        return len(events.of(RunFinished, room))
+
+    try:
+        worker.obey(LoadModel(room="b", model=DREAM))
+        finish(worker, gate)
+        press_drag("a")
+        press_drag("b")
+        worker.obey(LoadModel(room="c", model=other))
+        while not worker._models.loading[other].started:
+            worker.advance()
+            for room in rooms:
+                if ended(room) == begun[room]:
+                    press_drag(room)
+            assert max(begun.values()) <= 3, "the model still waits"
+        finish(worker, gate)
+        assert events.of(ModelLoaded, "c") == [ModelLoaded(room="c", model=other)]
+        assert all(ended(room) == begun[room] for room in rooms)
+        assert {event.outcome for event in events.of(RunFinished)} == {"exhausted"}
+    finally:
+        worker.close()
+
+
+def test_a_run_can_be_stopped_while_its_next_preparation_waits_for_the_model(
+    worker: DeviceWorker, gate: Gate, events: Events
+) -> None:
+    start(worker)
+    worker.advance()
+    worker.obey(Prepare(picture=PICTURE, desired=in_room("a", DREAM)))
+    worker.obey(Stop(room="a", run="r1"))
+    while not events.of(RunFinished):
+        worker.advance()
+    assert [event.outcome for event in events.of(RunFinished)] == ["stopped"]
+    gate.open.set()
+    finish(worker, gate)
+
+
+def test_a_checkpoint_without_an_autoencoder_is_chosen_with_one(folder: Path, tiny_folder: Path) -> None:
+    from livedrag.server.device.model_catalog import read_catalog
+
+    bare = folder / "checkpoints" / "bare.safetensors"
+    write_checkpoint(folder / "diffusers" / "other", bare, vae=False)
+    try:
+        catalog = read_catalog(find_wanted(str(tiny_folder), config=tiny_folder, models=folder), folder)
+        listed = {entry.name: entry for entry in catalog.entries}
+        assert listed["checkpoints/bare.safetensors"].needs_vae
+        assert not listed["checkpoints/bare.safetensors"].problem
+        assert [entry.name for entry in catalog.entries if entry.needs_vae] == ["checkpoints/bare.safetensors"]
+        opened = catalog.wanted(ModelChoice(name="checkpoints/bare.safetensors", vae="vae/ft.safetensors")).open("cpu")
+        assert opened.name == "bare with ft"
+    finally:
+        bare.unlink()
+
+
 def test_a_model_that_is_too_large(
     small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
 ) -> None:

@@ -36,6 +36,7 @@ CATALOG = (
     CatalogEntry(name="builtin", kind="model", info=MODEL),
     CatalogEntry(name=DREAM.name, kind="model", info=INFO),
     CatalogEntry(name="xl/dream.safetensors", kind="model", problem="it is a refiner"),
+    CatalogEntry(name="checkpoints/bare.safetensors", kind="model", info=INFO, needs_vae=True),
     CatalogEntry(name="loras/ink.safetensors", kind="lora"),
     CatalogEntry(name="loras/b/ink.safetensors", kind="lora"),
     CatalogEntry(name="vae/ft.safetensors", kind="vae"),
@@ -165,6 +166,13 @@ def test_names_are_only_looked_up_in_the_catalog(choice: ModelChoice, message: s
     with pytest.raises(Refused) as refused:
         resolved(choice, CATALOG)
     assert message in str(refused.value)
+
+
+def test_a_model_without_an_autoencoder_is_chosen_with_one() -> None:
+    bare = ModelChoice(name="checkpoints/bare")
+    with pytest.raises(Refused, match=r"'checkpoints/bare.safetensors' has no autoencoder"):
+        resolved(bare, CATALOG)
+    assert resolved(replace(bare, vae="ft"), CATALOG).vae == "vae/ft.safetensors"
 
 
 def test_names_may_be_short() -> None:

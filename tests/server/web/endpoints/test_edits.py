@@ -10,28 +10,42 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from livedrag.run_log import LogRow
 from livedrag.server.client import Client, RequestFailed, create_room, request
 from livedrag.server.device.engine import AnyCommand, RunFinished, RunProgress, Start
 from livedrag.server.device.local import LocalEngine
 from livedrag.server.device.worker_process import WorkerOptions
-from livedrag.server.document.protocol import Points, Progress
+from livedrag.server.document.protocol import CatalogEntry, Points, Progress
 from livedrag.server.settings import Settings
 from tests.conftest import ROOT
-from tests.quiet import QuietEngine, png, serving_in_thread
+from tests.quiet import MODEL, QuietEngine, png, serving_in_thread
 from tests.server.web.browser import opened
 
 DRAGS = '[{"handle": [10, 10], "target": [30, 10]}]'
 
 
+CATALOG = (
+    CatalogEntry(
+        name="checkpoints/dream.safetensors",
+        kind="model",
+        info=replace(MODEL, name="dream", ranges={**MODEL.ranges, "max_iterations": (1, 7)}),
+    ),
+    CatalogEntry(name="checkpoints/bare.safetensors", kind="model", info=MODEL, needs_vae=True),
+    CatalogEntry(name="vae/ft.safetensors", kind="vae"),
+)
+
+
 class QuickEngine(QuietEngine):
     """Its runs end after a step and a preview; with the prompt ``wait`` they don't, with ``fail`` they fail."""
+
+    catalog = CATALOG
 
     def submit(self, command: AnyCommand) -> None:
         super().submit(command)
@@ -130,6 +144,22 @@ def test_what_is_refused(quick: str, fields: dict[str, Any], reason: str) -> Non
     with pytest.raises(RequestFailed) as refused:
         edit(quick, **fields)
     assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("post", [edit, lambda address, **fields: create_room(address, png(), **fields)])
+def test_settings_and_autoencoder_are_those_of_the_chosen_model(quick: str, post: Callable[..., object]) -> None:
+    """Of which one allows fewer iterations than the server's own, and one has no autoencoder."""
+    post(quick, settings='{"max_iterations": 8}')
+    for fields, reason, message in (
+        ({"model": "dream", "settings": '{"max_iterations": 8}'}, "bad_settings", "must be between 1 and 7"),
+        ({"model": "bare"}, "bad_model", "has no autoencoder (VAE) inside: choose a VAE with it"),
+    ):
+        with pytest.raises(RequestFailed) as refused:
+            post(quick, **fields)
+        assert (refused.value.status, refused.value.reason) == (422, reason)
+        assert message in str(refused.value)
+    post(quick, model="dream", settings='{"max_iterations": 7}')
+    post(quick, model="bare", vae="ft")
 
 
 def test_a_failure_as_an_event(quick: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import secrets
+import zipfile
 from dataclasses import replace
 from typing import Any
 
@@ -149,6 +150,9 @@ def test_a_result_with_and_without(served: tuple[str, QuietEngine]) -> None:
             assert read_metadata(io.BytesIO(full)) == SAID
             assert read_metadata(io.BytesIO(bare)) is None
             assert opened(full).tobytes() == opened(bare).tobytes()
+            with zipfile.ZipFile(io.BytesIO(await client.get("export"))) as exported:
+                pictures = [exported.read(name) for name in exported.namelist() if name.endswith(".png")]
+            assert SAID in [read_metadata(io.BytesIO(data)) for data in pictures]
             assert not opened(bare).info
             with pytest.raises(RequestFailed, match=r"metadata='some': it must be 'full' or 'none'"):
                 await client.get("result?metadata=some")
