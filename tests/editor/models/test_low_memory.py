@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from livedrag.editor import Diffusion
 from livedrag.editor.drag.passes import answer
 from livedrag.editor.fitting.lora import FitGradients, FitRequest, Lora
+from livedrag.editor.models.graphs import EagerRecorder, Graphs
 from livedrag.editor.models.low_memory import USABLE, LowMemory
 from livedrag.editor.models.pass_memory import PEAK, TILES, AutoencoderMemory
 from livedrag.editor.models.recomputing import recomputing
@@ -254,3 +255,24 @@ def test_a_fitting_step_needs_about_what_is_estimated(tiny: Diffusion, free: Cal
     estimates = [PEAK * 2 * each.of(32 * 32) for each in (passes.stored, passes.recomputing)]
     assert peaks[1] < 0.6 * peaks[0]
     assert peaks == pytest.approx(estimates, rel=0.35)
+
+
+def test_a_recorded_pass_runs_however_little_is_free(tiny: Diffusion, free: Callable[[int], None]) -> None:
+    """It has the memory that it needs already; what is not recorded saves some."""
+    lora = make_lora(tiny)
+    noisy = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    request = FitRequest(lora, noisy, torch.tensor([400, 500]), tiny.embed_prompt(""), torch.zeros_like(noisy), 2)
+    runs: list[int] = []
+    tiny.graphs = Graphs(EagerRecorder(), eager_runs=0)
+    try:
+        for count, saves in ((NOTHING, True), (PLENTY, False), (NOTHING, False)):
+            free(count)
+            with counting_parts(tiny) as parts:
+                lora.gradients(request)
+            runs.append(len(parts))
+            assert len(tiny.graphs) == (0 if saves else 1)
+    finally:
+        tiny.graphs = None
+        lora.remove()
+    assert runs[0] == 2, "once more for the backward pass"
+    assert runs[2] == 1, "the graph"
