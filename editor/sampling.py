@@ -65,7 +65,8 @@ def gathered(features: Tensor, grid: Tensor) -> Tensor:
 
     def values(x: Tensor, y: Tensor) -> Tensor:
         index = (y * columns + x).long()
-        return flat.index_select(1, index.flatten()).unflatten(1, index.shape)
+        found: Tensor = flat.index_select(1, index.flatten()).unflatten(1, index.shape)
+        return found
 
     (left_x, top_y), (right_x, bottom_y) = low.unbind(-1), high.unbind(-1)
     top = torch.lerp(values(left_x, top_y), values(right_x, top_y), right)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def test_free_memory_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def returned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def returned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whose unused memory has been returned."""
     devices: list[str] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: devices.append("cuda"))
