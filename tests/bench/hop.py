@@ -86,11 +86,6 @@ def _points(room: str, number: int) -> RunProgress:
     return RunProgress(room=room, record=Points(run="r", iteration=number, handles={}, distances={}, loss=0.0))
 
 
-async def measure(seconds: float) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds that events took, and commands until they were answered, by the way they went; Ray is initialised."""
-    return {"a generator through Ray": await _through_ray(seconds), "TCP": await _over_tcp(seconds)}
-
-
 def _actor(endpoint: Endpoint | None) -> Any:
     ray: Any = importlib.import_module("ray")
     for name, group in (("events", "events"), ("command", "control")):
@@ -99,7 +94,8 @@ def _actor(endpoint: Endpoint | None) -> Any:
     return ray.remote(num_cpus=0, concurrency_groups=groups)(Emitter).remote(endpoint)
 
 
-async def _through_ray(seconds: float) -> tuple[list[float], list[float]]:
+async def through_ray(seconds: float) -> tuple[list[float], list[float]]:
+    """Seconds that events took through Ray, which is initialised, and commands until they were answered."""
     actor, ages, answers = _actor(None), list[float](), list[float]()
 
     async def listen() -> None:
@@ -120,7 +116,8 @@ async def _through_ray(seconds: float) -> tuple[list[float], list[float]]:
     return ages, answers
 
 
-async def _over_tcp(seconds: float) -> tuple[list[float], list[float]]:
+async def over_tcp(seconds: float) -> tuple[list[float], list[float]]:
+    """Likewise over a connection of the actor's own."""
     hub = Hub("127.0.0.1")
     await hub.start()
     _kept = _actor(hub.expect("one"))
