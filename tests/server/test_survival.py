@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -64,6 +65,15 @@ def words_of(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.NoSuchProcess:
         return []
+
+
+def listening_elsewhere(process: subprocess.Popen[bytes]) -> list[str]:
+    """The addresses other than loopback at which a server or one of its processes listens."""
+    found = []
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [at.laddr.ip for at in each.net_connections("tcp") if at.status == psutil.CONN_LISTEN]
+    return [address for address in found if address.removeprefix("::ffff:") not in ("127.0.0.1", "::1")]
 
 
 async def place_drag(client: Client) -> None:
@@ -154,6 +164,7 @@ def test_what_was_under_way_goes_on(engine: str, elsewhere: bool, tmp_path: Path
     with server(data, port, *options) as process:
         room = create_room(address, png(96, 64))
         asyncio.run(the_worker_is_killed(process, address, room))
+        assert listening_elsewhere(process) == []
         run = asyncio.run(press_drag(address, room))
         worker, started = worker_of(process), descendants(process.pid)
         process.send_signal(signal.SIGKILL)

@@ -48,6 +48,9 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """Of the server's process, where they are not set: Ray reads them when it is imported and when it starts processes."""
 
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0 when Ray is imported, a cluster that it starts listens on loopback alone, on Linux too."""
+
 
 class ClusterLost(LivedragError):
     """The head of the cluster does not answer."""
@@ -88,7 +91,7 @@ class Cluster:
         if self._address:
             await self._check()
         elif "RAY_AUTH_MODE" not in os.environ:
-            # Its ports are open to everyone on this machine, and some to the network.
+            # Its ports are open to everyone on this machine.
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         try:
             await self._lifetime(self._init, JOIN_SECONDS)
@@ -104,12 +107,17 @@ class Cluster:
         return f"the Ray cluster at {self._address}" if self._address else "the local Ray cluster"
 
     def _init(self) -> None:
-        ray: Any = importlib.import_module("ray")
         shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
         if self._address:
+            ray: Any = importlib.import_module("ray")
             ray.init(address=self._address, **shared)
         else:
-            ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **shared)
+            os.environ[LOOPBACK] = "0"
+            try:
+                ray = importlib.import_module("ray")
+                ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **shared)
+            finally:
+                del os.environ[LOOPBACK]  # not for clusters that other processes of this one join
         self._ray = ray
 
     async def _check(self) -> None:

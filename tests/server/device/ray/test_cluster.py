@@ -114,10 +114,16 @@ def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(
     asyncio.run(story())
 
 
-def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(ray_engines: RayEngines) -> None:
+def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(
+    ray_engines: RayEngines, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
         async with running(engine) as ear:
+            for one in engine.workers():
+                assert f"worker {one.worker} is ready on node {one.node}, process " in caplog.text
             for room in "ab":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
             await ear.expect(RunProgress, iteration)
