@@ -300,6 +300,7 @@ class WorkerPool(Engine):
             del self._places[room]
         working = tuple(room for room in rooms if self._pending.has(room))
         idle = tuple(room for room in rooms if not self._pending.has(room))
+        self._resuming.difference_update(idle)
         self._resuming.update(working)
         self._continue(working)
         if self.state == "ready" and idle:

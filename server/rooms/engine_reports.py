@@ -13,7 +13,7 @@ class EngineReports:
     """Reports to a worker's rooms; where the engine has no worker at all, to all others as well."""
 
     def __init__(self) -> None:
-        self._waiting: set[str] = set()  # rooms whose worker has stopped and which have no other yet
+        self._waiting: set[str] = set()  # rooms that have no worker while others have one
 
     def on_event(self, event: WorkerRestarting | WorkerRestarted, rooms: Iterable[LiveRoom], *, ready: bool) -> None:
         """A worker has stopped, or its rooms have one again.
@@ -23,7 +23,7 @@ class EngineReports:
             ready: whether the engine has a worker that takes rooms.
         """
         if isinstance(event, WorkerRestarting):
-            self._waiting.update(event.rooms)
+            self._waiting.update(event.rooms if ready else ())
             report = EngineReport(state="restarting", message=event.message)
             told = [room for room in rooms if room.id in event.rooms or not ready]
         else:

@@ -239,13 +239,15 @@ def test_a_room_shows_that_it_restarts_until_its_own_work_has_another_worker(tmp
     asyncio.run(scenario())
 
 
-def test_without_any_worker_all_rooms_restart_until_there_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["elsewhere", "there"])
+def test_without_any_worker_all_rooms_restart_until_there_is_one(own: bool, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_room(tmp_path) as opened:
             session = await opened.join()
+            rooms = (opened.id if own else "another",)
             received(session)
             opened.engine.state = "restarting"
-            opened.engine.tell(WorkerRestarting(message="it died", device="d", rooms=("another",)))
+            opened.engine.tell(WorkerRestarting(message="it died", device="d", rooms=rooms))
             await opened.settle()
             assert [m.state for m in received(session) if isinstance(m, EngineReport)] == ["restarting"]
             opened.engine.state = "ready"
