@@ -35,7 +35,7 @@ SETTINGS = SetSettings(
         "lora_steps": 2,
         "ddim_steps": 4,
         "max_iterations": 5000,
-        "arrival_distance": 0.5,
+        "latent_lr": 1e-6,  # the handle stays away from the targets, at none of which it may lie
         "preview_every": 4,
         "preview_side": 64,
     }
