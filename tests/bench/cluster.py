@@ -2,7 +2,7 @@
 
 The same worker, model and rooms take turns on both; each row is printed as soon as it is measured. Workers, cluster and
 this process share the machine: with two cores, four workers say whether the time is shared fairly, and nothing about
-speed. It takes about six minutes.
+speed. It takes minutes.
 """
 
 from __future__ import annotations
