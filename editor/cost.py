@@ -51,7 +51,7 @@ class ModelShape:
         projection_bytes: by attention projection, weights of its layers, of which a fitted LoRA has merged copies.
         reference_bytes: that reference control stores, per level and latent cell.
         autoencoder: what decoding or encoding a picture needs.
-        saves_memory: whether fitting, encoding and decoding need less where it has to be, see `LowMemory`.
+        saves_memory: whether fitting, encoding and decoding can save memory, see `LowMemory`.
     """
 
     native_side: int
@@ -147,7 +147,7 @@ def check_cost(settings: DragSettings, shape: ModelShape, picture: Size, drags: 
 def check_free(settings: DragSettings, model: Diffusion, picture: Size, drags: int) -> None:
     """Raise `SettingsError` if a session needs more than a GPU has free beside the model.
 
-    Of a CPU nothing is asked: its system may give more than is free, and says itself when that is over.
+    On a CPU nothing is checked: the operating system may provide more than is free.
     """
     if model.device.type != "cpu":
         free = int(USABLE * free_bytes(model.device))

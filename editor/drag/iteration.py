@@ -88,7 +88,7 @@ def carry(state: SessionState, handles: Handles) -> dict[str, Handle]:
     return advance_content(handles, state.settings.max_iterations, state.rasters)
 
 
-def found(handles: Handles, outcome: Iterated) -> dict[str, Handle]:
+def found_handles(handles: Handles, outcome: Iterated) -> dict[str, Handle]:
     """The handles where an iteration found their content; with region supervision, as they are."""
     points = outcome.proposal.points
     if points is None:

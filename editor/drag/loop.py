@@ -11,7 +11,7 @@ from livedrag.editor.drag.arrival import active, begin_run, check_content, check
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import (
     carry,
-    found,
+    found_handles,
     iterate,
     keep_background,
     lost_drags,
@@ -96,7 +96,7 @@ class DragLoop:
         proposal = outcome.proposal
 
         # Where is the content now? Or with region supervision: where has it been carried?
-        pulled = found(before, outcome)
+        pulled = found_handles(before, outcome)
         moving = still_moving(state, pulled, outcome)
         handles = {**state.edit.handles, **pulled}
 

@@ -92,7 +92,7 @@ def carry_features(
 
 
 class Carrier:
-    """Carries the features of one session; what was carried last is kept while nothing moves on."""
+    """Carries the features of one session; computes them anew only when drags, pins or mask have changed."""
 
     def __init__(self) -> None:
         self._latest: tuple[_Field, CarriedFeatures] | None = None

@@ -80,7 +80,7 @@ def _points(state: SessionState, handles: Handles) -> Points:
 
 
 def _with_patches(points: Points, handles: list[Handle], blank: Tensor) -> Points:
-    """Those that they were placed on are pulled; of another radius they are taken anew."""
+    """With the patches that the handles were placed on, which are pulled; of another radius they are taken anew."""
     cells = len(points.pulled.offsets)
     own = [handle.patch if handle.patch is not None and handle.patch.shape[-1] == cells else None for handle in handles]
     empty = blank[:, None].expand(-1, cells)
@@ -111,6 +111,6 @@ def _patch(radius: int, like: Tensor) -> Patch:
 
 
 def _number(state: SessionState, alpha: float) -> Tensor:
-    """In double precision, since 1 - alpha may be small; Apple's GPUs have none."""
+    """A cumulative alpha as a scalar, in double precision, since 1 - alpha may be small; Apple's GPUs have none."""
     double = state.model.device.type != "mps"
     return torch.tensor(alpha, dtype=torch.float64 if double else state.latent.value.dtype)

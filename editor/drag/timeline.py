@@ -120,7 +120,7 @@ class Timeline:
         return moment
 
     def _like(self, iteration: int, handles: Handles, latent: Tensor) -> Moment | None:
-        """The moment that is the same as this and came from the current one, or from a moment that this came from."""
+        """The moment that equals this one and whose parent is the current moment or one of its ancestors, if any."""
         lineage = set(self._lineage())
         for moment in self:
             if (
@@ -134,7 +134,7 @@ class Timeline:
         return None
 
     def _lineage(self) -> Iterator[int | None]:
-        """The current moment, and those that it came from."""
+        """The indices of the current moment and its ancestors; None if there is no current moment."""
         index = self.current
         yield index
         while index in self._moments:
@@ -143,7 +143,7 @@ class Timeline:
                 yield index
 
     def _drop_repeated(self, known: Moment) -> None:
-        """Drop the moments that led here again where the run of ``known`` no longer has its own."""
+        """Drop what a repeated run has added up to ``known``, where the moments of the earlier run were thinned."""
         for index in list(self._lineage()):
             if index is None or index == known.parent or index == (self.agreed and self.agreed.index):
                 return

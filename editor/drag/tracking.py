@@ -49,7 +49,8 @@ def track_points(
         features: ``(1, C, h, w)``.
         templates: ``(n, C)``.
         handles: whole cells ``(n, 2)``, (row, column).
-        radius: r2; the window has ``2 * radius + 1`` cells a side, cut at the border. Or the offsets of its cells.
+        radius: r2; the window has ``2 * radius + 1`` cells a side, cut at the border. Or the offsets of its
+            cells, ``(k, 2)``.
         raster: rows and columns of cells.
         counts: which of the window's cells count, ``(k,)``; by default all.
 

@@ -22,8 +22,6 @@ from livedrag.editor.models.diffusion import Diffusion
 
 ORIGINAL_SHARE = 0.3
 """Share of training rows that are the picture itself, if there are augmented ones."""
-
-
 ROWS_PER_PASS = 4
 """Rows of a fitting step that go through the network together: a larger batch takes several passes, so that no pass
 takes long or needs much memory, and its gradient is the mean of theirs."""
@@ -183,16 +181,9 @@ class Lora:
         """Within this block the UNet has this LoRA as PEFT applies it, next to the weights: same result, slower."""
         return self._model.using_adapter(self)
 
-    @contextlib.contextmanager
-    def requiring_grad(self) -> Iterator[None]:
+    def requiring_grad(self) -> contextlib.AbstractContextManager[None]:
         """Within this block its weights require grad."""
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
-        try:
-            yield
-        finally:
-            for parameter in self.parameters():
-                parameter.requires_grad_(False)
+        return _requiring_grad(self.parameters())
 
     def enable(self, previous: Adapter | None) -> None:
         """Called by the model: take the place of the previous adapter, if any, ready to be fitted."""
@@ -351,19 +342,32 @@ class FitRow:
 
 
 def fit(model: Diffusion, layers: LoraLayers, given: FitRow) -> FitGradients:
-    """Gradients of a LoRA, as a function of tensors.
+    """Gradients of a LoRA for some rows, as a function of tensors, so that it can run from a CUDA graph.
 
     Args:
         model: that it is fitted to.
         layers: of its rank and targets.
-        given: the rest.
+        given: rows and weights.
     """
     weights = _Weights(layers, given.down, given.up)
-    with torch.enable_grad(), weights.requiring_grad(), model.using_adapter(weights), model.eagerly():
+    parameters = [*weights.down, *weights.up]
+    with torch.enable_grad(), _requiring_grad(parameters), model.using_adapter(weights), model.eagerly():
         output = model.run_unet(given.noisy, given.timesteps, given.prompt)
         loss = nn.functional.mse_loss(output, given.wanted) * given.share
-        gradients = torch.autograd.grad(loss * model.loss_scale, [*weights.down, *weights.up])
+        gradients = torch.autograd.grad(loss * model.loss_scale, parameters)
     return FitGradients(loss.detach(), gradients)
+
+
+@contextlib.contextmanager
+def _requiring_grad(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within this block these weights require grad."""
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
 
 
 class _Weights:
@@ -378,16 +382,6 @@ class _Weights:
         self.layers = layers
         self.down, self.up = ([nn.Parameter(weight, False) for weight in part] for part in (down, up))
         self.version = 0
-
-    @contextlib.contextmanager
-    def requiring_grad(self) -> Iterator[None]:
-        for weight in (*self.down, *self.up):
-            weight.requires_grad_(True)
-        try:
-            yield
-        finally:
-            for weight in (*self.down, *self.up):
-                weight.requires_grad_(False)
 
     def enable(self, previous: Adapter | None) -> None:
         _make_way(previous, self.layers)

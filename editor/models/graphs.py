@@ -203,7 +203,8 @@ class Graphs:
         self._recorder.forget()
 
     def forget(self, part: object) -> None:
-        """Drop the graphs of all kinds of work that this is a part of: it will not run again."""
+        """Drop all that is known of the kinds of work that this is a part of: they will not run again."""
+        self._refused = {key for key in self._refused if part not in key[0]}
         for key in [key for key in self._runs if part in key[0]]:
             del self._runs[key]
             self._graphs.pop(key, None)

@@ -12,9 +12,8 @@ from livedrag.editor.models.pass_memory import TILES, AutoencoderMemory
 
 USABLE = 0.9
 """Share of the free memory that is counted on: estimates are not exact, and allocators waste some."""
-
-
 TILED = "memory was short, so the autoencoder worked in tiles"
+"""Why a result can't be made again exactly."""
 
 
 class LowMemory:

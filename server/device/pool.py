@@ -64,7 +64,7 @@ class WorkerPool(Engine):
         self._places: dict[str, Supervisor] = {}
         self._models: dict[str, ModelChoice] = {}  # by room, where it is not the server's own; for placement
         self._moving: dict[str, Supervisor | None] = {}  # where rooms go that leave their worker; None: not chosen yet
-        self._homeless: dict[str, None] = {}  # rooms that wait for a worker, the first one first
+        self._unplaced: dict[str, None] = {}  # rooms that wait for a worker, the first one first
         self._resuming: set[str] = set()  # rooms whose worker died, until another one has reported something of them
         self._ending: set[asyncio.Task[None]] = set()  # workers that have left
         self._watching: asyncio.Task[None] | None = None
@@ -107,7 +107,7 @@ class WorkerPool(Engine):
             return  # the next worker is sent what has no answer by then
         supervisor = self._place(room)
         if supervisor is None:
-            self._homeless[room] = None
+            self._unplaced[room] = None
             return
         if isinstance(command, Start | Prepare | Generate) and not self._is_busy(supervisor, but=room):
             supervisor.expect_steps()
@@ -229,9 +229,9 @@ class WorkerPool(Engine):
         for room in rooms:
             supervisor = self._place(room)
             if supervisor is None:
-                self._homeless[room] = None
+                self._unplaced[room] = None
                 continue
-            self._homeless.pop(room, None)
+            self._unplaced.pop(room, None)
             if not self._is_busy(supervisor, but=room):
                 supervisor.expect_steps()
             for command in self._pending.replay((room,)):
@@ -265,7 +265,7 @@ class WorkerPool(Engine):
         match event:
             case Ready(catalog=catalog):
                 self.catalog = catalog
-                waiting = tuple(self._homeless)
+                waiting = tuple(self._unplaced)
                 self._resuming.difference_update(waiting)
                 self._continue(waiting)
                 if supervisor.restarts or waiting or before == "restarting":

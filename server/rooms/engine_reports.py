@@ -1,4 +1,4 @@
-"""EngineReports: which rooms are told that their device's worker has stopped, or that they have one again."""
+"""EngineReports: reports to rooms that their device's worker has stopped, or that they have one again."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EngineReports:
         if isinstance(event, WorkerRestarting):
             self._waiting.update(event.rooms if ready else ())
             report = EngineReport(state="restarting", message=event.message)
-            told = [room for room in rooms if room.id in event.rooms or not ready]
+            concerned = [room for room in rooms if room.id in event.rooms or not ready]
         else:
             self._waiting.difference_update(event.rooms)
             report = EngineReport(state="ready")
-            gone = [room for room in rooms if room.engine_report.state != "ready"]
-            told = [room for room in gone if room.id in event.rooms or (ready and room.id not in self._waiting)]
-        for room in told:
+            waiting = [room for room in rooms if room.engine_report.state != "ready"]
+            concerned = [room for room in waiting if room.id in event.rooms or (ready and room.id not in self._waiting)]
+        for room in concerned:
             room.report_engine(report)

@@ -117,7 +117,7 @@ class Cluster:
                 ray = importlib.import_module("ray")
                 ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **shared)
             finally:
-                del os.environ[LOOPBACK]  # not for clusters that other processes of this one join
+                del os.environ[LOOPBACK]  # child processes may join other clusters
         self._ray = ray
 
     async def _check(self) -> None:

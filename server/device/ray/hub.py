@@ -145,7 +145,7 @@ class Hub:
 class Connection:
     """One worker's. Silence, and the end, are reported once by ``on_lost``; no event comes after that.
 
-    Silence is counted in beats of this end: as long as this process stands still, it hears no worker.
+    Silence is counted in beats of this end, so that time in which this process stands still does not count.
 
     Attributes:
         process: of the worker; None until it has said so.

@@ -152,3 +152,16 @@ def test_what_will_not_run_again_is_dropped() -> None:
     graphs.run(("pass", object()), function, inputs(1))
     graphs.forget(layers)
     assert len(graphs) == 1
+
+
+def test_it_is_also_forgotten_that_something_could_not_be_recorded() -> None:
+    recorder = Counting()
+    recorder.error = RuntimeError("not capturable")
+    graphs, layers = Graphs(recorder, eager_runs=0), object()
+    graphs.run(("pass", layers), function, inputs(1))
+    recorder.error = None
+    graphs.run(("pass", layers), function, inputs(1))
+    assert len(graphs) == 0
+    graphs.forget(layers)
+    graphs.run(("pass", layers), function, inputs(1))
+    assert len(graphs) == 1
