@@ -28,7 +28,7 @@ def memory_of(device: torch.device, sessions: int, workers: int = 1) -> Memory:
 
 
 def split(free: int, sessions: int = 0) -> Memory:
-    """What is counted on of so many free bytes; ``sessions`` as in `memory_of`."""
+    """The memory that is counted on where so many bytes are free; ``sessions`` as in `memory_of`."""
     total = int(USABLE * free)
     return Memory(sessions=sessions or int(SESSIONS * total), total=max(total, sessions))
 
@@ -36,6 +36,14 @@ def split(free: int, sessions: int = 0) -> Memory:
 def free_bytes(device: torch.device) -> int:
     """Bytes that this process can still allocate on a device."""
     return min(_free_ram(), _free_in_container()) if device.type == "cpu" else devices.free_bytes(device)
+
+
+def free_memory() -> None:
+    """Return unused memory that torch's allocator holds to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _free_ram() -> int:

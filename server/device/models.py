@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from msgspec import Struct
 
 from livedrag.editor import Diffusion, EditorError, ModelError
@@ -17,6 +16,7 @@ from livedrag.editor.cost import Memory, gigabytes, needed_weights, weight_bytes
 from livedrag.editor.model_options import WantedModel
 from livedrag.editor.settings import Quality
 from livedrag.server.device.generator import PictureGenerator
+from livedrag.server.device.memory import free_memory
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_names import base_name, base_of
 from livedrag.server.device.room_settings import NO_CAPS, ModelSettings, RoomSettings
@@ -309,14 +309,6 @@ class _Opened:
 
 def _named(choice: ModelChoice) -> str:
     return f"the model {choice.name!r}" if choice.name else "the server's model"
-
-
-def free_memory() -> None:
-    """Return unused memory that torch's allocator holds to the device."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
 
 
 def hash_weights(model: Diffusion) -> None:

@@ -49,9 +49,10 @@ from livedrag.server.device.engine import (
 )
 from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 from livedrag.server.device.group_sizes import GroupSizes
+from livedrag.server.device.memory import free_memory
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_queue import ModelQueue
-from livedrag.server.device.models import Models, free_memory
+from livedrag.server.device.models import Models
 from livedrag.server.device.previews import Previews
 from livedrag.server.device.queue_report import QueueReport
 from livedrag.server.device.residency import Residency

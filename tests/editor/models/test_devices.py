@@ -10,8 +10,6 @@ import torch
 from livedrag.editor import Diffusion, ModelError
 from livedrag.editor.models import diffusion
 from livedrag.editor.models.devices import best_dtype, free_bytes, pick_device
-from livedrag.server.device import models
-from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 CPU, MPS, CUDA = (torch.device(name) for name in ("cpu", "mps", "cuda:0"))
@@ -61,31 +59,6 @@ def test_free_memory_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 9)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 7)
     assert free_bytes(CUDA) == 7
-
-
-@pytest.fixture
-def returned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whose unused memory has been returned."""
-    devices: list[str] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: devices.append("cuda"))
-    monkeypatch.setattr(torch.mps, "empty_cache", lambda: devices.append("mps"))
-    return devices
-
-
-def test_unused_memory_is_returned_to_the_device_that_is_there(
-    returned: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for cuda, mps in ((True, False), (False, True), (False, False)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        models.free_memory()
-    assert returned == ["cuda", "mps"]
-
-
-def test_apples_gpus_run_out_of_memory_with_a_plain_error() -> None:
-    error = RuntimeError("MPS backend out of memory (MPS allocated: 8.89 GB, max allowed: 9.07 GB). Tried to ...")
-    assert is_out_of_memory(error)
-    assert not is_device_fault(error)
 
 
 def test_nothing_that_apples_gpus_lack_is_used_on_a_device() -> None:

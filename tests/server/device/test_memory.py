@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from livedrag.server.device import memory
+from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 from livedrag.server.device.memory import memory_of
 
 GIB = 2**30
@@ -43,3 +44,28 @@ def test_without_linux_files_all_memory_of_the_machine_counts(machine: Path) -> 
     for path in machine.iterdir():
         path.unlink()
     assert memory_of(torch.device("cpu"), 0).total > GIB
+
+
+@pytest.fixture
+def returned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose unused memory has been returned."""
+    devices: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: devices.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: devices.append("mps"))
+    return devices
+
+
+def test_unused_memory_is_returned_to_the_device_that_is_there(
+    returned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cuda, mps in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        memory.free_memory()
+    assert returned == ["cuda", "mps"]
+
+
+def test_apples_gpus_run_out_of_memory_with_a_plain_error() -> None:
+    error = RuntimeError("MPS backend out of memory (MPS allocated: 8.89 GB, max allowed: 9.07 GB). Tried to ...")
+    assert is_out_of_memory(error)
+    assert not is_device_fault(error)
