@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, CDPSession, expect
+from playwright.sync_api import Browser, CDPSession, FloatRect, Locator, expect
 
 from tests.e2e.editor import PHONE, SOON, Editor, OpenPage, choose, open_sample
 from tests.quiet import QuietEngine, quiet_server
@@ -98,6 +98,46 @@ def test_two_fingers_zoom_and_put_nothing_down(open_page: OpenPage, upload: Path
     expect(page.get_by_test_id("hint")).to_have_text(re.compile("^Now tap"))
     editor.tap((180, 140))
     editor.expect_place("handle", (160, 128))
+
+
+def test_on_a_phone_nothing_lies_over_the_picture(open_page: OpenPage) -> None:
+    page = open_page(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
+    editor = open_sample(page, "teddy bear")
+    badge = page.get_by_test_id("quick-preview")
+    expect(badge.get_by_role("button", name="Keep quick preview")).to_be_visible()
+    bottom = editor.on_screen(255, 255)[1]
+    zoom = box_of(editor.button("Zoom in"))
+    keep = box_of(badge)
+    assert min(zoom["y"], keep["y"]) >= bottom
+    assert zoom["x"] + zoom["width"] <= keep["x"]
+    assert keep["x"] + keep["width"] <= PHONE["width"]
+    # They are on the canvas's strip, not under what follows it.
+    strip = box_of(page.locator(".stage"))
+    assert keep["y"] + keep["height"] <= strip["y"] + strip["height"]
+
+
+def test_a_small_laptop_has_room_for_everything(open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 1280, "height": 720})
+    open_sample(page, "teddy bear")
+    # The model takes one row.
+    name, change = box_of(page.get_by_test_id("model").locator("strong")), box_of(page.get_by_text("Change…"))
+    assert change["y"] < name["y"] + name["height"] / 2 < change["y"] + change["height"]
+
+    page.keyboard.press("b")
+    expect(page.locator(".toolbar").get_by_text("Softness")).to_be_visible()
+
+    page.get_by_role("button", name="Share").click()
+    page.get_by_role("button", name="New edit link").click()
+    expect(page.get_by_test_id("new-link")).to_be_visible()
+    delete = page.get_by_role("button", name="Delete room…")
+    # All of it, without scrolling.
+    expect(delete).to_be_in_viewport(ratio=1)
+
+
+def box_of(part: Locator) -> FloatRect:
+    box = part.bounding_box()
+    assert box is not None
+    return box
 
 
 def test_places_are_typed_duplicated_and_named(open_page: OpenPage, upload: Path) -> None:

@@ -12,7 +12,9 @@ export function CanvasBadge() {
   if (quick !== null && !quick.behind && store.quickPreviewShown.value) {
     return (
       <p class="badge badge-quick-preview" data-testid="quick-preview">
-        <span>{quickPreviewText()}</span>
+        <span>
+          {labels.quickPreview}. <span class="wide-only">{quickPreviewText()}</span>
+        </span>
         {pressedDrag() !== "" && <span data-testid="run-by"> · {pressedDrag()}</span>}
         {canKeepPreview() && (
           <button type="button" aria-label={labels.keep} title={labels.keepHelp} onClick={() => void keepPreview()}>

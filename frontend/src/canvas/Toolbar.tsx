@@ -4,7 +4,6 @@ import type { Size } from "../room/geometry.ts";
 import { brushRadius, brushShape, brushSoftness, editable, picture, tolerance, tool } from "../room/store.ts";
 import type { Tool } from "../room/store.ts";
 import {
-  BrushSoftIcon,
   EraseIcon,
   HandIcon,
   LassoIcon,
@@ -83,6 +82,7 @@ function Shapes() {
 function Tolerance() {
   return (
     <label class="brush-size" title={labels.tolerance}>
+      {labels.toleranceShort}
       <SignalSlider
         name={labels.tolerance}
         text={labels.percent(tolerance.value)}
@@ -142,8 +142,8 @@ function BrushSize({ picture: { width, height } }: { readonly picture: Size }) {
 
 function BrushSoftness() {
   return (
-    <label class="brush-size brush-soft" title={labels.softness}>
-      <BrushSoftIcon />
+    <label class="brush-size" title={labels.softness}>
+      {labels.softnessShort}
       <SignalSlider
         name={labels.softness}
         text={labels.softnessValue(brushSoftness.value)}

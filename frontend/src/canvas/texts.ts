@@ -39,9 +39,9 @@ export const texts = {
     keep: "Keep quick preview",
     keepShort: "Keep",
     keepHelp: "Make it the result, at full size, without the model",
-    quickPreviewIdle: "Quick preview. Press Drag to render.",
-    quickPreviewRunning: "Quick preview. The live preview follows.",
-    quickPreviewViewer: "Quick preview. Nothing has been rendered yet.",
+    quickPreviewIdle: "Press Drag to render.",
+    quickPreviewRunning: "The live preview follows.",
+    quickPreviewViewer: "Nothing has been rendered yet.",
   },
 
   tools: {
@@ -59,9 +59,11 @@ export const texts = {
       select: ["Select similar colours", "W"],
     } satisfies Record<BrushShape, readonly [name: string, shortcut: string]>,
     tolerance: "Colour tolerance",
+    toleranceShort: "Tolerance",
     percent: (share: number) => `${Math.round(share * 100)}%`,
     brushSize: "Brush size",
     softness: "Brush softness",
+    softnessShort: "Softness",
     softnessValue: (softness: number) => (softness === 0 ? "hard" : `${Math.round(softness * 100)}% soft`),
   },
 

@@ -14,9 +14,11 @@ export function ModelCard() {
   const picking = useSignal(false);
   const model = store.room.value.model;
   if (model === null) return null;
+  const name = nameOf(model);
+  const goodFor = model.kind === "builtin" ? labels.builtin : labels.stableDiffusion;
   return (
-    <div class="model" data-testid="model">
-      <strong>{nameOf(model)}</strong> <span>{model.kind === "builtin" ? labels.builtin : labels.stableDiffusion}</span>{" "}
+    <div class="model" data-testid="model" title={`${name}: ${goodFor}`}>
+      <strong>{name}</strong> <span>{goodFor}</span>{" "}
       {store.editable.value && (
         <button type="button" class="small-button" onClick={() => (picking.value = true)}>
           {labels.change}

@@ -194,8 +194,8 @@ export const texts = {
 
   model: {
     change: "Change…",
-    builtin: "Good for emoji and simple drawings",
-    stableDiffusion: "A Stable Diffusion model, good for photos too",
+    builtin: "Emoji, simple drawings",
+    stableDiffusion: "Photos and drawings",
     unknownTitle: "This model doesn’t know pictures like this one",
     unknown: "The quick preview may look better than its results, and you can keep it.",
     keep: "Keep quick preview",

@@ -142,12 +142,6 @@ export const CopyIcon = () => (
     <path d="M13 4.5A1.5 1.5 0 0 0 11.5 3.5h-6A2 2 0 0 0 3.5 5.5v6A1.5 1.5 0 0 0 4.5 13" />
   </Icon>
 );
-export const BrushSoftIcon = () => (
-  <Icon size={16}>
-    <circle cx="10" cy="10" r="6.5" stroke-dasharray="2 2.6" />
-    <circle cx="10" cy="10" r="2.5" fill="currentColor" stroke="none" />
-  </Icon>
-);
 export const PauseIcon = () => (
   <Icon>
     <path d="M7 4.5v11M13 4.5v11" stroke-width="2.6" />
