@@ -53,7 +53,9 @@ class DragSettings:
         ddim_steps: T, steps of the DDIM schedule.
         inversion_strength: t / T, the noise level at which the latent is dragged, as a share of the schedule.
         warp_share: share of the way that content is warped before motion supervision takes over; 0 in the paper.
-        latent_lr: eta, learning rate of Adam on the latent.
+        latent_lr: eta, learning rate of the optimizer of the latent.
+        latent_optimizer: Adam (``adam``, the paper), or Adam-mini (``adam_mini``, arXiv 2406.16793), whose steps are as
+            long as the gradient asks in each place, where Adam's are equally long everywhere.
         supervision: what motion supervision pulls: patches around tracked handles (``points``, the paper), or all that
             the drags' displacement field moves (``region``, DragFlow's idea), without tracking.
         supervision_radius: r1, of motion supervision's patch, in half-resolution cells of the working picture.
@@ -91,6 +93,7 @@ class DragSettings:
     inversion_strength: float = _setting(0.7, 0.01, 1.0)
     warp_share: float = _setting(0.0, 0.0, 1.0, live=True)
     latent_lr: float = _setting(0.01, 1e-6, 10.0, live=True)
+    latent_optimizer: str = _choice("adam", "adam_mini")
     supervision: str = _choice("points", "region")
     supervision_radius: int = _setting(1, 0, 32, live=True)
     supervision_step: float = _setting(1.0, 0.25, 32.0, live=True)

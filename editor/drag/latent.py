@@ -1,4 +1,4 @@
-"""The latent that is dragged, with Adam's state; and the check that a latent is finite."""
+"""The latent that is dragged, with its optimizer's state; and the check that a latent is finite."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ class Adam:
         moments: first and second, ``(2, 1, 4, H/8, W/8)``.
         length: of the step: the learning rate, corrected for the first moment's bias; a scalar.
         correction: square root of that for the second moment's bias; a scalar.
+        mini: whether all numbers of the latent share one second moment, their mean (Adam-mini, arXiv 2406.16793, with
+            the latent as its one block); a scalar. With one of its own each number takes steps of one size, however
+            small its gradient, so that noise is added all around what is pulled.
     """
 
     moments: Tensor
     length: Tensor
     correction: Tensor
+    mini: Tensor
 
 
 @torch.no_grad()
@@ -39,7 +43,8 @@ def adam_step(latent: Tensor, gradient: Tensor, adam: Adam) -> tuple[Tensor, Ten
     first, second = adam.moments
     first = first.lerp(gradient, 1 - BETAS[0])
     second = (second * BETAS[1]).addcmul(gradient, gradient, value=1 - BETAS[1])
-    denominator = second.sqrt() / adam.correction + EPSILON
+    scale = torch.where(adam.mini, second.mean(), second)
+    denominator = scale.sqrt() / adam.correction + EPSILON
     return torch.addcdiv(latent, first * -adam.length, denominator), torch.stack([first, second])
 
 
@@ -67,11 +72,11 @@ class DraggedLatent:
         self.unedited = unedited
         self._moments = torch.zeros_like(torch.stack([start, start]))
 
-    def adam(self, learning_rate: float) -> Adam:
-        """Adam's state, and the numbers of its next step, on the CPU."""
+    def adam(self, learning_rate: float, *, mini: bool = False) -> Adam:
+        """Adam's state, and the numbers of its next step, on the CPU; ``mini`` is as in `Adam`."""
         first, second = (1 - beta ** (self.steps + 1) for beta in BETAS)
         length, correction = torch.tensor([learning_rate / first, second**0.5], dtype=self.value.dtype)
-        return Adam(self._moments, length, correction)
+        return Adam(self._moments, length, correction, torch.tensor(mini))
 
     def take(self, value: Tensor, moments: Tensor, *, loss: float, largest: float, learning_rate: float) -> None:
         """Take a step of Adam.

@@ -43,7 +43,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
         prompt=state.preparation.prompt,
         alpha=_number(state, level.alpha),
         alpha_below=_number(state, level.alpha_below),
-        adam=latent.adam(settings.latent_lr),
+        adam=latent.adam(settings.latent_lr, mini=settings.latent_optimizer == "adam_mini"),
         beyond="gradient" if needs_mask_loss(state) else beyond,
         raster=state.rasters.cells,
         points=_points(state, handles) if region is None else None,

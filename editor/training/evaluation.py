@@ -23,7 +23,7 @@ from livedrag.editor.drag.warp import warp
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.picture import to_picture, to_tensor
 from livedrag.editor.points import Size
-from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings, Setting
+from livedrag.editor.settings import PRESETS, DragSettings, Setting
 from livedrag.editor.training.judgement import Judgement, judge
 from livedrag.editor.training.pictures import SIDE
 from livedrag.editor.training.preparations import Edited, Preparations, judge_edit
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 NO_EDIT, GUESS, TRUTH = "no edit", "instant guess", "the true answer"
 OTHER_CHECK = "default, arrival by {}"
-PUBLISHED, REGION, DEFAULT = "published loop", "region", "default"
+PUBLISHED, REGION, UNWARPED, DEFAULT = "published loop", "region", "default without warp", "default"
 NOT_COMPARED = ("official", "paper")
 """Presets that differ from the published loop only in their preparation."""
 
 
-UNWARPED_STRENGTH = 0.5
-"""``inversion_strength`` of the ways without a warp: with less noise, motion supervision moves next to nothing."""
+PUBLISHED_STRENGTH = 0.5
+"""``inversion_strength`` of published ways of dragging: with less noise, they move next to nothing."""
 
 
 def guess(trial: Trial) -> Tensor:
@@ -49,36 +49,27 @@ def guess(trial: Trial) -> Tensor:
 
 def ways_of(model: Diffusion, overrides: Mapping[str, Setting]) -> dict[str, DragSettings]:
     """The ways in which the loop is run, by name; their pictures are prepared as the model's defaults say, but those
-    of the ways without a warp at `UNWARPED_STRENGTH`.
+    of published ways at `PUBLISHED_STRENGTH`.
 
     Args:
         model: with its own defaults.
         overrides: other settings than those, for all ways.
     """
     default = DragSettings.resolve(None, model.defaults, overrides)
-    unwarped = default.changed({"inversion_strength": UNWARPED_STRENGTH, **overrides, "warp_share": 0.0})
     prepared = {
         name: value
-        for name, value in unwarped.as_dict().items()
+        for name, value in default.as_dict().items()
         if name.startswith("lora_") or name in ("ddim_steps", "inversion_strength")
     }
-    ways = {PUBLISHED: unwarped.changed(_as_published(default))}
+    prepared |= {"inversion_strength": PUBLISHED_STRENGTH, **overrides}
+    ways = {PUBLISHED: DragSettings().changed(prepared)}
     for preset in PRESETS:
         if preset not in NOT_COMPARED:
-            ways[preset] = DragSettings.resolve(preset, {}, {**prepared, **overrides})
-    ways[REGION] = unwarped.changed({"supervision": "region"})
+            ways[preset] = DragSettings.resolve(preset, {}, prepared)
+    ways[REGION] = ways[PUBLISHED].changed({"supervision": "region", "latent_lr": 0.02, **overrides})
+    ways[UNWARPED] = default.changed({"warp_share": 0.0})
     (other,) = {"tracker", "content"} - {default.arrival_check}
     return {**ways, OTHER_CHECK.format(other): default.changed({"arrival_check": other}), DEFAULT: default}
-
-
-def _as_published(default: DragSettings) -> dict[str, Setting]:
-    """The published way of supervision, where the defaults have another; numbers stay the model's."""
-    published = DragSettings().as_dict()
-    return {
-        name: published[name]
-        for name, value in default.as_dict().items()
-        if name in LIVE_SETTINGS and type(value) is str
-    }
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from livedrag.editor.training.evaluation import (
     DEFAULT,
     GUESS,
     NO_EDIT,
+    PUBLISHED_STRENGTH,
     TRUTH,
-    UNWARPED_STRENGTH,
     Evaluation,
     Judged,
     ways_of,
@@ -294,10 +294,10 @@ Made by `python -m livedrag.editor.training evaluate`, settings {figures["settin
 Distance is from where normalised cross-correlation finds the handle's patch to where it should be; its own error is the
 distance of the true answer. PSNR and SSIM inside are to the true answer, within the mask. Fooled: the editor reported
 that a drag had arrived, but around the target the picture is further from the true answer than the unedited picture is,
-or below {MIN_LIKENESS:.0f} dB. Falsely lost: it reported that the content had not followed, and neither is so. The ways
-without a warp begin at `inversion_strength` {UNWARPED_STRENGTH}; else all prepare the picture alike. Places are corners
-that moved by more than {MOVED} px; each is looked for in the whole moved picture by the features that dragging reads,
-with {NOISE_SEEDS} draws of noise.
+or below {MIN_LIKENESS:.0f} dB. Falsely lost: it reported that the content had not followed, and neither is so. The
+published ways and `region` begin at `inversion_strength` {PUBLISHED_STRENGTH}; else all prepare the picture alike.
+Places are corners that moved by more than {MOVED} px; each is looked for in the whole moved picture by the features
+that dragging reads, with {NOISE_SEEDS} draws of noise.
 
 ## Drags
 

@@ -21,6 +21,7 @@ KNOWN_SETTINGS = ModelInfo(
         "inversion_strength": 0.7,
         "warp_share": 0.0,
         "latent_lr": 0.01,
+        "latent_optimizer": "adam",
         "supervision": "points",
         "supervision_radius": 1,
         "supervision_step": 1.0,
@@ -50,6 +51,7 @@ KNOWN_SETTINGS = ModelInfo(
         "detail",
         "feather",
         "latent_lr",
+        "latent_optimizer",
         "mask_weight",
         "max_iterations",
         "preview_side",
@@ -86,6 +88,7 @@ KNOWN_SETTINGS = ModelInfo(
     },
     words={"lora_targets": ("to_q", "to_k", "to_v", "to_out")},
     choices={
+        "latent_optimizer": ("adam", "adam_mini"),
         "supervision": ("points", "region"),
         "supervision_template": ("current", "first"),
         "background": ("loss", "keep"),

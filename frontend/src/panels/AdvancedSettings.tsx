@@ -14,6 +14,7 @@ const GROUPS: readonly (readonly [group: keyof typeof labels.groups, names: read
     [
       "warp_share",
       "latent_lr",
+      "latent_optimizer",
       "max_iterations",
       "mask_weight",
       "arrival_distance",

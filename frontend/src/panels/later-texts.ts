@@ -59,6 +59,11 @@ export const texts = {
         "How far content is warped towards its target before the model takes over: 0 is not at all, as published, and 1 all the way.",
       ],
       latent_lr: ["Step size", "η", "How much the picture changes per iteration. Too much tears it."],
+      latent_optimizer: [
+        "Optimizer",
+        "",
+        "How steps are scaled: Adam changes all around a handle by as much, Adam-mini only what has to change.",
+      ],
       max_iterations: ["Max iterations", "", "The run stops here, even if points have not reached their targets."],
       mask_weight: ["Mask weight", "λ", "How strictly everything outside the painted area is preserved."],
       arrival_check: [
@@ -110,6 +115,7 @@ export const texts = {
       preview_side: ["Preview size", "", "The longest side of live previews, in pixels."],
     } as Readonly<Record<string, readonly [name: string, symbol: string, help: string]>>,
     choices: {
+      latent_optimizer: { adam: "Adam (paper)", adam_mini: "Adam-mini" },
       supervision: { points: "Points (paper)", region: "Region" },
       supervision_template: { current: "Current (paper)", first: "First" },
       arrival_check: { tracker: "Tracker (paper)", content: "Picture" },

@@ -44,6 +44,20 @@ def test_a_step_of_adam_is_torchs(dtype: torch.dtype) -> None:
         assert torch.equal(ours.value, theirs)
 
 
+def test_adam_mini_divides_all_numbers_by_one() -> None:
+    latent = DraggedLatent(torch.zeros(1, 4, 8, 8, dtype=torch.float64), 0, unedited=True)
+    gradient = torch.zeros_like(latent.value)
+    gradient[0, 0, 0, :2] = torch.tensor([1.0, 1e-3])
+    own, _ = adam_step(latent.value, gradient, latent.adam(0.1))
+    shared, moments = adam_step(latent.value, gradient, latent.adam(0.1, mini=True))
+    assert torch.allclose(own, -0.1 * gradient.sign(), atol=1e-5), "Adam's steps are equally long"
+    root = gradient.square().mean().sqrt()
+    assert torch.allclose(shared, -0.1 * gradient / root, atol=1e-5), "those of Adam-mini are like the gradient"
+    latent.take(shared, moments, loss=1.0, largest=1.0, learning_rate=0.1)
+    again, _ = adam_step(latent.value, gradient, latent.adam(0.1, mini=True))
+    assert torch.allclose(again, 2 * shared, atol=1e-5)
+
+
 def prepared(model: Diffusion, points: list[Drag], pins: list[Point], masked: bool, **changed: Any) -> DragSession:
     session = make_session(model, drag=None, **changed)
     for _ in session.prepare():

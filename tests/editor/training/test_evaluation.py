@@ -13,10 +13,12 @@ from livedrag.editor.training.evaluation import (
     DEFAULT,
     GUESS,
     NO_EDIT,
+    OTHER_CHECK,
     PUBLISHED,
+    PUBLISHED_STRENGTH,
     REGION,
     TRUTH,
-    UNWARPED_STRENGTH,
+    UNWARPED,
     Evaluation,
     ways_of,
 )
@@ -52,14 +54,17 @@ def test_ways_are_those_of_the_table(model: Diffusion) -> None:
     assert set(PRESETS) - {"official", "paper"} <= set(ways)
     assert ways[PUBLISHED].warp_share == 0
     assert ways[PUBLISHED].arrival_check == "tracker"
+    assert ways[PUBLISHED].latent_optimizer == "adam"
     assert ways[REGION].supervision == "region"
+    assert ways[UNWARPED].latent_optimizer == ways[DEFAULT].latent_optimizer
     assert {settings.arrival_check for settings in ways.values()} == {"tracker", "content"}
     assert ways[DEFAULT] == DragSettings.resolve(None, model.defaults, {"max_iterations": 12})
     assert all(settings.max_iterations == 12 for settings in ways.values())
     for settings in ways.values():
         assert settings.lora_steps == ways[DEFAULT].lora_steps
-        assert settings.warp_share > 0 or settings.inversion_strength == UNWARPED_STRENGTH
-    for shared in ([PUBLISHED, REGION], [way for way, each in ways.items() if each.warp_share]):
+    own = (UNWARPED, OTHER_CHECK.format("content"), DEFAULT)
+    assert all((ways[way].inversion_strength == PUBLISHED_STRENGTH) == (way not in own) for way in ways)
+    for shared in ([PUBLISHED, REGION], own):
         assert len({str(fixed(ways[way])) for way in shared}) == 1, "they share a prepared picture"
     assert all(each.inversion_strength == 0.3 for each in ways_of(model, {"inversion_strength": 0.3}).values())
 
