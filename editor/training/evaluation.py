@@ -40,6 +40,8 @@ NOT_COMPARED = ("official", "paper")
 
 PUBLISHED_STRENGTH = 0.5
 """``inversion_strength`` of published ways of dragging: with less noise, they move next to nothing."""
+UNWARPED_ARRIVAL = 1.5
+"""``arrival_distance`` of the defaults without a warp, which have to bring the content all of its way by themselves."""
 
 
 def guess(trial: Trial) -> Tensor:
@@ -67,7 +69,7 @@ def ways_of(model: Diffusion, overrides: Mapping[str, Setting]) -> dict[str, Dra
         if preset not in NOT_COMPARED:
             ways[preset] = DragSettings.resolve(preset, {}, prepared)
     ways[REGION] = ways[PUBLISHED].changed({"supervision": "region", "latent_lr": 0.02, **overrides})
-    ways[UNWARPED] = default.changed({"warp_share": 0.0})
+    ways[UNWARPED] = default.changed({"arrival_distance": UNWARPED_ARRIVAL, **overrides, "warp_share": 0.0})
     (other,) = {"tracker", "content"} - {default.arrival_check}
     return {**ways, OTHER_CHECK.format(other): default.changed({"arrival_check": other}), DEFAULT: default}
 
