@@ -112,12 +112,15 @@ class Cluster:
             ray: Any = importlib.import_module("ray")
             ray.init(address=self._address, **shared)
         else:
+            before = os.environ.get(LOOPBACK)
             os.environ[LOOPBACK] = "0"
             try:
                 ray = importlib.import_module("ray")
                 ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **shared)
             finally:
                 del os.environ[LOOPBACK]  # child processes may join other clusters
+                if before is not None:
+                    os.environ[LOOPBACK] = before
         self._ray = ray
 
     async def _check(self) -> None:
