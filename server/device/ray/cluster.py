@@ -165,19 +165,22 @@ class Cluster:
             raise ClusterLost(f"{self.name} does not answer") from error
 
     def _nodes(self) -> list[Node]:
-        state = importlib.import_module("ray._private.state").state
-        alive = [node for node in self._ray.nodes() if node["Alive"]]
-        draining = state.get_draining_nodes()
-        self._names = names_of({node["NodeID"]: str(node["NodeName"]) for node in alive}, self._names)
+        # Not `ray.nodes()`: where the head has died, that waits for good, and ends this process if ever another server
+        # answers at the head's port.
+        protocol = importlib.import_module("ray.core.generated.gcs_pb2")
+        client = importlib.import_module("ray._private.worker").global_worker.gcs_client
+        found = client.get_all_node_info(timeout=NODES_SECONDS, state_filter=protocol.GcsNodeInfo.ALIVE)
+        alive = {node_id.hex(): node for node_id, node in found.items()}
+        self._names = names_of({node_id: str(node.node_name) for node_id, node in alive.items()}, self._names)
         return [
             Node(
-                id=node["NodeID"],
-                name=self._names[node["NodeID"]],
-                cpus=int(node["Resources"].get("CPU", 0)),
-                gpus=int(node["Resources"].get("GPU", 0)),
-                draining=node["NodeID"] in draining,
+                id=node_id,
+                name=self._names[node_id],
+                cpus=int(node.resources_total.get("CPU", 0)),
+                gpus=int(node.resources_total.get("GPU", 0)),
+                draining=node.state_snapshot.state == protocol.NodeSnapshot.DRAINING,
             )
-            for node in alive
+            for node_id, node in alive.items()
         ]
 
     async def leave(self) -> None:
