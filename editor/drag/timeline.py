@@ -99,7 +99,7 @@ class Timeline:
         """Store what an iteration reached, as a child of the current moment; it becomes the current one.
 
         If the same iteration was reached from there before, that moment becomes the current one: dragging again after a
-        reset does not make another branch, also where the earlier run has been thinned.
+        reset makes no other branch, even if the earlier run has been thinned.
 
         Args:
             iteration: iterations from the unedited latent to here.

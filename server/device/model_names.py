@@ -50,7 +50,7 @@ def resolved(choice: ModelChoice, catalog: Iterable[CatalogEntry]) -> ModelChoic
 
 
 def info_of(choice: ModelChoice, catalog: Iterable[CatalogEntry], own: ModelInfo) -> ModelInfo:
-    """What a room with this choice has; ``own``: with the server's own model, also where the chosen one is gone."""
+    """What a room with this choice has; ``own``, of the server's model, if it has chosen none or that is gone."""
     return next((entry.info for entry in catalog if entry.info is not None and entry.name == choice.name), own)
 
 
