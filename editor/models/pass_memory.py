@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from livedrag.editor.models.recomputing import recomputing
+from livedrag.editor.models.trees import leaves
 
 if TYPE_CHECKING:
     from livedrag.editor.models.diffusion import Diffusion
@@ -135,7 +136,7 @@ class _Watch:
 
     def run_part(self, part: nn.Module, *given: Any) -> Any:
         """Run a part of the network that can be computed again."""
-        self.given |= {place_of(tensor): tensor.untyped_storage().nbytes() for tensor in _tensors(given)}
+        self.given |= {place_of(tensor): tensor.untyped_storage().nbytes() for tensor in leaves(given)}
         self.parts.append({})
         with self.storing(self.parts[-1]):
             return part(*given)
@@ -166,16 +167,6 @@ class _Watch:
 
 def _beside(part: Sizes, kept: Sizes) -> int:
     return sum(size for place, size in part.items() if place not in kept)
-
-
-def _tensors(given: Any) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, (tuple, list)):
-        for each in given:
-            yield from _tensors(each)
-    elif isinstance(given, dict):
-        yield from _tensors(tuple(given.values()))
 
 
 def place_of(tensor: Tensor) -> int:
