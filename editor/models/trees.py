@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ def mapped(tree: T, change: Callable[[Tensor], Tensor]) -> T:
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         parts = {field.name: mapped(getattr(tree, field.name), change) for field in dataclasses.fields(tree)}
         result = dataclasses.replace(tree, **parts)
-    return result  # type: ignore[no-any-return]
+    return cast("T", result)
 
 
 def leaves(tree: object) -> list[Tensor]:
