@@ -62,7 +62,7 @@ def generate(
     check_generation(guidance, ddim_steps)
     embedding, classifier_free = model.embed_prompt(prompt), Guidance(model.embed_nothing(), guidance)
     latent = first_noise(model, seed)
-    for step, level in enumerate(reversed(model.levels(ddim_steps)), start=1):
+    for step, level in enumerate(reversed(model.schedule.levels(ddim_steps)), start=1):
         before = latent
         latent, x0 = denoising_step(model, before, embedding, level, classifier_free)
         yield GenerationStep(step, ddim_steps, before, latent, x0)

@@ -70,7 +70,7 @@ def load_model(options: argparse.Namespace, prompt: str, *, tiny: str | None = N
         models=options.models or models_folder(),
     )
     model = wanted.open(options.device)
-    if ignored := model.ignored_part(prompt):
+    if ignored := model.prompts.ignored_part(prompt):
         sys.stderr.write(
             f"livedrag {options.command}: the prompt is too long for the model, "
             f"which ignores everything from {ignored.split()[0]!r} on\n"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from livedrag.editor.models.graphs import EagerRecorder
+from tests.recorders import EagerRecorder
 
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "item", "is_nonzero"}
 """Operators for which the host has to wait for the device."""

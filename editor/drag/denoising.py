@@ -13,7 +13,8 @@ from livedrag.editor.drag.passes import Answer, ForwardPass, Request, alone, for
 from livedrag.editor.drag.steps import RenderStep
 from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.ddim import Guidance, denoised, denoising_step
-from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.noise_schedule import Level
 
 REFERENCE_BUDGET = 2 * 2**30
 """Bytes of the unedited picture's attention inputs that a session stores; the rest is recomputed at each rendering."""

@@ -25,16 +25,16 @@ def propose(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> list[Pro
         adapter: their LoRA, or LoRAs.
         rows: with latents of one shape.
     """
-    with model.using_adapter(adapter), model.eagerly():
+    with model.adapter.using(adapter), model.eagerly():
         if model.graphs is None or not isinstance(adapter, Recordable):
             return iterate(model, rows)
-        model.apply_adapter()  # a graph reads merged weights where they are
+        model.adapter.apply_requested()  # a graph reads merged weights where they are
 
         def run(given: tuple[list[Row], list[Tensor]]) -> list[Proposal]:
             filled, tensors = given
             if not tensors:
                 return iterate(model, filled)
-            with model.using_adapter(adapter.with_tensors(tensors)):
+            with model.adapter.using(adapter.with_tensors(tensors)):
                 return iterate(model, filled)
 
         kind = ("iteration", adapter.layout, id(model.extra_layers))

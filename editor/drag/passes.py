@@ -23,6 +23,7 @@ from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion, further_rows
 from livedrag.editor.models.features import BeyondFeatures
+from livedrag.editor.models.low_memory import saving_memory
 
 Bucket = tuple[object, ...]
 """What requests must have in common to be answered together."""
@@ -232,7 +233,7 @@ def _pass_forward(requests: Sequence[ForwardPass]) -> list[Outcome]:
     beyond: list[BeyondFeatures] = ["no gradient" if each.with_noise else "nothing" for each in requests]
     timesteps = send(torch.tensor([each.timestep for each in requests]), model.device)
     latents, prompts = (torch.cat(each) for each in zip(*((r.latent, r.prompt) for r in requests), strict=True))
-    with model.using_adapter(_adapter(model, [each.lora for each in requests], beyond)):
+    with model.adapter.using(_adapter(model, [each.lora for each in requests], beyond)):
         features, output = model.predict_rows(latents, timesteps, prompts, beyond)
     outputs = iter([] if output is None else output.split(1))
     return [
@@ -242,8 +243,8 @@ def _pass_forward(requests: Sequence[ForwardPass]) -> list[Outcome]:
 
 
 def _noise(request: ForwardPass, output: Tensor) -> Tensor:
-    alpha = request.alpha or request.model.alphas_cumprod[request.timestep]
-    return request.model.to_noise(output, request.latent, alpha)
+    alpha = request.alpha or request.model.schedule.alphas[request.timestep]
+    return request.model.schedule.to_noise(output, request.latent, alpha)
 
 
 def _fit_together(requests: Sequence[FitRequest]) -> list[FitGradients]:
@@ -252,11 +253,11 @@ def _fit_together(requests: Sequence[FitRequest]) -> list[FitGradients]:
     counts = [len(request.noisy) for request in requests]
     prompts = torch.cat([request.prompt.expand(count, -1, -1) for request, count in zip(requests, counts, strict=True)])
     noisy, timesteps = (torch.cat(each) for each in zip(*((r.noisy, r.timesteps) for r in requests), strict=True))
-    model.disable_adapter()  # leaving PEFT's layers makes their weights require no grad
+    model.adapter.switch_to(None)  # leaving PEFT's layers makes their weights require no grad
     with contextlib.ExitStack() as stack:
         for lora in loras:
             stack.enter_context(lora.requiring_grad())
-        with model.fitting(noisy), model.using_adapter(trained_loras(model, loras, counts)):
+        with saving_memory(model, noisy), model.adapter.using(trained_loras(model, loras, counts)):
             output = model.run_unet(noisy, timesteps, prompts)
             losses = [request.loss(part) for request, part in zip(requests, output.split(counts), strict=True)]
             parameters = [parameter for lora in loras for parameter in lora.parameters()]

@@ -19,7 +19,8 @@ from livedrag.editor.fitting.fitted_lora import FittedLora
 from livedrag.editor.fitting.lora import FitPass, FitRequest, FitStep, Lora
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, ddim_step
-from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.noise_schedule import Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters
 from livedrag.editor.settings import MAX_NOISE, DragSettings
@@ -79,7 +80,7 @@ class Preparation:
     ) -> None:
         self._model, self._picture, self._rasters, self._settings = model, picture, rasters, settings
         self.prompt, self.clean, self.generator = prompt, clean, generator
-        self.levels = model.levels(settings.ddim_steps)[: settings.inversion_steps]
+        self.levels = model.schedule.levels(settings.ddim_steps)[: settings.inversion_steps]
         self.fitted = 0
         self.augmented = clean[:0]
         self.inverted = clean

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from livedrag.editor.drag.preparation import Preparation
 from livedrag.editor.models.ddim import predict_x0
-from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.noise_schedule import Level
 
 
 class Reference:

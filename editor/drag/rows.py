@@ -220,7 +220,7 @@ def _noises(
     """The noise of each row that goes beyond the features."""
     each = iter([] if outputs is None else outputs.split(1))
     return [
-        None if row.beyond == "nothing" else model.to_noise(next(each), latent, row.alpha)
+        None if row.beyond == "nothing" else model.schedule.to_noise(next(each), latent, row.alpha)
         for row, latent in zip(rows, latents, strict=True)
     ]
 

@@ -16,7 +16,8 @@ from livedrag.editor.drag.reference import Reference
 from livedrag.editor.drag.region import Carrier
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
-from livedrag.editor.models.diffusion import Diffusion, Level
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.noise_schedule import Level
 from livedrag.editor.picture import to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed

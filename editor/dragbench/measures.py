@@ -78,7 +78,7 @@ def _dift(model: Diffusion, prompt: str, picture: Image.Image) -> Tensor:
     """Features ``(C, h, w)``, averaged over noises."""
     embedding = model.embed_prompt(prompt)
     latent = model.encode(to_tensor(picture, Size(model.native_side, model.native_side)))
-    alpha = model.alphas_cumprod[DIFT_TIMESTEP]
+    alpha = model.schedule.alphas[DIFT_TIMESTEP]
     generator = torch.Generator().manual_seed(DIFT_SEED)
     seen: list[Tensor] = []
     hook = model.unet.up_blocks[DIFT_BLOCK].register_forward_hook(lambda _, __, output: seen.append(output[0].float()))

@@ -19,6 +19,7 @@ from livedrag.editor.fitting.lora_layers import LoraLayers
 from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.low_memory import must_save_memory, saving_memory
 
 ORIGINAL_SHARE = 0.3
 """Share of training rows that are the picture itself, if there are augmented ones."""
@@ -116,7 +117,7 @@ class Lora:
     def __init__(
         self, model: Diffusion, *, rank: int, targets: tuple[str, ...], learning_rate: float, generator: torch.Generator
     ) -> None:
-        model.disable_adapter()
+        model.adapter.switch_to(None)
         self._model = model
         self._key = (rank, targets)
         shared = _layers_on.setdefault(model, {})
@@ -175,11 +176,11 @@ class Lora:
 
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Within this block the UNet has this LoRA, merged into the weights of its attention."""
-        return self._model.using_adapter(self._merged)
+        return self._model.adapter.using(self._merged)
 
     def unmerged(self) -> contextlib.AbstractContextManager[None]:
         """Within this block the UNet has this LoRA as PEFT applies it, next to the weights: same result, slower."""
-        return self._model.using_adapter(self)
+        return self._model.adapter.using(self)
 
     def requiring_grad(self) -> contextlib.AbstractContextManager[None]:
         """Within this block its weights require grad."""
@@ -238,11 +239,16 @@ class Lora:
         """
         side = min(latents.shape[-2:])
         crops = torch.cat([_random_crop(_random_row(latents, generator), side, generator) for _ in range(batch)])
-        timesteps = torch.randint(model.train_timesteps, (batch,), generator=generator)
+        schedule = model.schedule
+        timesteps = torch.randint(len(schedule.alphas), (batch,), generator=generator)
         noise = torch.randn(crops.shape, generator=generator, dtype=latents.dtype).to(latents.device)
-        alphas = torch.tensor(model.alphas_cumprod, dtype=latents.dtype)[timesteps, None, None, None].to(latents.device)
+        alphas = torch.tensor(schedule.alphas, dtype=latents.dtype)[timesteps, None, None, None].to(latents.device)
         noisy = alphas.sqrt() * crops + (1 - alphas).sqrt() * noise
-        wanted = noise if model.prediction_type == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
+        wanted = (
+            noise
+            if model.schedule.prediction_type == "epsilon"
+            else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
+        )
         timesteps = timesteps.to(latents.device)
         losses: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -280,8 +286,8 @@ class Lora:
         )
         kind = ("fitting", layers, id(model.extra_layers))
         recorded = model.graphs is not None and model.graphs.holds(kind, given)  # which has the memory that it needs
-        if model.graphs is None or not (recorded or model.can_fit(request.noisy)):
-            with model.fitting(request.noisy):
+        if model.graphs is None or (not recorded and must_save_memory(model, request.noisy)):
+            with saving_memory(model, request.noisy):
                 return fit(model, layers, given)
         with self.unmerged():  # so that it is merged anew when it is used next
             return model.graphs.run(kind, partial(fit, model, layers), given)
@@ -312,7 +318,7 @@ class Lora:
 
     def remove(self) -> None:
         """Take it off the UNet for good."""
-        self._model.disable_adapter()
+        self._model.adapter.switch_to(None)
         self._layers.forget(self)
         self._layers.users -= 1
         if self._layers.users == 0:
@@ -351,7 +357,7 @@ def fit(model: Diffusion, layers: LoraLayers, given: FitRow) -> FitGradients:
     """
     weights = _Weights(layers, given.down, given.up)
     parameters = [*weights.down, *weights.up]
-    with torch.enable_grad(), _requiring_grad(parameters), model.using_adapter(weights), model.eagerly():
+    with torch.enable_grad(), _requiring_grad(parameters), model.adapter.using(weights), model.eagerly():
         output = model.run_unet(given.noisy, given.timesteps, given.prompt)
         loss = nn.functional.mse_loss(output, given.wanted) * given.share
         gradients = torch.autograd.grad(loss * model.loss_scale, parameters)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from livedrag.editor.models.diffusion import Alpha, Diffusion, Level, sqrt
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.noise_schedule import Alpha, Level, sqrt
 
 
 @dataclass(frozen=True)

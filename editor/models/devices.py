@@ -1,4 +1,4 @@
-"""Which device a model runs on, and in which precision."""
+"""Which device a model runs on, in which precision, and tensors on it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,24 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+class ConstantTensors:
+    """Small tensors of constants on a device. They are made once and stay where they are, so that graphs may read them.
+
+    Args:
+        device: of the tensors.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._tensors: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def of(self, numbers: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
+        """These numbers, ``(n,)``."""
+        if (numbers, dtype) not in self._tensors:
+            self._tensors[numbers, dtype] = torch.tensor(numbers, dtype=dtype, device=self._device)
+        return self._tensors[numbers, dtype]
 
 
 def best_dtype(device: torch.device, *, wide_range: bool) -> torch.dtype:

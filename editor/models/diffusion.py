@@ -4,55 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from livedrag.editor.errors import ModelError, SettingsError
-from livedrag.editor.models.adapters import ActiveAdapter, Adapter, recordable
+from livedrag.editor.models.adapters import ActiveAdapter, recordable
 from livedrag.editor.models.convolution import use_matrix_products
-from livedrag.editor.models.devices import best_dtype, free_bytes, pick_device
+from livedrag.editor.models.devices import ConstantTensors, best_dtype, free_bytes, pick_device
 from livedrag.editor.models.extra_layers import ExtraLayers, LayerHooks, fit_layers
 from livedrag.editor.models.features import BeyondFeatures, FeatureReader
-from livedrag.editor.models.graphs import CudaRecorder, EagerRecorder, Graphs, Recorder
+from livedrag.editor.models.graphs import CudaRecorder, Graphs
+from livedrag.editor.models.latent_colours import fit_latent_colours
 from livedrag.editor.models.loading import Autoencoder, Opening, Parts, load_parts
 from livedrag.editor.models.lora_files import read_lora
 from livedrag.editor.models.low_memory import LowMemory
+from livedrag.editor.models.noise_schedule import NoiseSchedule
 from livedrag.editor.models.origins import Origin, lora_origins, origins_of
-from livedrag.editor.models.pass_memory import PEAK, PassMemory, measure_pass
+from livedrag.editor.models.pass_memory import PassMemory, measure_pass
 from livedrag.editor.models.prompts import PromptEncoder
-from livedrag.editor.models.recomputing import recomputing
 from livedrag.editor.models.references import find_model, find_tiny
 from livedrag.editor.models.sources import ModelSource
 from livedrag.editor.settings import Setting
-
-Alpha = float | Tensor
-"""A cumulative alpha in (0, 1], as a number or a scalar tensor."""
-
-
-def sqrt(number: Alpha) -> Alpha:
-    """Square root."""
-    return number.sqrt() if isinstance(number, Tensor) else math.sqrt(number)
-
-
-@dataclass(frozen=True)
-class Level:
-    """One step of a DDIM schedule.
-
-    Args:
-        timestep: what the network is given, 0 to 999.
-        alpha: cumulative alpha there.
-        alpha_below: cumulative alpha of the next cleaner level.
-    """
-
-    timestep: int
-    alpha: float
-    alpha_below: float
 
 
 @dataclass(frozen=True)
@@ -79,25 +56,21 @@ class Diffusion:
         device: of the weights.
         dtype: of the weights.
         zeros_for_no_prompt: guidance leads away from an embedding of zeros, instead of that of an empty text.
-        origins: where the weights came from, if it was opened from files.
+        origins: where the weights came from, if it was opened from files: of the model, of another autoencoder, of
+            LoRAs.
 
     Attributes:
-        name: shown to people.
-        kind: ``builtin``, ``stable-diffusion`` or ``stable-diffusion-xl``.
-        defaults: the settings that suit this model, by name.
-        device: of the weights.
-        dtype: of the weights.
+        name, kind, defaults, device, dtype, origins: the arguments.
         loss_scale: factor on a loss before it goes back through the network; its gradient is divided by it.
+        adapter: of the UNet, such as the LoRA of a picture.
+        prompts: the text encoders.
         extra_layers: what the LoRAs of `with_loras` add, by layer.
         latent_dtype: float32, or float64 if the weights are.
         low_memory: decides which passes have to save memory.
-        origins: where the weights came from: of the model, of another autoencoder, of LoRAs.
         native_side: side in pixels of the square pictures it was trained on.
         stride: sides of the working picture are multiples of this, in pixels.
         latent_stride: pixels per latent cell, along a side.
-        alphas_cumprod: the noise schedule: cumulative alpha by timestep.
-        prediction_type: ``epsilon`` or ``v_prediction``.
-        train_timesteps: length of the noise schedule.
+        schedule: the noise levels that it was trained on.
     """
 
     def __init__(
@@ -121,7 +94,7 @@ class Diffusion:
         self.text_encoder_2 = parts.text_encoder_2
         for network in filter(None, (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.tiny)):
             network.to(device).eval().requires_grad_(False)
-        self._prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
+        self.prompts = PromptEncoder(parts, device, zeros_for_no_prompt=zeros_for_no_prompt)
         if device.type == "cuda":
             # What stays in float32 is computed in TF32, like what cuDNN computes.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -129,25 +102,22 @@ class Diffusion:
             self.vae.to(memory_format=torch.channels_last)
         elif device.type == "cpu":
             use_matrix_products(self.unet)
-        self.prediction_type: str = parts.scheduler.config.prediction_type
-        self.train_timesteps: int = parts.scheduler.config.num_train_timesteps
-        self.alphas_cumprod: list[float] = parts.scheduler.alphas_cumprod.tolist()
+        config, alphas = parts.scheduler.config, parts.scheduler.alphas_cumprod
+        self.schedule = NoiseSchedule(tuple(alphas.tolist()), config.prediction_type)
         downsamplings = sum(block.downsamplers is not None for block in self.unet.down_blocks)
         self.latent_stride = _stride_of(self.vae)
         self.stride = self.latent_stride * 2**downsamplings
         self.native_side: int = self.unet.config.sample_size * self.latent_stride
         self.latent_dtype = torch.promote_types(dtype, torch.float32)
         self.loss_scale = 1024.0 if dtype == torch.float16 else 1.0  # small gradients vanish in float16
-        self._adapter = ActiveAdapter()
+        self.adapter = ActiveAdapter()
         self._reader = FeatureReader(*self.unet.up_blocks[-2:])
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
-        self.graphs: Graphs | None = Graphs(self.new_recorder()) if device.type == "cuda" else None
+        self.graphs: Graphs | None = Graphs(CudaRecorder(device)) if device.type == "cuda" else None
         self.low_memory = LowMemory(None if device.type in ("cpu", "meta") else lambda: free_bytes(device))
         self._eager = False
-        self._timestep_tensors: dict[int, Tensor] = {}
-        self._row_tensors: dict[tuple[int, ...], Tensor] = {}
-        self._sizes: dict[tuple[int, int], Tensor] = {}
+        self._constants = ConstantTensors(device)
 
     @classmethod
     def load(
@@ -220,16 +190,8 @@ class Diffusion:
         """The device and the numbers that decide how results are rounded, such as ``cuda float16``."""
         return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
 
-    def levels(self, ddim_steps: int) -> tuple[Level, ...]:
-        """The levels of a DDIM schedule, cleanest first, spaced as Stable Diffusion's own ("leading", offset 1)."""
-        spacing = self.train_timesteps // ddim_steps
-        timesteps = [index * spacing + 1 for index in range(ddim_steps)]
-        alphas = [self.alphas_cumprod[timestep] for timestep in timesteps]
-        below = [self.alphas_cumprod[0], *alphas[:-1]]
-        return tuple(Level(*level) for level in zip(timesteps, alphas, below, strict=True))
-
     def embed_prompt(self, prompt: str) -> Tensor:
-        """Text embedding ``(1, L, D)``; tokens beyond the text encoder's length L are dropped, see `ignored_part`.
+        """Text embedding ``(1, L, D)``; tokens beyond the text encoder's length L are dropped.
 
         Of Stable Diffusion XL it has one more row, see `livedrag.editor.models.prompts`.
 
@@ -237,19 +199,12 @@ class Diffusion:
             SettingsError: the prompt is not valid text.
         """
         self._hooks.use(self.extra_layers)
-        return self._prompts.embed(prompt)
+        return self.prompts.embed(prompt)
 
     def embed_nothing(self) -> Tensor:
         """The embedding that classifier-free guidance leads away from, same shape as of a prompt."""
         self._hooks.use(self.extra_layers)
-        return self._prompts.embed_nothing()
-
-    def ignored_part(self, prompt: str) -> str:
-        """The end of a prompt that is too long for the text encoder, from the first word that is not read whole on.
-
-        Empty if all of it is read. Raises `SettingsError` if the prompt is not valid text.
-        """
-        return self._prompts.ignored_part(prompt)
+        return self.prompts.embed_nothing()
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -278,18 +233,8 @@ class Diffusion:
 
     @cached_property
     def latent_colours(self) -> Tensor:
-        """The linear map from latent (and a constant 1) to RGB, ``(5, 3)``.
-
-        Least squares over smooth random pictures and their latents, one latent cell at a time.
-        """
-        generator = torch.Generator().manual_seed(0)
-        coarse = 2 * torch.rand(4, 3, 4, 4, generator=generator, dtype=self.latent_dtype).to(self.device) - 1
-        pictures = nn.functional.interpolate(coarse, scale_factor=4 * self.latent_stride, mode="bilinear")
-        latents = torch.cat([self.encode(picture[None]) for picture in pictures])
-        colours = nn.functional.avg_pool2d(pictures, self.latent_stride).movedim(1, -1).flatten(0, 2)
-        known = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, 2)
-        solution: Tensor = torch.linalg.lstsq(known.cpu(), colours.cpu()).solution  # Metal lacks it before torch 2.13
-        return solution.to(self.device)
+        """The linear map from a latent cell (and a constant 1) to RGB, ``(5, 3)``."""
+        return fit_latent_colours(self)
 
     def predict(
         self,
@@ -314,7 +259,7 @@ class Diffusion:
         """
         with self._reader.reading("gradient" if noise_gradient else "no gradient"):
             output = self.run_unet(latent, timestep, prompt)
-            noise = self.to_noise(output, latent, alpha or self.alphas_cumprod[timestep])
+            noise = self.schedule.to_noise(output, latent, alpha or self.schedule.alphas[timestep])
         return Prediction(noise, self._reader.take(latent.dtype))
 
     def predict_features(self, latent: Tensor, timestep: int, prompt: Tensor) -> Tensor:
@@ -340,7 +285,7 @@ class Diffusion:
         """
         further = further_rows(beyond)
         ends: BeyondFeatures = "gradient" if "gradient" in beyond else "no gradient" if further else "nothing"
-        rows = self._indices(further) if 0 < len(further) < len(beyond) else None
+        rows = self._constants.of(further) if 0 < len(further) < len(beyond) else None
         output: Tensor | None = None
         with self._reader.reading(ends, rows):
             output = self.run_unet(latents, timesteps, prompts)
@@ -351,43 +296,21 @@ class Diffusion:
         """What a pass of the UNet needs beside the weights."""
         return measure_pass(self, self.embed_prompt(""))
 
-    def fitting(self, noisy: Tensor) -> contextlib.AbstractContextManager[None]:
-        """Within this block, passes of these latents ``(B, 4, h, w)`` and their backward passes save memory if they
-        have to."""
-        return contextlib.nullcontext() if self.can_fit(noisy) else recomputing(self.unet)
-
-    def can_fit(self, noisy: Tensor) -> bool:
-        """Whether such a pass fits into what is free, without saving memory."""
-        rows, _, height, width = noisy.shape
-        memory = self.low_memory
-        return not memory.can_save or memory.fits(PEAK * rows * self.pass_memory.stored.of(height * width))
-
-    def using_adapter(self, adapter: Adapter) -> contextlib.AbstractContextManager[None]:
-        """Within this block, and only there, the UNet has the adapter."""
-        return self._adapter.using(adapter)
-
-    def apply_adapter(self) -> None:
-        """Enable the adapter of the innermost `using_adapter` block, as the next pass would."""
-        self._adapter.apply_requested()
-
-    def disable_adapter(self) -> None:
-        """Leave the UNet without any adapter, before one is added or removed for good."""
-        self._adapter.switch_to(None)
-
     def run_unet(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
         """The network's own output, noise or velocity, in the latent's dtype; arguments as in `predict`."""
-        self._adapter.apply_requested()
+        self.adapter.apply_requested()
         self._hooks.use(self.extra_layers)
-        adapter = self._adapter.requested
+        adapter = self.adapter.requested
         if self.graphs is None or self._eager or torch.is_grad_enabled() or not recordable(adapter):
             return self._pass(latent, timestep, prompt)
+        timestep = timestep if isinstance(timestep, Tensor) else self._constants.of((timestep,))
         beyond, rows = self._reader.beyond, self._reader.rows
         layout, tensors = (None, ()) if adapter is None else (adapter.layout, adapter.tensors)
 
         def run(given: tuple[Tensor, Tensor, Tensor, list[Tensor]]) -> list[Tensor]:
             latent, timestep, prompt, tensors = given
             if adapter is not None and tensors:
-                self._adapter.switch_to(adapter.with_tensors(tensors))
+                self.adapter.switch_to(adapter.with_tensors(tensors))
             if beyond is None:
                 return [self._pass(latent, timestep, prompt)]
             outputs: list[Tensor] = []
@@ -398,37 +321,19 @@ class Diffusion:
         outputs = self.graphs.run(
             ("pass", beyond, None if rows is None else id(rows), layout, id(self.extra_layers)),
             run,
-            (latent, self._timesteps(timestep), prompt, list(tensors)),
+            (latent, timestep, prompt, list(tensors)),
         )
         if beyond is not None:
             self._reader.put(outputs[0], beyond)
         return outputs[-1]
 
     def _pass(self, latent: Tensor, timestep: int | Tensor, prompt: Tensor) -> Tensor:
-        words, pooled = self._prompts.split(prompt.expand(len(latent), -1, -1))
+        words, pooled = self.prompts.split(prompt.expand(len(latent), -1, -1))
         conditions = {} if pooled is None else {"text_embeds": pooled, "time_ids": self._size_of(latent)}
         output: Tensor = self.unet(
             latent.to(self.dtype), timestep, words, added_cond_kwargs=conditions, return_dict=False
         )[0]
         return output.to(latent.dtype)
-
-    def _indices(self, rows: tuple[int, ...]) -> Tensor:
-        """As a tensor on the device, ``(n,)``; it stays, as graphs read it."""
-        if rows not in self._row_tensors:
-            self._row_tensors[rows] = torch.tensor(rows, device=self.device)
-        return self._row_tensors[rows]
-
-    def _timesteps(self, timestep: int | Tensor) -> Tensor:
-        """As a tensor on the device, ``(B,)`` or ``(1,)``, without waiting for a copy each time."""
-        if isinstance(timestep, Tensor):
-            return timestep
-        if timestep not in self._timestep_tensors:
-            self._timestep_tensors[timestep] = torch.tensor([timestep], device=self.device)
-        return self._timestep_tensors[timestep]
-
-    def new_recorder(self) -> Recorder:
-        """What records passes on this model's device."""
-        return CudaRecorder(self.device) if self.device.type == "cuda" else EagerRecorder()
 
     @property
     def feature_channels(self) -> int:
@@ -448,16 +353,7 @@ class Diffusion:
         """Stable Diffusion XL's size conditioning, ``(B, 6)``: a picture of the latent's own size, of which nothing was
         cropped."""
         height, width = (side * self.latent_stride for side in latent.shape[-2:])
-        if (height, width) not in self._sizes:
-            size = [height, width, 0, 0, height, width]
-            self._sizes[height, width] = torch.tensor(size, dtype=self.dtype, device=self.device)
-        return self._sizes[height, width].expand(len(latent), -1)
-
-    def to_noise(self, output: Tensor, latent: Tensor, alpha: Alpha) -> Tensor:
-        """The noise that the network's own output for a latent of this cumulative alpha stands for."""
-        if self.prediction_type == "epsilon":
-            return output
-        return sqrt(alpha) * output + sqrt(1 - alpha) * latent
+        return self._constants.of((height, width, 0, 0, height, width), self.dtype).expand(len(latent), -1)
 
 
 def further_rows(beyond: Sequence[BeyondFeatures]) -> tuple[int, ...]:

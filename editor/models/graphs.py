@@ -48,21 +48,6 @@ class Recorder(Protocol):
         """What was recorded has been dropped, and its memory can be given back."""
 
 
-class EagerRecorder:
-    """Does the work itself each time, on any device: for tests of all but the graphs."""
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The work itself."""
-        return work
-
-    def has_memory(self) -> bool:
-        """It needs none."""
-        return True
-
-    def forget(self) -> None:
-        """It holds nothing."""
-
-
 class CudaRecorder:
     """Records CUDA graphs, which share one pool of memory: as much as the largest of them needs.
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 from livedrag.editor.models.loading import Autoencoder
-from livedrag.editor.models.pass_memory import TILES, AutoencoderMemory
+from livedrag.editor.models.pass_memory import PEAK, TILES, AutoencoderMemory
+from livedrag.editor.models.recomputing import recomputing
+
+if TYPE_CHECKING:
+    from livedrag.editor.models.diffusion import Diffusion
 
 USABLE = 0.9
 """Share of the free memory that is counted on: estimates are not exact, and allocators waste some."""
@@ -68,3 +74,15 @@ class LowMemory:
         if self.fits(memory.whole(height, width)):
             return None
         return next((tile for tile in TILES if self.fits(memory.tiled(height, width, tile))), TILES[-1])
+
+
+def must_save_memory(model: Diffusion, noisy: Tensor) -> bool:
+    """Whether a pass of these latents ``(B, 4, h, w)``, with its backward pass, does not fit into what is free."""
+    rows, _, height, width = noisy.shape
+    memory = model.low_memory
+    return memory.can_save and not memory.fits(PEAK * rows * model.pass_memory.stored.of(height * width))
+
+
+def saving_memory(model: Diffusion, noisy: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Within this block, such passes save memory if they have to."""
+    return recomputing(model.unet) if must_save_memory(model, noisy) else contextlib.nullcontext()

@@ -42,7 +42,7 @@ def clean_latent_errors(
 
 
 def _error(model: Diffusion, latents: Tensor, noise: Tensor, timestep: int, prompts: Tensor) -> float:
-    alpha = model.alphas_cumprod[timestep]
+    alpha = model.schedule.alphas[timestep]
     total = 0.0
     for start in range(0, len(latents), TOGETHER):
         rows = slice(start, start + TOGETHER)

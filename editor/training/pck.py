@@ -85,7 +85,7 @@ def percentages_of_correct_keypoints(
     """
     latents = torch.stack([torch.cat([model.encode(view[None]) for view in each.views]) for each in keypoints])
     prompts = torch.cat([model.embed_prompt(each.caption) for each in keypoints])
-    alphas = torch.tensor(model.alphas_cumprod)
+    alphas = torch.tensor(model.schedule.alphas)
     correct = dict.fromkeys(timesteps, 0)
     for seed in range(NOISE_SEEDS):
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)

@@ -110,7 +110,7 @@ class RoomSettings(ModelSettings):
 
     def ignored_prompt(self, desired: DesiredState) -> str:
         """The end of the prompt that is too long for the model; empty if all of it is read."""
-        return self._model.ignored_part(desired.prompt)
+        return self._model.prompts.ignored_part(desired.prompt)
 
     def check(self, desired: DesiredState, width: int, height: int) -> None:
         """Raise `SettingsError` if the settings are impossible, or cost more than the device has."""

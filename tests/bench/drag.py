@@ -54,7 +54,7 @@ class Scene:
         model.vae.decoder.register_forward_pre_hook(self._notice_decoder)
         self._start = self.sessions[masks[0]].latent.to(model.dtype)
         self._prompt = model.embed_prompt("")
-        self._level = model.levels(2)[0]
+        self._level = model.schedule.levels(2)[0]
         self._lora = new_lora(model)
 
     def ours(self, iterations: int, *, masked: bool, preview_every: int = CADENCE) -> None:
@@ -107,7 +107,7 @@ class Scene:
                     timestep=self._level.timestep,
                     alpha=self._level.alpha,
                     alpha_below=self._level.alpha_below,
-                    prediction_type=self._model.prediction_type,
+                    prediction_type=self._model.schedule.prediction_type,
                     raster=raster,
                     iterations=iterations,
                     learning_rate=STILL,

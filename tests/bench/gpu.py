@@ -235,9 +235,10 @@ def bare_pass(
     """
     from livedrag.editor.models.graphs import GraphedFunction
     from tests.bench.model import new_lora
+    from tests.recorders import recorder_for
 
     prompt, lora = model.embed_prompt(""), new_lora(model)
-    timesteps = torch.full((1,), model.levels(2)[0].timestep, device=model.device)
+    timesteps = torch.full((1,), model.schedule.levels(2)[0].timestep, device=model.device)
     latent = model.encode(_noise_picture(model)).to(model.dtype)
     ones, network = torch.ones_like(latent), model.unet if unet is None else unet
 
@@ -248,8 +249,8 @@ def bare_pass(
         return torch.autograd.grad(output, leaf, ones)[0]
 
     with lora.active():
-        model.apply_adapter()
-        run = GraphedFunction(gradient, latent, model.new_recorder()) if graphed else gradient
+        model.adapter.apply_requested()
+        run = GraphedFunction(gradient, latent, recorder_for(model)) if graphed else gradient
         yield lambda: run(latent)
     lora.remove()
 
@@ -274,8 +275,9 @@ def compiled(report: Report, model: Diffusion, watch: Stopwatch, *, tiny: bool) 
 def graphs_switched(model: Diffusion, *, on: bool, eager_runs: int = 2) -> Iterator[None]:
     """Within this block the model's passes run from graphs, after so many runs of a kind; or none does."""
     from livedrag.editor.models.graphs import Graphs
+    from tests.recorders import recorder_for
 
-    before, model.graphs = model.graphs, Graphs(model.new_recorder(), eager_runs=eager_runs) if on else None
+    before, model.graphs = model.graphs, Graphs(recorder_for(model), eager_runs=eager_runs) if on else None
     try:
         yield
     finally:
@@ -324,7 +326,7 @@ def steps(report: Report, model: Diffusion, watch: Stopwatch) -> None:
     from tests.bench.model import new_lora, picture_for, settings_for
 
     latent = model.encode(_noise_picture(model))
-    prompt, level = model.embed_prompt(""), model.levels(50)[30]
+    prompt, level = model.embed_prompt(""), model.schedule.levels(50)[30]
     lora = new_lora(model)
     inversion = ForwardPass(model, latent, level.timestep, prompt, lora, alpha=level.alpha_below)
     for graphs in (True, False):

@@ -58,7 +58,7 @@ def measure(model: Diffusion, bench: Bench, clock: Clock) -> list[Row]:
         pass
     for _ in session.render(preview_every=0):
         pass
-    levels = model.levels(settings.ddim_steps)[: settings.inversion_steps][::-1]
+    levels = model.schedule.levels(settings.ddim_steps)[: settings.inversion_steps][::-1]
     prompt, lora = model.embed_prompt(""), new_lora(model)
 
     def again() -> None:

@@ -75,7 +75,7 @@ def test_a_whole_render_agrees_with_denoising_two_rows(tiny: Diffusion) -> None:
         for layer in layers.values():
             layer.set_processor(TwoRows())
         with torch.no_grad(), session._state.preparation.lora.active():
-            for level in tiny.levels(6)[: settings.inversion_steps][::-1]:
+            for level in tiny.schedule.levels(6)[: settings.inversion_steps][::-1]:
                 noise = tiny.predict(rows, level.timestep, tiny.embed_prompt("a cat")).noise
                 rows = ddim_step(rows, noise, level.alpha, level.alpha_below)
     finally:

@@ -13,10 +13,11 @@ import torch
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
 from livedrag.editor.fitting.lora import Lora
-from livedrag.editor.models.graphs import EagerRecorder, Graphs
+from livedrag.editor.models.graphs import Graphs
 from livedrag.editor.settings import Setting
 from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import picture
+from tests.recorders import EagerRecorder, recorder_for
 from tests.strict_recorder import StrictRecorder
 
 SIDE = 128
@@ -33,7 +34,7 @@ class Counting:
     """A model's own recorder; counts what it records."""
 
     def __init__(self, model: Diffusion) -> None:
-        self._recorder = model.new_recorder()
+        self._recorder = recorder_for(model)
         self.recorded = 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -52,7 +52,7 @@ def test_fitting_makes_the_model_know_the_picture(model: Diffusion, samples: Pat
                 for timestep in (100, 300, 500, 700):
                     generator = torch.Generator().manual_seed(timestep)
                     noise = torch.randn(latent.shape, generator=generator)
-                    alpha = model.alphas_cumprod[timestep]
+                    alpha = model.schedule.alphas[timestep]
                     noisy = alpha**0.5 * latent + (1 - alpha) ** 0.5 * noise
                     error = (model.predict(noisy, timestep, text).noise - noise).pow(2).mean().item()
                     total += error / alpha  # in velocity, which this model predicts

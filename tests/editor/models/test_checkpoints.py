@@ -161,7 +161,7 @@ def test_what_the_network_predicts(folder: Folder, tmp_path: Path) -> None:
     assert predicts("xl", changes={"v_pred": torch.zeros(())}) == "v_prediction"
     write_checkpoint(folder(2), path)
     whole = Diffusion.load(str(path), device="cpu", config=folder(2))
-    assert whole.prediction_type == "epsilon", "the folder's own schedule"
+    assert whole.schedule.prediction_type == "epsilon", "the folder's own schedule"
 
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
@@ -403,7 +403,7 @@ def test_a_folder_saved_by_diffusers_0_17(folder: Folder, tmp_path: Path) -> Non
         _diffusers_version="0.17.1",
     )
     opened = Diffusion.load(str(old), device="cpu")
-    assert opened.prediction_type == "epsilon"
+    assert opened.schedule.prediction_type == "epsilon"
     assert_same(opened, Diffusion.load(str(folder(1)), device="cpu"))
 
 

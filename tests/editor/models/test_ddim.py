@@ -28,7 +28,7 @@ def scheduler_of(model: Diffusion, kind: type[DDIMScheduler | DDIMInverseSchedul
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type=model.prediction_type,
+        prediction_type=model.schedule.prediction_type,
     )
 
 
@@ -37,14 +37,14 @@ def test_the_levels_are_those_of_diffusers(tiny: Diffusion, steps: int) -> None:
     down, up = scheduler_of(tiny, DDIMScheduler), scheduler_of(tiny, DDIMInverseScheduler)
     down.set_timesteps(steps)
     up.set_timesteps(steps)
-    timesteps = [level.timestep for level in tiny.levels(steps)]
+    timesteps = [level.timestep for level in tiny.schedule.levels(steps)]
     assert timesteps == down.timesteps.flip(0).tolist() == up.timesteps.tolist()
 
 
 def test_denoising_agrees_with_diffusers(tiny: Diffusion) -> None:
     theirs = scheduler_of(tiny, DDIMScheduler)
     theirs.set_timesteps(10)
-    levels = tiny.levels(10)
+    levels = tiny.schedule.levels(10)
     assert [level.timestep for level in levels[::-1]] == theirs.timesteps.tolist()
     text = tiny.embed_prompt("a cat")
     mine = other = torch.randn(1, 4, 16, 16, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_denoising_agrees_with_diffusers(tiny: Diffusion) -> None:
 def test_inversion_agrees_with_diffusers(tiny: Diffusion) -> None:
     theirs = scheduler_of(tiny, DDIMInverseScheduler)
     theirs.set_timesteps(10)
-    levels = tiny.levels(10)
+    levels = tiny.schedule.levels(10)
     assert [level.timestep for level in levels] == theirs.timesteps.tolist()
     session = inverted(tiny, picture(), ddim_steps=10, inversion_strength=1.0)
     text, other = tiny.embed_prompt("a cat"), session._state.preparation.clean

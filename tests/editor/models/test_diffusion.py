@@ -24,7 +24,7 @@ def tiny(folder: Path) -> Diffusion:
 def test_a_folder_says_what_it_is(tiny: Diffusion) -> None:
     assert (tiny.name, tiny.kind) == ("little-diffusion", "stable-diffusion")
     assert (tiny.native_side, tiny.stride, tiny.latent_stride) == (128, 64, 8)
-    assert tiny.prediction_type == "v_prediction"
+    assert tiny.schedule.prediction_type == "v_prediction"
 
 
 def test_the_built_in_model_brings_its_defaults(model: Diffusion) -> None:
@@ -54,7 +54,7 @@ def test_latents_have_about_unit_variance_and_come_back(model: Diffusion, sample
 def test_velocity_becomes_noise(tiny: Diffusion) -> None:
     """v = sqrt(alpha) noise - sqrt(1 - alpha) clean, so the prediction and the latent give both (Salimans and Ho)."""
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
-    alpha = tiny.alphas_cumprod[500]
+    alpha = tiny.schedule.alphas[500]
     with torch.no_grad():
         noise = tiny.predict(latent, 500, text).noise
         velocity = tiny.run_unet(latent, 500, text)
@@ -97,14 +97,14 @@ def test_long_prompts_are_cut_to_the_encoders_length(tiny: Diffusion) -> None:
 
 def test_the_part_of_a_prompt_that_is_ignored_begins_at_a_whole_word(model: Diffusion) -> None:
     length = model.text_encoder.config.max_position_embeddings
-    assert model.ignored_part("a red apple") == ""
+    assert model.prompts.ignored_part("a red apple") == ""
     words = [f"apple{index}" for index in range(length)]
     prompt = "  ".join(words)
-    ignored = model.ignored_part(prompt)
+    ignored = model.prompts.ignored_part(prompt)
     assert prompt.endswith(ignored)
     assert ignored.split() == words[-len(ignored.split()) :]
     read = prompt.removesuffix(ignored)
-    assert model.ignored_part(read) == ""
+    assert model.prompts.ignored_part(read) == ""
     assert torch.equal(model.embed_prompt(prompt + " and a pear"), model.embed_prompt(prompt))
     assert not torch.equal(model.embed_prompt(read), model.embed_prompt(read.replace("apple0", "pear")))
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from livedrag.editor.models.graphs import EagerRecorder, GraphedFunction, Graphs
+from livedrag.editor.models.graphs import GraphedFunction, Graphs
+from tests.recorders import EagerRecorder
 from tests.strict_recorder import StrictRecorder
 
 Given = tuple[Tensor, list[Tensor]]

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from livedrag.editor import Diffusion, EditorError
-from livedrag.editor.models.graphs import EagerRecorder, Graphs
+from livedrag.editor.models.graphs import Graphs
 from livedrag.server.device.worker_main import load, spare_imports
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.settings import resolve
 from tests.checkpoints import original_vae, write_checkpoint
+from tests.recorders import EagerRecorder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 
 from livedrag.editor.cost import Memory
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
-from livedrag.editor.models.graphs import EagerRecorder, Graphs
+from livedrag.editor.models.graphs import Graphs
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.engine import (
     CommandFailed,
@@ -27,6 +27,7 @@ from livedrag.server.device.engine import (
     UpdateRun,
 )
 from livedrag.server.document.protocol import Progress
+from tests.recorders import EagerRecorder
 from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, fitted, later, start
 
 if TYPE_CHECKING:

@@ -1,0 +1,29 @@
+"""Recorders for tests of all but the graphs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from livedrag.editor.models.graphs import CudaRecorder, Recorder
+
+if TYPE_CHECKING:
+    from livedrag.editor import Diffusion
+
+
+class EagerRecorder:
+    """Does the work itself each time, on any device."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+    def has_memory(self) -> bool:
+        return True
+
+    def forget(self) -> None:
+        pass
+
+
+def recorder_for(model: Diffusion) -> Recorder:
+    """Records CUDA graphs where the model's device has them."""
+    return CudaRecorder(model.device) if model.device.type == "cuda" else EagerRecorder()
