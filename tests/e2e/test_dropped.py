@@ -54,6 +54,28 @@ def test_a_picture_is_not_opened_in_a_room_without_a_question(open_page: OpenPag
     expect(page.get_by_test_id("my-pictures").get_by_role("listitem")).to_have_count(2)
 
 
+def test_a_file_pasted_just_after_a_question_was_dismissed_is_asked_about(open_page: OpenPage, upload: Path) -> None:
+    page = open_page()
+    choose(page, upload)
+    drop(page, upload, "image/png", "paste")
+    expect(page.get_by_role("dialog", name="Open “bear.png”?")).to_be_visible()
+    # Before the browser has said that the dialog was closed, which it does in a later task.
+    page.evaluate(
+        """data => {
+            document.querySelector("dialog[open]").close();
+            const files = new DataTransfer();
+            const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
+            files.items.add(new File([bytes], "other.png", { type: "image/png" }));
+            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: files, bubbles: true }));
+        }""",
+        base64.b64encode(upload.read_bytes()).decode(),
+    )
+    expect(page.get_by_role("dialog", name="Open “other.png”?")).to_be_visible()
+    # Both of the browser's messages have arrived by now.
+    page.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done), 100))")
+    expect(page.get_by_role("dialog", name="Open “other.png”?")).to_be_visible()
+
+
 def test_a_picture_is_replaced_and_undo_brings_it_back(open_page: OpenPage, upload: Path, tmp_path: Path) -> None:
     page = open_page()
     editor = choose(page, upload)

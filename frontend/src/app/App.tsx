@@ -32,7 +32,7 @@ export function App() {
           {startTexts.landing.release}
         </div>
       )}
-      {opener.dropped !== null && <DroppedFile dropped={opener.dropped} />}
+      {opener.dropped !== null && <DroppedFile key={opener.dropped.id} dropped={opener.dropped} />}
       <SmallerPictureDialog />
       <Toasts toasts={toasts.value} dismiss={dismissToast} />
     </>

@@ -5,6 +5,7 @@ import type { RoomKey } from "../room/address.ts";
 import { sendPassword } from "../room/api.ts";
 import { ApiError, messageOf } from "../room/http.ts";
 import { replaceRoomPicture } from "../room/files.ts";
+import { makeId } from "../room/make-id.ts";
 import { MAX_TITLE } from "../room/protocol.ts";
 import { toast } from "../room/store.ts";
 import { createRoom, createRoomFromGeneration, fetchFile, importRoom } from "./api.ts";
@@ -30,6 +31,7 @@ export interface PictureOpener {
 }
 
 export interface DroppedFile {
+  readonly id: string;
   readonly name: string;
   /** Whether it is an exported room. */
   readonly isRoom: boolean;
@@ -64,11 +66,13 @@ export function usePictureOpener(enter: (key: RoomKey) => void, isInRoom: () => 
       return;
     }
     const answer = (choice: "new" | "replace" | null) => {
-      setDropped(null);
+      // A dialog's close event comes later than the next file may.
+      setDropped((now) => (now === question ? null : now));
       if (choice === "new") open(file);
       if (choice === "replace") run(async () => replaceRoomPicture(await withinLimits(file)));
     };
-    setDropped({ name: file.name, isRoom: isArchive(file), answer });
+    const question: DroppedFile = { id: makeId(), name: file.name, isRoom: isArchive(file), answer };
+    setDropped(question);
   };
   // The server recognises better than we could what is not a picture, or cannot be opened.
   const dragOver = useDroppedFiles(take);
