@@ -1,6 +1,7 @@
 """WorkerLink: a worker's end of its connection to the server. It has the methods of a pipe that the worker uses.
 
-A thread sends and a thread receives, so that neither a slow network delays a step nor a step delays a sign of life.
+A thread sends, so that neither a slow network delays a step nor a step delays a sign of life. The worker's own thread
+for commands receives: each further thread that a command passes through interrupts the step under way.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
-import queue
 import secrets
 import socket
 import ssl
@@ -58,7 +58,8 @@ class WorkerLink:
 
     def __init__(self, stream: Stream, pictures: PictureCache) -> None:
         self._stream, self._pictures = stream, pictures
-        self._commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._commands: deque[bytes] = deque()  # to be returned
+        self._ended = False
         self._held: dict[str, list[AnyCommand]] = {}
         self._outgoing: deque[tuple[str, bytes]] = deque()  # the room of a preview, else nothing; a frame
         self._changed = threading.Condition()
@@ -68,7 +69,7 @@ class WorkerLink:
 
     @classmethod
     def connect(cls, endpoint: Endpoint, pictures: PictureCache) -> WorkerLink:
-        """Connect to the server and start the threads.
+        """Connect to the server and start the thread that sends.
 
         Raises:
             OSError: the server is not there, or does not know the secret of this start.
@@ -78,14 +79,22 @@ class WorkerLink:
         pid = os.getpid()
         link._put("", frame(Kind.PROCESS, msgspec.msgpack.encode(ProcessInfo(pid=pid, started=start_of(pid) or 0))))
         threading.Thread(target=link._send, name="link-sender", daemon=True).start()
-        threading.Thread(target=link._receive, name="link-receiver", daemon=True).start()
         return link
 
     # What the worker uses --------------------------------------------------------------------------------------------
 
     def recv_bytes(self) -> bytes:
-        """The next command; empty: the worker has to end."""
-        return self._commands.get()
+        """The next command; empty: the worker has to end, since the server says so, or is gone or silent.
+
+        The connection stays open then: its end tells the server that the worker writes no more checkpoints.
+        """
+        with contextlib.suppress(OSError):
+            while not self._commands and not self._ended:
+                self._receive()
+            if self._commands:
+                return self._commands.popleft()
+        self._ended = True
+        return b""
 
     def send_bytes(self, event: bytes) -> None:
         """Send an event. A preview that waits still is replaced by a newer one of its room."""
@@ -104,7 +113,7 @@ class WorkerLink:
         with self._changed:
             self._changed.wait_for(lambda: self._broken or not (self._outgoing or self._sending), timeout=seconds)
 
-    # The threads -----------------------------------------------------------------------------------------------------
+    # Sending and receiving -------------------------------------------------------------------------------------------
 
     def _put(self, preview_of: str, packed: bytes) -> None:
         with self._changed:
@@ -140,25 +149,16 @@ class WorkerLink:
             self._changed.notify_all()
 
     def _receive(self) -> None:
-        """Pass commands on. When the server says so, or is gone or silent, the worker ends.
-
-        The connection stays open until then: its end tells the server that the worker writes no more checkpoints.
-        """
-        try:
-            while True:
-                kind, size = HEADER.unpack(self._stream.receive(HEADER.size, LEASE_SECONDS))
-                payload = self._stream.receive(size, LEASE_SECONDS)
-                match kind:
-                    case Kind.COMMAND:
-                        self._accept(self._decoder.decode(payload))
-                    case Kind.PICTURE:
-                        self._store(msgspec.msgpack.decode(payload, type=Picture))
-                    case Kind.END:
-                        break
-        except OSError:
-            pass
-        finally:
-            self._commands.put(b"")
+        """Take a frame. Raises `OSError`."""
+        kind, size = HEADER.unpack(self._stream.receive(HEADER.size, LEASE_SECONDS))
+        payload = self._stream.receive(size, LEASE_SECONDS)
+        match kind:
+            case Kind.COMMAND:
+                self._accept(self._decoder.decode(payload))
+            case Kind.PICTURE:
+                self._store(msgspec.msgpack.decode(payload, type=Picture))
+            case Kind.END:
+                self._ended = True
 
     def _accept(self, command: AnyCommand) -> None:
         held = self._held.get(room_of(command))
@@ -187,7 +187,7 @@ class WorkerLink:
             path = str(self._pictures.path(command.picture.sha256))
             picture = msgspec.structs.replace(command.picture, path=path)
             command = msgspec.structs.replace(command, picture=picture)
-        self._commands.put(msgspec.msgpack.encode(command))
+        self._commands.append(msgspec.msgpack.encode(command))
 
 
 def _greet(endpoint: Endpoint) -> Stream:

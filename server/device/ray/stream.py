@@ -9,6 +9,9 @@ import ssl
 import threading
 import time
 
+AT_ONCE = 2**16
+"""Bytes that are received at once, if so many have come."""
+
 
 class Stream:
     """Blocks like a socket, but never holds its lock while it waits: an SSL object must not be used by two threads.
@@ -20,27 +23,33 @@ class Stream:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket = connection
+        self._received = bytearray()
         self._lock = threading.Lock()
 
     def receive(self, size: int, seconds: float) -> bytes:
-        """Exactly so many bytes. Raises `OSError` where the other end is gone, or silent for so many seconds."""
-        parts = bytearray()
-        while len(parts) < size:
-            deadline = time.monotonic() + seconds
-            while True:
-                try:
-                    with self._lock:
-                        part = self._socket.recv(min(size - len(parts), 2**20))
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    self._wait(select.POLLIN, deadline)
-                except ssl.SSLWantWriteError:
-                    self._wait(select.POLLOUT, deadline)
-                else:
-                    break
+        """Exactly so many bytes. Raises `OSError` where the other end is gone, or silent for so many seconds.
+
+        What has come beyond them is kept for the next call: each call of the system lets other threads run first.
+        """
+        while len(self._received) < size:
+            part = self._receive_some(max(AT_ONCE, size - len(self._received)), time.monotonic() + seconds)
             if not part:
                 raise ConnectionResetError("the other end has closed the connection")
-            parts += part
-        return bytes(parts)
+            self._received += part
+        wanted = bytes(self._received[:size])
+        del self._received[:size]
+        return wanted
+
+    def _receive_some(self, most: int, deadline: float) -> bytes:
+        """What has come, at least a byte of it; empty: the other end has closed the connection."""
+        while True:
+            try:
+                with self._lock:
+                    return self._socket.recv(min(most, 2**20))
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(select.POLLIN, deadline)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
 
     def send(self, data: bytes, seconds: float) -> None:
         """All of these bytes. Raises `OSError` where the other end is gone, or takes nothing for so many seconds."""
