@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import platform
 import signal
@@ -60,15 +61,17 @@ Times = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Extent:
-    """How long: seconds of each measurement; how many stops and kills; with how many rooms that have a worker each."""
+    """How long: seconds of each measurement, and how many in turns of those that differ by milliseconds; how many stops
+    and kills; with how many rooms that have a worker each."""
 
     seconds: float = 8.0
+    turns: int = 5
     stops: int = 8
     kills: int = 5
     workers: tuple[int, ...] = (1, 2, 4)
 
 
-TINY = Extent(seconds=2.0, stops=1, kills=1, workers=(1, 2))
+TINY = Extent(seconds=2.0, turns=2, stops=1, kills=1, workers=(1, 2))
 
 
 class Heard:
@@ -284,12 +287,14 @@ async def compare(engines: dict[str, Engines], extent: Extent) -> None:
     )
     async with AsyncExitStack() as stack:
         local, ray = [await stack.enter_async_context(running(_engine(kind, 1), 1)) for kind in engines.values()]
-        ours, theirs = await control(local, extent), await control(ray, extent)
+        # In turns: from one minute to the next, a step takes longer by more than the engines differ by.
+        turns = [(await control(local, extent), await control(ray, extent)) for _ in range(extent.turns)]
         for name, what in (
             ("control", "command to its answer, 200 a second while a run iterates"),
             ("frame age", "age of a frame when it arrives, meanwhile"),
         ):
-            _tell(_row(what, ours[name], theirs[name], AIMS[name]))
+            of_each = [list(itertools.chain(*(times[name] for times in engine))) for engine in zip(*turns, strict=True)]
+            _tell(_row(what, of_each[0], of_each[1], AIMS[name]))
         ours, theirs = await stops(local, extent), await stops(ray, extent)
         _tell(_row("stop to stopped, its picture rendered", ours["stop"], theirs["stop"]))
         ours, theirs = await kills(local, extent), await kills(ray, extent)
