@@ -17,13 +17,13 @@ from torch import Tensor
 
 from livedrag.editor.drag.graphed import propose
 from livedrag.editor.drag.rows import Proposal, Row
-from livedrag.editor.fitting.lora import FitGradients, FitRequest, Lora
-from livedrag.editor.fitting.row_loras import row_loras, trained_loras
+from livedrag.editor.fitting.fit_rows import answer_fits
+from livedrag.editor.fitting.lora import FitGradients, FitRequest, Fitted, Lora
+from livedrag.editor.fitting.row_loras import row_loras
 from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion, further_rows
 from livedrag.editor.models.features import BeyondFeatures
-from livedrag.editor.models.low_memory import saving_memory
 
 Bucket = tuple[object, ...]
 """What requests must have in common to be answered together."""
@@ -110,7 +110,7 @@ class Iterated:
 
 
 Request = ForwardPass | IterationPass | FitRequest
-Answer = Outcome | Iterated | FitGradients | Exception | None
+Answer = Outcome | Iterated | FitGradients | Fitted | Exception | None
 """An exception is why a request could not be answered: it is thrown into the generator that made it."""
 Answering = Callable[[Mapping[str, Request]], Iterable[Answer]]
 """Answers requests of one bucket, by name, in their order."""
@@ -179,7 +179,7 @@ def run_together(resume: Mapping[str, Callable[[Answer], Request | None]], answe
                 asked[name] = request
 
 
-def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGradients]:
+def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGradients | Fitted]:
     """The answers to requests of one bucket, in their order; one alone runs with its LoRA merged into the weights.
 
     Raises:
@@ -191,8 +191,7 @@ def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGrad
     forwards = [request for request in requests if isinstance(request, ForwardPass)]
     if forwards:
         return _pass_forward(forwards)
-    fits = [request for request in requests if isinstance(request, FitRequest)]
-    return [fits[0].lora.gradients(fits[0])] if len(fits) == 1 else _fit_together(fits)
+    return answer_fits([request for request in requests if isinstance(request, FitRequest)])
 
 
 def _adapter(model: Diffusion, loras: Sequence[Lora], beyond: Sequence[BeyondFeatures]) -> Adapter:
@@ -245,24 +244,3 @@ def _pass_forward(requests: Sequence[ForwardPass]) -> list[Outcome]:
 def _noise(request: ForwardPass, output: Tensor) -> Tensor:
     alpha = request.alpha or request.model.schedule.alphas[request.timestep]
     return request.model.schedule.to_noise(output, request.latent, alpha)
-
-
-def _fit_together(requests: Sequence[FitRequest]) -> list[FitGradients]:
-    """One pass, forward and backward, for rows of several LoRAs that are fitted."""
-    model, loras = requests[0].model, [request.lora for request in requests]
-    counts = [len(request.noisy) for request in requests]
-    prompts = torch.cat([request.prompt.expand(count, -1, -1) for request, count in zip(requests, counts, strict=True)])
-    noisy, timesteps = (torch.cat(each) for each in zip(*((r.noisy, r.timesteps) for r in requests), strict=True))
-    model.adapter.switch_to(None)  # leaving PEFT's layers makes their weights require no grad
-    with contextlib.ExitStack() as stack:
-        for lora in loras:
-            stack.enter_context(lora.requiring_grad())
-        with saving_memory(model, noisy), model.adapter.using(trained_loras(model, loras, counts)):
-            output = model.run_unet(noisy, timesteps, prompts)
-            losses = [request.loss(part) for request, part in zip(requests, output.split(counts), strict=True)]
-            parameters = [parameter for lora in loras for parameter in lora.parameters()]
-            gradients = iter(torch.autograd.grad([loss * model.loss_scale for loss in losses], parameters))
-    return [
-        FitGradients(loss.detach(), [next(gradients) for _ in lora.parameters()])
-        for lora, loss in zip(loras, losses, strict=True)
-    ]

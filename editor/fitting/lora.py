@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from livedrag.editor.errors import NumericalError
+from livedrag.editor.fitting.adamw import Moments, step_numbers
 from livedrag.editor.fitting.lora_layers import LoraLayers
 from livedrag.editor.models.adapters import Adapter
-from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.models.low_memory import must_save_memory, saving_memory
 
 ORIGINAL_SHARE = 0.3
 """Share of training rows that are the picture itself, if there are augmented ones."""
 ROWS_PER_PASS = 4
 """Rows of a fitting step that go through the network together: a larger batch takes several passes, so that no pass
 takes long or needs much memory, and its gradient is the mean of theirs."""
+
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""Steps, first and second moment, as `torch.optim.AdamW` names them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class FitStep:
 
 @dataclass(frozen=True, eq=False)
 class FitRequest:
-    """Asks for the gradients of a LoRA for some rows of a step of fitting; the answer is a `FitGradients`.
+    """Asks for the gradients of a LoRA for some rows of a step of fitting; the answer is a `FitGradients`, or after the
+    last rows a `Fitted`.
 
     Args:
         lora: that is fitted.
@@ -62,6 +64,8 @@ class FitRequest:
         prompt: text embedding, ``(1, L, D)``.
         wanted: what the network should give, noise or velocity, ``(n, 4, h, w)``.
         batch: rows of the whole step.
+        before: what the step's earlier passes gave, if there were any.
+        ends: whether these are the step's last rows.
     """
 
     lora: Lora
@@ -70,6 +74,8 @@ class FitRequest:
     prompt: Tensor
     wanted: Tensor
     batch: int
+    before: FitGradients | None = None
+    ends: bool = False
 
     @property
     def model(self) -> Diffusion:
@@ -81,14 +87,10 @@ class FitRequest:
         """Requests of one bucket can be answered together."""
         return ("fit", id(self.model), *self.noisy.shape[1:], *self.prompt.shape)
 
-    def loss(self, output: Tensor) -> Tensor:
-        """The part that these rows have in the step's mean squared error, for what the network gives."""
-        return nn.functional.mse_loss(output, self.wanted) * (len(self.noisy) / self.batch)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FitGradients:
-    """Of the loss of some rows, times the model's ``loss_scale``.
+    """Of the loss of a step's rows so far, times the model's ``loss_scale``.
 
     Args:
         loss: the part that they have in the step's mean squared error; a scalar.
@@ -96,7 +98,33 @@ class FitGradients:
     """
 
     loss: Tensor
-    values: Sequence[Tensor]
+    values: list[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class FitUpdate:
+    """What a step of fitting leads to.
+
+    Args:
+        loss: mean squared error before it, a scalar.
+        norm: of the gradient times the model's ``loss_scale``, a scalar; not finite if any number of it is not.
+        weights: after it, one for each of the LoRA's `Lora.parameters`.
+        moments: AdamW's, after it.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    weights: list[Tensor]
+    moments: Moments
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A proposed step of fitting, and the numbers of it that the caller looks at; see `FitUpdate`."""
+
+    loss: float
+    norm: float
+    update: FitUpdate
 
 
 _layers_on: WeakKeyDictionary[Diffusion, dict[tuple[int, tuple[str, ...]], LoraLayers]] = WeakKeyDictionary()
@@ -136,7 +164,9 @@ class Lora:
         self.version = 0
         """Grows whenever the weights change."""
         self._merged = _MergedLora(self)
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
+        self._learning_rate = learning_rate
+        self._steps = 0  # of AdamW
+        self._moments: Moments | None = None
 
     @property
     def names(self) -> list[str]:
@@ -162,7 +192,7 @@ class Lora:
         """Take these weights, of the same shapes, for its own; AdamW starts anew."""
         for parameter, weight in zip(self.parameters(), (*down, *up), strict=True):
             parameter.data.copy_(weight)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {}})
+        self._steps, self._moments = 0, None
         self.version += 1
 
     def parameters(self) -> list[nn.Parameter]:
@@ -182,10 +212,6 @@ class Lora:
         """Within this block the UNet has this LoRA as PEFT applies it, next to the weights: same result, slower."""
         return self._model.adapter.using(self)
 
-    def requiring_grad(self) -> contextlib.AbstractContextManager[None]:
-        """Within this block its weights require grad."""
-        return _requiring_grad(self.parameters())
-
     def enable(self, previous: Adapter | None) -> None:
         """Called by the model: take the place of the previous adapter, if any, ready to be fitted."""
         _make_way(previous, self._layers)
@@ -200,18 +226,15 @@ class Lora:
         """Called by the model: the UNet is the base model again."""
         self._layers.disable()
 
-    def fit_step(
-        self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
-    ) -> float:
-        """One step of fitting; see `fit_passes`. Returns its mean squared error."""
-        passes = self.fit_passes(model, latents, prompt, batch, generator)
-        answered: FitGradients | None = None
-        while True:
-            try:
-                step = passes.send(answered)
-            except StopIteration as end:
-                return float(end.value)
-            answered = self.gradients(step) if isinstance(step, FitRequest) else None
+    @property
+    def moments(self) -> Moments:
+        """AdamW's, zeros before the first step."""
+        return Moments.zeros(self.parameters()) if self._moments is None else self._moments
+
+    @property
+    def next_step(self) -> tuple[float, float, float]:
+        """Length, correction and decay of AdamW's next step; see `livedrag.editor.fitting.adamw.AdamW`."""
+        return step_numbers(self._learning_rate, self._steps + 1)
 
     def fit_passes(
         self, model: Diffusion, latents: Tensor, prompt: Tensor, batch: int, generator: torch.Generator
@@ -250,70 +273,57 @@ class Lora:
             else alphas.sqrt() * noise - (1 - alphas).sqrt() * crops
         )
         timesteps = timesteps.to(latents.device)
-        losses: list[Tensor] = []
-        gradients: list[Tensor] = []
+        before: FitGradients | None = None
         for start in range(0, batch, ROWS_PER_PASS):
             if start:
                 yield FitPass(start, batch)
-            rows = slice(start, start + ROWS_PER_PASS)
-            answered = yield FitRequest(self, noisy[rows], timesteps[rows], prompt, wanted[rows], batch)
-            assert isinstance(answered, FitGradients)
-            losses.append(answered.loss)
-            parts = answered.values
-            gradients = [a + b for a, b in zip(gradients, parts, strict=True)] if gradients else list(parts)
-        measured: list[float] = torch.stack([sum(losses[1:], losses[0]), nn.utils.get_total_norm(gradients)]).tolist()
-        value, norm = measured
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise NumericalError(f"fitting the picture diverged (loss {value}, gradient {norm}): try a smaller lora_lr")
-        for parameter, gradient in zip(self.parameters(), gradients, strict=True):
-            parameter.grad = gradient / model.loss_scale
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.version += 1
-        return value
+            end = start + ROWS_PER_PASS
+            rows = slice(start, end)
+            answered = yield FitRequest(
+                self, noisy[rows], timesteps[rows], prompt, wanted[rows], batch, before, ends=end >= batch
+            )
+            if isinstance(answered, FitGradients):
+                before = answered
+        assert isinstance(answered, Fitted)
+        self._take(answered)
+        return answered.loss
 
-    def gradients(self, request: FitRequest) -> FitGradients:
-        """The answer to a request of this LoRA, in a pass of its own; from a CUDA graph if the model has one."""
-        model, layers = self._model, self._layers
-        given = FitRow(
-            noisy=request.noisy,
-            timesteps=request.timesteps,
-            prompt=request.prompt,
-            wanted=request.wanted,
-            share=send(torch.tensor(len(request.noisy) / request.batch, dtype=model.latent_dtype), model.device),
-            down=[weight.detach() for weight in self.down],
-            up=[weight.detach() for weight in self.up],
-        )
-        kind = ("fitting", layers, id(model.extra_layers))
-        recorded = model.graphs is not None and model.graphs.holds(kind, given)  # which has the memory that it needs
-        if model.graphs is None or (not recorded and must_save_memory(model, request.noisy)):
-            with saving_memory(model, request.noisy):
-                return fit(model, layers, given)
-        with self.unmerged():  # so that it is merged anew when it is used next
-            return model.graphs.run(kind, partial(fit, model, layers), given)
+    def _take(self, fitted: Fitted) -> None:
+        """Take a step. Raises `NumericalError` if loss or gradient is not finite; the weights are unchanged."""
+        if not (math.isfinite(fitted.loss) and math.isfinite(fitted.norm)):
+            raise NumericalError(
+                f"fitting the picture diverged (loss {fitted.loss}, gradient {fitted.norm}): try a smaller lora_lr"
+            )
+        for parameter, weight in zip(self.parameters(), fitted.update.weights, strict=True):
+            parameter.data = weight
+        self._steps, self._moments = self._steps + 1, fitted.update.moments
+        self.version += 1
 
     def state(self) -> dict[str, Tensor]:
         """Weights and AdamW's moments by name, for `load_state`."""
-        parameters = self.parameters()
-        weights = {f"{index}.weight": parameter for index, parameter in enumerate(parameters)}
-        moments = {
-            f"{index}.{name}": value
-            for index, parameter in enumerate(parameters)
-            for name, value in self.optimizer.state.get(parameter, {}).items()
-        }
+        weights = {f"{index}.weight": parameter.detach() for index, parameter in enumerate(self.parameters())}
+        moments: dict[str, Tensor] = {}
+        if self._moments is not None:
+            for index, pair in enumerate(zip(self._moments.first, self._moments.second, strict=True)):
+                values = (torch.tensor(float(self._steps)), *pair)
+                moments.update({f"{index}.{name}": value for name, value in zip(ADAMW_STATE, values, strict=True)})
         return {**weights, **moments}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights and moments that `state` gave, bit for bit."""
         parameters = self.parameters()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            index, _, kind = name.partition(".")
-            if kind == "weight":
-                parameters[int(index)].data.copy_(value)
-            else:
-                moments.setdefault(int(index), {})[kind] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        for index, parameter in enumerate(parameters):
+            parameter.data.copy_(state[f"{index}.weight"])
+        self._steps, self._moments = 0, None
+        step, first, second = ADAMW_STATE
+        if f"0.{step}" in state:
+            self._steps = int(state[f"0.{step}"])
+            self._moments = Moments(
+                *(
+                    [state[f"{index}.{name}"].to(each) for index, each in enumerate(parameters)]
+                    for name in (first, second)
+                )
+            )
         self.version += 1
 
     def remove(self) -> None:
@@ -328,56 +338,8 @@ class Lora:
             self._layers.remove()
 
 
-@dataclass(frozen=True, eq=False)
-class FitRow:
-    """All that a pass of fitting depends on, but for the network.
-
-    Args:
-        noisy, timesteps, prompt, wanted: see `FitRequest`.
-        share: of these rows in the step's mean squared error, a scalar.
-        down, up: weights of the LoRA.
-    """
-
-    noisy: Tensor
-    timesteps: Tensor
-    prompt: Tensor
-    wanted: Tensor
-    share: Tensor
-    down: list[Tensor]
-    up: list[Tensor]
-
-
-def fit(model: Diffusion, layers: LoraLayers, given: FitRow) -> FitGradients:
-    """Gradients of a LoRA for some rows, as a function of tensors, so that it can run from a CUDA graph.
-
-    Args:
-        model: that it is fitted to.
-        layers: of its rank and targets.
-        given: rows and weights.
-    """
-    weights = _Weights(layers, given.down, given.up)
-    parameters = [*weights.down, *weights.up]
-    with torch.enable_grad(), _requiring_grad(parameters), model.adapter.using(weights), model.eagerly():
-        output = model.run_unet(given.noisy, given.timesteps, given.prompt)
-        loss = nn.functional.mse_loss(output, given.wanted) * given.share
-        gradients = torch.autograd.grad(loss * model.loss_scale, parameters)
-    return FitGradients(loss.detach(), gradients)
-
-
-@contextlib.contextmanager
-def _requiring_grad(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within this block these weights require grad."""
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-
-
-class _Weights:
-    """Weights as an adapter, as PEFT applies them.
+class LoraCopy:
+    """Weights of a LoRA as an adapter, as PEFT applies them.
 
     Args:
         layers: of their rank and targets.
@@ -389,18 +351,29 @@ class _Weights:
         self.down, self.up = ([nn.Parameter(weight, False) for weight in part] for part in (down, up))
         self.version = 0
 
+    @property
+    def bases(self) -> list[nn.Linear]:
+        """As of a `Lora`."""
+        return self.layers.bases
+
+    def parameters(self) -> list[nn.Parameter]:
+        """As of a `Lora`."""
+        return [*self.down, *self.up]
+
     def enable(self, previous: Adapter | None) -> None:
+        """Called by the model: take the place of the previous adapter, if any, ready to be fitted."""
         _make_way(previous, self.layers)
         self.layers.enable(self)
 
     def disable(self) -> None:
+        """Called by the model: the UNet is the base model again."""
         self.layers.disable()
 
 
 def _make_way(previous: Adapter | None, layers: LoraLayers) -> None:
     """Disable the previous adapter, unless it uses the same layers."""
     lora = previous.lora if isinstance(previous, _MergedLora) else previous
-    if previous is not None and not (isinstance(lora, Lora | _Weights) and lora.layers is layers):
+    if previous is not None and not (isinstance(lora, Lora | LoraCopy) and lora.layers is layers):
         previous.disable()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, baddbmm, bmm, nn
 from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
-from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.fitting.lora import Lora, LoraCopy
 from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.diffusion import Diffusion
 
@@ -48,7 +48,7 @@ Factors = Mapping[nn.Module, RowFactors]
 """By layer of the UNet, what is added to it."""
 
 
-def stack_loras(loras: Sequence[Lora], dtype: torch.dtype) -> dict[nn.Module, RowFactors]:
+def stack_loras(loras: Sequence[Lora | LoraCopy], dtype: torch.dtype) -> dict[nn.Module, RowFactors]:
     """The matrices of these LoRAs, one row each, by layer.
 
     Args:
@@ -161,7 +161,7 @@ def row_loras(model: Diffusion, loras: Sequence[Lora], further: Sequence[int]) -
     return stack.adapters[key]
 
 
-def trained_loras(model: Diffusion, loras: Sequence[Lora], counts: Sequence[int]) -> RowLoras:
+def trained_loras(model: Diffusion, loras: Sequence[LoraCopy], counts: Sequence[int]) -> RowLoras:
     """The adapter for a pass in which LoRAs are fitted; gradients lead to their weights.
 
     Args:
@@ -169,8 +169,15 @@ def trained_loras(model: Diffusion, loras: Sequence[Lora], counts: Sequence[int]
         loras: that require grad.
         counts: rows of each, one after the other.
     """
-    rows = [index for index, count in enumerate(counts) for _ in range(count)]
-    return RowLoras({layer: each.of(rows) for layer, each in stack_loras(loras, model.dtype).items()})
+    stacked = stack_loras(loras, model.dtype)
+    return RowLoras(
+        {layer: RowFactors(*(_repeat(each, counts) for each in (f.down, f.up))) for layer, f in stacked.items()}
+    )
+
+
+def _repeat(matrices: Tensor, counts: Sequence[int]) -> Tensor:
+    """Each of the matrices ``(n, a, b)`` as often as is said, one after the other."""
+    return torch.cat([each.expand(count, -1, -1) for each, count in zip(matrices.split(1), counts, strict=True)])
 
 
 def _in_last_block(model: Diffusion, loras: Sequence[Lora]) -> set[nn.Module]:

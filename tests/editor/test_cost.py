@@ -28,6 +28,7 @@ from livedrag.editor.fitting.lora import ROWS_PER_PASS, Lora
 from livedrag.editor.models.pass_memory import measure_pass
 from livedrag.editor.models.references import find_model
 from livedrag.editor.points import Size
+from tests.fitting import fit_step
 
 SIZE = Size(96, 64)
 PLENTY = Memory(2**40, 2**40)
@@ -70,7 +71,7 @@ def test_a_pass_stores_about_what_was_estimated(small: Diffusion, shape: ModelSh
     latent, text = torch.randn(1, 4, 16, 16), small.embed_prompt("")
     try:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            lora.fit_step(small, latent, text, ROWS_PER_PASS, torch.Generator())
+            fit_step(lora, small, latent, text, ROWS_PER_PASS, torch.Generator())
     finally:
         lora.remove()
     weights = sum(parameter.nbytes for parameter in small.unet.parameters())

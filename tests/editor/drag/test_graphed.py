@@ -17,6 +17,7 @@ from livedrag.editor.models.graphs import Graphs
 from livedrag.editor.settings import Setting
 from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import picture
+from tests.fitting import fit_step
 from tests.recorders import EagerRecorder, recorder_for
 from tests.strict_recorder import StrictRecorder
 
@@ -177,7 +178,7 @@ def test_a_lora_that_is_fitted_further_is_merged_anew(exact: Diffusion) -> None:
     prompt, latent = exact.embed_prompt("a cat"), torch.ones(1, 4, 16, 16, dtype=torch.float64, device=exact.device)
     try:
         for seed in range(3):
-            lora.fit_step(exact, latent, prompt, 2, torch.Generator().manual_seed(seed))
+            fit_step(lora, exact, latent, prompt, 2, torch.Generator().manual_seed(seed))
             with lora.active(), torch.no_grad():
                 exact.predict(latent, 300, prompt)
             assert lora.layers._merged == (lora, lora.version)
@@ -198,7 +199,7 @@ def test_rooms_inverted_and_rendered_together_run_from_graphs(exact: Diffusion, 
         return latents + pixels
 
     graphed = together()
-    assert recorder.recorded == 1  # of both rooms' pass; fitting together is eager
+    assert recorder.recorded == 2  # of both rooms' step of fitting, and of their pass
     exact.graphs = None
     assert_same(exact, graphed, together())
 
