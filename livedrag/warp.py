@@ -3,10 +3,11 @@
 The front end's ``warp.ts`` is the same function; ``tests/warp.json`` has test cases for both.
 
 The field maps backwards: the warped picture shows at a point ``p`` what the picture has at ``p + d(p)``. At a target,
-``d`` leads exactly to its handle; around it, ``d`` fades out over the quarters of four ellipses, slowly at first, so
-that what is near the handle keeps its shape. Without a mask they reach as far as the drag is long, or somewhat further;
-with one, as far as it goes, within limits: who paints what may change says what moves together. The quarters on the
-handle's side are never so short that the picture folds over itself; within that limit, they end before the mask does.
+``d`` leads exactly to its handle; around it, ``d`` fades out over four quarters, each blunter across the drag than an
+ellipse, slowly at first, so that what is near the handle keeps its shape. Without a mask they reach as far as the drag
+is long, or somewhat further, but across a long drag no further than a share of the picture; with one, as far as it
+goes, within limits: who paints what may change says what moves together. The quarters on the handle's side are never
+so short that the picture folds over itself; within that limit, they end before the mask does.
 Where several drags meet, the nearest weighs most (modified Shepard weights: compact, and exact at every target).
 
 The idea of warping pixels backwards instead of using a model is Inpaint4Drag's (arXiv 2509.04582) and FastDrag's
@@ -38,7 +39,8 @@ MIN_BACK = 1.6
 the picture would fold."""
 WIDEST, WIDEST_SHARE = 3.0, 1 / 4
 """Reach at most where a mask says how far content may move along: in lengths of the drag, and as a share of the
-picture's longest side. Further off, a long drag would pull along what merely lies beside the thing that moves."""
+picture's longest side. Further off, a long drag would pull along what merely lies beside the thing that moves, so the
+share limits the reach across without a mask too."""
 ROWS = 256
 """Rows of the picture that are warped at once, to limit memory."""
 
@@ -48,7 +50,8 @@ class _Pull:
     """One drag as the field sees it; pixels of the picture.
 
     ``(x, y)`` is the target, ``(dx, dy)`` leads from there to the handle, in the direction of the unit vector
-    ``(ux, uy)``. ``depth`` is how deep in the mask the drag has its full strength.
+    ``(ux, uy)``. ``depth`` is how deep in the mask the drag has its full strength. Across the drag, the strength falls
+    with the square of the share of the reach where the drag is ``blunt``: what is as wide as the reach keeps its shape.
     """
 
     x: float
@@ -62,6 +65,7 @@ class _Pull:
     left: float
     right: float
     depth: float
+    blunt: bool
 
 
 class WarpField:
@@ -97,11 +101,11 @@ class WarpField:
                 np.where(along > 0, pull.back, pull.front),
                 np.where(across > 0, pull.left, pull.right),
             )
-            squared = (along / lengthwise) ** 2 + (across / sideways) ** 2
-            strength = _fall(np.sqrt(squared))
+            lengthwise, sideways = (along / lengthwise) ** 2, (across / sideways) ** 2
+            strength = _fall(np.sqrt(lengthwise + (sideways**2 if pull.blunt else sideways)))
             if depth is not None:
                 strength = strength * _rise(depth / pull.depth)
-            weight = strength / np.maximum(squared, 1e-12)
+            weight = strength / np.maximum(lengthwise + sideways, 1e-12)
             total += weight
             dx += weight * strength * pull.dx
             dy += weight * strength * pull.dy
@@ -110,7 +114,9 @@ class WarpField:
 
     def bounds(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of what the field can move, in whole pixels; right and bottom excluded."""
-        reach = [(pull.x, pull.y, max(pull.front, pull.back, pull.left, pull.right)) for pull in self._pulls]
+        reach = [
+            (pull.x, pull.y, math.hypot(max(pull.front, pull.back), max(pull.left, pull.right))) for pull in self._pulls
+        ]
         if not reach:
             return (0, 0, 0, 0)
         return (
@@ -129,9 +135,9 @@ class WarpField:
         moves = length > 1e-6
         ux, uy = (dx / length, dy / length) if moves else (1.0, 0.0)
 
-        def reach(lengths: float, ux: float, uy: float) -> float:
-            """In a direction, at least so many lengths of the drag."""
-            base = max(lengths * length, least)
+        def reach(base: float, ux: float, uy: float) -> float:
+            """In a direction, at least so far."""
+            base = max(base, least)
             if self._depths is None or not moves:
                 return base
             return max(base, self._room(x, y, ux, uy, self._widest(length)))
@@ -140,7 +146,8 @@ class WarpField:
         if moves:
             most = BACK * length if self._depths is None else max(BACK * length, self._widest(length))
             back = self._room(x, y, ux, uy, max(most, least))
-        left, right = reach(SIDE, -uy, ux), reach(SIDE, uy, -ux)
+        across = min(SIDE * length, WIDEST_SHARE * max(self._size.width, self._size.height))
+        left, right = reach(across, -uy, ux), reach(across, uy, -ux)
         side = min(left, right)
         depth = side if self._depths is None else min(self._one_depth(x, y), side)
         return _Pull(
@@ -150,11 +157,12 @@ class WarpField:
             dy=dy,
             ux=ux,
             uy=uy,
-            front=reach(FRONT, -ux, -uy),
+            front=reach(FRONT * length, -ux, -uy),
             back=max(MIN_BACK * length, back),
             left=left,
             right=right,
             depth=max(depth, math.hypot(*self._cell)),
+            blunt=moves,
         )
 
     def _widest(self, length: float) -> float:

@@ -34,6 +34,7 @@ interface Pull {
   readonly left: number;
   readonly right: number;
   readonly depth: number;
+  readonly blunt: boolean;
 }
 
 export class WarpField {
@@ -61,13 +62,13 @@ export class WarpField {
     for (const pull of this.#pulls) {
       const along = (x - pull.x) * pull.ux + (y - pull.y) * pull.uy;
       const across = (y - pull.y) * pull.ux - (x - pull.x) * pull.uy;
-      const lengthwise = along / (along > 0 ? pull.back : pull.front);
-      const sideways = across / (across > 0 ? pull.left : pull.right);
-      const squared = lengthwise ** 2 + sideways ** 2;
+      const lengthwise = (along / (along > 0 ? pull.back : pull.front)) ** 2;
+      const sideways = (across / (across > 0 ? pull.left : pull.right)) ** 2;
+      const squared = lengthwise + (pull.blunt ? sideways ** 2 : sideways);
       if (squared >= 1) continue;
       let strength = fall(Math.sqrt(squared));
       if (depth !== null) strength *= rise(depth / pull.depth);
-      const weight = strength / Math.max(squared, 1e-12);
+      const weight = strength / Math.max(lengthwise + sideways, 1e-12);
       total += weight;
       dx += weight * strength * pull.dx;
       dy += weight * strength * pull.dy;
@@ -84,16 +85,17 @@ export class WarpField {
     const widest = Math.min(WIDEST * length, WIDEST_SHARE * longest);
     // A drag that holds its place does so in every direction alike.
     const [ux, uy] = length > 0 ? [dx / length, dy / length] : [1, 0];
-    /** In a direction, at least so many lengths of the drag. */
-    const reach = (lengths: number, vx: number, vy: number) => {
-      const base = Math.max(lengths * length, minReach);
+    /** In a direction, at least `least`. */
+    const reach = (least: number, vx: number, vy: number) => {
+      const base = Math.max(least, minReach);
       if (this.#depths === null || length === 0) return base;
       return Math.max(base, this.#distanceToBorder(x, y, vx, vy, widest));
     };
     const most = Math.max(BACK * length, minReach, this.#depths === null ? 0 : widest);
     const behind = length > 0 ? this.#distanceToBorder(x, y, ux, uy, most) : minReach;
-    const left = reach(SIDE, -uy, ux);
-    const right = reach(SIDE, uy, -ux);
+    const across = Math.min(SIDE * length, WIDEST_SHARE * longest);
+    const left = reach(across, -uy, ux);
+    const right = reach(across, uy, -ux);
     const side = Math.min(left, right);
     const depth = this.#depths === null ? side : Math.min(this.#depthAt(this.#depths, x, y), side);
     return {
@@ -103,11 +105,12 @@ export class WarpField {
       dy,
       ux,
       uy,
-      front: reach(FRONT, -ux, -uy),
+      front: reach(FRONT * length, -ux, -uy),
       back: Math.max(MIN_BACK * length, behind),
       left,
       right,
       depth: Math.max(depth, Math.hypot(...this.#cell)),
+      blunt: length > 0,
     };
   }
 

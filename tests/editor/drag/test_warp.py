@@ -220,6 +220,29 @@ def test_with_a_mask_content_moves_along_as_far_as_the_mask_goes() -> None:
     assert abs(wide[3]) > 0.7 * 10, "what is at the handle keeps its shape"
 
 
+def test_a_long_drag_leaves_what_lies_beside_it() -> None:
+    """Across, it reaches a quarter of the picture at most; near its target, what it moves keeps its shape."""
+    one, large = drag((62, 150), (20, 60)), Size(256, 256)
+    far = one.target.x - one.handle.x, one.target.y - one.handle.y
+    along = far[0] / length(one), far[1] / length(one)
+    beside = np.array([(20 - side * along[1], 60 + side * along[0]) for side in (66.0, 120.0, 16.0)]).T
+    dx, dy = WarpField([one], None, large).at(*beside)
+    moved = np.hypot(dx, dy) / length(one)
+    assert moved[:2].max() < 1e-9
+    assert moved[2] > 0.98
+
+
+@given(st.lists(drag_of, min_size=1, max_size=3))
+@settings(deadline=None)
+def test_nothing_moves_outside_the_bounds(drags: list[Drag]) -> None:
+    field = WarpField(drags, None, SIZE)
+    left, top, right, bottom = field.bounds()
+    row, column = np.mgrid[: SIZE.height, : SIZE.width].astype(np.float64)
+    moves = np.hypot(*field.at(column, row)) > 1e-9
+    moves[top:bottom, left:right] = False
+    assert not moves.any()
+
+
 @given(st.lists(drag_of, max_size=3), x_of.map(int), y_of.map(int), st.integers(1, 160), st.integers(1, 120))
 @settings(deadline=None)
 def test_nothing_moves_outside_the_mask(drags: list[Drag], x: int, y: int, width: int, height: int) -> None:
