@@ -80,18 +80,19 @@ class Denoising:
         """Steps that the next `render` takes from level ``first`` on."""
         return 2 * len(self._levels) - len(self.unedited) - first
 
-    def reconstruct(self, levels: int | None = None) -> Generator[Request | None, Answer, None]:
-        """Denoise the unedited latent, into `unedited`; yields what it asks of the UNet, and None after each step.
+    def reconstruct(self, levels: int | None = None) -> Generator[Request | RenderStep, Answer, None]:
+        """Denoise the unedited latent, into `unedited`; it also yields what it asks of the UNet.
 
         Raises `NumericalError`.
 
         Args:
             levels: how many, unless that has been done already; by default all.
         """
-        while (index := len(self.unedited)) < (len(self._levels) if levels is None else levels):
+        wanted = len(self._levels) if levels is None else levels
+        while (index := len(self.unedited)) < wanted:
             below = yield from self._step_unedited()
             self.unedited.append(check_finite(below, f"rendering step {index + 1} of the unedited picture"))
-            yield None
+            yield RenderStep(index + 1, wanted, None)
 
     def denoise_unedited(self, levels: int) -> None:
         """Denoise the unedited latent by this many levels, as far as that has not been done."""
@@ -114,11 +115,10 @@ class Denoising:
             NumericalError: a step is not finite.
         """
         steps, done = self.steps(first), 0
-        while len(self.unedited) < len(self._levels):
-            with contextlib.closing(self.reconstruct(len(self.unedited) + 1)) as step:
-                yield from next_step(step)
-            done += 1
-            yield RenderStep(done, steps, None)
+        with contextlib.closing(self.reconstruct()) as unedited:
+            while (yield from next_step(unedited)) is not None:
+                done += 1
+                yield RenderStep(done, steps, None)
         for index in range(first, len(self._levels)):
             latent, x0 = yield from self.step(latent, index, control=control_first or index > first)
             check_finite(latent, f"rendering step {index + 1}")

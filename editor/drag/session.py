@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from livedrag.editor.drag import snapshot as snapshots
 from livedrag.editor.drag.content import ContentSearch
-from livedrag.editor.drag.detail import carry_detail
 from livedrag.editor.drag.iteration import lost_drags
 from livedrag.editor.drag.loop import DragLoop
-from livedrag.editor.drag.passes import Answer, Request, alone, next_step
+from livedrag.editor.drag.passes import alone
 from livedrag.editor.drag.preview import Previewer
+from livedrag.editor.drag.result import compose_result, measure_reconstruction
+from livedrag.editor.drag.shared_steps import SharedSteps
 from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
@@ -26,12 +26,9 @@ from livedrag.editor.errors import EditorError
 from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
 from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
-from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
-from livedrag.editor.picture import compose, to_picture, to_working_tensor
 from livedrag.editor.points import Drag, Point
 from livedrag.editor.settings import DragSettings, Quality, Setting
-from livedrag.editor.similarity import peak_signal_to_noise
 from livedrag.limits import GUIDANCE
 from livedrag.pictures import to_rgb
 
@@ -91,12 +88,14 @@ class DragSession:
         Raises:
             SettingsError: it was made in another number of steps.
         """
-        if picture is None:
-            picture = to_picture(model.decode(steps[-1].latent))
-        if settings is None:
-            settings = DragSettings.resolve(None, model.defaults, {"ddim_steps": len(steps)})
-        state = SessionState.of_picture(model, picture, prompt=prompt, settings=settings, seed=seed)
-        state.preparation.use_generated(steps, Guidance(model.embed_nothing(), guidance))
+        return cls._of(
+            SessionState.of_generation(
+                model, prompt, steps, guidance=guidance, picture=picture, settings=settings, seed=seed
+            )
+        )
+
+    @classmethod
+    def _of(cls, state: SessionState) -> DragSession:
         session = cls.__new__(cls)
         session._use(state)
         return session
@@ -105,7 +104,7 @@ class DragSession:
         self._state = state
         search = ContentSearch(state)
         self._previewer = Previewer(state, search)
-        self._loop = DragLoop(state, search, self._previewer)
+        self._shared = SharedSteps(state, DragLoop(state, search, self._previewer))
 
     @property
     def model(self) -> Diffusion:
@@ -222,6 +221,11 @@ class DragSession:
     # Preparation, dragging, rendering ---------------------------------------------------------------------------------
 
     @property
+    def shared(self) -> SharedSteps:
+        """The generators below, for running several sessions together."""
+        return self._shared
+
+    @property
     def prepared(self) -> bool:
         """Whether the LoRA is fitted and the picture inverted."""
         return self._state.prepared
@@ -247,43 +251,26 @@ class DragSession:
 
         A step of fitting with a large batch yields `FitPass` in between.
         """
-        return alone(self.prepare_sharing())
+        return alone(self._shared.prepare())
 
-    def prepare_sharing(self) -> Generator[Request | FitStep | FitPass | InversionStep, Answer, None]:
-        """As `prepare`, for running several sessions together: it also yields what it asks of the UNet; see
-        `drag_sharing`."""
-        state = self._state
-        with contextlib.closing(state.preparation.steps()) as steps:
-            while (step := (yield from next_step(steps))) is not None:
-                assert isinstance(step, FitStep | FitPass | InversionStep)
-                if isinstance(step, InversionStep) and state.preparation.done:
-                    state.start_dragging()
-                yield step
-        if not state.prepared:  # a generated picture is not inverted
-            state.start_dragging()
-
-    def reconstruct(self) -> Generator[None, None, float]:
-        """Denoise the inverted picture without an edit, which `render` then need not do; yields after each step.
+    def reconstruct(self) -> Generator[RenderStep, None, float]:
+        """Denoise the inverted picture without an edit, which `render` then need not do.
 
         Returns:
-            how well the model knows the picture: the PSNR of what comes back, in decibels; see
-            `livedrag.editor.drag.preparation.is_known`.
+            The `reconstruction`.
 
         Raises:
             EditorError: the picture is not prepared yet.
             NumericalError: a step is not finite.
         """
-        return alone(self.reconstruct_sharing())
+        yield from alone(self._shared.reconstruct())
+        return self.reconstruction
 
-    def reconstruct_sharing(self) -> Generator[Request | None, Answer, float]:
-        """As `reconstruct`, for running several sessions together; see `drag_sharing`."""
-        state = self._state
-        state.require_prepared()
-        assert state.denoising is not None
-        yield from state.denoising.reconstruct()
-        back = state.denoising.unedited_pixels().float()
-        squares = (back - to_working_tensor(state.picture, state.rasters).to(back)).square()
-        return float(peak_signal_to_noise(squares.mean()))
+    @property
+    def reconstruction(self) -> float:
+        """How well the model knows the picture, once `reconstruct` is done: the PSNR of what comes back, in decibels;
+        see `livedrag.editor.drag.preparation.is_known`."""
+        return measure_reconstruction(self._state)
 
     def drag(
         self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None
@@ -302,14 +289,7 @@ class DragSession:
             PointError: there is nothing to drag.
             NumericalError: the loss is not finite; the last good latent stays.
         """
-        return alone(self.drag_sharing(preview_every, iterations_done, quality))
-
-    def drag_sharing(
-        self, preview_every: int = 4, iterations_done: int | None = None, quality: Quality | None = None
-    ) -> Generator[Request | DragStep, Answer, None]:
-        """As `drag`, for running several sessions together: it also yields each iteration's requests of the UNet, which
-        may be answered with those of other sessions; see `livedrag.editor.drag.passes`."""
-        return self._loop.run(preview_every, iterations_done, quality)
+        return alone(self._shared.drag(preview_every, iterations_done, quality))
 
     def render(self, preview_every: int = 4) -> Generator[RenderStep, None, None]:
         """Denoise the latent as it is now; the first time, the unedited one before it. Then `result` is the picture.
@@ -321,15 +301,7 @@ class DragSession:
             EditorError: the picture is not prepared yet.
             NumericalError: a step is not finite.
         """
-        return alone(self.render_sharing(preview_every))
-
-    def render_sharing(self, preview_every: int = 4) -> Generator[Request | RenderStep, Answer, None]:
-        """As `render`, for running several sessions together; see `drag_sharing`."""
-        latent, denoising = self.latent, self._state.denoising
-        assert denoising is not None
-        # GoodDrag denoises freely where it drags, with reference-latent control below.
-        control_first = self.settings.alternation == 1
-        yield from denoising.render(latent, preview_every, first=self._state.descended, control_first=control_first)
+        return alone(self._shared.render(preview_every))
 
     @property
     def render_steps(self) -> int:
@@ -339,14 +311,7 @@ class DragSession:
 
     def result(self) -> Image.Image:
         """The last rendered picture, RGB, of the uploaded size. Raises `EditorError` if there is none."""
-        state = self._state
-        if state.denoising is None or state.denoising.rendered is None:
-            raise EditorError("there is no result yet: run render() to its end first")
-        edited, unedited = state.model.decode(state.denoising.rendered), state.denoising.unedited_pixels()
-        edit, feather = state.edit, self.settings.feather
-        if self.settings.detail == "model":
-            return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
-        return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, edit.moved, feather=feather)
+        return compose_result(self._state)
 
     def preview(
         self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None
@@ -387,9 +352,7 @@ class DragSession:
         Raises:
             EditorError: it is not a snapshot, or of another picture, or of a model of another name.
         """
-        session = cls.__new__(cls)
-        session._use(snapshots.restore(model, to_rgb(picture), snapshot))
-        return session
+        return cls._of(snapshots.restore(model, to_rgb(picture), snapshot))
 
     def close(self) -> None:
         """Remove the session's LoRA from the model."""

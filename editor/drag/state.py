@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -16,9 +17,11 @@ from livedrag.editor.drag.reference import Reference
 from livedrag.editor.drag.region import Carrier
 from livedrag.editor.drag.timeline import Moment, Timeline
 from livedrag.editor.errors import EditorError
+from livedrag.editor.generate import GenerationStep
+from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.noise_schedule import Level
-from livedrag.editor.picture import to_working_tensor
+from livedrag.editor.picture import to_picture, to_working_tensor
 from livedrag.editor.points import Rasters, Size
 from livedrag.editor.settings import DragSettings, check_seed
 from livedrag.picture_metadata import hash_pixels
@@ -101,6 +104,27 @@ class SessionState:
             generator=torch.Generator().manual_seed(seed),
             rasters=rasters,
         )
+
+    @classmethod
+    def of_generation(
+        cls,
+        model: Diffusion,
+        prompt: str,
+        steps: Sequence[GenerationStep],
+        *,
+        guidance: float,
+        picture: Image.Image | None,
+        settings: DragSettings | None,
+        seed: int,
+    ) -> SessionState:
+        """That of a generated picture; see `livedrag.editor.drag.session.DragSession.from_generation`."""
+        if picture is None:
+            picture = to_picture(model.decode(steps[-1].latent))
+        if settings is None:
+            settings = DragSettings.resolve(None, model.defaults, {"ddim_steps": len(steps)})
+        state = cls.of_picture(model, picture, prompt=prompt, settings=settings, seed=seed)
+        state.preparation.use_generated(steps, Guidance(model.embed_nothing(), guidance))
+        return state
 
     @property
     def prepared(self) -> bool:

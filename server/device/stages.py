@@ -38,8 +38,6 @@ from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
 from livedrag.server.images.encoding import encode_png, encode_preview
 
 T = TypeVar("T")
-Part = Literal["part"]
-"""A part of a step is done."""
 Steps = Generator[Request | None, Answer, T]
 """Yields what an iteration asks of the UNet, and None after each step."""
 
@@ -150,7 +148,10 @@ class Stages:
                 yield None
         kind, unknown = settings.kind, False
         if is_measured(kind, session.settings):
-            unknown = not is_known(kind, (yield from session.reconstruct_sharing()))
+            with closing(session.shared.reconstruct()) as steps:
+                while (yield from next_step(steps)) is not None:
+                    yield None
+            unknown = not is_known(kind, session.reconstruction)
         self._emit(
             PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
         )
@@ -184,19 +185,22 @@ class Stages:
             work.steps_left = {"generating": step.steps - step.step}
             yield watch.progress(work.run, step.step, step.steps)
 
-    def _prepare(self, room: DeviceRoom, session: DragSession) -> Generator[Request | Progress | Part, Answer, None]:
-        """Do what is left of preparing a session, and yield what it asks of the UNet too."""
+    def _prepare(
+        self, room: DeviceRoom, session: DragSession
+    ) -> Generator[Request | Progress | FitPass | RenderStep, Answer, None]:
+        """Do what is left of preparing a session, and yield what it asks of the UNet too; after a step how far it is,
+        and after what is only a part of one, or not counted, something else."""
         work, watch = working(room), None
         if session.prepared:
             return
         room.saved_at = time.monotonic()
-        with closing(session.prepare_sharing()) as preparation:
+        with closing(session.shared.prepare()) as preparation:
             while (step := (yield from next_step(preparation))) is not None:
                 assert isinstance(step, FitPass | FitStep | InversionStep)
                 if isinstance(step, FitPass):
                     if watch is None:
                         watch = self._enter(work, "fitting", session.settings.lora_steps)
-                    yield "part"
+                    yield step
                     continue
                 stage: Stage = "fitting" if isinstance(step, FitStep) else "inverting"
                 if watch is None or watch.stage != stage:
@@ -211,7 +215,9 @@ class Stages:
         self._files.report_timeline(room)
         if is_measured(self._models.settings(room.desired.model).kind, session.settings):
             # The unedited picture is denoised before the drag, where that is quick: no one waits for it after Stop.
-            yield from _parts(session.reconstruct_sharing())
+            with closing(session.shared.reconstruct()) as steps:
+                while (step := (yield from next_step(steps))) is not None:
+                    yield step
 
     def _drag(self, room: DeviceRoom, session: DragSession) -> Steps[Outcome]:
         """Drag to the end, or until the content is moved to another moment; returns the outcome."""
@@ -222,7 +228,7 @@ class Stages:
         taken = room.count.iterations - room.count.branched_at
         preview_every = service_setting(room.desired, "preview_every")
         room.log.begin(taken)
-        with closing(session.drag_sharing(preview_every, taken, self._previews.quality)) as iterations:
+        with closing(session.shared.drag(preview_every, taken, self._previews.quality)) as iterations:
             while (step := (yield from next_step(iterations))) is not None:
                 room.log.step()
                 moved = step.iteration != before
@@ -255,7 +261,7 @@ class Stages:
         work = working(room)
         already_stopping = work.stopping
         watch = self._enter(work, "rendering", session.render_steps)
-        with closing(session.render_sharing(service_setting(room.desired, "preview_every"))) as steps:
+        with closing(session.shared.render(service_setting(room.desired, "preview_every"))) as steps:
             while (step := (yield from next_step(steps))) is not None:
                 assert isinstance(step, RenderStep)
                 work.steps_left = {"rendering": step.steps - step.step}
@@ -340,18 +346,6 @@ class Stages:
                 message=message,
             )
         )
-
-
-def _parts(steps: Steps[object]) -> Generator[Request | Part, Answer, None]:
-    """The same with ``"part"`` after each step."""
-    answered: Answer = None
-    with closing(steps):
-        while True:
-            try:
-                request = steps.send(answered)
-            except StopIteration:
-                return
-            answered = yield "part" if request is None else request
 
 
 def working(room: DeviceRoom) -> Work:

@@ -56,7 +56,7 @@ def _one_after_another(sessions: list[DragSession], clock: Clock) -> None:
 
 
 def _together(sessions: list[DragSession], clock: Clock) -> None:
-    loops = [session.drag_sharing(0) for session in sessions]
+    loops = [session.shared.drag(0) for session in sessions]
 
     def resume(index: int, answered: Answer) -> Request | None:
         step = loops[index].send(answered)

@@ -140,7 +140,7 @@ def test_rooms_that_take_turns_share_graphs(exact: Diffusion, recorder: Recordin
 def test_rooms_that_share_passes_run_from_graphs(exact: Diffusion, recorder: Recording) -> None:
     def together() -> list[torch.Tensor]:
         sessions = prepared(exact, range(2))
-        loops = [session.drag_sharing(0) for session in sessions]
+        loops = [session.shared.drag(0) for session in sessions]
 
         def resume(index: int, answered: Answer) -> Request | None:
             step = loops[index].send(answered)
@@ -190,8 +190,8 @@ def test_a_lora_that_is_fitted_further_is_merged_anew(exact: Diffusion) -> None:
 def test_rooms_inverted_and_rendered_together_run_from_graphs(exact: Diffusion, recorder: Recording) -> None:
     def together() -> list[torch.Tensor]:
         sessions = [new_session(exact, masked=False, seed=number) for number in range(2)]
-        to_the_end([session.prepare_sharing() for session in sessions])
-        to_the_end([session.render_sharing(0) for session in sessions])
+        to_the_end([session.shared.prepare() for session in sessions])
+        to_the_end([session.shared.render(0) for session in sessions])
         pixels = [torch.from_numpy(np.array(session.result())) for session in sessions]
         latents = [session.latent.cpu() for session in sessions]
         for session in sessions:

@@ -139,7 +139,7 @@ def one_pass(session: DragSession) -> None:
 def drag_together(sessions: list[DragSession], members: list[Room]) -> tuple[list[Trace], list[int]]:
     """The traces of all, and how many rows each pass had."""
     traces, rows = [Trace([]) for _ in members], []
-    loops = [session.drag_sharing(room.preview_every) for session, room in zip(sessions, members, strict=True)]
+    loops = [session.shared.drag(room.preview_every) for session, room in zip(sessions, members, strict=True)]
 
     def going_on(index: int) -> Callable[[Answer], Request | None]:
         def go_on(answered: Answer) -> Request | None:
@@ -254,7 +254,7 @@ def test_pictures_prepared_together_are_prepared_as_each_alone(exact: Diffusion)
     for session in alone:
         for _ in session.prepare():
             pass
-    rows = to_the_end([session.prepare_sharing() for session in together])
+    rows = to_the_end([session.shared.prepare() for session in together])
     assert {3, 4} <= set(rows)
     for mine, shared in zip(alone, together, strict=True):
         own, other = mine._state.preparation, shared._state.preparation
@@ -280,7 +280,7 @@ def test_pictures_rendered_together_are_rendered_as_each_alone(exact: Diffusion)
     for session in sessions:
         for _ in session.render(0):
             pass
-    assert {1, 2} == set(to_the_end([session.render_sharing(0) for session in again]))
+    assert {1, 2} == set(to_the_end([session.shared.render(0) for session in again]))
     for mine, shared in zip(sessions, again, strict=True):
         ours, theirs = (each._state.denoising for each in (mine, shared))
         assert ours is not None

@@ -641,5 +641,5 @@ def test_reconstruction_tells_pictures_that_the_model_knows_from_others(model: D
     assert not is_measured("stable-diffusion", settings)
 
 
-def until_value(steps: Generator[None, None, float], values: dict[str, float], name: str) -> Iterator[None]:
+def until_value(steps: Generator[RenderStep, None, float], values: dict[str, float], name: str) -> Iterator[RenderStep]:
     values[name] = yield from steps
