@@ -4,9 +4,10 @@ It advances one room by one step at a time, or several rooms that share passes o
 commands. It knows neither sockets nor an event loop: plain calls go in, events come out. From the outside in:
 
     worker_main     the process: reads commands from a pipe, and calls the worker
-    worker          commands, turns, faults
+    worker          commands and turns
     residency       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
     shared_step     takes a step of the rooms whose turn it is; `group_sizes` says how many rooms share one
+    step_failures   what becomes of a room whose step has failed
     stages          the steps of a run, a preparation and a generation
     sessions        opens the editor's sessions and makes them follow the room; `session_files` keeps them on disk
 """
@@ -47,9 +48,7 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 from livedrag.server.device.group_sizes import GroupSizes
-from livedrag.server.device.memory import free_memory
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_queue import ModelQueue
 from livedrag.server.device.models import Models
@@ -63,6 +62,7 @@ from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.device.shared_step import SharedPassError, SharedStep, Taken
 from livedrag.server.device.stages import Stages
+from livedrag.server.device.step_failures import StepFailures, unexpected
 from livedrag.server.device.usage import DeviceUsage
 from livedrag.server.document.protocol import ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
@@ -142,6 +142,7 @@ class DeviceWorker:
             max_bytes=memory.sessions if memory else 0,
         )
         self._rooms = self._residency.rooms
+        self._failures = StepFailures(self._models, self._residency, self._stages, on_event)
         self._queue_report = QueueReport(self._models, self._residency, self._usage, self._stages)
         self._stats_reported = 0.0
 
@@ -359,7 +360,7 @@ class DeviceWorker:
 
     def _after_step(self, room: DeviceRoom, work: Work, taken: Taken) -> None:
         if (failure := taken.failures.get(room.id)) is not None:
-            self._on_error(room, work, failure)
+            self._failures.handle(room, work, failure)
         elif room.id in taken.ended:
             room.work = None
         else:
@@ -370,58 +371,3 @@ class DeviceWorker:
         room.used_at = time.monotonic()
         if room.session is None and room.work is None:
             self._residency.release(room)
-
-    # Faults ----------------------------------------------------------------------------------------------------------
-
-    def _on_error(self, room: DeviceRoom, work: Work, error: Exception) -> None:
-        if isinstance(error, SharedPassError):
-            log.warning("%s; the runs go on", error, exc_info=error.__cause__)
-            self._models.drop_graphs()
-            free_memory()
-            work.restart()
-        elif isinstance(error, EditorError):
-            log.info("run %s in room %s failed: %s", work.run, room.id, error)
-            self._fail(room, str(error))
-        elif is_out_of_memory(error):
-            self._out_of_memory(room, work, error)
-        elif is_device_fault(error):
-            raise error  # nothing works in this process any more: the engine starts another one
-        else:
-            log.error("run %s in room %s failed unexpectedly", work.run, room.id, exc_info=error)
-            room.close_session()  # its state cannot be trusted: the last checkpoint counts
-            self._fail(room, unexpected(error))
-
-    def _out_of_memory(self, room: DeviceRoom, work: Work, error: Exception) -> None:
-        """Free what graphs and idle sessions hold and try the step again, once; then this run fails, and no other."""
-        self._models.drop_graphs()
-        idle = [other for other in self._rooms.values() if other.idle and other is not room]
-        for other in idle:
-            self._residency.evict(other)
-        free_memory()
-        if work.retried:
-            log.warning("run %s in room %s does not fit into the device's memory: %s", work.run, room.id, error)
-            self._fail(room, OUT_OF_MEMORY)
-            room.close_session()
-            free_memory()
-            return
-        log.warning("out of memory; %d idle sessions have left the device, retrying run %s", len(idle), work.run)
-        work.retried = True
-        work.restart()
-
-    def _fail(self, room: DeviceRoom, message: str) -> None:
-        if room.run:
-            self._stages.finish(room, "failed", message=message)
-            return
-        room.stop_work()
-        self._emit(PreparationProgress(room=room.id, stage="failed", step=0, steps=1))
-
-
-OUT_OF_MEMORY = (
-    "not enough memory on the device for this picture, even after unloading idle rooms: "
-    "try again when fewer rooms are busy, or turn reference_control off"
-)
-
-
-def unexpected(error: Exception) -> str:
-    """What people read about a bug."""
-    return f"something unexpected went wrong: {type(error).__name__}: {error}"
