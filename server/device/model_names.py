@@ -49,9 +49,9 @@ def resolved(choice: ModelChoice, catalog: Iterable[CatalogEntry]) -> ModelChoic
     return found
 
 
-def info_of(choice: ModelChoice, catalog: Iterable[CatalogEntry], own: ModelInfo) -> ModelInfo:
-    """What a room with this choice has; ``own``, of the server's model, if it has chosen none or that is gone."""
-    return next((entry.info for entry in catalog if entry.info is not None and entry.name == choice.name), own)
+def infos_of(catalog: Iterable[CatalogEntry]) -> dict[str, ModelInfo]:
+    """By name, what is known of the models that rooms may choose."""
+    return {entry.name: entry.info for entry in catalog if entry.info is not None}
 
 
 def _find(entries: Sequence[CatalogEntry], kind: str, name: str) -> str:

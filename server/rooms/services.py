@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from livedrag.server.access.rate_limits import RateLimits
 from livedrag.server.device.engine import Engine
-from livedrag.server.device.model_names import info_of
+from livedrag.server.device.model_names import infos_of
 from livedrag.server.document.protocol import Document, ModelInfo, RoomLimits
 from livedrag.server.images.rasteriser import Rasteriser
 from livedrag.server.metrics import Metrics
@@ -36,8 +36,8 @@ class Services:
     @property
     def models(self) -> Mapping[str, ModelInfo]:
         """Those that rooms may choose, by name."""
-        return {entry.name: entry.info for entry in self.engine.catalog if entry.info is not None}
+        return infos_of(self.engine.catalog)
 
     def model_of(self, document: Document) -> ModelInfo:
         """The model of a room, or the server's own if that is gone."""
-        return info_of(document.model, self.engine.catalog, self.model)
+        return self.models.get(document.model.name, self.model)

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from livedrag.edit_metadata import EditMetadata, MetadataError
 from livedrag.picture_metadata import check_masks, read_metadata
-from livedrag.server.device.model_names import info_of, resolved
+from livedrag.server.device.model_names import infos_of, resolved
 from livedrag.server.document.checks import Refused, check_drag, check_drag_count, check_prompt, check_setting
 from livedrag.server.document.protocol import (
     MAX_TITLE,
@@ -263,7 +263,7 @@ def _document(context: Context, form: FormData) -> Document:
     drags = parse_drags(str(form.get("drags") or "[]"), picture, registry.room_limits)
     assert registry.model is not None
     model = parse_model(form, registry.engine.catalog)
-    info = info_of(model, registry.engine.catalog, registry.model)
+    info = infos_of(registry.engine.catalog).get(model.name, registry.model)
     wanted = parse_settings(str(form.get("settings") or "{}"), info)
     mask: tuple[MaskLayer, ...] = ()
     if "mask" in form:
