@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from livedrag.server.device.engine import LoadFailed
+from livedrag.server.device.messages import LoadFailed
 from livedrag.server.device.worker_process import WorkerOptions
 
 os.kill(os.getpid(), signal.SIGINT)

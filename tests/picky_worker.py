@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from livedrag.server.device.engine import LoadFailed
+from livedrag.server.device.messages import LoadFailed
 from livedrag.server.device.worker_process import WorkerOptions
 from tests import quiet_worker
 

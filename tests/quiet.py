@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.engine import Engine
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
     DesiredState,
-    Engine,
     EventHandler,
     Prepare,
     PreviewReady,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
     CommandFailed,

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from livedrag.server.device.engine import PictureRef
+from livedrag.server.device.messages import PictureRef
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="livedrag-pictures-")
 

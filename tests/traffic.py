@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from livedrag.server.device.engine import AnyCommand, PreviewReady, RunFinished, Start, Stop
+from livedrag.server.device.messages import AnyCommand, PreviewReady, RunFinished, Start, Stop
 from livedrag.server.settings import Rate, Settings
 from livedrag.server.web.serve import serve
 from tests.conftest import ROOT, wait_until_healthy

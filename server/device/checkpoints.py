@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from livedrag.server.device.checkpoint_files import DELETED, CheckpointFiles, LocalFiles
 from livedrag.server.device.edit_log import EditLog
-from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag, TimelineChanged
+from livedrag.server.device.messages import DesiredState, MomentInfo, PlacedDrag, TimelineChanged
 from livedrag.server.document.protocol import XY
 from livedrag.server.errors import LivedragError
 

@@ -14,7 +14,7 @@ from livedrag.editor import DragSession
 from livedrag.editor.drag.passes import Answer, Request
 from livedrag.server.device.checkpoints import Checkpoint, Part, picture_parts
 from livedrag.server.device.edit_log import EditLog
-from livedrag.server.device.engine import DesiredState
+from livedrag.server.device.messages import DesiredState
 from livedrag.server.device.room_settings import SessionKey
 from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.run_numbers import RunNumbers

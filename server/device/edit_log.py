@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from livedrag.server.device.engine import DesiredState, PlacedDrag
+from livedrag.server.device.messages import DesiredState, PlacedDrag
 from livedrag.server.document.protocol import XY, Setting
 
 MAX_STATES = 1000

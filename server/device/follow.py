@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from livedrag.editor import DragSession
-from livedrag.server.device.engine import DesiredState, PlacedDrag
+from livedrag.server.device.messages import DesiredState, PlacedDrag
 
 
 def placed_drags(session: DragSession, desired: DesiredState) -> dict[str, PlacedDrag]:

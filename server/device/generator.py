@@ -12,7 +12,7 @@ from livedrag.editor.drag.decoding import decode_preview
 from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
 from livedrag.editor.settings import Quality
-from livedrag.server.device.engine import DesiredState
+from livedrag.server.device.messages import DesiredState
 from livedrag.server.device.room_settings import RoomSettings
 from livedrag.server.document.protocol import Generation
 

@@ -13,7 +13,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from livedrag.server.device.devices import devices, share_of_cores
-from livedrag.server.device.engine import EventHandler
+from livedrag.server.device.messages import EventHandler
 from livedrag.server.device.pool import WorkerPool
 from livedrag.server.device.supervisor import Supervisor
 from livedrag.server.device.worker_process import WORKER, WorkerOptions, WorkerProcess

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyCommand,
     EventHandler,
     Generate,

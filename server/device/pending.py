@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
     CommandFailed,

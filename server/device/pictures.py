@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from livedrag.editor import PictureError
-from livedrag.server.device.engine import PictureRef
+from livedrag.server.device.messages import PictureRef
 
 
 class PictureFiles:

@@ -12,11 +12,10 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.engine import DrainRefused, Engine
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
-    DrainRefused,
-    Engine,
     EventHandler,
     Generate,
     LoadFailed,

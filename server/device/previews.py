@@ -9,7 +9,7 @@ from PIL import Image
 from livedrag.editor import DragSession, DragStep, RenderStep
 from livedrag.editor.settings import Quality
 from livedrag.server.device.device_room import DeviceRoom
-from livedrag.server.device.engine import EventHandler, PreviewReady
+from livedrag.server.device.messages import EventHandler, PreviewReady
 from livedrag.server.device.room_settings import service_setting
 from livedrag.server.document.protocol import Stage
 from livedrag.server.images.encoding import encode_preview, shrink

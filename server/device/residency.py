@@ -6,7 +6,7 @@ import logging
 import time
 
 from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.engine import DesiredState, EventHandler, SessionReleased
+from livedrag.server.device.messages import DesiredState, EventHandler, SessionReleased
 from livedrag.server.device.scheduler import Scheduler
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.usage import DeviceUsage

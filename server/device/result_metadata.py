@@ -10,7 +10,7 @@ from livedrag.edit_metadata import EditMetadata, EditRun, EditState, PlacedDrag,
 from livedrag.editor import DragSession
 from livedrag.picture_metadata import encode_mask
 from livedrag.server.device.edit_log import EditLog, LoggedState
-from livedrag.server.device.engine import DesiredState
+from livedrag.server.device.messages import DesiredState
 from livedrag.server.device.room_settings import ModelSettings, service_setting
 from livedrag.software import software
 

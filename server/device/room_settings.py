@@ -10,7 +10,7 @@ from livedrag.editor import LIVE_SETTINGS, PRESETS, Diffusion, DragSettings, Set
 from livedrag.editor.cost import Memory, check_cost, measure_shape
 from livedrag.editor.points import Size
 from livedrag.editor.settings import unsuitable_presets
-from livedrag.server.device.engine import DesiredState
+from livedrag.server.device.messages import DesiredState
 from livedrag.server.document.protocol import MAX_SEED, ModelChoice, ModelInfo, Setting
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from livedrag.editor import DragSession, Point
 from livedrag.server.device.checkpoints import SavedMoment
-from livedrag.server.device.engine import MomentInfo, TimelineChanged
+from livedrag.server.device.messages import MomentInfo, TimelineChanged
 from livedrag.server.document.protocol import XY
 
 REPORT_SECONDS = 0.5

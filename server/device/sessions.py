@@ -15,9 +15,9 @@ from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.checkpoints import CheckpointError
 from livedrag.server.device.device_room import DeviceRoom, RunCount
 from livedrag.server.device.edit_log import GENERATED, JUMPED, OLDER, EditLog
-from livedrag.server.device.engine import CommandFailed, DesiredState, EventHandler, PictureRef
 from livedrag.server.device.follow import placed_drags, without_drags
 from livedrag.server.device.generator import look_alike
+from livedrag.server.device.messages import CommandFailed, DesiredState, EventHandler, PictureRef
 from livedrag.server.device.models import Models
 from livedrag.server.device.pictures import PictureFiles
 from livedrag.server.device.room_settings import SessionKey, service_setting

@@ -16,7 +16,7 @@ from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     DesiredState,
     EventHandler,
     Generate,

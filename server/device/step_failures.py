@@ -6,9 +6,9 @@ import logging
 
 from livedrag.editor import EditorError
 from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.engine import EventHandler, PreparationProgress
 from livedrag.server.device.faults import is_device_fault, is_out_of_memory
 from livedrag.server.device.memory import free_memory
+from livedrag.server.device.messages import EventHandler, PreparationProgress
 from livedrag.server.device.models import Models
 from livedrag.server.device.residency import Residency
 from livedrag.server.device.shared_step import SharedPassError

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
-    EngineError,
     EventHandler,
     LoadFailed,
     ModelFailed,

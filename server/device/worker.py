@@ -27,7 +27,8 @@ from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
 from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
-from livedrag.server.device.engine import (
+from livedrag.server.device.group_sizes import GroupSizes
+from livedrag.server.device.messages import (
     AnyCommand,
     CommandFailed,
     DesiredState,
@@ -48,7 +49,6 @@ from livedrag.server.device.engine import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.group_sizes import GroupSizes
 from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_queue import ModelQueue
 from livedrag.server.device.models import Models

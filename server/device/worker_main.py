@@ -19,8 +19,8 @@ from livedrag.editor.model_options import WantedModel, find_wanted
 from livedrag.server.device.background_checkpoints import open_checkpoints
 from livedrag.server.device.checkpoint_files import CheckpointsUrlError
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.memory import memory_of
+from livedrag.server.device.messages import AnyCommand, AnyEvent, LoadFailed, Ready
 from livedrag.server.device.model_catalog import read_catalog
 from livedrag.server.device.model_opener import open_apart
 from livedrag.server.device.worker import DeviceWorker

@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from livedrag.server.device.engine import AnyCommand, AnyEvent, EventHandler
+from livedrag.server.device.messages import AnyCommand, AnyEvent, EventHandler
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from livedrag.server.device.engine import WorkerRestarted, WorkerRestarting
+from livedrag.server.device.messages import WorkerRestarted, WorkerRestarting
 from livedrag.server.document.protocol import EngineReport
 from livedrag.server.rooms.room import LiveRoom
 

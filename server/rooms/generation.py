@@ -17,15 +17,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from livedrag.server.device.engine import (
-    AnyEvent,
-    Engine,
-    Generate,
-    PreviewReady,
-    ReleaseSession,
-    RunFinished,
-    RunProgress,
-)
+from livedrag.server.device.engine import Engine
+from livedrag.server.device.messages import AnyEvent, Generate, PreviewReady, ReleaseSession, RunFinished, RunProgress
 from livedrag.server.document.protocol import MAX_SEED, Generation, ModelInfo, Progress
 from livedrag.server.errors import ServiceError
 from livedrag.server.metrics import Metrics

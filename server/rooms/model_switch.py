@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import LoadModel, ModelFailed, ModelLoaded
+from livedrag.server.device.messages import LoadModel, ModelFailed, ModelLoaded
 from livedrag.server.device.model_names import resolved
 from livedrag.server.document.checks import Refused, check_operation
 from livedrag.server.document.protocol import Edit, ModelChoice, SetModel

@@ -14,7 +14,8 @@ import msgspec
 from livedrag.server.access.credentials import Credentials
 from livedrag.server.access.password import Caller
 from livedrag.server.access.rate_limits import RateLimited, RateLimits
-from livedrag.server.device.engine import AnyEvent, Engine, ReleaseSession, WorkerRestarted, WorkerRestarting
+from livedrag.server.device.engine import Engine
+from livedrag.server.device.messages import AnyEvent, ReleaseSession, WorkerRestarted, WorkerRestarting
 from livedrag.server.document.protocol import Close, Document, Hello, ModelInfo, RoomLimits
 from livedrag.server.errors import UnknownRoom
 from livedrag.server.images.animation import find_encoder

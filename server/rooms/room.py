@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from livedrag.server.access.rate_limits import RateLimited
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     CommandFailed,
     ModelFailed,
     ModelLoaded,

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     DesiredState,
     FrameFormat,
     PictureRef,

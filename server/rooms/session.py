@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livedrag.server.device.engine import FrameFormat
+from livedrag.server.device.messages import FrameFormat
 from livedrag.server.document.protocol import Frame, Role, ServerMessage
 from livedrag.server.rooms.outbox import Outbox
 

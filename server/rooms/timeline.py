@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livedrag.server.device.engine import CommandFailed, Seek, SeekCompleted, TimelineChanged
+from livedrag.server.device.messages import CommandFailed, Seek, SeekCompleted, TimelineChanged
 from livedrag.server.document.checks import Refused
 from livedrag.server.document.protocol import Moment, Moments, Run, SeekMoment
 from livedrag.server.errors import ServiceError

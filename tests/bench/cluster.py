@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from livedrag.server.device import supervisor
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyEvent,
     DesiredState,
     PlacedDrag,

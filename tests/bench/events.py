@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livedrag.server.client import Client, NewRoom, create_room
-from livedrag.server.device.engine import PreviewReady, RunProgress
+from livedrag.server.device.messages import PreviewReady, RunProgress
 from livedrag.server.document.protocol import AddDrag, Points
 from tests.bench.service import ADDRESS_LIMITS, UNLIMITED
 from tests.quiet import QuietEngine, png, quiet_server

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from livedrag.server.device.engine import AnyEvent, PreviewReady, RunProgress, Start, Stop
+from livedrag.server.device.messages import AnyEvent, PreviewReady, RunProgress, Start, Stop
 from livedrag.server.device.ray.hub import Hub
 from livedrag.server.device.ray.link import WorkerLink
 from livedrag.server.device.ray.picture_cache import PictureCache

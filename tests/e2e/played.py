@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     Generate,
     MomentInfo,
     PreviewReady,

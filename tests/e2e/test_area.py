@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Page, expect
 
-from livedrag.server.device.engine import Start
+from livedrag.server.device.messages import Start
 from tests.e2e.editor import QUICK, Editor, OpenPage, choose
 from tests.e2e.played import room_of
 from tests.quiet import QuietEngine

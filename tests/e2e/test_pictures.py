@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from livedrag.server.device.engine import Start
+from livedrag.server.device.messages import Start
 from tests.e2e.editor import QUICK, Editor, OpenPage, choose, take_picture
 from tests.e2e.played import room_of
 from tests.quiet import QuietEngine

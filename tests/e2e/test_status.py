@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from livedrag.server.device.engine import RunProgress, Seek, SeekCompleted, UpdateRun
+from livedrag.server.device.messages import RunProgress, Seek, SeekCompleted, UpdateRun
 from livedrag.server.document.protocol import Progress
 from tests.conftest import find_free_port
 from tests.e2e.editor import SOON, WIDE, OpenPage, choose

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     PreparationProgress,
     Prepare,
     ReleaseSession,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from livedrag.server.device.engine import ReleaseSession
+from livedrag.server.device.messages import ReleaseSession
 from tests.e2e.editor import A_RUN, PHONE, QUICK, Editor, OpenPage, take_picture
 from tests.e2e.played import PlayedGeneration, ask_for
 from tests.quiet import QuietEngine, png

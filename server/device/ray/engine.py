@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from msgspec.structs import replace
 
 from livedrag.server.device.checkpoint_files import open_files
-from livedrag.server.device.engine import EngineError, EventHandler
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import EventHandler
 from livedrag.server.device.model_names import base_name
 from livedrag.server.device.placement import moves
 from livedrag.server.device.pool import WorkerPool

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from livedrag.server.device.engine import AnyCommand, AnyEvent, EngineError, EventHandler, Prepare, Ready, Start
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import AnyCommand, AnyEvent, EventHandler, Prepare, Ready, Start
 from livedrag.server.device.ray.wire import (
     BEAT_SECONDS,
     DEAD_SECONDS,

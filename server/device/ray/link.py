@@ -19,7 +19,7 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
-from livedrag.server.device.engine import AnyCommand, Prepare, Start, room_of
+from livedrag.server.device.messages import AnyCommand, Prepare, Start, room_of
 from livedrag.server.device.ray.picture_cache import PictureCache
 from livedrag.server.device.ray.process import start_of
 from livedrag.server.device.ray.stream import Stream

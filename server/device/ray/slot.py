@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from livedrag.server.device.engine import AnyCommand, EngineError, EventHandler
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import AnyCommand, EventHandler
 from livedrag.server.device.ray.cluster import Cluster, Node
 from livedrag.server.device.ray.hub import Connection, Hub
 from livedrag.server.device.ray.wire import LEASE_SECONDS

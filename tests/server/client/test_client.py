@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room, request
-from livedrag.server.device.engine import Start
+from livedrag.server.device.messages import Start
 from livedrag.server.document.protocol import (
     VERSION,
     AddDrag,

@@ -22,7 +22,7 @@ from livedrag.server.device.checkpoint_files import (
     open_files,
 )
 from livedrag.server.device.checkpoints import CHECKPOINTS_STORED, Checkpoints
-from livedrag.server.device.engine import ReleaseSession, RunFinished, Start, TimelineChanged
+from livedrag.server.device.messages import ReleaseSession, RunFinished, Start, TimelineChanged
 from tests.conftest import ROOT
 from tests.server.device.test_checkpoints import CHECKPOINT, part
 from tests.server.device.test_worker import DESIRED, PICTURE, Events, a_worker

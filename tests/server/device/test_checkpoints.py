@@ -20,7 +20,7 @@ from livedrag.server.device.checkpoints import (
     branch,
     picture_parts,
 )
-from livedrag.server.device.engine import DesiredState, MomentInfo, PlacedDrag
+from livedrag.server.device.messages import DesiredState, MomentInfo, PlacedDrag
 from livedrag.server.device.run_numbers import RunNumbers, stored_numbers
 from livedrag.server.document.protocol import Points
 

@@ -22,12 +22,12 @@ import pytest
 from msgspec.structs import replace
 
 from livedrag.server.device.devices import devices
-from livedrag.server.device.engine import (
+from livedrag.server.device.engine import DrainRefused, EngineError
+from livedrag.server.device.local import LocalEngine
+from livedrag.server.device.messages import (
     AnyEvent,
     CommandFailed,
     DesiredState,
-    DrainRefused,
-    EngineError,
     Generate,
     PlacedDrag,
     PreparationProgress,
@@ -44,7 +44,6 @@ from livedrag.server.device.engine import (
     WorkerRestarted,
     WorkerRestarting,
 )
-from livedrag.server.device.local import LocalEngine
 from livedrag.server.device.pool import WorkerPool
 from livedrag.server.document.protocol import Generation, Points
 from tests.conftest import START_SECONDS

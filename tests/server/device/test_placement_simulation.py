@@ -183,7 +183,7 @@ def record() -> None:
 
     from livedrag.editor import Diffusion
     from livedrag.server.device.checkpoints import Checkpoints
-    from livedrag.server.device.engine import PlacedDrag, RunFinished, Start
+    from livedrag.server.device.messages import PlacedDrag, RunFinished, Start
     from livedrag.server.device.worker import DeviceWorker
     from tests.quiet import png
     from tests.server.device.test_worker import DESIRED, Events

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
     EventHandler,

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from livedrag.pictures import read_picture
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     AnyEvent,
     CommandFailed,
     DesiredState,

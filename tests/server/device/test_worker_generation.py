@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     DesiredState,
     Generate,
     PictureRef,

@@ -15,7 +15,7 @@ from livedrag.edit_metadata import EditMetadata, decode, encode
 from livedrag.picture_metadata import read_metadata
 from livedrag.pictures import read_picture
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import PlacedDrag, ReleaseSession, ResetSession, RunFinished, Seek, Stop, UpdateRun
+from livedrag.server.device.messages import PlacedDrag, ReleaseSession, ResetSession, RunFinished, Seek, Stop, UpdateRun
 from livedrag.server.device.run_numbers import stored_numbers
 from livedrag.server.document.protocol import Points
 from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, later, start

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from livedrag.editor.model_options import WantedModel, find_wanted
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     DesiredState,
     LoadModel,
     ModelFailed,

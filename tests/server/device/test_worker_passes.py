@@ -15,7 +15,7 @@ from livedrag.editor.drag import passes
 from livedrag.editor.drag.passes import Request
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
-from livedrag.server.device.engine import PlacedDrag, RunFinished, Start, Stop, UpdateRun
+from livedrag.server.device.messages import PlacedDrag, RunFinished, Start, Stop, UpdateRun
 from livedrag.server.document.protocol import Points
 from tests.quiet import png
 from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, later, start

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from livedrag.server.device.engine import AnyEvent, LoadFailed
+from livedrag.server.device.messages import AnyEvent, LoadFailed
 from livedrag.server.device.worker_process import WorkerOptions, WorkerProcess
 
 

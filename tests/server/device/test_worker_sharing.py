@@ -13,7 +13,7 @@ from livedrag.editor.cost import Memory
 from livedrag.editor.fitting.lora import ROWS_PER_PASS
 from livedrag.editor.models.graphs import Graphs
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     CommandFailed,
     DesiredState,
     PlacedDrag,

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     CommandFailed,
     MomentInfo,
     PlacedDrag,

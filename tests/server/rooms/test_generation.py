@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_generated_room, request
-from livedrag.server.device.engine import Generate, Prepare, PreviewReady, ReleaseSession, RunFinished, RunProgress
+from livedrag.server.device.messages import Generate, Prepare, PreviewReady, ReleaseSession, RunFinished, RunProgress
 from livedrag.server.document.protocol import AddDrag, Generation, Prepared, Progress, SetSettings
 from livedrag.server.settings import Rate
 from tests.conftest import serving

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import LoadModel, ModelFailed, ModelLoaded, PreparationProgress, Prepare, Start
+from livedrag.server.device.messages import LoadModel, ModelFailed, ModelLoaded, PreparationProgress, Prepare, Start
 from livedrag.server.device.model_names import resolved
 from livedrag.server.document.checks import Refused
 from livedrag.server.document.protocol import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from livedrag.server.access.password import Caller
-from livedrag.server.device.engine import ReleaseSession, RunFinished, Start, WorkerRestarted, WorkerRestarting
+from livedrag.server.device.messages import ReleaseSession, RunFinished, Start, WorkerRestarted, WorkerRestarting
 from livedrag.server.document.memory import POINT_BYTES
 from livedrag.server.document.protocol import (
     VERSION,

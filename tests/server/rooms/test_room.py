@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import livedrag.server.storage.writer
-from livedrag.server.device.engine import Start, Stop, UpdateRun
+from livedrag.server.device.messages import Start, Stop, UpdateRun
 from livedrag.server.document.protocol import (
     AddStroke,
     ClearMask,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from livedrag.server.access.password import Caller
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     MomentInfo,
     Prepare,
     ReleaseSession,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from livedrag.server.device.engine import CommandFailed, MomentInfo, Seek, SeekCompleted, TimelineChanged
+from livedrag.server.device.messages import CommandFailed, MomentInfo, Seek, SeekCompleted, TimelineChanged
 from livedrag.server.document.protocol import Rejected, Seeked, SeekMoment
 from livedrag.server.rooms.session import RoomSession
 from livedrag.server.rooms.timeline import SEEK_SECONDS

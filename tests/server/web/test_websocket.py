@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
 from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
-from livedrag.server.device.engine import (
+from livedrag.server.device.messages import (
     CommandFailed,
     MomentInfo,
     PreparationProgress,
@@ -31,7 +31,7 @@ from livedrag.server.device.engine import (
     WorkerRestarted,
     WorkerRestarting,
 )
-from livedrag.server.device.engine import SeekCompleted as EngineSought
+from livedrag.server.device.messages import SeekCompleted as EngineSought
 from livedrag.server.document.protocol import (
     VERSION,
     AckFrame,

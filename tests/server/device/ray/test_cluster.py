@@ -22,8 +22,8 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import (
-    EngineError,
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import (
     Prepare,
     RunFinished,
     RunProgress,

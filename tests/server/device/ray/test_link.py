@@ -16,10 +16,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from livedrag.server.device.engine import (
+from livedrag.server.device.engine import EngineError
+from livedrag.server.device.messages import (
     AnyCommand,
     AnyEvent,
-    EngineError,
     Prepare,
     PreviewReady,
     Ready,

@@ -13,7 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from livedrag.server.client import Client, NewRoom, create_room
-from livedrag.server.device.engine import DrainRefused, ReleaseSession, Start
+from livedrag.server.device.engine import DrainRefused
+from livedrag.server.device.messages import ReleaseSession, Start
 from livedrag.server.document.protocol import AddDrag, Close
 from livedrag.server.metrics import DeviceStats, EngineStats
 from livedrag.server.settings import Settings

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from livedrag.run_log import LogRow
 from livedrag.server.client import Client, RequestFailed, create_room, request
-from livedrag.server.device.engine import AnyCommand, RunFinished, RunProgress, Start
 from livedrag.server.device.local import LocalEngine
+from livedrag.server.device.messages import AnyCommand, RunFinished, RunProgress, Start
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import CatalogEntry, Points, Progress
 from livedrag.server.settings import Settings

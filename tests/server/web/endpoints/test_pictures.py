@@ -18,7 +18,7 @@ from livedrag.editor.drag.warp import warp
 from livedrag.run_log import LogRow
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
 from livedrag.server.device.checkpoints import Checkpoint, Checkpoints, SavedMoment, picture_parts
-from livedrag.server.device.engine import DesiredState, MomentInfo, TimelineChanged
+from livedrag.server.device.messages import DesiredState, MomentInfo, TimelineChanged
 from livedrag.server.device.run_numbers import RunNumbers
 from livedrag.server.document.protocol import (
     AddDrag,

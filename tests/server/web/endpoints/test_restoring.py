@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from livedrag.edit_metadata import EditMetadata, EditRun, EditState, PlacedDrag, SourcePicture
 from livedrag.picture_metadata import read_metadata, save_png
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
-from livedrag.server.device.engine import RunFinished
+from livedrag.server.device.messages import RunFinished
 from livedrag.server.document.protocol import Document
 from tests.quiet import QuietEngine, png
 from tests.server.web.browser import Visitor, get, opened, owner, saved

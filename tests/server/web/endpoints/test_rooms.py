@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from livedrag.pictures import read_picture
 from livedrag.server.client import Client, NewRoom, RequestFailed, create_room, request
-from livedrag.server.device.engine import ReleaseSession
+from livedrag.server.device.messages import ReleaseSession
 from livedrag.server.document.protocol import (
     AddDrag,
     Edited,
