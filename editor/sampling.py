@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-def patch_offsets(radius: int | Tensor, like: Tensor) -> Tensor:
-    """Offsets of a square patch, ``((2 * radius + 1) ** 2, 2)``, row-major; dtype and device of ``like``.
+def patch_offsets(radius: int, like: Tensor) -> Tensor:
+    """Offsets of a square patch's cells from its centre, ``((2 * radius + 1) ** 2, 2)``, (row, column), row-major.
 
-    A tensor in the place of the radius is the offsets themselves.
+    Args:
+        radius: in cells.
+        like: has the dtype and device that they get.
     """
-    if isinstance(radius, Tensor):
-        return radius
     side = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
     return torch.cartesian_prod(side, side)
 

@@ -15,6 +15,7 @@ from livedrag.editor.drag.handles import Handle, cell_and_offset, cells_of
 from livedrag.editor.drag.passes import Answer, Request
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.tracking import take_patches, take_templates
+from livedrag.editor.sampling import patch_offsets
 
 
 def levels_due(state: SessionState) -> int:
@@ -52,5 +53,5 @@ def _at_this_level(state: SessionState, handle: Handle) -> Handle:
     cells = cells_of([origin], features.dtype).to(features.device)
     template = take_templates(features, cells, rasters.cells)[0]
     needs_patch = state.settings.supervision_template == "first"
-    patch = take_patches(features, cells, radius, rasters.cells)[0] if needs_patch else None
+    patch = take_patches(features, cells, patch_offsets(radius, cells), rasters.cells)[0] if needs_patch else None
     return replace(handle, template=template, patch=patch)

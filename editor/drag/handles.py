@@ -10,6 +10,7 @@ from torch import Tensor
 
 from livedrag.editor.drag.tracking import take_patches, take_templates, track_points
 from livedrag.editor.points import Cell, Drag, Point, Rasters
+from livedrag.editor.sampling import patch_offsets
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def track_handles(
     known = {name: handle.template for name, handle in handles.items() if handle.template is not None}
     if known and moved:
         cells = cells_of([handles[name].cell for name in known], features.dtype).to(features.device)
-        found = track_points(features, torch.stack(list(known.values())), cells, radius, rasters.cells)
+        found = track_points(
+            features, torch.stack(list(known.values())), cells, patch_offsets(radius, cells), rasters.cells
+        )
         for name, (row, column) in zip(known, found.tolist(), strict=True):
             tracked[name] = replace(handles[name], cell=Cell(row, column))
     new = [name for name in handles if name not in known]
@@ -142,6 +145,6 @@ def with_patches(handles: Handles, features: Tensor, radius: int, rasters: Raste
     if not lacking:
         return dict(handles)
     cells = cells_of([handles[name].cell for name in lacking], features.dtype).to(features.device)
-    patches = take_patches(features, cells, radius, rasters.cells)
+    patches = take_patches(features, cells, patch_offsets(radius, cells), rasters.cells)
     taken = {name: replace(handles[name], patch=patch) for name, patch in zip(lacking, patches, strict=True)}
     return {**handles, **taken}

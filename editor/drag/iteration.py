@@ -54,8 +54,8 @@ def note_unedited(state: SessionState, features: Tensor | None, noise: Tensor | 
         state.reference.use_features(features)
 
 
-def iterate(state: SessionState, handles: Handles, *, with_noise: bool) -> Generator[Request, Answer, Iterated]:
-    """One iteration of the paper, which proposes a step; see `livedrag.editor.drag.rows`.
+def ask_iteration(state: SessionState, handles: Handles, *, with_noise: bool) -> Generator[Request, Answer, Iterated]:
+    """Ask for one iteration of the paper, which proposes a step; see `livedrag.editor.drag.rows`.
 
     Args:
         state: of the session.
@@ -68,7 +68,7 @@ def iterate(state: SessionState, handles: Handles, *, with_noise: bool) -> Gener
     return outcome
 
 
-def track(state: SessionState, features: Tensor) -> dict[str, Handle]:
+def track_at_end(state: SessionState, features: Tensor) -> dict[str, Handle]:
     """The handles at the end of a run, where these features ``(1, C, h, w)`` show their content; with region
     supervision, where the field has carried it."""
     settings = state.settings

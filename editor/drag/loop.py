@@ -10,9 +10,9 @@ from livedrag.editor.drag.alternation import descend
 from livedrag.editor.drag.arrival import active, begin_run, check_content, checks_content, go_back, search_is_due
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import (
+    ask_iteration,
     carry,
     found_handles,
-    iterate,
     keep_background,
     lost_drags,
     move_on,
@@ -20,7 +20,7 @@ from livedrag.editor.drag.iteration import (
     predict,
     record_step,
     still_moving,
-    track,
+    track_at_end,
     warp_further,
     warp_is_due,
 )
@@ -92,7 +92,7 @@ class DragLoop:
         # loss and a step of Adam, which is only proposed. See `livedrag.editor.drag.rows`.
         with_noise = preview or search_is_due(state)
         before = carry(state, before)
-        outcome = yield from iterate(state, before, with_noise=with_noise)
+        outcome = yield from ask_iteration(state, before, with_noise=with_noise)
         proposal = outcome.proposal
 
         # Where is the content now? Or with region supervision: where has it been carried?
@@ -134,7 +134,7 @@ class DragLoop:
         """The end of a run, after its last iteration: where is the content now?"""
         state, latent = self._state, self._state.latent
         features, noise = yield from predict(state, with_noise=False)
-        handles = track(state, features)
+        handles = track_at_end(state, features)
         moving = not_arrived(state, handles)
         content: dict[str, float] = {}
         if checks_content(state):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from livedrag.editor.sampling import is_inside, patch_offsets, sample_between_cells, sample_cells
+from livedrag.editor.sampling import is_inside, sample_between_cells, sample_cells
 
 
 def motion_supervision_loss(
     features: Tensor,
     handles: Tensor,
     targets: Tensor,
-    radius: int | Tensor,
+    offsets: Tensor,
     raster: tuple[int, int],
     *,
     step: float | Tensor = 1.0,
@@ -29,17 +29,17 @@ def motion_supervision_loss(
         features: UNet features, ``(1, C, h, w)``; gradients flow to them.
         handles: whole cells ``(n, 2)``, (row, column).
         targets: cells ``(n, 2)``, fractions allowed, none equal to its handle.
-        radius: r1; the patch has ``2 * radius + 1`` cells a side. Or the offsets of its cells, ``(k, 2)``.
+        offsets: of the patch's cells from its handle, ``(k, 2)``; see `livedrag.editor.sampling.patch_offsets`.
         raster: rows and columns of cells.
         step: its length in cells, for all handles or for each, ``(n, 1)``; a longer one than 1 ends at the target.
-        templates: patches to pull instead of those at the handles now, ``(n, C, (2 * radius + 1) ** 2)``, as in
+        templates: patches to pull instead of those at the handles now, ``(n, C, k)``, as in
             GoodDrag (arXiv 2404.07206); see `livedrag.editor.drag.tracking.take_patches`.
         counts: which cells of each handle's patch count, ``(n, k)``; by default all.
 
     Returns:
         Scalar loss.
     """
-    cells = handles[:, None] + patch_offsets(radius, handles)
+    cells = handles[:, None] + offsets
     inside = is_inside(cells, raster) if counts is None else is_inside(cells, raster) & counts
     here = sample_cells(features.detach(), cells, raster) if templates is None else templates
     way = targets - handles

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from livedrag.editor.drag.handles import cells_of
 from livedrag.editor.points import Point, Rasters
-from livedrag.editor.sampling import is_inside, patch_offsets, sample_cells
+from livedrag.editor.sampling import is_inside, sample_cells
 
 
 def pin_cells(pins: Iterable[Point], rasters: Rasters, like: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def pin_loss(
     features: Tensor,
     unedited: Tensor,
     cells: Tensor,
-    radius: int | Tensor,
+    offsets: Tensor,
     raster: tuple[int, int],
     *,
     counts: Tensor | None = None,
@@ -34,14 +34,14 @@ def pin_loss(
         features: ``(1, C, h, w)``; gradients flow to them.
         unedited: the same of the unedited latent.
         cells: whole cells ``(n, 2)``, (row, column).
-        radius: of the patch, in cells; r1. Or the offsets of its cells, ``(k, 2)``.
+        offsets: of the patch's cells from its pin, ``(k, 2)``; see `livedrag.editor.sampling.patch_offsets`.
         raster: rows and columns of cells.
         counts: which cells of each pin's patch count, ``(n, k)``; by default all.
 
     Returns:
         Scalar loss; 0, without a gradient, while nothing has changed at the pins.
     """
-    patches = cells[:, None] + patch_offsets(radius, cells)
+    patches = cells[:, None] + offsets
     inside = is_inside(patches, raster) if counts is None else is_inside(patches, raster) & counts
     moved = sample_cells(features, patches, raster) - sample_cells(unedited.detach(), patches, raster)
     return (moved.abs().mean(1) * inside).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from livedrag.editor.sampling import is_inside, patch_offsets, sample_cells
+from livedrag.editor.sampling import is_inside, sample_cells
 
 
 def take_templates(features: Tensor, handles: Tensor, raster: tuple[int, int]) -> Tensor:
@@ -22,42 +22,41 @@ def take_templates(features: Tensor, handles: Tensor, raster: tuple[int, int]) -
     return sample_cells(features, handles[:, None], raster)[..., 0]
 
 
-def take_patches(features: Tensor, handles: Tensor, radius: int | Tensor, raster: tuple[int, int]) -> Tensor:
-    """The features around each handle, ``(n, C, (2 * radius + 1) ** 2)``; what `motion_supervision_loss` may pull.
+def take_patches(features: Tensor, handles: Tensor, offsets: Tensor, raster: tuple[int, int]) -> Tensor:
+    """The features around each handle, ``(n, C, k)``; what `motion_supervision_loss` may pull.
 
     Args:
         features: ``(1, C, h, w)``.
         handles: whole cells ``(n, 2)``, (row, column).
-        radius: of the square patch, in cells; or the offsets of its cells, ``(k, 2)``.
+        offsets: of the patch's cells from its handle, ``(k, 2)``; see `livedrag.editor.sampling.patch_offsets`.
         raster: rows and columns of cells.
     """
-    return sample_cells(features, handles[:, None] + patch_offsets(radius, handles), raster)
+    return sample_cells(features, handles[:, None] + offsets, raster)
 
 
 def track_points(
     features: Tensor,
     templates: Tensor,
     handles: Tensor,
-    radius: int | Tensor,
+    offsets: Tensor,
     raster: tuple[int, int],
     *,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """The cell within ``radius`` of each handle whose feature is nearest to its template in L1.
+    """The cell of the window around each handle whose feature is nearest to its template in L1.
 
     Args:
         features: ``(1, C, h, w)``.
         templates: ``(n, C)``.
         handles: whole cells ``(n, 2)``, (row, column).
-        radius: r2; the window has ``2 * radius + 1`` cells a side, cut at the border. Or the offsets of its
-            cells, ``(k, 2)``.
+        offsets: of the window's cells from its handle, ``(k, 2)``; those beyond the border do not count.
         raster: rows and columns of cells.
         counts: which of the window's cells count, ``(k,)``; by default all.
 
     Returns:
         Whole cells ``(n, 2)``; among equally near ones the first in row-major order.
     """
-    window = handles[:, None] + patch_offsets(radius, handles)
+    window = handles[:, None] + offsets
     distances = (sample_cells(features, window, raster) - templates[..., None]).abs().sum(1)
     candidates = is_inside(window, raster) if counts is None else is_inside(window, raster) & counts
     nearest = distances.masked_fill(~candidates, torch.inf).argmin(-1)

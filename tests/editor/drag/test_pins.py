@@ -16,6 +16,7 @@ from livedrag.editor.drag.handles import new_handle
 from livedrag.editor.drag.latent_warp import find_origin, warp_picture
 from livedrag.editor.drag.pins import pin_cells, pin_loss
 from livedrag.editor.points import Rasters, Size, distance
+from livedrag.editor.sampling import patch_offsets
 from tests.editor.drag.test_session import DRAG, finish, make_session, picture
 
 PIN = Point(70, 50)
@@ -27,12 +28,12 @@ def test_it_costs_what_has_changed_around_the_pins_and_nothing_else() -> None:
     unedited = torch.randn(1, 4, 8, 8)
     cells = pin_cells([PIN], RASTERS, unedited)
     features = unedited.clone().requires_grad_()
-    loss = pin_loss(features, unedited, cells, 1, RASTERS.cells)
+    loss = pin_loss(features, unedited, cells, patch_offsets(1, cells), RASTERS.cells)
     assert loss.item() == 0
     (gradient,) = torch.autograd.grad(loss, features)
     assert not gradient.any()
     changed = (unedited + 0.5).requires_grad_()
-    loss = pin_loss(changed, unedited, cells, 1, RASTERS.cells)
+    loss = pin_loss(changed, unedited, cells, patch_offsets(1, cells), RASTERS.cells)
     assert loss.item() == pytest.approx(9 * 0.5, rel=1e-5)
     (gradient,) = torch.autograd.grad(loss, changed)
     assert gradient[0, 0].count_nonzero() < 20
@@ -41,7 +42,7 @@ def test_it_costs_what_has_changed_around_the_pins_and_nothing_else() -> None:
 def test_cells_beyond_the_border_do_not_count() -> None:
     unedited = torch.zeros(1, 4, 8, 8)
     cells = pin_cells([Point(0, 0)], RASTERS, unedited)
-    assert pin_loss(unedited + 1, unedited, cells, 1, RASTERS.cells).item() == pytest.approx(4)
+    assert pin_loss(unedited + 1, unedited, cells, patch_offsets(1, cells), RASTERS.cells).item() == pytest.approx(4)
 
 
 def change_at_pin(session: DragSession) -> float:
@@ -51,7 +52,7 @@ def change_at_pin(session: DragSession) -> float:
     with torch.no_grad(), preparation.lora.active():
         features = state.model.predict_features(session.latent, state.level.timestep, preparation.prompt)
     cells = pin_cells([PIN], state.rasters, features)
-    return pin_loss(features, state.reference.features(), cells, 1, state.rasters.cells).item()
+    return pin_loss(features, state.reference.features(), cells, patch_offsets(1, cells), state.rasters.cells).item()
 
 
 def dragged(model: Diffusion, pins: list[Point], **overrides: Any) -> DragSession:

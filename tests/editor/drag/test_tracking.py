@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livedrag.editor.drag.tracking import have_arrived, take_templates, track_points
+from livedrag.editor.sampling import patch_offsets
 
 RASTER = (48, 64)
 
@@ -21,7 +22,7 @@ def test_a_shifted_texture_is_found(shift: tuple[int, int]) -> None:
     after = torch.roll(before, (shift[0] // 2, shift[1] // 2), (2, 3))
     handles = torch.tensor([[20.0, 30.0], [31.0, 11.0]])
     templates = take_templates(before, handles, RASTER)
-    found = track_points(after, templates, handles, 3, RASTER)
+    found = track_points(after, templates, handles, patch_offsets(3, handles), RASTER)
     assert (found - handles).tolist() == [list(shift)] * 2
 
 
@@ -29,7 +30,7 @@ def test_a_shifted_texture_is_found(shift: tuple[int, int]) -> None:
 @given(st.integers(0, 47), st.integers(0, 63), st.integers(1, 12), st.integers(0, 10))
 def test_tracking_never_leaves_its_window_nor_the_raster(row: int, column: int, radius: int, seed: int) -> None:
     handles = torch.tensor([[float(row), float(column)]])
-    found = track_points(texture(seed), torch.randn(1, 8), handles, radius, RASTER)[0]
+    found = track_points(texture(seed), torch.randn(1, 8), handles, patch_offsets(radius, handles), RASTER)[0]
     assert (found - handles[0]).abs().max() <= radius
     assert 0 <= found[0] < 48
     assert 0 <= found[1] < 64
