@@ -158,6 +158,7 @@ def open_session(options: argparse.Namespace, request: EditRequest, model: Diffu
     settings = DragSettings.resolve(plan.preset or None, model.defaults, plan.settings)
     if reason := unsuitable_presets(model.kind).get(plan.preset):
         sys.stderr.write(f"livedrag edit: the preset {plan.preset!r} does not suit {model.name!r}: {reason}\n")
+    model.low_memory.forget_problems()
     check_free(settings, model, Size(*request.picture.size), len(plan.last.drags))
     session = DragSession(model, request.picture, prompt=plan.prompt, settings=settings, seed=plan.seed)
     if options.picture_lora is not None:

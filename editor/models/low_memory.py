@@ -35,8 +35,12 @@ class LowMemory:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why results can't be repeated exactly where more memory is free."""
+        """Why what was made since `forget_problems` can't be repeated exactly where more memory is free."""
         return (TILED,) if self._tiled else ()
+
+    def forget_problems(self) -> None:
+        """What is made from now on is another session's."""
+        self._tiled = False
 
     @property
     def can_save(self) -> bool:

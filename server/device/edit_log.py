@@ -59,7 +59,7 @@ class EditLog(msgspec.Struct, kw_only=True):
     def clear(self) -> None:
         """The session is as it was when it was prepared."""
         self.runs, self.pending, self.is_dragging = [], [], False
-        self.problems = [problem for problem in self.problems if problem in (GENERATED, PREPARED_TOGETHER)]
+        self.problems = [problem for problem in self.problems if problem not in (JUMPED, TOO_MANY, OLDER, SHARED)]
 
     def note_problem(self, problem: str) -> None:
         """It can't be repeated exactly."""

@@ -127,6 +127,13 @@ class Models:
             if base.graphs is not None:
                 base.graphs.clear()
 
+    def take_problems(self) -> frozenset[str]:
+        """Why what was made since the last call can't be repeated exactly."""
+        problems = frozenset(problem for base in self._bases.values() for problem in base.low_memory.problems)
+        for base in self._bases.values():
+            base.low_memory.forget_problems()
+        return problems
+
     @property
     def names(self) -> frozenset[str]:
         """Of the models whose weights are here, for the placement of rooms."""

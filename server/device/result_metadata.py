@@ -52,5 +52,5 @@ def to_metadata(
         device=model.kind_of_device,
         branch=session.timeline.current,
         room=desired.room,
-        inexact=(*log.problems, *model.low_memory.problems),
+        inexact=tuple(dict.fromkeys((*log.problems, *model.low_memory.problems))),
     )

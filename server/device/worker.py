@@ -352,7 +352,10 @@ class DeviceWorker:
             self._sizes.forbid(bucket, len(members))
         elif bucket is not None and not taken.failures and taken.sizes == [len(members)]:  # others can't be compared
             self._sizes.measure(bucket, len(members), sum(taken.seconds.values()))
+        problems = self._models.take_problems()
         for room, work in members:
+            for problem in problems:
+                room.log.note_problem(problem)
             if room.id in taken.shared:
                 preparing = stages[room.id] in ("fitting", "inverting")
                 room.log.note_problem(PREPARED_TOGETHER if preparing else SHARED)

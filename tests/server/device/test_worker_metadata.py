@@ -142,6 +142,33 @@ def test_too_many_changes_are_not_listed(worker: DeviceWorker, events: Events, m
     assert said.last.drags["d1"].target == (70, 51)
 
 
+def test_tiles_are_noted_of_the_rooms_that_had_them_and_of_no_other(
+    worker: DeviceWorker, events: Events, small: Diffusion
+) -> None:
+    from livedrag.editor.models.low_memory import TILED, LowMemory
+
+    desired = later(seq=1, settings=LONG, drags=DRAGS)
+    free = [0]
+    small.low_memory = LowMemory(lambda: free[0])
+    try:
+        start(worker, desired)
+        advance_to_iteration(worker, events, 2)
+        free[0] = 2**40
+        assert said_by(finish(worker, events)).inexact == (TILED,), "when it was prepared"
+        events.clear()
+        start(worker, replace(desired, room="b"))
+        free[0] = 2**40
+        assert not said_by(finish(worker, events)).inexact
+        free[0] = 0
+        start(worker, replace(desired, room="c", seq=1))
+        assert said_by(finish(worker, events)).inexact == (TILED,), "and when its result was decoded"
+        start(worker, replace(desired, seq=2), run="r2")
+        free[0] = 2**40
+        assert said_by(finish(worker, events)).inexact == (TILED,)
+    finally:
+        small.low_memory = LowMemory(None)
+
+
 def test_a_server_can_leave_it_out(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
     with a_worker(small, events, checkpoints, metadata=False) as worker:
         start(worker, later(settings=LONG, drags=DRAGS))

@@ -271,7 +271,7 @@ def full(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> None:
 
     def note(self: DragSession, *arguments: Any, **options: Any) -> None:
         made(self, *arguments, **options)
-        self._loop.seed_of_test = options["seed"]  # type: ignore[attr-defined]
+        self._shared._loop.seed_of_test = options["seed"]  # type: ignore[attr-defined]
 
     monkeypatch.setattr(DragSession, "__init__", note)
     monkeypatch.setattr(DragLoop, "_iterate", no_memory)
