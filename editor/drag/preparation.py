@@ -31,12 +31,12 @@ kinds of model are not measured."""
 
 
 def is_measured(kind: str, settings: DragSettings) -> bool:
-    """Whether it can be told if a kind of model knows a picture: not from more noise than it brings any back from."""
+    """Whether `is_known` works for this kind of model, and for so much noise: with more, no picture comes back well."""
     return kind in MIN_RECONSTRUCTION and settings.inversion_strength <= MAX_NOISE[kind]
 
 
 def is_known(kind: str, reconstruction: float) -> bool:
-    """Whether a model knows pictures like one that came back so well: else results look worse than a mere warp.
+    """Whether a model knows pictures like one that came back so well. If not, results look worse than a mere warp.
 
     Args:
         kind: of the model.

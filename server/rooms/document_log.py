@@ -89,7 +89,7 @@ def open_draft(room: str, saved: SavedRoom, services: Services) -> RoomDocument:
 
 
 def damage_text(saved: SavedRoom) -> str:
-    """What people in a damaged room are told."""
+    """The message to people in a damaged room."""
     return (
         f"this room is damaged: {saved.damage}. It is shown as it was before, after record {saved.seq}, and cannot be "
         "edited. Export it and import the export, or restore a backup"

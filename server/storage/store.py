@@ -316,10 +316,6 @@ class Store:
         """Where a picture lies. Raises `Damaged` if it is missing."""
         return self.pictures.existing(sha256)
 
-    def get_picture(self, sha256: str) -> bytes:
-        """Read a picture (blocking). Raises `Damaged` if it is missing."""
-        return self.pictures.get(sha256)
-
     # Cleaning up -----------------------------------------------------------------------------------------------------
 
     def sweep(self) -> Future[None]:

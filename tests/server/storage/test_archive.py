@@ -90,7 +90,7 @@ def test_a_room_goes_to_another_server_with_all_that_it_is(tmp_path: Path) -> No
         assert saved.instance != was.instance
         assert saved.document.result is not None
         for sha256 in (saved.document.picture.sha256, saved.document.result.sha256, saved.document.mask[0].sha256):  # type: ignore[union-attr]
-            assert there.get_picture(sha256) == here.get_picture(sha256)
+            assert there.pictures.get(sha256) == here.pictures.get(sha256)
         room_there = RoomDocument("r", saved.document, MODEL, seq=saved.seq)
         there.append("r", say(room_there, "it goes on"), room_there.document).result(5)
         there.pictures._new.clear()

@@ -95,7 +95,7 @@ def test_a_backup_under_load_restores_elsewhere_with_all_that_was_acknowledged(t
                 saved = load(store, room)
                 for document in (saved.base, *(document for _, document in folded(saved))):
                     for _, sha256 in references(document):
-                        assert store.get_picture(sha256)
+                        assert store.pictures.get(sha256)
             assert load(store, "edited").seq >= least
             assert (restored / "checkpoints" / "edited" / "latent").read_text() == "..."
             saved = load(store, "edited")
@@ -201,6 +201,6 @@ def test_another_database_sweeps_nothing_away_for_good(tmp_path: Path) -> None:
     away.replace(database)
     with Store(tmp_path / "data") as store:
         for _, sha256 in references(load(store).document):
-            assert store.get_picture(sha256)
+            assert store.pictures.get(sha256)
         assert sorted((tmp_path / "data" / "pictures").rglob("*.png")) == pictures
         assert (tmp_path / "data" / "checkpoints" / "r" / "latent").exists()

@@ -197,7 +197,7 @@ def test_pictures_are_found_by_their_content(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         data = png()
         assert store.put_picture(data) == store.put_picture(data) == hashlib.sha256(data).hexdigest()
-        assert store.get_picture(hashlib.sha256(data).hexdigest()) == data
+        assert store.pictures.get(hashlib.sha256(data).hexdigest()) == data
         assert not list(tmp_path.rglob("*.draft"))
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_was_just_put_here_again_outlives_the_room_that_had_it(tmp_p
         store.delete("r").result(5)
         store.create("s", document, LINKS).result(5)
         settle(store)
-        assert store.get_picture(document.picture.sha256)
+        assert store.pictures.get(document.picture.sha256)
 
 
 def leave_checkpoint(folder: Path, room: str) -> None:
@@ -446,7 +446,7 @@ def test_a_data_directory_of_schema_1_is_brought_up_with_all_that_is_in_it(old: 
                 assert [getattr(record, "op_id", "") for record in saved.records] == room["op_ids"]
                 instances.add(saved.instance)
                 for _, sha256 in references(saved.document):
-                    assert store.get_picture(sha256)
+                    assert store.pictures.get(sha256)
             assert len(instances) == len(expected)
             before = kept(old)
             store.sweep().result(5)
@@ -514,7 +514,7 @@ def test_a_data_directory_of_schema_2_opens_with_its_generation_and_its_seeks(ol
                 assert (saved.instance, saved.created) == (expected[name]["instance"], expected[name]["created"])
                 assert any(isinstance(record, Seeked) for record in saved.records)
                 for _, sha256 in references(saved.document):
-                    assert store.get_picture(sha256)
+                    assert store.pictures.get(sha256)
             generation = Generation(prompt="a cat on a mat", seed=7, guidance=5.0, ddim_steps=50, model="builtin")
             saved = load(store, "generated")
             assert saved.base_seq > 0

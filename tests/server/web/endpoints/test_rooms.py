@@ -229,7 +229,7 @@ def test_an_export_is_the_whole_room(address: str, room: NewRoom, tmp_path: Path
         saved_room = store.load(imported).result()
         assert saved_room is not None
         assert saved_room.document.prompt == "a bear"
-        assert store.get_picture(saved_room.document.picture.sha256) == get(address, room, "picture")
+        assert store.pictures.get(saved_room.document.picture.sha256) == get(address, room, "picture")
 
 
 def test_a_room_is_renamed_as_an_edit_that_everyone_sees(address: str) -> None:
