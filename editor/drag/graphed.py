@@ -6,7 +6,7 @@ Handles and pins are filled up to a power of two, and so are the radii of patche
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -37,9 +37,23 @@ def propose(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> list[Pro
             with model.adapter.using(adapter.with_tensors(tensors)):
                 return iterate(model, filled)
 
-        kind = ("iteration", adapter.layout, id(model.extra_layers))
-        proposals = model.graphs.run(kind, run, ([filled_up(row) for row in rows], list(adapter.tensors)))
+        proposals = model.graphs.run(_kind(model, adapter), run, _given(adapter, rows))
     return [cut(proposal, row) for proposal, row in zip(proposals, rows, strict=True)]
+
+
+def is_recorded(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> bool:
+    """Whether there is a graph for an iteration of these rows; see `propose`."""
+    if model.graphs is None or not isinstance(adapter, Recordable):
+        return False
+    return model.graphs.holds(_kind(model, adapter), _given(adapter, rows))
+
+
+def _kind(model: Diffusion, adapter: Recordable) -> tuple[Hashable, ...]:
+    return ("iteration", adapter.layout, id(model.extra_layers))
+
+
+def _given(adapter: Recordable, rows: Sequence[Row]) -> tuple[list[Row], list[Tensor]]:
+    return [filled_up(row) for row in rows], list(adapter.tensors)
 
 
 def filled_up(row: Row) -> Row:

@@ -59,6 +59,7 @@ class DragLoop:
         state.require_prepared()
         if iterations_done is not None:
             state.iterations_done = iterations_done
+        self._previewer.forget()
         if state.iterations_done == 0:
             begin_run(state)
         try:
@@ -73,7 +74,9 @@ class DragLoop:
                 else:
                     step, ends = yield from self._iterate(last=last, preview=preview)
                 self._previewer.note_pace(time.perf_counter() - began, preview_every)
-                if step.predicted_x0 is not None and not step.content:
+                if step.content:
+                    self._previewer.forget()
+                else:
                     step = dataclasses.replace(step, content=self._previewer.content_shown(step, quality))
                 state.iterations_done = 0 if ends else state.iterations_done + 1
                 yield step

@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import math
-import time
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from livedrag.editor.drag.decoding import decode_preview
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, RenderStep
 from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.side_stream import Fetched, SideStream, side_stream
 from livedrag.editor.picture import compose
-from livedrag.editor.points import distance
+from livedrag.editor.points import Rasters, distance
 from livedrag.editor.settings import Quality
 
 MAX_DECODER_SHARE = 0.2
@@ -61,80 +63,143 @@ def affordable(
     return ("latent" if decode_seconds > MAX_DECODER_SHARE * between else decoder), longest_side
 
 
+@dataclass(frozen=True, eq=False)
+class PendingPreview:
+    """A preview whose pixels may still be on their way from the device.
+
+    Args:
+        picture: as uploaded.
+        longest_side: of the preview, in pixels.
+        edited, unedited: what the prediction shows, and what it would show without the edit, ``(1, 3, h, w)``.
+        mask: ``(H, W)`` of the picture, True may change; None means everything may.
+        rasters: of the picture.
+        feather: how softly the mask ends, in pixels of the working picture.
+        beside: whether the device goes on meanwhile.
+    """
+
+    picture: Image.Image
+    longest_side: int
+    edited: Fetched
+    unedited: Fetched
+    mask: NDArray[np.bool_] | None
+    rasters: Rasters
+    feather: float
+    beside: bool
+
+    def make(self) -> Image.Image:
+        """The preview, RGB, once its pixels are there; may be called in any thread."""
+        small = self.picture.copy()
+        small.thumbnail((self.longest_side, self.longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small_mask = None if self.mask is None else np.asarray(Image.fromarray(self.mask).resize(small.size))
+        edited, unedited = self.edited.wait(), self.unedited.wait()
+        return compose(small, edited, unedited, small_mask, self.rasters, feather=self.feather)
+
+
 class Previewer:
     """Makes the previews of one session, as good as possible without slowing down its iterations.
+
+    Where the device has streams, predictions are decoded beside the iterations.
 
     Args:
         state: of the session.
         search: of the session.
+        side: where predictions are decoded; by default that of the model.
     """
 
-    def __init__(self, state: SessionState, search: ContentSearch) -> None:
+    def __init__(self, state: SessionState, search: ContentSearch, side: SideStream | None = None) -> None:
         self._state, self._search = state, search
+        self._side_stream = side or side_stream(state.model)
         self._iteration_seconds = math.inf
         self._every = 1
         self._made = 0
+        self._timed: list[tuple[Fetched, int]] = []  # what a decoder makes, and the side it is decoded for
         self._decoder_seconds: list[float] = []  # per pixel, of each preview made by a decoder
-        self._unedited: dict[type, tuple[tuple[Quality, int, int], Tensor]] = {}
-        self._decoded: tuple[Tensor, Quality, int, Tensor] | None = None  # of the latest prediction
+        self._unedited: dict[type, tuple[tuple[Quality, int, int], Fetched]] = {}
+        self._decoded: tuple[Tensor, Quality, int, Fetched] | None = None  # of the latest prediction
+        self._searched: tuple[Fetched, int] | None = None  # in which content has not been searched yet
+
+    def forget(self) -> None:
+        """Search no content in what earlier steps predicted."""
+        self._searched = None
 
     def note_pace(self, iteration_seconds: float, every: int) -> None:
         """Note how long the last iteration took, and how many there are between two previews."""
         self._iteration_seconds, self._every = iteration_seconds, max(1, every)
 
-    def make(self, step: DragStep | RenderStep, longest_side: int, quality: Quality | None) -> Image.Image | None:
-        """A small RGB picture of what a step predicts; see `livedrag.editor.drag.session.DragSession.preview`."""
+    def begin(self, step: DragStep | RenderStep, longest_side: int, quality: Quality | None) -> PendingPreview | None:
+        """A small picture of what a step predicts; see `livedrag.editor.drag.session.DragSession.begin_preview`."""
         if step.predicted_x0 is None:
             return None
         state = self._state
         chosen, decoded_side = (quality, longest_side) if quality else self._affordable(longest_side)
         unedited = self._decode_unedited(step, chosen, decoded_side)
-        small = state.picture.copy()
-        small.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        mask = state.edit.mask
-        small_mask = None if mask is None else np.asarray(Image.fromarray(mask).resize(small.size))
         edited = self._decode(step.predicted_x0, chosen, decoded_side)
-        preview = compose(small, edited, unedited, small_mask, state.rasters, feather=state.settings.feather)
         self._made += 1
-        if isinstance(step, DragStep):
-            state.timeline.set_thumbnail(preview)
-        return preview
+        return PendingPreview(
+            picture=state.picture,
+            longest_side=longest_side,
+            edited=edited,
+            unedited=unedited,
+            mask=state.edit.mask,
+            rasters=state.rasters,
+            feather=state.settings.feather,
+            beside=self._side_stream.beside,
+        )
 
     def content_shown(self, step: DragStep, quality: Quality | None) -> dict[str, float]:
-        """By drag: from where a preview of this quality shows its content to the target, in pixels of the picture.
+        """By drag: from where a prediction shows its content to the target, in pixels of the picture.
 
-        Empty if the step has no prediction, or the preview needs no decoder or there is no time for it.
+        It is the step's own prediction, or where that is decoded beside the iterations, the latest one that has been.
+        Empty if there is none, or its preview needs no decoder or there is no time for it.
+
+        Args:
+            step: the latest one.
+            quality: of its preview.
         """
-        chosen, side = (quality, SIDE) if quality else self._affordable(SIDE)
-        if step.predicted_x0 is None or chosen == "latent":
+        if step.predicted_x0 is not None:
+            chosen, side = (quality, SIDE) if quality else self._affordable(SIDE)
+            if chosen != "latent":
+                self._searched = self._decode(step.predicted_x0, chosen, side), side
+        if self._searched is None or not self._searched[0].done:
             return {}
+        (fetched, side), self._searched = self._searched, None
         handles = self._state.edit.handles
-        found = self._search.find(handles, self._decode(step.predicted_x0, chosen, side)[0].float(), side)
+        found = self._search.find(handles, fetched.on_device()[0].float(), side)
         return {name: distance(place, handles[name].target) for name, place in found.items()}
 
-    def _decode(self, x0: Tensor, quality: Quality, side: int) -> Tensor:
+    def _decode(self, x0: Tensor, quality: Quality, side: int) -> Fetched:
         """Decode a prediction, unless that has been done already, and note the time that it takes."""
         if self._decoded is None or self._decoded[0] is not x0 or self._decoded[1:3] != (quality, side):
-            began = time.perf_counter()
-            self._decoded = x0, quality, side, decode_preview(self._state.model, x0, quality, side)
+            self._decoded = x0, quality, side, self._fetch(x0, quality, side)
             if quality != "latent":
-                self._decoder_seconds.append((time.perf_counter() - began) / side**2)
+                self._timed.append((self._decoded[3], side))
+                self._note_times()
         return self._decoded[3]
+
+    def _fetch(self, x0: Tensor, quality: Quality, side: int) -> Fetched:
+        model = self._state.model
+        reads = [x0, model.latent_colours] if quality == "latent" else [x0]
+        return self._side_stream.fetch(lambda: decode_preview(model, x0, quality, side), reads)
+
+    def _note_times(self) -> None:
+        while self._timed and (seconds := self._timed[0][0].seconds) is not None:
+            self._decoder_seconds.append(seconds / self._timed.pop(0)[1] ** 2)
 
     def _affordable(self, longest_side: int) -> tuple[Quality, int]:
         """Quality and decoded side of the next preview, by the decoder's time so far."""
+        self._note_times()
         recent = 0.0  # the first one warms up
         if len(self._decoder_seconds) >= 2 and self._made % REMEASURE_EVERY:
             recent = min(self._decoder_seconds[-2:]) * longest_side**2
         return affordable(self._state.model, longest_side, recent, self._iteration_seconds, self._every)
 
-    def _decode_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Tensor:
+    def _decode_unedited(self, step: DragStep | RenderStep, quality: Quality, longest_side: int) -> Fetched:
         """What a preview of this kind of step would be without the edit; computed once."""
         key = (quality, longest_side, self._state.descended)
         cached = self._unedited.get(type(step))
         if cached is None or cached[0] != key:
-            clean = self._unedited_clean(step)
-            cached = self._unedited[type(step)] = key, decode_preview(self._state.model, clean, quality, longest_side)
+            fetched = self._fetch(self._unedited_clean(step), quality, longest_side)
+            cached = self._unedited[type(step)] = key, fetched
         return cached[1]
 
     def _unedited_clean(self, step: DragStep | RenderStep) -> Tensor:

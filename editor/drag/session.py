@@ -15,13 +15,14 @@ from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import lost_drags
 from livedrag.editor.drag.loop import DragLoop
 from livedrag.editor.drag.passes import alone
-from livedrag.editor.drag.preview import Previewer
+from livedrag.editor.drag.preview import PendingPreview, Previewer
 from livedrag.editor.drag.result import compose_result, measure_reconstruction
 from livedrag.editor.drag.shared_steps import SharedSteps
 from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
+from livedrag.editor.drag.warm_up import warm_up
 from livedrag.editor.errors import EditorError
 from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
 from livedrag.editor.fitting.lora import FitPass, FitStep
@@ -253,6 +254,14 @@ class DragSession:
         """
         return alone(self._shared.prepare())
 
+    def warm_up(self) -> Generator[None, None, None]:
+        """On CUDA, record what the next `drag` runs, so that it need not wait for that; yields after each pass.
+
+        Raises `EditorError` if the picture is not prepared yet.
+        """
+        self._state.require_prepared()
+        return warm_up(self._state)
+
     def reconstruct(self) -> Generator[RenderStep, None, float]:
         """Denoise the inverted picture without an edit, which `render` then need not do.
 
@@ -323,7 +332,19 @@ class DragSession:
             longest_side: of the preview, in pixels.
             quality: see `livedrag.editor.drag.preview`; by default the best that does not slow down the iterations.
         """
-        return self._previewer.make(step, longest_side, quality)
+        pending = self.begin_preview(step, longest_side, quality)
+        if pending is None:
+            return None
+        preview = pending.make()
+        if isinstance(step, DragStep):
+            self.timeline.set_thumbnail(preview)
+        return preview
+
+    def begin_preview(
+        self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None
+    ) -> PendingPreview | None:
+        """As `preview`, without waiting for the device where it can go on meanwhile. No moment gets a thumbnail."""
+        return self._previewer.begin(step, longest_side, quality)
 
     # Snapshots --------------------------------------------------------------------------------------------------------
 

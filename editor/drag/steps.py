@@ -35,7 +35,7 @@ class DragStep:
         arrived: all handles have reached their targets; the loop ends here.
         predicted_x0: the clean latent predicted by this pass, ``(1, 4, H/8, W/8)``, if a preview was due.
         content: by drag: from where the picture shows its content to the target, in pixels of the picture, if it was
-            searched; see `livedrag.editor.drag.content`.
+            searched; see `livedrag.editor.drag.content`. On CUDA it may be of a prediction some iterations before.
         lost: the drags whose content did not follow though it was tracked to its target.
     """
 

@@ -161,12 +161,13 @@ class Timeline:
         """Number new moments from this index on, or higher."""
         self._next = max(self._next, index)
 
-    def set_thumbnail(self, thumbnail: Image.Image) -> None:
-        """Give the current moment a thumbnail."""
-        if self.current is not None and self.current in self._moments:
+    def set_thumbnail(self, thumbnail: Image.Image, index: int | None = None) -> None:
+        """Give a moment, by default the current one, a thumbnail, if it is still there."""
+        index = self.current if index is None else index
+        if index is not None and index in self._moments:
             small = thumbnail.copy()
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            before = self._moments[self.current]
+            before = self._moments[index]
             self._bytes -= before.size
             self.insert(replace(before, thumbnail=small))
 

@@ -35,7 +35,7 @@ from livedrag.server.device.room_timeline import to_xy, tracked_now
 from livedrag.server.device.session_files import SessionFiles
 from livedrag.server.device.sessions import Sessions
 from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
-from livedrag.server.images.encoding import encode_png, encode_preview
+from livedrag.server.images.encoding import encode_png
 
 T = TypeVar("T")
 Steps = Generator[Request | None, Answer, T]
@@ -155,6 +155,9 @@ class Stages:
         self._emit(
             PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
         )
+        self._enter(working(room), "loading", 1)
+        for _ in session.warm_up():
+            yield None
 
     def generation(self, room: DeviceRoom, generate: Generate) -> Steps[None]:
         """Generate a picture from a prompt."""
@@ -170,8 +173,7 @@ class Stages:
                 self.finish(room, "arrived", picture=encode_png(generator.picture(step)))
                 return
             if step.step % every == 0:
-                preview = generator.preview(step, GENERATION_SIDE)
-                self._previews.send(room, "generating", preview, encode_preview(preview, generate.format))
+                self._previews.send_generated(room, generator.preview(step, GENERATION_SIDE))
             yield None
 
     def _regenerate(
@@ -247,6 +249,7 @@ class Stages:
                 if not session.drags:
                     break
         room.log.end()
+        self._previews.collect(room, leaving=0)
         self._files.save(room)
         return "stopped" if work.stopping else "arrived" if arrived else "exhausted"
 
@@ -328,6 +331,9 @@ class Stages:
         self, room: DeviceRoom, outcome: Outcome, *, picture: bytes | None = None, message: str | None = None
     ) -> None:
         """End the run or generation: save the session and report the end. The caller must not take further steps."""
+        if outcome == "failed":
+            self._previews.drop(room)
+        self._previews.collect(room, leaving=0)
         run, room.work = room.run, None
         room.has_result = room.has_result or picture is not None
         self._files.save(room)

@@ -206,3 +206,42 @@ def test_rooms_inverted_and_rendered_together_run_from_graphs(exact: Diffusion, 
 
 def test_a_model_on_a_cpu_has_no_graphs(model: Diffusion) -> None:
     assert model.graphs is None
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+def test_after_a_warm_up_a_drag_records_nothing(exact: Diffusion, recorder: Recording, masked: bool) -> None:
+    """Nor does the warm-up change what the drag gives."""
+
+    def dragged(*, warm: bool) -> list[torch.Tensor]:
+        session = new_session(exact, masked=masked)
+        for _ in session.prepare():
+            pass
+        if warm:
+            before, latent = recorder.recorded, session.latent
+            assert list(session.warm_up())
+            # Without and with a preview; or with the mask, which needs what previews do, the first and the others.
+            assert recorder.recorded == before + 2
+            assert torch.equal(session.latent, latent)
+            assert not list(session.warm_up())
+            before = recorder.recorded
+        latents = [session.latent.cpu() for _ in session.drag(preview_every=2)]
+        if warm:
+            assert recorder.recorded == before
+        session.close()
+        return latents
+
+    warmed = dragged(warm=True)
+    exact.graphs = None
+    assert_same(exact, warmed, dragged(warm=False))
+
+
+def test_nothing_is_warmed_up_without_graphs(exact: Diffusion) -> None:
+    before, exact.graphs = exact.graphs, None
+    session = new_session(exact, masked=False)
+    try:
+        for _ in session.prepare():
+            pass
+        assert not list(session.warm_up())
+    finally:
+        exact.graphs = before
+        session.close()

@@ -1,0 +1,62 @@
+"""Warm-up: the graphs of a session's iterations are recorded before its first drag, when nobody waits for them.
+
+The UNet has state in Python that all sessions share, so graphs can't be recorded in another thread meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import torch
+
+from livedrag.editor.drag.graphed import is_recorded, propose
+from livedrag.editor.drag.handles import new_handle
+from livedrag.editor.drag.row_of_session import row_of
+from livedrag.editor.drag.rows import Proposal, Row
+from livedrag.editor.drag.state import SessionState
+from livedrag.editor.models.graphs import EAGER_RUNS
+from livedrag.editor.points import Drag, Point
+
+
+def warm_up(state: SessionState) -> Generator[None, None, None]:
+    """Run iterations, whose outcome is dropped, until those of the next run are recorded; yields after each.
+
+    With the mask, the pins and as many handles as there are, or one. Nothing where the model has no graphs.
+    """
+    model, size = state.model, state.picture.size
+    if model.graphs is None or state.settings.supervision == "region":
+        return
+    middle = Point(size[0] / 2, size[1] / 2)
+    handles = state.edit.handles or {"": new_handle(Drag(middle, Point(0, 0)), state.rasters)}
+    try:
+        for with_noise in (False, True):
+            row = row_of(state, handles, with_noise=with_noise)
+            yield from _record(state, row)
+            if row.background is not None or row.pins is not None:
+                yield from _record(state, _further(row, _iterate(state, row)))
+    except torch.OutOfMemoryError:
+        model.graphs.clear()  # the run itself says so if it has no memory
+
+
+def _record(state: SessionState, row: Row) -> Generator[None, None, None]:
+    for _ in range(EAGER_RUNS + 1):
+        if is_recorded(state.model, state.preparation.lora.merged, [row]):
+            return
+        _iterate(state, row)
+        yield
+
+
+def _iterate(state: SessionState, row: Row) -> Proposal:
+    (proposal,) = propose(state.model, state.preparation.lora.merged, [row])
+    return proposal
+
+
+def _further(row: Row, proposal: Proposal) -> Row:
+    """The row with what a first iteration finds out about the unedited latent."""
+    background, pins = row.background, row.pins
+    if background is not None and background.noise is None:
+        background = replace(background, noise=proposal.noise)
+    if pins is not None and pins.features is None:
+        pins = replace(pins, features=proposal.features)
+    return replace(row, background=background, pins=pins)
