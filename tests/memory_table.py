@@ -29,7 +29,7 @@ from livedrag.editor.models.pass_memory import measure_pass
 from livedrag.editor.models.references import BUILTIN, find_model
 from livedrag.editor.points import Size
 from livedrag.editor.settings import OFFICIAL
-from livedrag.server.device.memory import split
+from livedrag.server.device.worker.memory import split
 
 CARDS = (6, 8, 12, 24)
 """Memory of GPUs in GiB."""

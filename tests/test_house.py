@@ -130,11 +130,13 @@ def test_editor_knows_no_web_and_no_server() -> None:
 def test_only_the_worker_imports_the_editor_and_only_by_name() -> None:
     files = modules("server")
     graph = {module: imports(path) & files.keys() for module, path in files.items()}
-    device = {module for module in files if part_of(module) == "device"}
+    worker = {module for module in files if module.startswith("server.device.worker")} - {
+        "server.device.worker_process"
+    }
     heavy = {module for module, path in files.items() if tops(imports(path)) & {"editor", *HEAVY}} - {"server.__main__"}
     assert heavy
-    assert heavy <= device & reached(graph, {"server.device.worker_main"})
-    assert not heavy & reached(graph, files.keys() - device - {"server.__main__"}), "name the worker by string"
+    assert heavy <= worker
+    assert not worker & reached(graph, files.keys() - worker - {"server.__main__"}), "name the worker by string"
 
 
 def reached(graph: Mapping[str, Set[str]], found: Set[str]) -> Set[str]:

@@ -1,8 +1,8 @@
 """Placement: which worker gets a room, and which idle rooms move to another worker. Pure functions, without a clock.
 
 A worker's load is the seconds that a round takes in which each of its rooms does a step, an idle room counted as a
-part of one: that is how long the people in a room wait for their next step. `livedrag.server.device.residency` decides
-about the rooms of one device.
+part of one: that is how long the people in a room wait for their next step.
+`livedrag.server.device.worker.residency` decides about the rooms of one device.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from livedrag.server.device.messages import AnyCommand, AnyEvent, EventHandler
 
 log = logging.getLogger(__name__)
 
-WORKER = "livedrag.server.device.worker_main:serve"
+WORKER = "livedrag.server.device.worker.main:serve"
 FINISH_SECONDS = 4.0
 """That a worker that ends has to write its checkpoints."""
 EXIT_SECONDS = FINISH_SECONDS + 1

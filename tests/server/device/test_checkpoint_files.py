@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livedrag.server.device.background_checkpoints import BackgroundCheckpoints, open_checkpoints
 from livedrag.server.device.checkpoint_files import (
     RETRY_PAUSES,
     CheckpointFiles,
@@ -23,6 +22,7 @@ from livedrag.server.device.checkpoint_files import (
 )
 from livedrag.server.device.checkpoints import CHECKPOINTS_STORED, Checkpoints
 from livedrag.server.device.messages import ReleaseSession, RunFinished, Start, TimelineChanged
+from livedrag.server.device.worker.background_checkpoints import BackgroundCheckpoints, open_checkpoints
 from tests.conftest import ROOT
 from tests.server.device.test_checkpoints import CHECKPOINT, part
 from tests.server.device.test_worker import DESIRED, PICTURE, Events, a_worker

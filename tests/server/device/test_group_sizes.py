@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedrag.server.device.group_sizes import MAX_ROOMS, GroupSizes
+from livedrag.server.device.worker.group_sizes import MAX_ROOMS, GroupSizes
 
 
 def settled(seconds: Callable[[int], float], rooms: int, sizes: GroupSizes | None = None) -> int:

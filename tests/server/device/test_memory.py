@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from livedrag.server.device import memory
-from livedrag.server.device.faults import is_device_fault, is_out_of_memory
-from livedrag.server.device.memory import memory_of
+from livedrag.server.device.worker import memory
+from livedrag.server.device.worker.faults import is_device_fault, is_out_of_memory
+from livedrag.server.device.worker.memory import memory_of
 
 GIB = 2**30
 MEMINFO = "MemTotal:       32000000 kB\nMemFree:         1000000 kB\nMemAvailable:   16777216 kB\n"

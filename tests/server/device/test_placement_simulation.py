@@ -184,7 +184,7 @@ def record() -> None:
     from livedrag.editor import Diffusion
     from livedrag.server.device.checkpoints import Checkpoints
     from livedrag.server.device.messages import PlacedDrag, RunFinished, Start
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
     from tests.quiet import png
     from tests.server.device.test_worker import DESIRED, Events
     from tests.stored import stored

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedrag.server.device.group_sizes import GroupSizes
-from livedrag.server.device.scheduler import BACKGROUND_EVERY, MAX_LEAD, Priority, Scheduler, seconds_for, wait
+from livedrag.server.device.worker.group_sizes import GroupSizes
+from livedrag.server.device.worker.scheduler import BACKGROUND_EVERY, MAX_LEAD, Priority, Scheduler, seconds_for, wait
 
 
 def turns(scheduler: Scheduler, ready: dict[str, Priority], costs: dict[str, float], count: int) -> list[str]:

@@ -36,7 +36,7 @@ from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def builtin_worker(model: Diffusion, events: Events, checkpoints: Checkpoints) -
 @contextmanager
 def a_worker(model: Diffusion, events: Events, checkpoints: Checkpoints, **options: Any) -> Iterator[DeviceWorker]:
     """Its rooms share no passes unless a test says so: the order of steps would depend on the machine's speed."""
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
     worker = DeviceWorker(model, events.append, checkpoints, **{"sessions": 2, "share_passes": False, **options})
     try:

@@ -33,7 +33,7 @@ from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 GENERATION = Generation(prompt="a red apple", seed=5, guidance=4.0, ddim_steps=4, model="builtin")
 DESIRED = DesiredState(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.models.graphs import Graphs
-from livedrag.server.device.worker_main import load, spare_imports
+from livedrag.server.device.worker.main import load, spare_imports
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.settings import resolve
 from tests.checkpoints import original_vae, write_checkpoint

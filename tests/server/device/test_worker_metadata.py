@@ -22,7 +22,7 @@ from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, fi
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 LONG = {**SHORT, "max_iterations": 5, "preset": "official", "seed": 3}
 DRAGS = {"d1": PlacedDrag(handle=(30, 30), target=(70, 40))}

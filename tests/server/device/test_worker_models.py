@@ -33,8 +33,8 @@ from tests.server.device.test_worker import DESIRED, PICTURE, Events, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.model_catalog import ModelCatalog
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
+    from livedrag.server.device.worker.model_catalog import ModelCatalog
 
 DREAM = ModelChoice(name="checkpoints/dream.safetensors")
 INK = ModelChoice(name=DREAM.name, loras=(LoraChoice(name="loras/ink.safetensors", weight=0.5),))
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalog(folder: Path, tiny_folder: Path) -> ModelCatalog:
-    from livedrag.server.device.model_catalog import read_catalog
+    from livedrag.server.device.worker.model_catalog import read_catalog
 
     return read_catalog(find_wanted(str(tiny_folder), config=tiny_folder, models=folder), folder)
 
@@ -89,7 +89,7 @@ def gate() -> Gate:
 def worker(
     small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
 ) -> Iterator[DeviceWorker]:
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
     worker = DeviceWorker(
         small,
@@ -121,7 +121,7 @@ def in_room(room: str, model: ModelChoice) -> DesiredState:
 
 def test_a_model_is_opened_in_a_process_of_its_own(catalog: ModelCatalog, tiny_folder: Path) -> None:
     from livedrag.editor import Diffusion, ModelError
-    from livedrag.server.device.model_opener import open_apart
+    from livedrag.server.device.worker.model_opener import open_apart
 
     noted: list[tuple[int, int]] = []
     wanted = catalog.wanted(DREAM)
@@ -255,7 +255,7 @@ def test_the_least_recently_used_model_leaves_first(
     small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
 ) -> None:
     from livedrag.editor.cost import Memory, weight_bytes
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
     size = weight_bytes(small)  # all of these models are alike: there is memory for two
     memory = Memory(sessions=100 * size, total=103 * size)
@@ -286,7 +286,7 @@ def test_a_steady_load_of_runs_does_not_keep_a_model_waiting(
 ) -> None:
     """Both models that there is memory for are always in use: each room has its next run before the other's ends."""
     from livedrag.editor.cost import Memory, weight_bytes
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
     size = weight_bytes(small)
     memory = Memory(sessions=100 * size, total=103 * size)
@@ -345,7 +345,7 @@ def test_a_run_can_be_stopped_while_its_next_preparation_waits_for_the_model(
 
 
 def test_a_checkpoint_without_an_autoencoder_is_chosen_with_one(folder: Path, tiny_folder: Path) -> None:
-    from livedrag.server.device.model_catalog import read_catalog
+    from livedrag.server.device.worker.model_catalog import read_catalog
 
     bare = folder / "checkpoints" / "bare.safetensors"
     write_checkpoint(folder / "diffusers" / "other", bare, vae=False)
@@ -365,7 +365,7 @@ def test_a_model_that_is_too_large(
     small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
 ) -> None:
     from livedrag.editor.cost import Memory
-    from livedrag.server.device.models import Models
+    from livedrag.server.device.worker.models import Models
 
     models = Models(small, catalog=catalog, open=gate, memory=Memory(sessions=0, total=0), wake=gate.woken.release)
     models._default_bytes //= 4

@@ -23,7 +23,7 @@ from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 LONG = {**SHORT, "max_iterations": 1000, "preview_every": 0, "latent_lr": 1e-6}
 """Nothing moves, so nothing arrives."""
@@ -59,7 +59,7 @@ class Passes:
 @pytest.fixture
 def unet(monkeypatch: pytest.MonkeyPatch) -> Passes:
     made = Passes()
-    monkeypatch.setattr("livedrag.server.device.shared_step.answer", made.answer)
+    monkeypatch.setattr("livedrag.server.device.worker.shared_step.answer", made.answer)
     return made
 
 
@@ -115,7 +115,7 @@ def test_rooms_do_not_share_passes_where_that_is_slower(worker: DeviceWorker, ev
 def test_they_do_so_by_default_on_a_cpu_too(
     small: Diffusion, events: Events, checkpoints: Checkpoints, unet: Passes
 ) -> None:
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
     with closing(DeviceWorker(small, events.append, checkpoints, clock=unet.clock)) as worker:
         begin(worker, "ab", settings=LONG)

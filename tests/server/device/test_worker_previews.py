@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from livedrag.editor.models.side_stream import NoStream
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.messages import PreviewReady, RunFinished
-from livedrag.server.device.previews import MAX_PENDING
+from livedrag.server.device.worker.previews import MAX_PENDING
 from livedrag.server.document.protocol import Points
 from livedrag.server.images.encoding import encode_preview
 from tests.late_stream import LateStream, decoding_on
@@ -21,7 +21,7 @@ from tests.server.device.test_worker import DESIRED, SHORT, Events, a_worker, ad
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 RUN = replace(DESIRED, settings={**SHORT, "max_iterations": 6, "preview_every": 1, "arrival_check": "tracker"})
 
@@ -51,7 +51,7 @@ def test_all_are_sent_in_order_and_stored(
         threads.add(threading.current_thread().name)
         return encode_preview(*args)
 
-    monkeypatch.setattr("livedrag.server.device.previews.encode_preview", noting)
+    monkeypatch.setattr("livedrag.server.device.worker.previews.encode_preview", noting)
     start(late, RUN)
     finish(late, events)
     assert any(name.startswith("previews") for name in threads)
@@ -77,7 +77,7 @@ def test_iterations_go_on_while_one_is_encoded(
             held.wait()
         return encode_preview(*args)
 
-    monkeypatch.setattr("livedrag.server.device.previews.encode_preview", waiting)
+    monkeypatch.setattr("livedrag.server.device.worker.previews.encode_preview", waiting)
     start(late, RUN)
     try:
         advance_to(late, events, "dragging")
@@ -99,7 +99,7 @@ def test_one_that_cannot_be_encoded_ends_the_run_with_an_error(
             raise OSError("no encoder")
         return encode_preview(*args)
 
-    monkeypatch.setattr("livedrag.server.device.previews.encode_preview", failing)
+    monkeypatch.setattr("livedrag.server.device.worker.previews.encode_preview", failing)
     start(late, RUN)
     ended = finish(late, events)
     assert ended.outcome == "failed"

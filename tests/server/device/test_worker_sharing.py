@@ -32,7 +32,7 @@ from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, fi
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 LONG = {**SHORT, "max_iterations": 1000}
 

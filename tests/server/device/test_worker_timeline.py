@@ -51,7 +51,7 @@ from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
-    from livedrag.server.device.worker import DeviceWorker
+    from livedrag.server.device.worker.device_worker import DeviceWorker
 
 AIMED = {"d1": PlacedDrag(handle=(30, 30), target=(60, 50))}
 
@@ -321,7 +321,7 @@ def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
 def test_a_long_fitting_is_kept_as_it_goes(
     small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from livedrag.server.device import stages as module
+    from livedrag.server.device.worker import stages as module
 
     monkeypatch.setattr(module, "PREPARATION_SAVE_SECONDS", 0.0)
     with a_worker(small, events, checkpoints) as killed:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from livedrag.server.device.room_settings import describe
+from livedrag.server.device.worker.room_settings import describe
 from livedrag.server.document import known_settings
 from livedrag.server.document.known_settings import KNOWN_SETTINGS
 

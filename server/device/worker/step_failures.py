@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 
 from livedrag.editor import EditorError
-from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.faults import is_device_fault, is_out_of_memory
-from livedrag.server.device.memory import free_memory
 from livedrag.server.device.messages import EventHandler, PreparationProgress
-from livedrag.server.device.models import Models
-from livedrag.server.device.residency import Residency
-from livedrag.server.device.shared_step import SharedPassError
-from livedrag.server.device.stages import Stages
+from livedrag.server.device.worker.device_room import DeviceRoom, Work
+from livedrag.server.device.worker.faults import is_device_fault, is_out_of_memory
+from livedrag.server.device.worker.memory import free_memory
+from livedrag.server.device.worker.models import Models
+from livedrag.server.device.worker.residency import Residency
+from livedrag.server.device.worker.shared_step import SharedPassError
+from livedrag.server.device.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from livedrag.server.device.messages import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.models import OWN, Models
+from livedrag.server.device.worker.models import OWN, Models
 from livedrag.server.document.protocol import ModelChoice, Progress
 
 REPORT_SECONDS = 1.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from livedrag.editor import EditorError
-from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.models import Models
-from livedrag.server.device.residency import Residency
-from livedrag.server.device.scheduler import wait
-from livedrag.server.device.stages import Stages
-from livedrag.server.device.usage import DeviceUsage
+from livedrag.server.device.worker.device_room import DeviceRoom, Work
+from livedrag.server.device.worker.models import Models
+from livedrag.server.device.worker.residency import Residency
+from livedrag.server.device.worker.scheduler import wait
+from livedrag.server.device.worker.stages import Stages
+from livedrag.server.device.worker.usage import DeviceUsage
 from livedrag.server.document.protocol import Progress
 
 REPEAT_SECONDS = 2.0

@@ -15,10 +15,10 @@ from livedrag.editor.drag.passes import Answer, Request
 from livedrag.server.device.checkpoints import Checkpoint, Part, picture_parts
 from livedrag.server.device.edit_log import EditLog
 from livedrag.server.device.messages import DesiredState
-from livedrag.server.device.room_settings import SessionKey
-from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.run_numbers import RunNumbers
-from livedrag.server.device.scheduler import Priority
+from livedrag.server.device.worker.room_settings import SessionKey
+from livedrag.server.device.worker.room_timeline import RoomTimeline
+from livedrag.server.device.worker.scheduler import Priority
 from livedrag.server.document.protocol import Generation, Outcome, Stage
 
 SHARED_STAGES = ("fitting", "inverting", "dragging", "rendering")

@@ -56,7 +56,7 @@ def open_apart(wanted: WantedModel, device: str | None, note: Callable[[int, int
 
 def _run(request: dict[str, Any], note: Callable[[int, int], None]) -> str:
     """Have the process open a model; returns why it could not, or nothing."""
-    command = [sys.executable, "-m", "livedrag.server.device.model_opener"]
+    command = [sys.executable, "-m", "livedrag.server.device.worker.model_opener"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from livedrag.server.device.scheduler import seconds_for
+from livedrag.server.device.worker.scheduler import seconds_for
 
 SMOOTHING = 0.2
 """Weight of the latest step in the pace of its stage."""

@@ -11,7 +11,7 @@ from livedrag.editor import DragSession
 from livedrag.picture_metadata import encode_mask
 from livedrag.server.device.edit_log import EditLog, LoggedState
 from livedrag.server.device.messages import DesiredState
-from livedrag.server.device.room_settings import ModelSettings, service_setting
+from livedrag.server.device.worker.room_settings import ModelSettings, service_setting
 from livedrag.software import software
 
 

@@ -15,11 +15,11 @@ from livedrag.editor import Diffusion, EditorError, ModelError
 from livedrag.editor.cost import Memory, gigabytes, needed_weights, weight_bytes
 from livedrag.editor.model_options import WantedModel
 from livedrag.editor.settings import Quality
-from livedrag.server.device.generator import PictureGenerator
-from livedrag.server.device.memory import free_memory
-from livedrag.server.device.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.model_names import base_name, base_of
-from livedrag.server.device.room_settings import NO_CAPS, ModelSettings, RoomSettings
+from livedrag.server.device.worker.generator import PictureGenerator
+from livedrag.server.device.worker.memory import free_memory
+from livedrag.server.device.worker.model_catalog import ModelCatalog, Opener
+from livedrag.server.device.worker.room_settings import NO_CAPS, ModelSettings, RoomSettings
 from livedrag.server.document.protocol import ModelChoice, ModelInfo
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
-from livedrag.server.device.device_room import DeviceRoom, Work
-from livedrag.server.device.faults import is_device_fault
+from livedrag.server.device.worker.device_room import DeviceRoom, Work
+from livedrag.server.device.worker.faults import is_device_fault
 from livedrag.server.errors import LivedragError
 
 

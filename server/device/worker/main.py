@@ -16,14 +16,14 @@ import torch
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.model_options import WantedModel, find_wanted
-from livedrag.server.device.background_checkpoints import open_checkpoints
 from livedrag.server.device.checkpoint_files import CheckpointsUrlError
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.memory import memory_of
 from livedrag.server.device.messages import AnyCommand, AnyEvent, LoadFailed, Ready
-from livedrag.server.device.model_catalog import read_catalog
-from livedrag.server.device.model_opener import open_apart
-from livedrag.server.device.worker import DeviceWorker
+from livedrag.server.device.worker.background_checkpoints import open_checkpoints
+from livedrag.server.device.worker.device_worker import DeviceWorker
+from livedrag.server.device.worker.memory import memory_of
+from livedrag.server.device.worker.model_catalog import read_catalog
+from livedrag.server.device.worker.model_opener import open_apart
 from livedrag.server.device.worker_process import FINISH_SECONDS, WorkerOptions
 from livedrag.server.logs import configure
 

@@ -12,7 +12,7 @@ from livedrag.editor.model_options import WantedModel
 from livedrag.editor.models.catalog import Entry, scan
 from livedrag.editor.models.checkpoints import find_checkpoint
 from livedrag.editor.models.references import find_model
-from livedrag.server.device.room_settings import NO_CAPS, ModelSettings
+from livedrag.server.device.worker.room_settings import NO_CAPS, ModelSettings
 from livedrag.server.document.protocol import CatalogEntry, ModelChoice
 
 BUILTIN = "builtin"

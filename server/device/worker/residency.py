@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
-from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.messages import DesiredState, EventHandler, SessionReleased
-from livedrag.server.device.scheduler import Scheduler
-from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.usage import DeviceUsage
+from livedrag.server.device.worker.device_room import DeviceRoom, Work
+from livedrag.server.device.worker.scheduler import Scheduler
+from livedrag.server.device.worker.session_files import SessionFiles
+from livedrag.server.device.worker.usage import DeviceUsage
 
 log = logging.getLogger(__name__)
 

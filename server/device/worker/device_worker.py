@@ -1,15 +1,7 @@
 """DeviceWorker: owns one device and the sessions on it, and shares its time among the rooms.
 
 It advances one room by one step at a time, or several rooms that share passes of the UNet; between two steps it takes
-commands. It knows neither sockets nor an event loop: plain calls go in, events come out. From the outside in:
-
-    worker_main     the process: reads commands from a pipe, and calls the worker
-    worker          commands and turns
-    residency       which rooms are on the device, and which wait; `scheduler` chooses whose step is next
-    shared_step     takes a step of the rooms whose turn it is; `group_sizes` says how many rooms share one
-    step_failures   what becomes of a room whose step has failed
-    stages          the steps of a run, a preparation and a generation
-    sessions        opens the editor's sessions and makes them follow the room; `session_files` keeps them on disk
+commands. It knows neither sockets nor an event loop: plain calls go in, events come out.
 """
 
 from __future__ import annotations
@@ -25,9 +17,7 @@ from livedrag.editor.drag.passes import Bucket
 from livedrag.editor.models.graphs import EAGER_RUNS
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.device_room import DeviceRoom, RunCount, Work
 from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
-from livedrag.server.device.group_sizes import GroupSizes
 from livedrag.server.device.messages import (
     AnyCommand,
     CommandFailed,
@@ -49,21 +39,23 @@ from livedrag.server.device.messages import (
     UpdateRun,
     room_of,
 )
-from livedrag.server.device.model_catalog import ModelCatalog, Opener
-from livedrag.server.device.model_queue import ModelQueue
-from livedrag.server.device.models import Models
-from livedrag.server.device.previews import Previews
-from livedrag.server.device.queue_report import QueueReport
-from livedrag.server.device.residency import Residency
-from livedrag.server.device.room_settings import NO_CAPS
-from livedrag.server.device.room_timeline import tracked_now
-from livedrag.server.device.scheduler import Scheduler
-from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.sessions import Sessions
-from livedrag.server.device.shared_step import SharedPassError, SharedStep, Taken
-from livedrag.server.device.stages import Stages
-from livedrag.server.device.step_failures import StepFailures, unexpected
-from livedrag.server.device.usage import DeviceUsage
+from livedrag.server.device.worker.device_room import DeviceRoom, RunCount, Work
+from livedrag.server.device.worker.group_sizes import GroupSizes
+from livedrag.server.device.worker.model_catalog import ModelCatalog, Opener
+from livedrag.server.device.worker.model_queue import ModelQueue
+from livedrag.server.device.worker.models import Models
+from livedrag.server.device.worker.previews import Previews
+from livedrag.server.device.worker.queue_report import QueueReport
+from livedrag.server.device.worker.residency import Residency
+from livedrag.server.device.worker.room_settings import NO_CAPS
+from livedrag.server.device.worker.room_timeline import tracked_now
+from livedrag.server.device.worker.scheduler import Scheduler
+from livedrag.server.device.worker.session_files import SessionFiles
+from livedrag.server.device.worker.sessions import Sessions
+from livedrag.server.device.worker.shared_step import SharedPassError, SharedStep, Taken
+from livedrag.server.device.worker.stages import Stages
+from livedrag.server.device.worker.step_failures import StepFailures, unexpected
+from livedrag.server.device.worker.usage import DeviceUsage
 from livedrag.server.document.protocol import ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
 

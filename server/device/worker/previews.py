@@ -13,9 +13,9 @@ from PIL import Image
 from livedrag.editor import DragSession, DragStep, RenderStep
 from livedrag.editor.drag.preview import PendingPreview
 from livedrag.editor.settings import Quality
-from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.messages import EventHandler, FrameFormat, PreviewReady
-from livedrag.server.device.room_settings import service_setting
+from livedrag.server.device.worker.device_room import DeviceRoom
+from livedrag.server.device.worker.room_settings import service_setting
 from livedrag.server.document.protocol import Stage
 from livedrag.server.images.encoding import encode_preview, shrink
 

@@ -15,7 +15,6 @@ from livedrag.editor import DragSession, DragStep, FitPass, FitStep, InversionSt
 from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
-from livedrag.server.device.device_room import DeviceRoom, Work
 from livedrag.server.device.messages import (
     DesiredState,
     EventHandler,
@@ -27,13 +26,14 @@ from livedrag.server.device.messages import (
     RunProgress,
     Start,
 )
-from livedrag.server.device.models import OWN, Models
-from livedrag.server.device.previews import Previews
-from livedrag.server.device.result_metadata import to_metadata
-from livedrag.server.device.room_settings import service_setting
-from livedrag.server.device.room_timeline import to_xy, tracked_now
-from livedrag.server.device.session_files import SessionFiles
-from livedrag.server.device.sessions import Sessions
+from livedrag.server.device.worker.device_room import DeviceRoom, Work
+from livedrag.server.device.worker.models import OWN, Models
+from livedrag.server.device.worker.previews import Previews
+from livedrag.server.device.worker.result_metadata import to_metadata
+from livedrag.server.device.worker.room_settings import service_setting
+from livedrag.server.device.worker.room_timeline import to_xy, tracked_now
+from livedrag.server.device.worker.session_files import SessionFiles
+from livedrag.server.device.worker.sessions import Sessions
 from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
 from livedrag.server.images.encoding import encode_png
 

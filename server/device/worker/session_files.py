@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from livedrag.editor import EditorError
 from livedrag.server.device.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from livedrag.server.device.device_room import DeviceRoom
 from livedrag.server.device.messages import CommandFailed, DesiredState, EventHandler, SeekCompleted, TimelineChanged
-from livedrag.server.device.models import Models
-from livedrag.server.device.room_settings import SessionKey
+from livedrag.server.device.worker.device_room import DeviceRoom
+from livedrag.server.device.worker.models import Models
+from livedrag.server.device.worker.room_settings import SessionKey
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from livedrag.editor.generate import GenerationStep, generate
 from livedrag.editor.picture import to_picture
 from livedrag.editor.settings import Quality
 from livedrag.server.device.messages import DesiredState
-from livedrag.server.device.room_settings import RoomSettings
+from livedrag.server.device.worker.room_settings import RoomSettings
 from livedrag.server.document.protocol import Generation
 
 MAX_DIFFERENCE = 2.0

@@ -13,17 +13,17 @@ from livedrag.editor import DragSession, EditorError
 from livedrag.editor.drag.following import changes, read_mask
 from livedrag.editor.generate import GenerationStep
 from livedrag.server.device.checkpoints import CheckpointError
-from livedrag.server.device.device_room import DeviceRoom, RunCount
 from livedrag.server.device.edit_log import GENERATED, JUMPED, OLDER, EditLog
-from livedrag.server.device.follow import placed_drags, without_drags
-from livedrag.server.device.generator import look_alike
 from livedrag.server.device.messages import CommandFailed, DesiredState, EventHandler, PictureRef
-from livedrag.server.device.models import Models
-from livedrag.server.device.pictures import PictureFiles
-from livedrag.server.device.room_settings import SessionKey, service_setting
-from livedrag.server.device.room_timeline import RoomTimeline
 from livedrag.server.device.run_numbers import PREFIX, RunNumbers
-from livedrag.server.device.session_files import SessionFiles
+from livedrag.server.device.worker.device_room import DeviceRoom, RunCount
+from livedrag.server.device.worker.follow import placed_drags, without_drags
+from livedrag.server.device.worker.generator import look_alike
+from livedrag.server.device.worker.models import Models
+from livedrag.server.device.worker.pictures import PictureFiles
+from livedrag.server.device.worker.room_settings import SessionKey, service_setting
+from livedrag.server.device.worker.room_timeline import RoomTimeline
+from livedrag.server.device.worker.session_files import SessionFiles
 
 log = logging.getLogger(__name__)
 
