@@ -375,5 +375,50 @@ def test_nothing_overlaps_at_any_width(open_page: OpenPage, upload: Path) -> Non
     page.get_by_label("Run").get_by_role("button", name="More").click()
     expect(page.get_by_role("button", name="Edit this further")).to_be_disabled()
     page.keyboard.press("Escape")
-    page.set_viewport_size({"width": 844, "height": 390})
+
+
+def test_a_phone_in_landscape_gives_the_picture_most_of_its_height(open_page: OpenPage, upload: Path) -> None:
+    page = open_page(viewport={"width": 844, "height": 390}, has_touch=True, is_mobile=True)
+    editor = choose(page, upload)
+    for width in (568, 667, 740, 844, 932):
+        page.set_viewport_size({"width": width, "height": 390})
+        for tool in ("Points", "Paint"):
+            editor.button(tool).tap()
+            assert page.evaluate(OVERLAPS) == [], (width, tool)
+        editor.button("Points").tap()
+        assert box_of(page.locator(".stage"))["height"] > 200
+
+
+def test_with_text_at_twice_its_size_everything_is_within_reach(open_page: OpenPage, upload: Path) -> None:
+    page = open_page()
+    session = page.context.new_cdp_session(page)
+    session.send("Page.enable")
+    session.send("Page.setFontSizes", {"fontSizes": {"standard": 32}})
+    editor = choose(page, upload)
+    editor.pull(HANDLE, TARGET)
     assert page.evaluate(OVERLAPS) == []
+    assert box_of(page.locator(".stage"))["height"] > 300
+    assert box_of(page.get_by_test_id("points"))["height"] > 30
+    expect(page.get_by_test_id("points")).to_be_in_viewport(ratio=0.9)
+    expect(editor.button("Drag")).to_be_in_viewport(ratio=1)
+
+
+def test_escape_closes_a_menu_and_nothing_else(
+    open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]
+) -> None:
+    """The focus is on the menu's button then, which is outside of the menu."""
+    editor = choose(open_page(), upload)
+    page = editor.page
+    editor.pull(HANDLE, TARGET)
+    editor.button("Drag").click()
+    expect(editor.button("Stop")).to_be_visible()
+    editor.button("Download").click()
+    item = page.get_by_role("button", name="Room (ZIP)")
+    expect(item).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(item).to_be_hidden()
+    # It has stopped nothing; pressed once more, it does.
+    expect(editor.button("Stop")).to_be_enabled()
+    assert not editor.stage.get_attribute("data-outcome")
+    page.keyboard.press("Escape")
+    editor.expect_outcome("^stopped$")

@@ -71,6 +71,8 @@ function onKeyDown(event: KeyboardEvent): void {
   if (event.altKey || event.defaultPrevented || target?.closest("dialog, [popover]")) return;
   // The focus may be on nothing in it, when what had it has gone.
   if (window.document.querySelector("dialog[open]") !== null) return;
+  // The browser closes an open menu, wherever the focus is.
+  if (event.key === "Escape" && window.document.querySelector(":popover-open") !== null) return;
   if (event.ctrlKey || event.metaKey) {
     if (!isTyping(event) && pressWithControl(event)) event.preventDefault();
     return;

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { Fragment } from "preact";
 import type { Download } from "../room/api.ts";
 import { download } from "../room/files.ts";
 import * as store from "../room/store.ts";
@@ -19,20 +20,22 @@ export function Downloads() {
         {items.map((which) => {
           const [name, help] = labels.downloads[which];
           return (
-            <MenuItem key={which} onClick={() => void download(which)}>
-              <span>
-                {name} <small>{help}</small>
-              </span>
-            </MenuItem>
+            <Fragment key={which}>
+              <MenuItem onClick={() => void download(which)}>
+                <span>
+                  {name} <small>{help}</small>
+                </span>
+              </MenuItem>
+              {which === "result" && store.result.value !== null && (
+                <MenuItem onClick={() => (choosing.value = true)}>
+                  <span>
+                    {labels.pictureAs} <small>{labels.pictureAsHelp}</small>
+                  </span>
+                </MenuItem>
+              )}
+            </Fragment>
           );
         })}
-        {store.result.value !== null && (
-          <MenuItem onClick={() => (choosing.value = true)}>
-            <span>
-              {labels.pictureAs} <small>{labels.pictureAsHelp}</small>
-            </span>
-          </MenuItem>
-        )}
       </Menu>
       <PictureDialog open={choosing} />
     </>

@@ -137,7 +137,7 @@ function Load() {
             if (file) void load(file);
           }}
         />
-        <small>{labels.convention}</small>
+        <small class="empty">{labels.convention}</small>
       </div>
       {asked !== null && (
         <div class="confirm" role="alertdialog" aria-label={labels.fitQuestion}>
