@@ -46,6 +46,7 @@ class ModelShape:
 
     Args:
         native_side, stride, latent_stride: of the model, in pixels.
+        feature_channels: of the features that are dragged by.
         pass_memory: what a pass of the UNet stores for its backward pass.
         lora_widths: by attention projection, inputs plus outputs of its layers: a LoRA's weights per rank.
         projection_bytes: by attention projection, weights of its layers, of which a fitted LoRA has merged copies.
@@ -57,6 +58,7 @@ class ModelShape:
     native_side: int
     stride: int
     latent_stride: int
+    feature_channels: int
     pass_memory: PassMemory
     lora_widths: Mapping[str, int]
     projection_bytes: Mapping[str, int]
@@ -106,7 +108,7 @@ def estimate(settings: DragSettings, shape: ModelShape, picture: Size, drags: in
     timeline = min(TIMELINE_BUDGET, settings.max_iterations * latent // 2)
     reference = min(REFERENCE_BUDGET, levels * cells * shape.reference_bytes) if settings.reference_control else 0
     compared = settings.supervision == "region" or settings.alternation > 1
-    passes, channels = shape.pass_memory, shape.pass_memory.feature_channels
+    passes, channels = shape.pass_memory, shape.feature_channels
     features = cells * channels * FLOAT if compared else 0  # of the unedited latent
     patches = drags * (2 * settings.supervision_radius + 1) ** 2
     windows = drags * (2 * settings.tracking_radius + 1) ** 2
@@ -235,6 +237,7 @@ def measure_shape(model: Diffusion) -> ModelShape:
         native_side=model.native_side,
         stride=model.stride,
         latent_stride=model.latent_stride,
+        feature_channels=model.feature_channels,
         pass_memory=model.pass_memory,
         lora_widths={target: sum(sum(weight.shape) for weight in found) for target, found in layers.items()},
         projection_bytes={target: sum(weight.nbytes for weight in found) for target, found in layers.items()},

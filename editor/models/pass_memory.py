@@ -46,12 +46,10 @@ class PassMemory:
     Args:
         stored: usually.
         recomputing: if it computes most of that a second time, with what one of its parts stores meanwhile.
-        feature_channels: of the features that are dragged by.
     """
 
     stored: PassBytes
     recomputing: PassBytes
-    feature_channels: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def measure_pass(model: Diffusion, prompt: Tensor) -> PassMemory:
         per_cell = (high - low) / (3 * side**2)
         return PassBytes(low - per_cell * side**2, per_cell)
 
-    return PassMemory(line(_Watch.stored), line(_Watch.kept), small.feature_channels)
+    return PassMemory(line(_Watch.stored), line(_Watch.kept))
 
 
 Sizes = dict[int, int]
@@ -117,7 +115,6 @@ class _Watch:
     outside: Sizes = field(default_factory=dict)
     given: Sizes = field(default_factory=dict)
     parts: list[Sizes] = field(default_factory=list)
-    feature_channels: int = 0
 
     @classmethod
     def of(cls, model: Diffusion, side: int, prompt: Tensor) -> _Watch:
@@ -130,8 +127,7 @@ class _Watch:
             recomputing(model.unet, watch.run_part),
             watch.storing(watch.outside),
         ):
-            prediction = model.predict(latent, 0, prompt)
-        watch.feature_channels = prediction.features.shape[1]
+            model.predict(latent, 0, prompt)
         return watch
 
     def run_part(self, part: nn.Module, *given: Any) -> Any:
