@@ -16,9 +16,12 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from livedrag.editor.models.diffusion import Diffusion
+from livedrag.editor.models.features import BeyondFeatures
+
 Processor = Callable[..., Tensor]
 Seen = dict[str, Tensor]
-"""By layer, its input: ``(1, tokens, channels)``."""
+"""By layer, its input: ``(R, tokens, channels)``, of as many rows as the pass has."""
 
 
 @contextlib.contextmanager
@@ -34,6 +37,30 @@ def controlled(unet: UNet2DConditionModel, seen: Seen) -> Iterator[None]:
     """Within this block, the controlled layers take keys and values from the recorded inputs."""
     with _processors(unet, lambda name, inner: _Controller(inner, seen[name])):
         yield
+
+
+def predict_seen(
+    model: Diffusion, given: tuple[Tensor, Tensor, Tensor, list[Tensor]]
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """A pass with reference-latent control, or of the reference itself, as a function of tensors.
+
+    Args:
+        model: with the LoRA, or LoRAs, of the rows.
+        given: latents ``(R, 4, H/8, W/8)``, timesteps ``(R,)``, prompts ``(R, L, D)``, and what controlled layers saw
+            in passes of the references, in the order of `controlled_layers`; none: these are the references.
+
+    Returns:
+        Features, the network's own output, and what the controlled layers saw if these are the references.
+    """
+    latents, timesteps, prompts, references = given
+    names = list(controlled_layers(model.unet))
+    beyond: list[BeyondFeatures] = ["no gradient"] * len(latents)
+    if references:
+        with controlled(model.unet, dict(zip(names, references, strict=True))):
+            return (*model.predict_rows(latents, timesteps, prompts, beyond), [])
+    with recording(model.unet) as seen:
+        features, output = model.predict_rows(latents, timesteps, prompts, beyond)
+    return features, output, [seen[name] for name in names]
 
 
 def controlled_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from livedrag.editor.drag.attention import Seen, controlled, recording
+from livedrag.editor.drag.attention import Seen
 from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.passes import Answer, ForwardPass, Request, alone, forward, next_step
 from livedrag.editor.drag.steps import RenderStep
 from livedrag.editor.fitting.lora import Lora
-from livedrag.editor.models.ddim import Guidance, denoised, denoising_step
+from livedrag.editor.models.ddim import Guidance, denoised, guided
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.noise_schedule import Level
 
 REFERENCE_BUDGET = 2 * 2**30
 """Bytes of the unedited picture's attention inputs that a session stores; the rest is recomputed at each rendering."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """Noise ``(1, 4, H/8, W/8)``, and what the controlled layers saw, if that was asked for."""
+
+    noise: Tensor
+    seen: Seen
 
 
 class Denoising:
@@ -133,8 +143,6 @@ class Denoising:
     ) -> Generator[Request, Answer, tuple[Tensor, Tensor]]:
         """One denoising step of an edited latent; the unedited one must be below that level already.
 
-        With reference-latent control, and with guidance, its pass is not shared with other sessions.
-
         Args:
             latent: ``(1, 4, H/8, W/8)``, at the level.
             index: of the level, 0 for the noisiest.
@@ -143,47 +151,42 @@ class Denoising:
         Returns:
             The latent below the level and the predicted clean latent, same shape.
         """
-        if not (self._control and control):
-            return (yield from self._ask(latent, index))
-        with self._lora.active():
-            reference = self._reference_at(index)
-            with self._model.eagerly(), controlled(self._model.unet, reference):
-                return self._step(latent, index)
+        reference = (yield from self._reference_at(index)) if self._control and control else None
+        return denoised(latent, (yield from self._ask(latent, index, reference)).noise, self._levels[index])
 
     def _step_unedited(self) -> Generator[Request, Answer, Tensor]:
         """The unedited latent one level further down, ``(1, 4, H/8, W/8)``."""
         index = len(self.unedited)
-        if not self._control:
-            below, _ = yield from self._ask(self._unedited_at(index), index)
-            return below
-        with self._lora.active(), self._model.eagerly(), recording(self._model.unet) as seen:
-            below, _ = self._step(self._unedited_at(index), index)
-        self._store(index, seen)
+        latent = self._unedited_at(index)
+        predicted = yield from self._ask(latent, index, records=self._control)
+        if self._control:
+            self._store(index, predicted.seen)
+        below, _ = denoised(latent, predicted.noise, self._levels[index])
         return below
 
-    def _ask(self, latent: Tensor, index: int) -> Generator[Request, Answer, tuple[Tensor, Tensor]]:
-        """A step without control, in a pass that may be shared."""
-        if self._guidance is not None:
-            with self._lora.active():
-                return self._step(latent, index)
-        level = self._levels[index]
-        outcome = yield from forward(ForwardPass(self._model, latent, level.timestep, self._prompt, self._lora))
+    def _ask(
+        self, latent: Tensor, index: int, reference: Seen | None = None, *, records: bool = False
+    ) -> Generator[Request, Answer, _Predicted]:
+        """The noise at a level, from a pass that may be shared; with guidance it has two rows."""
+        guidance, prompts, latents = self._guidance, self._prompt, latent
+        if guidance is not None:
+            latents, prompts = latent.expand(2, -1, -1, -1), torch.cat([guidance.empty, prompts])
+        timestep = self._levels[index].timestep
+        request = ForwardPass(self._model, latents, timestep, prompts, self._lora, records=records, reference=reference)
+        outcome = yield from forward(request)
         assert outcome.noise is not None
-        return denoised(latent, outcome.noise, level)
-
-    def _step(self, latent: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        return denoising_step(self._model, latent, self._prompt, self._levels[index], self._guidance)
+        noise = outcome.noise if guidance is None else guided(outcome.noise, guidance)
+        return _Predicted(noise, outcome.seen or {})
 
     def _unedited_at(self, index: int) -> Tensor:
         return self.unedited[index - 1] if index else self._inverted
 
-    def _reference_at(self, index: int) -> Seen:
+    def _reference_at(self, index: int) -> Generator[Request, Answer, Seen]:
         if index in self._reference:
             return self._reference[index]
-        with self._model.eagerly(), recording(self._model.unet) as seen:
-            self._step(self._unedited_at(index), index)
-        self._store(index, seen)
-        return seen
+        predicted = yield from self._ask(self._unedited_at(index), index, records=True)
+        self._store(index, predicted.seen)
+        return predicted.seen
 
     def _store(self, index: int, seen: Seen) -> None:
         self._reference.pop(index, None)  # of a step that was not finite

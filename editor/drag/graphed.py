@@ -6,8 +6,10 @@ Handles and pins are filled up to a power of two, and so are the radii of patche
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch import Tensor
 from livedrag.editor.drag.rows import Patch, Pins, Points, Proposal, Row, Tracked, iterate
 from livedrag.editor.models.adapters import Adapter, Recordable
 from livedrag.editor.models.diffusion import Diffusion
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def propose(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> list[Proposal]:
@@ -25,35 +30,48 @@ def propose(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> list[Pro
         adapter: their LoRA, or LoRAs.
         rows: with latents of one shape.
     """
+    if model.graphs is None or not isinstance(adapter, Recordable):
+        with model.adapter.using(adapter), model.eagerly():
+            return iterate(model, rows)
+    proposals = run_with(model, adapter, "iteration", partial(iterate, model), [filled_up(row) for row in rows])
+    return [cut(proposal, row) for proposal, row in zip(proposals, rows, strict=True)]
+
+
+def run_with(model: Diffusion, adapter: Adapter, name: str, function: Callable[[T], R], given: T) -> R:
+    """What a function gives while the UNet has an adapter; from a graph if the model has one.
+
+    Args:
+        model: whose UNet the function runs.
+        adapter: a LoRA, or LoRAs.
+        name: of the function.
+        function: see `livedrag.editor.models.graphs.GraphedFunction`.
+        given: its argument, a tree of tensors.
+    """
     with model.adapter.using(adapter), model.eagerly():
         if model.graphs is None or not isinstance(adapter, Recordable):
-            return iterate(model, rows)
+            return function(given)
         model.adapter.apply_requested()  # a graph reads merged weights where they are
 
-        def run(given: tuple[list[Row], list[Tensor]]) -> list[Proposal]:
-            filled, tensors = given
+        def run(pair: tuple[T, list[Tensor]]) -> R:
+            own, tensors = pair
             if not tensors:
-                return iterate(model, filled)
+                return function(own)
             with model.adapter.using(adapter.with_tensors(tensors)):
-                return iterate(model, filled)
+                return function(own)
 
-        proposals = model.graphs.run(_kind(model, adapter), run, _given(adapter, rows))
-    return [cut(proposal, row) for proposal, row in zip(proposals, rows, strict=True)]
+        return model.graphs.run(_kind(model, adapter, name), run, (given, list(adapter.tensors)))
 
 
 def is_recorded(model: Diffusion, adapter: Adapter, rows: Sequence[Row]) -> bool:
     """Whether there is a graph for an iteration of these rows; see `propose`."""
     if model.graphs is None or not isinstance(adapter, Recordable):
         return False
-    return model.graphs.holds(_kind(model, adapter), _given(adapter, rows))
+    given = [filled_up(row) for row in rows], list(adapter.tensors)
+    return model.graphs.holds(_kind(model, adapter, "iteration"), given)
 
 
-def _kind(model: Diffusion, adapter: Recordable) -> tuple[Hashable, ...]:
-    return ("iteration", adapter.layout, id(model.extra_layers))
-
-
-def _given(adapter: Recordable, rows: Sequence[Row]) -> tuple[list[Row], list[Tensor]]:
-    return [filled_up(row) for row in rows], list(adapter.tensors)
+def _kind(model: Diffusion, adapter: Recordable, name: str) -> tuple[Hashable, ...]:
+    return (name, adapter.layout, id(model.extra_layers))
 
 
 def filled_up(row: Row) -> Row:

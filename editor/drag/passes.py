@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from livedrag.editor.drag.graphed import propose
+from livedrag.editor.drag.attention import Seen, controlled_layers, predict_seen
+from livedrag.editor.drag.graphed import propose, run_with
 from livedrag.editor.drag.rows import Proposal, Row
 from livedrag.editor.fitting.fit_rows import answer_fits
 from livedrag.editor.fitting.lora import FitGradients, FitRequest, Fitted, Lora
@@ -35,12 +37,14 @@ class ForwardPass:
 
     Args:
         model: of the session.
-        latent: ``(1, 4, H/8, W/8)``.
+        latent: ``(n, 4, H/8, W/8)``.
         timestep: 0 to 999.
-        prompt: text embedding, ``(1, L, D)``.
+        prompt: text embedding, ``(n, L, D)``.
         lora: that the UNet has in this pass.
         with_noise: whether the noise is needed; without it the last up block does not run.
         alpha: the latent's cumulative alpha, if that is not the timestep's own.
+        records: whether what the controlled layers see is needed, for reference-latent control.
+        reference: what they saw in such a pass, if this one is controlled by it.
     """
 
     model: Diffusion
@@ -50,11 +54,14 @@ class ForwardPass:
     lora: Lora
     with_noise: bool = True
     alpha: float | None = None
+    records: bool = False
+    reference: Seen | None = None
 
     @property
     def bucket(self) -> Bucket:
         """Requests of one bucket can be answered together."""
-        return ("forward", id(self.model), *self.latent.shape, *self.prompt.shape)
+        kind = "recording" if self.records else "forward" if self.reference is None else "controlled"
+        return (kind, id(self.model), *self.latent.shape[1:], *self.prompt.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class Outcome:
     """Of a forward pass.
 
     Args:
-        features: output of the penultimate up block, ``(1, C, h, w)``.
-        noise: predicted, ``(1, 4, H/8, W/8)``, if more than the features was needed.
+        features: output of the penultimate up block, ``(n, C, h, w)``.
+        noise: predicted, ``(n, 4, H/8, W/8)``, if more than the features was needed.
+        seen: what the controlled layers saw, if that was needed.
     """
 
     features: Tensor
     noise: Tensor | None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +205,7 @@ def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGrad
 
 def _adapter(model: Diffusion, loras: Sequence[Lora], beyond: Sequence[BeyondFeatures]) -> Adapter:
     """Of a pass in which each row has its own LoRA."""
-    return loras[0].merged if len(loras) == 1 else row_loras(model, loras, further_rows(beyond))
+    return loras[0].merged if all(lora is loras[0] for lora in loras) else row_loras(model, loras, further_rows(beyond))
 
 
 def _iterate(requests: Sequence[IterationPass]) -> list[Iterated]:
@@ -228,17 +237,40 @@ def _iterated(proposal: Proposal, numbers: Iterator[float]) -> Iterated:
 @torch.no_grad()
 def _pass_forward(requests: Sequence[ForwardPass]) -> list[Outcome]:
     """One pass for the rows of several rooms, each with its own latent, timestep, prompt and LoRA."""
-    model = requests[0].model
-    beyond: list[BeyondFeatures] = ["no gradient" if each.with_noise else "nothing" for each in requests]
-    timesteps = send(torch.tensor([each.timestep for each in requests]), model.device)
+    model, first, counts = requests[0].model, requests[0], [len(each.latent) for each in requests]
+    rows = [each for each, count in zip(requests, counts, strict=True) for _ in range(count)]
+    beyond: list[BeyondFeatures] = ["no gradient" if each.with_noise else "nothing" for each in rows]
+    timesteps = send(torch.tensor([each.timestep for each in rows]), model.device)
     latents, prompts = (torch.cat(each) for each in zip(*((r.latent, r.prompt) for r in requests), strict=True))
-    with model.adapter.using(_adapter(model, [each.lora for each in requests], beyond)):
-        features, output = model.predict_rows(latents, timesteps, prompts, beyond)
-    outputs = iter([] if output is None else output.split(1))
+    adapter = _adapter(model, [each.lora for each in rows], beyond)
+    seen: list[Tensor] = []
+    if first.records or first.reference is not None:
+        given = (latents, timesteps, prompts, _references(requests))
+        features, output, seen = run_with(model, adapter, "control", partial(predict_seen, model), given)
+    else:
+        with model.adapter.using(adapter):
+            features, output = model.predict_rows(latents, timesteps, prompts, beyond)
+    further = [count for each, count in zip(requests, counts, strict=True) if each.with_noise]
+    outputs = iter([] if output is None else output.split(further))
     return [
-        Outcome(own, _noise(request, next(outputs)) if request.with_noise else None)
-        for request, own in zip(requests, features.split(1), strict=True)
+        Outcome(own, _noise(request, next(outputs)) if request.with_noise else None, each)
+        for request, own, each in zip(requests, features.split(counts), _seen_of_each(model, seen, counts), strict=True)
     ]
+
+
+def _references(requests: Sequence[ForwardPass]) -> list[Tensor]:
+    """What controls each row, in the order of the controlled layers."""
+    references = [request.reference for request in requests if request.reference is not None]
+    names = controlled_layers(requests[0].model.unet) if references else []
+    return [torch.cat([each[name] for each in references]) for name in names]
+
+
+def _seen_of_each(model: Diffusion, seen: Sequence[Tensor], counts: Sequence[int]) -> list[Seen | None]:
+    """What the controlled layers saw of each request's rows; in tensors of their own, as sessions store them."""
+    if not seen:
+        return [None for _ in counts]
+    parts = zip(*(tensor.split(list(counts)) for tensor in seen), strict=True)
+    return [dict(zip(controlled_layers(model.unet), map(torch.clone, own), strict=True)) for own in parts]
 
 
 def _noise(request: ForwardPass, output: Tensor) -> Tensor:

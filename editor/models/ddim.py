@@ -68,9 +68,14 @@ def denoising_step(
         noise = model.predict(latent, level.timestep, prompt).noise
     else:
         noises = model.predict(latent.expand(2, -1, -1, -1), level.timestep, torch.cat([guidance.empty, prompt])).noise
-        unconditional, conditional = noises.chunk(2)
-        noise = torch.lerp(unconditional, conditional, guidance.scale)
+        noise = guided(noises, guidance)
     return denoised(latent, noise, level)
+
+
+def guided(noises: Tensor, guidance: Guidance) -> Tensor:
+    """The noise ``(1, 4, H/8, W/8)`` for those predicted with no words and with the prompt, ``(2, 4, H/8, W/8)``."""
+    unconditional, conditional = noises.chunk(2)
+    return torch.lerp(unconditional, conditional, guidance.scale)
 
 
 def denoised(latent: Tensor, noise: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -208,6 +208,17 @@ def test_a_model_on_a_cpu_has_no_graphs(model: Diffusion) -> None:
     assert model.graphs is None
 
 
+def test_rendering_with_reference_control_runs_from_graphs(exact: Diffusion, recorder: Recording) -> None:
+    session = new_session(exact, masked=False, reference_control=True)
+    for _ in session.prepare():
+        pass
+    before = recorder.recorded
+    for _ in session.render(0):
+        pass
+    session.close()
+    assert recorder.recorded == before + 2  # of the unedited latent's pass, and of the one that it controls
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
 def test_after_a_warm_up_a_drag_records_nothing(exact: Diffusion, recorder: Recording, masked: bool) -> None:
     """Nor does the warm-up change what the drag gives."""

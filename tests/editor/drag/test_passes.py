@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, DragStep, Point
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
+from livedrag.editor.models.ddim import Guidance
 from livedrag.editor.points import distance
 from tests.editor.drag.test_session import picture
 
@@ -266,21 +267,32 @@ def test_pictures_prepared_together_are_prepared_as_each_alone(exact: Diffusion)
 
 
 def test_pictures_rendered_together_are_rendered_as_each_alone(exact: Diffusion) -> None:
-    """From different levels; one of them attends to the unedited picture, and shares nothing."""
+    """From different levels, with and without guidance; those that attend to their unedited pictures share passes with
+    each other."""
     kinds: list[dict[str, Any]] = [
         {"inversion_strength": 0.4},
         {"inversion_strength": 0.9, "lora_rank": 5},
         {"inversion_strength": 0.7, "reference_control": True},
+        {"inversion_strength": 0.4, "reference_control": True, "lora_rank": 3},
+        {"inversion_strength": 0.7, "lora_rank": 2},
+        {"inversion_strength": 0.7, "reference_control": True},
     ]
+    guided = (4, 5)
     plain = Room({}, "a cat", 1, [Drag(Point(30, 40), Point(90, 60))], [], None, 0, 0, 0)
-    sessions = [prepared(exact, replace(plain, settings=kind)) for kind in kinds]
+    sessions = [prepared(exact, replace(plain, settings=kind, seed=seed)) for seed, kind in enumerate(kinds)]
     for session in sessions:
         next(session.drag(0))
+    for index in guided:
+        sessions[index]._state.preparation.guidance = Guidance(exact.embed_nothing(), 3.0)
+        restored = DragSession.restore(exact, picture(), sessions[index].snapshot())  # with guidance
+        sessions[index].close()
+        sessions[index] = restored
     again = [DragSession.restore(exact, picture(), session.snapshot()) for session in sessions]
     for session in sessions:
         for _ in session.render(0):
             pass
-    assert {1, 2} == set(to_the_end([session.shared.render(0) for session in again]))
+    rows = to_the_end([session.shared.render(0) for session in again])
+    assert rows[:2] == [3, 3], "requests of a pass without control, and of one of the references"
     for mine, shared in zip(sessions, again, strict=True):
         ours, theirs = (each._state.denoising for each in (mine, shared))
         assert ours is not None
