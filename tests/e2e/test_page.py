@@ -126,6 +126,8 @@ def test_rounds_of_drag_and_reset_are_one_branch(open_page: OpenPage, upload: Pa
     timeline = editor.page.get_by_test_id("timeline")
     editor.pull(HANDLE, FAR)
     editor.change_settings({**QUICK, "Max iterations": "4"})
+    for name in ("Arrival tolerance", "Step size"):
+        expect(editor.page.get_by_role("spinbutton", name=re.compile(f"^{name}"))).to_be_visible()
     moments = re.compile("^[1-9]")
     for _ in range(3):
         editor.button("Drag").click()
@@ -144,7 +146,10 @@ def test_rounds_of_drag_and_reset_are_one_branch(open_page: OpenPage, upload: Pa
     editor.expect_sent()
     editor.button("Drag").click()
     editor.expect_outcome("^exhausted$")
+    expect(editor.stage).to_contain_text("Stopped at the limit.Press Drag to continue.")
     expect(editor.page.get_by_test_id("open-branches")).to_contain_text("2")
+    editor.button("Download").click()
+    expect(editor.page.get_by_role("button", name="Animation (WebP)")).to_be_visible()
 
 
 @pytest.mark.usefixtures("quiet")

@@ -34,10 +34,14 @@ def test_a_pair_that_arrived_is_pulled_on_by_its_target(open_page: OpenPage, upl
     editor.expect_outcome("^arrived$")
     expect(editor.stage).to_contain_text("Reached the target")
     expect(editor.page.get_by_test_id("point-1")).to_contain_text("reached")
-    # Right on the handle.
-    editor.pull((TARGET[0] + 2, TARGET[1]), (FAR[0] + 2, FAR[1]))
-    editor.expect_place("target", FAR)
-    editor.expect_place("handle", (TARGET[0] + 2, TARGET[1]))
+    # Right on the target, beside both, and right on the handle.
+    for right, down in ((0, 0), (-3, 2), (5, -2), (2, 0)):
+        editor.pull((TARGET[0] + right, TARGET[1] + down), (FAR[0] + right, FAR[1] + down))
+        editor.expect_place("target", FAR)
+        editor.expect_place("handle", (TARGET[0] + 2, TARGET[1]))
+        if right != 2:
+            editor.pull(FAR, TARGET)
+            editor.expect_place("target", TARGET)
     expect(editor.stage).to_contain_text(re.compile(r"Point 1 has \d\d px to go. *Press Drag to continue"))
     editor.expect_sent()
     editor.page.reload()
@@ -52,6 +56,7 @@ def test_a_point_that_cannot_move_is_warned_of_at_once(open_page: OpenPage, uplo
     editor.click(HANDLE)
     editor.click(TARGET)
     expect(editor.stage).to_contain_text("Point 1 is outside the editable area")
+    expect(editor.stage).to_contain_text("Paint over it, or move the point.")
     expect(editor.page.get_by_test_id("point-1")).to_contain_text("outside the editable area")
     editor.pull(HANDLE, (230, 60))
     expect(editor.stage).not_to_contain_text("outside")
@@ -159,6 +164,28 @@ def test_an_earlier_step_has_not_reached_the_target(open_page: OpenPage, upload:
     expect(editor.stage).not_to_contain_text("Reached the target")
     expect(editor.stage).to_contain_text("Point 1 has 23 px to go.")
     expect(page.get_by_test_id("point-1")).to_contain_text("23 px to go")
+
+
+def test_what_can_help_is_said_where_the_content_did_not_follow(
+    open_page: OpenPage, upload: Path, quiet: Quiet
+) -> None:
+    editor = choose(open_page(), upload)
+    editor.click(HANDLE)
+    editor.click(TARGET)
+    editor.button("Drag").click()
+    run = PlayedRun(quiet[1], editor.page)
+    run.keep(80)
+    run.arrive(80, left=30.0, color="gray", outcome="exhausted")
+    expect(editor.stage).to_contain_text("Stopped at the limit.Press Drag to continue.")
+    point = editor.page.get_by_test_id("point-1")
+    expect(point).to_contain_text("30 px to go")
+    expect(editor.button("Compare settings…").first).to_be_visible()
+    # Once more, with another number of iterations.
+    editor.button("Drag").click()
+    again = PlayedRun(quiet[1], editor.page)
+    expect(editor.stage).not_to_contain_text("Stopped at the limit")
+    again.arrive(5)
+    expect(editor.stage).to_contain_text("in 5 iterations")
 
 
 def test_the_time_left_is_estimated_after_the_first_iterations(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:

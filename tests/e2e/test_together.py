@@ -109,7 +109,7 @@ def test_a_viewer_sees_everything_and_has_no_tools(open_page: OpenPage, upload: 
     ada.click(TARGET)
     viewer = Editor(open_page(new_link(ada.page, "view"), viewport=PHONE, has_touch=True, is_mobile=True))
     page = viewer.page
-    expect(page.get_by_test_id("view-only")).to_be_visible()
+    expect(page.get_by_test_id("view-only")).to_have_text("View only")
     expect(page.get_by_role("group", name="Tools")).to_have_count(0)
     for name in ("Drag", "Undo", "Redo", "Reset", "Load mask…", "Remove point 1"):
         expect(viewer.button(name)).to_have_count(0)
@@ -269,8 +269,12 @@ def test_what_the_engine_does_is_said(open_page: OpenPage, upload: Path, quiet: 
     room = room_of(page)
     ada.click(HANDLE)
     ada.click(TARGET)
+    engine.tell(PreparationProgress(room=room, stage="loading", step=0, steps=1))
+    expect(ada.stage).to_contain_text("Loading the model")
     engine.tell(PreparationProgress(room=room, stage="fitting", step=20, steps=80, seconds_left=12.0))
     expect(ada.stage).to_contain_text("Learning your picture 20/80")
+    engine.tell(PreparationProgress(room=room, stage="inverting", step=3, steps=22))
+    expect(ada.stage).to_contain_text("Analysing your picture 3/22")
     engine.tell(PreparationProgress(room=room, stage="ready", step=1, steps=1))
     expect(ada.stage).not_to_contain_text("Learning")
     engine.tell(WorkerRestarting(message="The device has stopped answering.", rooms=(room,)))

@@ -95,6 +95,7 @@ def test_it_is_cancelled_and_failures_are_said(open_page: OpenPage, quiet: Quiet
 
 def test_suggestions_fill_in_prompts_that_the_model_draws_well(open_page: OpenPage, samples: Path) -> None:
     page = open_page()
+    expect(page.get_by_role("button", name="Pause animation")).to_be_visible()
     suggestions = page.get_by_role("group", name="Suggestions").get_by_role("button")
     expect(suggestions).to_have_count(6)
     drawn = {
