@@ -61,6 +61,8 @@ def test_the_gpu_script_leaves_complete_lines(tmp_path: Path) -> None:
         "bare pass, torch.compile",
         "inversion step, graphed",
         "denoising step, eager",
+        "denoising step with reference-latent control, graphed",
+        "recording iterations before a drag",
         "whole edit",
     ):
         assert figures[name]["value"] > 0, name

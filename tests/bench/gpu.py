@@ -132,6 +132,12 @@ class Stopwatch:
             times.append(self._now() - began)
         return 1000 * statistics.median(times)
 
+    def once(self, work: Callable[[], object]) -> float:
+        """Seconds of one run of the work, the first."""
+        began = self._now()
+        work()
+        return self._now() - began
+
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -319,9 +325,9 @@ def rooms(report: Report, model: Diffusion, extent: Extent, *, tiny: bool) -> No
 
 
 def steps(report: Report, model: Diffusion, watch: Stopwatch) -> None:
-    """A step of fitting, of inversion and of denoising, eager and graphed."""
+    """A step of fitting, of inversion and of denoising, eager and graphed; and what recording graphs takes."""
     from livedrag.editor import DragSession
-    from livedrag.editor.drag.passes import ForwardPass, answer
+    from livedrag.editor.drag.passes import ForwardPass, Outcome, answer
     from livedrag.editor.models.ddim import denoising_step
     from tests.bench.model import new_lora, picture_for, settings_for
 
@@ -341,7 +347,16 @@ def steps(report: Report, model: Diffusion, watch: Stopwatch) -> None:
             with lora.active():
                 took = watch.milliseconds(lambda: denoising_step(model, latent, prompt, level))
             report.add(Figure(f"denoising step, {how}", took, "ms"))
+            (reference,) = answer([ForwardPass(model, latent, level.timestep, prompt, lora, records=True)])
+            assert isinstance(reference, Outcome)
+            control = ForwardPass(model, latent, level.timestep, prompt, lora, reference=reference.seen)
+            took = watch.milliseconds(partial(answer, [control]))
+            report.add(Figure(f"denoising step with reference-latent control, {how}", took, "ms"))
     lora.remove()
+    with graphs_switched(model, on=True):
+        session = prepared(model, masked=False)
+        report.add(Figure("recording iterations before a drag", watch.once(lambda: list(session.warm_up())), "s"))
+        session.close()
 
 
 def whole_edit(report: Report, model: Diffusion, extent: Extent) -> None:
