@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 RUN = replace(DESIRED, settings={**SHORT, "max_iterations": 6, "preview_every": 1, "arrival_check": "tracker"})
 
 
+def in_the_encoder() -> bool:
+    return threading.current_thread().name.startswith("previews")
+
+
 def frames(events: Events) -> list[tuple[Any, ...]]:
     return [(each.run, each.stage, each.iteration, each.data) for each in events.of(PreviewReady)]
 
@@ -45,16 +49,16 @@ def late(small: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator
 def test_all_are_sent_in_order_and_stored(
     small: Diffusion, late: DeviceWorker, events: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads: set[str] = set()
+    beside: set[bool] = set()
 
     def noting(*args: Any) -> bytes:
-        threads.add(threading.current_thread().name)
+        beside.add(in_the_encoder())
         return encode_preview(*args)
 
     monkeypatch.setattr("livedrag.server.device.worker.previews.encode_preview", noting)
     start(late, RUN)
     finish(late, events)
-    assert any(name.startswith("previews") for name in threads)
+    assert True in beside
     kinds = [type(event) for event in events if isinstance(event, PreviewReady | RunFinished)]
     assert kinds.index(RunFinished) == len(kinds) - 1
     sent, kept = frames(events), stored(late)
@@ -73,7 +77,7 @@ def test_iterations_go_on_while_one_is_encoded(
     held = threading.Event()
 
     def waiting(*args: Any) -> bytes:
-        if threading.current_thread() is not threading.main_thread():
+        if in_the_encoder():
             held.wait()
         return encode_preview(*args)
 
@@ -93,9 +97,8 @@ def test_iterations_go_on_while_one_is_encoded(
 def test_one_that_cannot_be_encoded_ends_the_run_with_an_error(
     late: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     def failing(*args: Any) -> bytes:
-        if threading.current_thread() is not threading.main_thread():
+        if in_the_encoder():
             raise OSError("no encoder")
         return encode_preview(*args)
 
