@@ -2,7 +2,9 @@
 
 The working picture is small, and what a model paints on it is soft. So the displacement from the unedited to the edited
 working picture is estimated, the uploaded picture is warped by it at full size, and the two are blended by how well
-they agree: what the model made anew, where content was uncovered, comes from the model.
+they agree: what the model made anew, where content was uncovered, comes from the model. A difference counts for less
+where the model does not even reproduce the unedited picture. The drags' own field is kept where no other displacement
+explains the edit clearly better: it is smooth, and an estimate is not.
 
 Not in the paper; the setting ``detail`` = ``model`` turns it off. The estimate is pyramidal Lucas-Kanade (Bouguet 2001)
 at every pixel.
@@ -21,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from livedrag.editor.drag.warp import WarpField
-from livedrag.editor.picture import resize, resize_mask, soften, to_picture, with_margin
+from livedrag.editor.picture import resize, resize_mask, soften, to_picture, to_working_tensor, with_margin
 from livedrag.editor.points import Drag, Point, Rasters, Size, moved_inside
 
 LEVELS = (4, 2, 1)
@@ -38,8 +40,15 @@ JUDGED = 1.5
 """Standard deviation, in pixels of the working picture, of the window in which a displacement is judged."""
 DECISIVENESS = 8
 """Of two displacements the one with the smaller residual counts more, by this power of their ratio."""
+CLEARLY, FIELD_WINDOW = 0.55, 16.0
+"""An estimate replaces the drags' own field where its residual is below this share of the field's, and the standard
+deviation, in pixels of the working picture, of the window in which they are compared."""
+DOUBT = 0.02
+"""Added to both of these residuals (black to white is 2): smaller ones say nothing."""
 TOLERANCE = 0.1
 """Mean residual (black to white is 2) at which the carried picture counts for 1 / e."""
+LOSS_WEIGHT = 4
+"""That `model_loss` at a place is added to it with."""
 TORN = 2.0
 """A displacement that changes by so many pixels from one pixel to the next counts for 1 / e: something was
 uncovered."""
@@ -60,7 +69,7 @@ def carry_detail(
     unedited: Tensor,
     mask: NDArray[np.bool_] | None,
     rasters: Rasters,
-    drags: Sequence[Drag],
+    moves: Sequence[Sequence[Drag]],
     *,
     feather: float = 2.0,
 ) -> Image.Image:
@@ -72,7 +81,8 @@ def carry_detail(
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture.
-        drags: from where content was to where it is, in pixels of the picture; the estimate begins with their field.
+        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: where it
+            was tracked, where it was to go. The estimate begins with the field that explains the edit best.
         feather: how softly the mask ends, in pixels of the working picture.
 
     Returns:
@@ -84,18 +94,12 @@ def carry_detail(
     box = _changed_box(changed, mask, rasters)
     if box is None:
         return Image.fromarray(result)
-    flow = _flow_of_changed(changed, unedited, edited, _drags_field(drags, mask, rasters))
+    lost = model_loss(to_working_tensor(uploaded, rasters), unedited)
+    fields = [_drags_field(drags, mask, rasters) for drags in moves]
+    flow = _flow_of_changed(changed, unedited, edited, fields)
     scale = [size / small for size, small in zip(_sides(rasters.covered), _sides(rasters.working), strict=True)]
     planes = _Stretched(
-        torch.cat(
-            [
-                edited,
-                edited - displace(unedited, flow),
-                agreement(unedited, edited, flow),
-                flow * torch.tensor(scale)[:, None, None],
-            ],
-            1,
-        ),
+        torch.cat([edited, agreement(unedited, edited, flow, lost), flow * torch.tensor(scale)[:, None, None]], 1),
         rasters,
     )
     left, top, right, bottom = box
@@ -103,10 +107,10 @@ def carry_detail(
     source = torch.from_numpy(result.copy()).permute(2, 0, 1)
     for first in range(top, bottom, ROWS):
         last = min(first + ROWS, bottom)
-        model, change, share, moved = planes.rows(first, last)[..., left:right].split((3, 3, 1, 2), 1)
+        model, share, moved = planes.rows(first, last)[..., left:right].split((3, 1, 2), 1)
         own = _to_floats(source[:, first:last, left:right])
         carried = _displaced_part(source, moved, left, first) if moved.any() else own
-        shown = torch.lerp(model, carried + change, share)
+        shown = torch.lerp(model, carried, share)
         if soft is not None:
             shown = torch.lerp(own, shown, soft[first:last, left:right])
         result[first:last, left:right] = np.asarray(to_picture(shown))
@@ -116,30 +120,46 @@ def carry_detail(
 # The displacement -----------------------------------------------------------------------------------------------------
 
 
-def estimate_displacement(unedited: Tensor, edited: Tensor, start: Tensor) -> Tensor:
+def estimate_displacement(unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
     """Where each place of the edited picture came from.
 
     Args:
         unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
-        start: a displacement to begin with, ``(1, 2, h, w)``. The estimate also begins without any: the content may not
-            have followed the drags.
+        fields: displacements of which one may be right, ``(1, 2, h, w)`` each. The estimate also begins without any:
+            the content may not have followed the drags.
 
     Returns:
         ``(1, 2, h, w)``, (dx, dy) in pixels: the edited picture shows at ``p`` what the unedited one has at
         ``p + d(p)``; 0 where nothing changed.
     """
-    still = torch.zeros_like(start)
+    still = torch.zeros_like(edited[:, :2])
     flow = _estimate_from(unedited, edited, still)
-    if start.any():
-        flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, start), WINDOW)
+    moving = [field for field in fields if field.any()]
+    if moving:
+        field = min(moving, key=lambda field: float(_residual(unedited, edited, field).mean()))
+        flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, field), WINDOW)
+        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, doubt=DOUBT, handicap=1 / CLEARLY)
     change = _blur(_residual(unedited, edited, still), STILL_WINDOW)
     return flow * (change / STILL).clamp(max=1)
 
 
-def agreement(unedited: Tensor, edited: Tensor, flow: Tensor) -> Tensor:
+def agreement(unedited: Tensor, edited: Tensor, flow: Tensor, lost: Tensor) -> Tensor:
     """How far the unedited picture, displaced, is the edited one; ``(1, 1, h, w)`` from 0 to 1."""
-    off = _blur(_residual(unedited, edited, flow), JUDGED) / TOLERANCE
+    off = _blur(_residual(unedited, edited, flow), JUDGED) / (TOLERANCE + LOSS_WEIGHT * displace(lost, flow))
     return torch.exp(-(off**2) - (_jump(flow) / TORN) ** 4)
+
+
+def model_loss(working: Tensor, unedited: Tensor) -> Tensor:
+    """How far a model is from reproducing the working picture around each place.
+
+    Args:
+        working: the picture itself, ``(1, 3, h, w)`` in [-1, 1].
+        unedited: as the model reconstructs it, same shape.
+
+    Returns:
+        Mean absolute difference of the colours, ``(1, 1, h, w)``.
+    """
+    return _blur((working - unedited).abs().mean(1, keepdim=True), WINDOW)
 
 
 def displace(picture: Tensor, flow: Tensor) -> Tensor:
@@ -164,15 +184,15 @@ def _drags_field(drags: Iterable[Drag], mask: NDArray[np.bool_] | None, rasters:
     return torch.from_numpy(np.stack(field.at(x, y))).float()[None]
 
 
-def _flow_of_changed(changed: Tensor, unedited: Tensor, edited: Tensor, start: Tensor) -> Tensor:
+def _flow_of_changed(changed: Tensor, unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
     """`estimate_displacement` around the places ``(h, w)`` that changed, of which there are some; 0 elsewhere."""
     rows, columns = (
         slice(max(0, int(places.min()) - REACH), int(places.max()) + REACH + 1)
         for places in (changed.any(axis).nonzero() for axis in (1, 0))
     )
-    flow = torch.zeros_like(start)
-    near = [each[..., rows, columns] for each in (unedited, edited, start)]
-    flow[..., rows, columns] = estimate_displacement(near[0], near[1], near[2])
+    flow = torch.zeros_like(edited[:, :2])
+    unedited, edited, *fields = (each[..., rows, columns] for each in (unedited, edited, *fields))
+    flow[..., rows, columns] = estimate_displacement(unedited, edited, fields)
     return flow
 
 
@@ -183,10 +203,22 @@ def _estimate_from(unedited: Tensor, edited: Tensor, flow: Tensor) -> Tensor:
     return flow
 
 
-def _better(unedited: Tensor, edited: Tensor, one: Tensor, other: Tensor, sigma: float) -> Tensor:
-    """The better of two displacements at each place, by their residuals in a window; between them where neither is."""
-    first, second = (_blur(_residual(unedited, edited, flow), sigma) + 1e-4 for flow in (one, other))
-    return torch.lerp(one, other, 1 / (1 + (second / first) ** DECISIVENESS))
+def _better(
+    unedited: Tensor,
+    edited: Tensor,
+    one: Tensor,
+    other: Tensor,
+    sigma: float,
+    *,
+    doubt: float = 1e-4,
+    handicap: float = 1,
+) -> Tensor:
+    """The better of two displacements at each place, by their residuals in a window; between them where neither is.
+
+    ``doubt`` is added to both residuals, and then the other's counts ``handicap`` times.
+    """
+    first, second = (_blur(_residual(unedited, edited, flow), sigma) + doubt for flow in (one, other))
+    return torch.lerp(one, other, 1 / (1 + (handicap * second / first) ** DECISIVENESS))
 
 
 def _refine(unedited: Tensor, edited: Tensor, flow: Tensor, factor: int) -> Tensor:

@@ -53,6 +53,11 @@ class Edit:
         """From where content was in the unedited picture to where it is, in pixels of the picture."""
         return [Drag(handle.warp.handle, current_position(handle, self.rasters)) for handle in self.handles.values()]
 
+    @property
+    def aimed(self) -> list[Drag]:
+        """From where content was in the unedited picture to where it is to go, in pixels of the picture."""
+        return [Drag(handle.warp.handle, handle.target) for handle in self.handles.values()]
+
     def add_drag(self, name: str, drag: Drag, *, edited: bool = False) -> None:
         """Place a handle and its target, on the unedited picture or on an ``edited`` one. Raises `PointError`."""
         self.rasters.check_drag(drag)

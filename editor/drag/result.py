@@ -19,7 +19,8 @@ def compose_result(state: SessionState) -> Image.Image:
     edit, feather = state.edit, state.settings.feather
     if state.settings.detail == "model":
         return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
-    return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, edit.moved, feather=feather)
+    moves = edit.moved, edit.aimed
+    return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, moves, feather=feather)
 
 
 def measure_reconstruction(state: SessionState) -> float:

@@ -77,7 +77,7 @@ def test_content_that_only_moved_stays_as_sharp_as_uploaded(assumed: list[Drag])
     moved = changed(uploaded, truth)
     unedited, edited = soft(uploaded), soft(truth)
     plain = compose(uploaded, edited, unedited, mask, RASTERS)
-    carried = carry_detail(uploaded, edited, unedited, mask, RASTERS, assumed)
+    carried = carry_detail(uploaded, edited, unedited, mask, RASTERS, [assumed])
     assert decibels(carried, truth, moved) > decibels(plain, truth, moved) + 4
     moved &= square_mask(inside=40)
     assert sharpness(plain, moved) < 0.3 * sharpness(truth, moved)
@@ -91,21 +91,45 @@ def test_the_displacement_of_a_known_warp_is_found() -> None:
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
     wanted = torch.from_numpy(np.stack(WarpField([drag], None, Size(SIDE, SIDE)).at(x, y))).float()
     before, after = (to_tensor(each, Size(SIDE, SIDE)) for each in (picture, truth))
-    found = estimate_displacement(before, after, torch.zeros(1, 2, SIDE, SIDE))[0]
+    lossless = torch.zeros(1, 1, SIDE, SIDE)
+    found = estimate_displacement(before, after, [])[0]
     off = (found - wanted).norm(dim=0)[wanted.norm(dim=0) > 1]
     assert off.median() < 0.25
-    assert agreement(before, after, found[None]).median() > 0.9
-    assert agreement(before, after, torch.zeros_like(found)[None])[0, 0][wanted.norm(dim=0) > 5].median() < 0.1
+    assert agreement(before, after, found[None], lossless).median() > 0.9
+    unmoved = agreement(before, after, torch.zeros_like(found)[None], lossless)[0, 0]
+    assert unmoved[wanted.norm(dim=0) > 5].median() < 0.1
+
+
+def test_of_several_moves_the_one_that_explains_the_edit_counts() -> None:
+    uploaded, mask = textured(FULL, FULL), square_mask()
+    unedited, edited = soft(uploaded), soft(warp(uploaded, [DRAG], mask))
+    elsewhere = [Drag(DRAG.handle, Point(200, 180))]
+    results = [
+        carry_detail(uploaded, edited, unedited, mask, RASTERS, moves).tobytes()
+        for moves in ([[DRAG]], [[DRAG], elsewhere], [elsewhere, [DRAG]])
+    ]
+    assert results[0] == results[1] == results[2]
+
+
+def test_what_the_model_cannot_reproduce_it_need_not_agree_on() -> None:
+    """A difference as large as what it loses anyway is no edit: the uploaded picture's own pixels are shown still."""
+    uploaded = textured(FULL, FULL)
+    working = to_tensor(uploaded, SMALL)
+    unedited = torch.nn.functional.avg_pool2d(working, 7, 1, 3, count_include_pad=False)
+    edited = 2 * unedited - working
+    still, lossless = torch.zeros(1, 2, SIDE, SIDE), torch.zeros(1, 1, SIDE, SIDE)
+    lost = detail.model_loss(working, unedited)
+    assert agreement(unedited, edited, still, lost).mean() > agreement(unedited, edited, still, lossless).mean() + 0.2
 
 
 def test_a_drag_that_moved_nothing_changes_nothing() -> None:
     """The drag is where the estimate begins, not what it ends with."""
     uploaded = textured(FULL, FULL)
     working = soft(uploaded)
-    assert not changed(carry_detail(uploaded, working, working, None, RASTERS, [DRAG]), uploaded).any()
+    assert not changed(carry_detail(uploaded, working, working, None, RASTERS, [[DRAG]]), uploaded).any()
     elsewhere = working.clone()
     elsewhere[..., 100:110, 10:20] = 0.9
-    result = carry_detail(uploaded, elsewhere, working, None, RASTERS, [DRAG])
+    result = carry_detail(uploaded, elsewhere, working, None, RASTERS, [[DRAG]])
     assert changed(result, uploaded)[400:440, 40:80].all()
     assert not changed(result, uploaded)[:300, 130:].any()
 
@@ -115,7 +139,7 @@ def test_the_model_paints_what_comes_from_nowhere() -> None:
     unedited = soft(uploaded)
     edited = unedited.clone()
     edited[:, :, 50:80, 50:80] = torch.tensor([0.9, -0.9, -0.9])[:, None, None]
-    result = np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG])).astype(int)
+    result = np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [[DRAG]])).astype(int)
     painted = np.array(to_picture(edited))[64, 64].astype(int)
     assert np.abs(result[220:300, 220:300] - painted).max() <= 6
 
@@ -126,7 +150,7 @@ def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     at_once = []
     for rows in (7, 10_000):
         monkeypatch.setattr(detail, "ROWS", rows)
-        at_once.append(np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG])).astype(int))
+        at_once.append(np.asarray(carry_detail(uploaded, edited, unedited, mask, RASTERS, [[DRAG]])).astype(int))
     assert np.abs(at_once[0] - at_once[1]).max() <= 1  # positions in a strip round differently
 
 
@@ -141,7 +165,7 @@ def test_any_size_and_margin(width: int, height: int) -> None:
     unedited, edited = (
         soft(Image.fromarray(np.pad(np.asarray(each), margin, "edge")), rasters.working) for each in (uploaded, truth)
     )
-    result = carry_detail(uploaded, edited, unedited, None, rasters, [drag])
+    result = carry_detail(uploaded, edited, unedited, None, rasters, [[drag]])
     moved = changed(uploaded, truth)
     assert result.size == uploaded.size
     assert decibels(result, truth, moved) > decibels(uploaded, truth, moved) + 3
@@ -154,7 +178,7 @@ def test_a_mask_of_one_pixel_and_a_change_outside_it() -> None:
     unedited = soft(uploaded)
     edited = unedited.clone()
     edited[..., 10:20, 10:20] = 1
-    assert not changed(carry_detail(uploaded, edited, unedited, mask, RASTERS, [DRAG]), uploaded).any()
+    assert not changed(carry_detail(uploaded, edited, unedited, mask, RASTERS, [[DRAG]]), uploaded).any()
 
 
 def test_displacing_by_whole_pixels_shifts() -> None:
@@ -199,7 +223,7 @@ drag = Drag(Point(1500, 1400), Point(1900, 1600))
 truth = warp(uploaded, [drag], mask)
 unedited, edited = soft(uploaded, small), soft(truth, small)
 before = peak()
-result = carry_detail(uploaded, edited, unedited, mask, Rasters(size, small), [drag])
+result = carry_detail(uploaded, edited, unedited, mask, Rasters(size, small), [[drag]])
 assert changed(result, uploaded).any()
 print(peak() - before)
 """
