@@ -22,7 +22,7 @@ from msgspec import Struct
 from livedrag.server.device.messages import AnyCommand, Prepare, Start, room_of
 from livedrag.server.device.ray.picture_cache import PictureCache
 from livedrag.server.device.ray.process import start_of
-from livedrag.server.device.ray.stream import Stream
+from livedrag.server.device.ray.stream import Stream, TlsStream
 from livedrag.server.device.ray.wire import (
     BATCH_BYTES,
     BEAT_SECONDS,
@@ -143,15 +143,15 @@ class WorkerLink:
     def _send(self) -> None:
         with contextlib.suppress(OSError):  # the receiver notices it too
             while True:
-                self._stream.send(self._batch(), LEASE_SECONDS)
+                self._stream.send(self._batch())
         with self._changed:
             self._broken = True
             self._changed.notify_all()
 
     def _receive(self) -> None:
         """Take a frame. Raises `OSError`."""
-        kind, size = HEADER.unpack(self._stream.receive(HEADER.size, LEASE_SECONDS))
-        payload = self._stream.receive(size, LEASE_SECONDS)
+        kind, size = HEADER.unpack(self._stream.receive(HEADER.size))
+        payload = self._stream.receive(size)
         match kind:
             case Kind.COMMAND:
                 self._accept(self._decoder.decode(payload))
@@ -195,20 +195,26 @@ def _greet(endpoint: Endpoint) -> Stream:
     connection = socket.create_connection((endpoint.host, endpoint.port), timeout=HANDSHAKE_SECONDS)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if endpoint.certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(cadata=endpoint.certificate)
-            context.check_hostname = False  # it is this certificate and no other
-            connection = context.wrap_socket(connection)
-        stream = Stream(connection)
-        server_nonce, worker_nonce = stream.receive(NONCE_BYTES, HANDSHAKE_SECONDS), secrets.token_bytes(NONCE_BYTES)
+        stream = _stream_over(connection, endpoint.certificate)
+        server_nonce, worker_nonce = stream.receive(NONCE_BYTES), secrets.token_bytes(NONCE_BYTES)
         name = endpoint.worker.encode()
         shown = proof(endpoint.secret, "worker", server_nonce, worker_nonce)
-        stream.send(struct.pack("!B", len(name)) + name + worker_nonce + shown, HANDSHAKE_SECONDS)
+        stream.send(struct.pack("!B", len(name)) + name + worker_nonce + shown)
         expected = proof(endpoint.secret, "server", server_nonce, worker_nonce)
-        if not hmac.compare_digest(stream.receive(len(expected), HANDSHAKE_SECONDS), expected):
+        if not hmac.compare_digest(stream.receive(len(expected)), expected):
             raise ConnectionRefusedError(f"what listens at {endpoint.host}:{endpoint.port} is not this worker's server")
     except OSError:
         connection.close()
         raise
+    stream.set_timeout(LEASE_SECONDS)
     return stream
+
+
+def _stream_over(connection: socket.socket, certificate: str) -> Stream:
+    """With TLS where there is a certificate. Raises `OSError`."""
+    if not certificate:
+        return Stream(connection, HANDSHAKE_SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=certificate)
+    context.check_hostname = False  # it is this certificate and no other
+    return TlsStream(context.wrap_socket(connection), HANDSHAKE_SECONDS)

@@ -1,4 +1,4 @@
-"""Stream: a connected socket, with TLS or without, on which one thread may send while another one receives."""
+"""Streams: connected sockets, without TLS or with it, on which one thread may send while another one receives."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ AT_ONCE = 2**16
 
 
 class Stream:
-    """Blocks like a socket, but never holds its lock while it waits: an SSL object must not be used by two threads.
+    """A connected socket.
 
     Args:
-        connection: connected; its TLS handshake is done.
+        connection: connected.
+        seconds: after which `receive` and `send` give up, if nothing comes or is taken meanwhile.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._socket = connection
         self._received = bytearray()
-        self._lock = threading.Lock()
+        self.set_timeout(seconds)
 
-    def receive(self, size: int, seconds: float) -> bytes:
-        """Exactly so many bytes. Raises `OSError` where the other end is gone, or silent for so many seconds.
+    def set_timeout(self, seconds: float) -> None:
+        """After which `receive` and `send` give up. No thread may be in one of them."""
+        self._socket.settimeout(seconds)
+
+    def receive(self, size: int) -> bytes:
+        """Exactly so many bytes. Raises `OSError` where the other end is gone or silent.
 
         What has come beyond them is kept for the next call: each call of the system lets other threads run first.
         """
         while len(self._received) < size:
-            part = self._receive_some(max(AT_ONCE, size - len(self._received)), time.monotonic() + seconds)
+            part = self._receive_some(min(max(AT_ONCE, size - len(self._received)), 2**20))
             if not part:
                 raise ConnectionResetError("the other end has closed the connection")
             self._received += part
@@ -40,40 +44,64 @@ class Stream:
         del self._received[:size]
         return wanted
 
-    def _receive_some(self, most: int, deadline: float) -> bytes:
+    def send(self, data: bytes) -> None:
+        """All of these bytes. Raises `OSError` where the other end is gone, or takes nothing."""
+        left = memoryview(data)
+        while left:
+            left = left[self._send_some(left) :]
+
+    def close(self) -> None:
+        """Close it; both ends notice."""
+        with contextlib.suppress(OSError):  # the other end is gone already
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes threads that wait
+        self._socket.close()
+
+    def _receive_some(self, most: int) -> bytes:
         """What has come, at least a byte of it; empty: the other end has closed the connection."""
+        return self._socket.recv(most)
+
+    def _send_some(self, data: memoryview) -> int:
+        """Send some of these bytes; returns how many."""
+        return self._socket.send(data)
+
+
+class TlsStream(Stream):
+    """The same with TLS, whose handshake is done. An SSL object must not be used by two threads: a lock is held in each
+    use of it, and never while one waits."""
+
+    def __init__(self, connection: ssl.SSLSocket, seconds: float) -> None:
+        self._lock = threading.Lock()
+        super().__init__(connection, seconds)
+        connection.setblocking(False)
+
+    def set_timeout(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def close(self) -> None:
+        with self._lock:
+            super().close()
+
+    def _receive_some(self, most: int) -> bytes:
+        deadline = time.monotonic() + self._seconds
         while True:
             try:
                 with self._lock:
-                    return self._socket.recv(min(most, 2**20))
-            except (BlockingIOError, ssl.SSLWantReadError):
+                    return self._socket.recv(most)
+            except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
                 self._wait(select.POLLOUT, deadline)
 
-    def send(self, data: bytes, seconds: float) -> None:
-        """All of these bytes. Raises `OSError` where the other end is gone, or takes nothing for so many seconds."""
-        left = memoryview(data)
-        while left:
-            deadline = time.monotonic() + seconds
-            while True:
-                try:
-                    with self._lock:
-                        sent = self._socket.send(left)
-                except (BlockingIOError, ssl.SSLWantWriteError):
-                    self._wait(select.POLLOUT, deadline)
-                except ssl.SSLWantReadError:
-                    self._wait(select.POLLIN, deadline)
-                else:
-                    break
-            left = left[sent:]
-
-    def close(self) -> None:
-        """Close it; both ends notice."""
-        with self._lock:
-            with contextlib.suppress(OSError):  # the other end is gone already
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes threads that wait
-            self._socket.close()
+    def _send_some(self, data: memoryview) -> int:
+        deadline = time.monotonic() + self._seconds
+        while True:
+            try:
+                with self._lock:
+                    return self._socket.send(data)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline)
 
     def _wait(self, for_what: int, deadline: float) -> None:
         number = self._socket.fileno()

@@ -141,7 +141,7 @@ def test_commands_and_events_cross_in_order_both_ways_at_once(tmp_path: Path, tl
 def test_a_preview_that_waits_is_replaced_by_a_newer_one_of_its_room() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link = WorkerLink(Stream(ours), PictureCache(Path()))
+        link = WorkerLink(Stream(ours, 15), PictureCache(Path()))
         for number in range(3):
             link.send_bytes(msgspec.msgpack.encode(preview("a", number)))
             link.send_bytes(msgspec.msgpack.encode(points("a", number)))
@@ -160,7 +160,7 @@ def test_a_preview_that_waits_is_replaced_by_a_newer_one_of_its_room() -> None:
 def test_that_a_step_begins_is_sent_before_it_does() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link = WorkerLink(Stream(ours), PictureCache(Path()))
+        link = WorkerLink(Stream(ours, 15), PictureCache(Path()))
         threading.Thread(target=link._send, daemon=True).start()
         event = msgspec.msgpack.encode(StepStarted(room="a", run="r"))
         link.send_bytes(event)  # this process may end in the step
@@ -172,7 +172,7 @@ def test_that_a_step_begins_is_sent_before_it_does() -> None:
 def test_frames_are_sent_together_up_to_a_size() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link = WorkerLink(Stream(ours), PictureCache(Path()))
+        link = WorkerLink(Stream(ours, 15), PictureCache(Path()))
         for room in range(20):
             link.send_bytes(msgspec.msgpack.encode(preview(f"{room}", 0, 20_000)))
         batches = [link._batch() for _ in range(5)]
