@@ -36,6 +36,11 @@ class Cleaner:
         """Finish what was submitted."""
         self._thread.shutdown()
 
+    def settle_pictures(self, files: Iterable[str]) -> None:
+        """Rooms refer to these pictures now. Until what was submitted before is done they still count as new: it may
+        have been found when no room referred to them."""
+        self.submit(self._pictures.settle, files)
+
     def remove_pictures(self, unreferenced: set[str]) -> None:
         """Remove pictures to which no room refers any more."""
         if unreferenced:

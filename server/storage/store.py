@@ -135,7 +135,7 @@ class Store:
         def job(database: sqlite3.Connection) -> list[str]:
             return queries.insert_room(database, room, saved)
 
-        return then(self._write(job, self.pictures.settle), lambda _: saved.instance)
+        return then(self._write(job, self._cleaner.settle_pictures), lambda _: saved.instance)
 
     def append(self, room: str, record: DocRecord, document: Document) -> Future[None]:
         """Add a record to a room's log; ``document`` is the one after it.
@@ -157,7 +157,7 @@ class Store:
 
         def after(files: tuple[list[str], set[str]]) -> None:
             new, removed = files
-            self.pictures.settle(new)
+            self._cleaner.settle_pictures(new)
             self._cleaner.remove_pictures(removed)
 
         return then(self._write(job, after), lambda _: None)

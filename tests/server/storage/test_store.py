@@ -300,6 +300,28 @@ def test_a_file_that_was_just_put_here_again_outlives_the_room_that_had_it(tmp_p
         assert store.pictures.get(document.picture.sha256)
 
 
+@pytest.mark.parametrize("how", ["sweep", "delete"])
+def test_cleaning_up_that_is_late_spares_what_a_room_refers_to_by_then(tmp_path: Path, how: str) -> None:
+    with Store(tmp_path) as store:
+        settle(store)
+        document = with_picture(store, "teal")
+        if how == "delete":
+            store.create("r", document, LINKS).result(5)
+            settle(store)
+            age(store)
+            with_picture(store, "teal")
+        late = threading.Event()
+        store._cleaner.submit(late.wait)
+        if how == "delete":
+            store.delete("r").result(5)
+        else:
+            store.sweep().result(5)
+        store.create("s", document, LINKS).result(5)
+        late.set()
+        settle(store)
+        assert store.pictures.get(document.picture.sha256)
+
+
 def leave_checkpoint(folder: Path, room: str) -> None:
     (folder / "checkpoints" / room).mkdir(parents=True)
     (folder / "checkpoints" / room / "latent").write_text("...")
