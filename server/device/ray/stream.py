@@ -8,6 +8,10 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 AT_ONCE = 2**16
 """Bytes that are received at once, if so many have come."""
@@ -82,26 +86,22 @@ class TlsStream(Stream):
             super().close()
 
     def _receive_some(self, most: int) -> bytes:
-        deadline = time.monotonic() + self._seconds
-        while True:
-            try:
-                with self._lock:
-                    return self._socket.recv(most)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+        return self._when_ready(lambda: self._socket.recv(most))
 
     def _send_some(self, data: memoryview) -> int:
+        return self._when_ready(lambda: self._socket.send(data))
+
+    def _when_ready(self, use: Callable[[], T]) -> T:
+        """Use the socket once it is ready: TLS may have to write before one can read, and the other way round."""
         deadline = time.monotonic() + self._seconds
         while True:
             try:
                 with self._lock:
-                    return self._socket.send(data)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+                    return use()
             except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, deadline)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
 
     def _wait(self, for_what: int, deadline: float) -> None:
         number = self._socket.fileno()
