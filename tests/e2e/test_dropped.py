@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from tests.e2e.played import room_of
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
-def drop(page: Page, file: Path, kind: str, how: str = "drop") -> None:
-    """Drop or paste a file on the page, as a browser would."""
+def drop(page: Page, file: Path, kind: str, how: str = "drop", *, dismissing: bool = False) -> None:
+    """Drop or paste a file on the page, as a browser would.
+
+    ``dismissing``: close the open dialog first, in the same task; the browser tells the page in a later one.
+    """
     page.evaluate(
-        """([data, name, type, how]) => {
+        """([data, name, type, how, dismissing]) => {
+            if (dismissing) document.querySelector("dialog[open]").close();
             const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
             const files = new DataTransfer();
             files.items.add(new File([bytes], name, { type }));
@@ -31,7 +36,7 @@ def drop(page: Page, file: Path, kind: str, how: str = "drop") -> None:
                 : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
             document.body.dispatchEvent(event);
         }""",
-        [base64.b64encode(file.read_bytes()).decode(), file.name, kind, how],
+        [base64.b64encode(file.read_bytes()).decode(), file.name, kind, how, dismissing],
     )
 
 
@@ -54,22 +59,16 @@ def test_a_picture_is_not_opened_in_a_room_without_a_question(open_page: OpenPag
     expect(page.get_by_test_id("my-pictures").get_by_role("listitem")).to_have_count(2)
 
 
-def test_a_file_pasted_just_after_a_question_was_dismissed_is_asked_about(open_page: OpenPage, upload: Path) -> None:
+def test_a_file_pasted_just_after_a_question_was_dismissed_is_asked_about(
+    open_page: OpenPage, upload: Path, tmp_path: Path
+) -> None:
     page = open_page()
     choose(page, upload)
     drop(page, upload, "image/png", "paste")
     expect(page.get_by_role("dialog", name="Open “bear.png”?")).to_be_visible()
-    # Before the browser has said that the dialog was closed, which it does in a later task.
-    page.evaluate(
-        """data => {
-            document.querySelector("dialog[open]").close();
-            const files = new DataTransfer();
-            const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
-            files.items.add(new File([bytes], "other.png", { type: "image/png" }));
-            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: files, bubbles: true }));
-        }""",
-        base64.b64encode(upload.read_bytes()).decode(),
-    )
+    other = tmp_path / "other.png"
+    shutil.copy(upload, other)
+    drop(page, other, "image/png", "paste", dismissing=True)
     expect(page.get_by_role("dialog", name="Open “other.png”?")).to_be_visible()
     # Both of the browser's messages have arrived by now.
     page.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done), 100))")
