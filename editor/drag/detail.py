@@ -40,15 +40,15 @@ JUDGED = 1.5
 """Standard deviation, in pixels of the working picture, of the window in which a displacement is judged."""
 DECISIVENESS = 8
 """Of two displacements the one with the smaller residual counts more, by this power of their ratio."""
-CLEARLY, FIELD_WINDOW = 0.55, 16.0
+MAX_RATIO, FIELD_WINDOW = 0.55, 16.0
 """An estimate replaces the drags' own field where its residual is below this share of the field's, and the standard
 deviation, in pixels of the working picture, of the window in which they are compared."""
-DOUBT = 0.02
+RESIDUAL_FLOOR = 0.02
 """Added to both of these residuals (black to white is 2): smaller ones say nothing."""
 TOLERANCE = 0.1
 """Mean residual (black to white is 2) at which the carried picture counts for 1 / e."""
-LOSS_WEIGHT = 4
-"""That `model_loss` at a place is added to it with."""
+ERROR_WEIGHT = 4
+"""Weight of the `reconstruction_error` of a place, which is added to the tolerance."""
 TORN = 2.0
 """A displacement that changes by so many pixels from one pixel to the next counts for 1 / e: something was
 uncovered."""
@@ -94,12 +94,12 @@ def carry_detail(
     box = _changed_box(changed, mask, rasters)
     if box is None:
         return Image.fromarray(result)
-    lost = model_loss(to_working_tensor(uploaded, rasters), unedited)
+    error = reconstruction_error(to_working_tensor(uploaded, rasters), unedited)
     fields = [_drags_field(drags, mask, rasters) for drags in moves]
     flow = _flow_of_changed(changed, unedited, edited, fields)
     scale = [size / small for size, small in zip(_sides(rasters.covered), _sides(rasters.working), strict=True)]
     planes = _Stretched(
-        torch.cat([edited, agreement(unedited, edited, flow, lost), flow * torch.tensor(scale)[:, None, None]], 1),
+        torch.cat([edited, agreement(unedited, edited, flow, error), flow * torch.tensor(scale)[:, None, None]], 1),
         rasters,
     )
     left, top, right, bottom = box
@@ -138,18 +138,18 @@ def estimate_displacement(unedited: Tensor, edited: Tensor, fields: Sequence[Ten
     if moving:
         field = min(moving, key=lambda field: float(_residual(unedited, edited, field).mean()))
         flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, field), WINDOW)
-        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, doubt=DOUBT, handicap=1 / CLEARLY)
+        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=1 / MAX_RATIO)
     change = _blur(_residual(unedited, edited, still), STILL_WINDOW)
     return flow * (change / STILL).clamp(max=1)
 
 
-def agreement(unedited: Tensor, edited: Tensor, flow: Tensor, lost: Tensor) -> Tensor:
+def agreement(unedited: Tensor, edited: Tensor, flow: Tensor, error: Tensor) -> Tensor:
     """How far the unedited picture, displaced, is the edited one; ``(1, 1, h, w)`` from 0 to 1."""
-    off = _blur(_residual(unedited, edited, flow), JUDGED) / (TOLERANCE + LOSS_WEIGHT * displace(lost, flow))
+    off = _blur(_residual(unedited, edited, flow), JUDGED) / (TOLERANCE + ERROR_WEIGHT * displace(error, flow))
     return torch.exp(-(off**2) - (_jump(flow) / TORN) ** 4)
 
 
-def model_loss(working: Tensor, unedited: Tensor) -> Tensor:
+def reconstruction_error(working: Tensor, unedited: Tensor) -> Tensor:
     """How far a model is from reproducing the working picture around each place.
 
     Args:
@@ -210,15 +210,15 @@ def _better(
     other: Tensor,
     sigma: float,
     *,
-    doubt: float = 1e-4,
-    handicap: float = 1,
+    floor: float = 1e-4,
+    weight: float = 1,
 ) -> Tensor:
     """The better of two displacements at each place, by their residuals in a window; between them where neither is.
 
-    ``doubt`` is added to both residuals, and then the other's counts ``handicap`` times.
+    ``floor`` is added to both residuals, and then the other's counts ``weight`` times.
     """
-    first, second = (_blur(_residual(unedited, edited, flow), sigma) + doubt for flow in (one, other))
-    return torch.lerp(one, other, 1 / (1 + (handicap * second / first) ** DECISIVENESS))
+    first, second = (_blur(_residual(unedited, edited, flow), sigma) + floor for flow in (one, other))
+    return torch.lerp(one, other, 1 / (1 + (weight * second / first) ** DECISIVENESS))
 
 
 def _refine(unedited: Tensor, edited: Tensor, flow: Tensor, factor: int) -> Tensor:

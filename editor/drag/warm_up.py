@@ -1,4 +1,4 @@
-"""Warm-up: the graphs of a session's iterations are recorded before its first drag, when nobody waits for them.
+"""Warm-up: recording the CUDA graphs of a session's iterations before its first drag, while nobody is waiting.
 
 The UNet has state in Python that all sessions share, so graphs can't be recorded in another thread meanwhile.
 """
