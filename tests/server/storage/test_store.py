@@ -245,7 +245,8 @@ def with_picture(store: Store, color: str) -> Document:
 
 
 def age(store: Store) -> None:
-    """As if all files had been put here long ago."""
+    """As if all files had been put here long ago, and each noted by then as one that a room refers to."""
+    settle(store)
     store.pictures._new.clear()
 
 
