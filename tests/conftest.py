@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from livedrag.server.client import NewRoom
     from livedrag.server.device.checkpoints import Checkpoints
     from tests.quiet import QuietEngine
-    from tests.server.device.test_worker import Events
+    from tests.server.device.workers import Events
 
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of torch in this process: the cores are shared among pytest's workers."""
@@ -91,7 +91,7 @@ def small(tiny: Diffusion) -> Diffusion:
 @pytest.fixture
 def events() -> Events:
     """The events of a worker."""
-    from tests.server.device.test_worker import Events
+    from tests.server.device.workers import Events
 
     return Events()
 

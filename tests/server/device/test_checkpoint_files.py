@@ -25,7 +25,7 @@ from livedrag.server.device.messages import ReleaseSession, RunFinished, Start, 
 from livedrag.server.device.worker.background_checkpoints import BackgroundCheckpoints, open_checkpoints
 from tests.conftest import ROOT
 from tests.server.device.test_checkpoints import CHECKPOINT, part
-from tests.server.device.test_worker import DESIRED, PICTURE, Events, a_worker
+from tests.server.device.workers import DESIRED, PICTURE, Events, a_worker
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion

@@ -12,10 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -25,9 +22,7 @@ from livedrag.server.device.devices import devices
 from livedrag.server.device.engine import DrainRefused, EngineError
 from livedrag.server.device.local import LocalEngine
 from livedrag.server.device.messages import (
-    AnyEvent,
     CommandFailed,
-    DesiredState,
     Generate,
     PlacedDrag,
     PreparationProgress,
@@ -45,42 +40,10 @@ from livedrag.server.device.messages import (
     WorkerRestarting,
 )
 from livedrag.server.device.pool import WorkerPool
-from livedrag.server.document.protocol import Generation, Points
-from tests.conftest import START_SECONDS
+from livedrag.server.document.protocol import Generation
+from tests.server.device.engine_events import Listener, ends, iteration, kill, quietly, running, wait_until
 from tests.server.device.engines import Engines, LocalEngines
-from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
-
-T = TypeVar("T")
-
-
-class Ear:
-    """Hears the events of an engine."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[AnyEvent] = asyncio.Queue()
-        self.heard: list[AnyEvent] = []
-
-    async def expect(self, kind: type[T], wanted: Callable[[T], bool] = lambda _: True, *, fresh: bool = True) -> T:
-        """The next event of a kind, or unless it has to be ``fresh`` the last one."""
-        if not fresh:
-            return [event for event in self.heard if isinstance(event, kind)][-1]
-        async with asyncio.timeout(START_SECONDS):
-            while True:
-                event = await self.events.get()
-                self.heard.append(event)
-                if isinstance(event, kind) and wanted(event):
-                    return event
-
-
-@asynccontextmanager
-async def running(engine: WorkerPool) -> AsyncIterator[Ear]:
-    ear = Ear()
-    try:
-        await engine.start(ear.events.put_nowait)
-        await asyncio.to_thread(wait_until, lambda: all(worker.state == "ready" for worker in engine.workers()))
-        yield ear
-    finally:
-        await engine.close()
+from tests.server.device.workers import DESIRED, PICTURE, SHORT
 
 
 class Clock:
@@ -92,27 +55,18 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-def iteration(event: RunProgress, least: int = 1) -> bool:
-    return isinstance(event.record, Points) and event.record.iteration >= least
-
-
-def kill(engine: WorkerPool, how: signal.Signals = signal.SIGKILL) -> None:
-    assert engine.pid is not None
-    os.kill(engine.pid, how)
-
-
 def test_the_worker_runs_elsewhere_and_ends_with_the_engine(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.builtin()
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             assert engine.state == "ready"
             assert engine.pid not in (None, os.getpid())
             if isinstance(engine, LocalEngine):
                 assert psutil.Process(engine.pid).nice() > psutil.Process().nice(), "it steps back for this process"
             engine.submit(Start(run="r1", picture=PICTURE, desired=DESIRED))
-            await ear.expect(RunFinished)
+            await listener.expect(RunFinished)
             engine.submit(Seek(moment=99, desired=DESIRED))
-            await ear.expect(CommandFailed)  # and so the statistics, which come between the two
+            await listener.expect(CommandFailed)  # and so the statistics, which come between the two
             (device,) = engine.stats().devices
             assert (device.state, device.restarts, device.sessions) == ("ready", 0, 1)
             assert device.steps["fitting"] == DESIRED.settings["lora_steps"]
@@ -128,25 +82,25 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_ends_exactly_once(engines: 
     async def story() -> None:
         engine = engines.builtin(checkpoint_every=2)
         desired = replace(DESIRED, settings={**SHORT, "max_iterations": 12})
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
-            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            await listener.expect(RunProgress, lambda event: iteration(event, 5))
             kill(engine)
-            restarting = await ear.expect(WorkerRestarting)
+            restarting = await listener.expect(WorkerRestarting)
             assert (engines.killed in restarting.message, restarting.rooms) == (True, ("a",))
             state: str = engine.state
             assert state == "restarting"
             aimed = {"d1": PlacedDrag(handle=(30, 30), target=(30, 60))}
             engine.submit(UpdateRun(desired=replace(desired, seq=2, drags=aimed)))  # waits for the next worker
-            ear.heard.clear()
-            ended = await ear.expect(RunFinished)
+            listener.heard.clear()
+            ended = await listener.expect(RunFinished)
             assert (ended.run, ended.outcome, ended.iterations, ended.seq) == ("r1", "exhausted", 12, 2)
-            later = next(event for event in ear.heard if isinstance(event, RunProgress) and iteration(event))
+            later = next(event for event in listener.heard if isinstance(event, RunProgress) and iteration(event))
             assert iteration(later, 5), "it went on from its fourth iteration or a later one"
-            assert sum(isinstance(event, WorkerRestarted) for event in ear.heard) == 1
+            assert sum(isinstance(event, WorkerRestarted) for event in listener.heard) == 1
             engine.submit(Start(run="r2", picture=PICTURE, desired=replace(desired, seq=3, drags=aimed)))
-            assert (await ear.expect(RunFinished)).run == "r2"
-            assert [event.run for event in ear.heard if isinstance(event, RunFinished)] == ["r1", "r2"]
+            assert (await listener.expect(RunFinished)).run == "r2"
+            assert [event.run for event in listener.heard if isinstance(event, RunFinished)] == ["r1", "r2"]
             assert (engine.state, engine.stats().devices[0].restarts) == ("ready", 1)
 
     asyncio.run(story())
@@ -162,34 +116,26 @@ def test_runs_end_exactly_once_whenever_their_worker_is_killed(
         engine = engines.builtin(checkpoint_every=3)
         desired = replace(DESIRED, settings={**SHORT, "lora_steps": 6, "max_iterations": 20, "preview_every": 1})
         moments = random.Random(0)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             for number in range(engines.kills):
                 room, run = f"room-{number}", f"run-{number}"
                 engine.submit(Start(run=run, picture=PICTURE, desired=replace(desired, room=room)))
                 for _ in range(moments.randint(1, 50)):
-                    await ear.expect(RunProgress)
+                    await listener.expect(RunProgress)
                 kill(engine)
-                await ear.expect(WorkerRestarting)
-                ended = await ear.expect(RunFinished)
+                await listener.expect(WorkerRestarting)
+                ended = await listener.expect(RunFinished)
                 assert (ended.run, ended.outcome, ended.iterations) == (run, "exhausted", 20)
                 assert ended.picture is not None
-            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == engines.kills
+            assert len([event for event in listener.heard if isinstance(event, RunFinished)]) == engines.kills
 
     asyncio.run(story())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-    """Poll what another process does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-async def hear_all(engine: WorkerPool, ear: Ear) -> None:
+async def hear_all(engine: WorkerPool, listener: Listener) -> None:
     """Wait for an answer that comes after everything that the first device's worker has sent or is about to send."""
     engine.submit(Seek(moment=99, desired=quietly("last")))
-    await ear.expect(SeekCompleted, lambda event: event.room == "last")
+    await listener.expect(SeekCompleted, lambda event: event.room == "last")
 
 
 async def hangs_in(engine: WorkerPool, clock: Clock, room: str, folder: Path) -> None:
@@ -199,28 +145,18 @@ async def hangs_in(engine: WorkerPool, clock: Clock, room: str, folder: Path) ->
     engine.check_workers()
 
 
-def quietly(room: str, iterations: int = 5, **changes: Any) -> DesiredState:
-    return replace(DESIRED, room=room, settings={"max_iterations": iterations}, **changes)
-
-
-async def ends(ear: Ear, count: int) -> dict[str, RunFinished]:
-    """The ends of so many runs, by room."""
-    ended = [await ear.expect(RunFinished) for _ in range(count)]
-    return {event.room: event for event in ended}
-
-
 def test_a_worker_that_hangs_is_killed_and_the_run_goes_on(engines: Engines, tmp_path: Path) -> None:
     async def story() -> None:
         clock = Clock()
         engine = engines.quiet(clock, checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             clock.ahead += 301
             engine.check_workers()  # it has nothing to do
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("silent")))
             engine.check_workers()  # nothing to do until now
             await hangs_in(engine, clock, "silent", tmp_path)
-            assert "did nothing for 300 s" in (await ear.expect(WorkerRestarting)).message
-            ended = await ear.expect(RunFinished)
+            assert "did nothing for 300 s" in (await listener.expect(WorkerRestarting)).message
+            ended = await listener.expect(RunFinished)
             assert (ended.run, ended.iterations) == ("r1", 5)
             assert engine.stats().devices[0].restarts == 1
 
@@ -234,14 +170,14 @@ def test_a_generation_is_begun_anew_when_its_worker_dies_and_fails_where_it_dies
         generation = Generation(prompt="a cat", seed=1, guidance=5.0, ddim_steps=50, model="quiet")
         clock = Clock()
         engine = engines.quiet(clock, checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Generate(room="silent", generation=generation))
             await hangs_in(engine, clock, "silent", tmp_path)
-            assert "did nothing for 300 s" in (await ear.expect(WorkerRestarting)).message
-            ended = await ear.expect(RunFinished)
+            assert "did nothing for 300 s" in (await listener.expect(WorkerRestarting)).message
+            ended = await listener.expect(RunFinished)
             assert (ended.room, ended.outcome, ended.picture is not None) == ("silent", "arrived", True)
             engine.submit(Generate(room="deadly", generation=generation))
-            ended = await ear.expect(RunFinished)
+            ended = await listener.expect(RunFinished)
             assert (ended.room, ended.run, ended.outcome, ended.picture) == ("deadly", "deadly", "failed", None)
             assert "twice" in (ended.message or "")
 
@@ -251,17 +187,17 @@ def test_a_generation_is_begun_anew_when_its_worker_dies_and_fails_where_it_dies
 def test_a_run_in_which_the_worker_dies_twice_has_failed_and_others_go_on(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.quiet()
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("a", 50)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("deadly")))
-            ended = await ends(ear, 2)
+            ended = await ends(listener, 2)
             outcomes = {room: (event.run, event.outcome, event.iterations) for room, event in ended.items()}
             assert outcomes == {"deadly": ("r1", "failed", 0), "a": ("r2", "exhausted", 50)}
             assert ("exit code 7" if engines.killed == "exit code -9" else "stopped") in (ended["deadly"].message or "")
             assert engine.stats().devices[0].restarts == 2
-            await hear_all(engine, ear)
-            assert len([event for event in ear.heard if isinstance(event, RunFinished)]) == 2
+            await hear_all(engine, listener)
+            assert len([event for event in listener.heard if isinstance(event, RunFinished)]) == 2
 
     asyncio.run(story())
 
@@ -269,24 +205,24 @@ def test_a_run_in_which_the_worker_dies_twice_has_failed_and_others_go_on(engine
 def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
     async def story() -> None:
         engine = LocalEngines().quiet(workers=2)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             for room in "abcd":
                 engine.submit(Start(run=f"run-{room}", picture=PICTURE, desired=quietly(room, 40)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             kill(engine)
-            restarting = await ear.expect(WorkerRestarting)
+            restarting = await listener.expect(WorkerRestarting)
             assert (restarting.device, restarting.rooms) == ("cpu", ("a", "c"))
             assert engine.state == "ready", "the other device goes on"
-            assert {event.outcome for event in (await ends(ear, 4)).values()} == {"exhausted"}
-            assert (await ear.expect(WorkerRestarted, fresh=False)).rooms == ("a", "c")
+            assert {event.outcome for event in (await ends(listener, 4)).values()} == {"exhausted"}
+            assert (await listener.expect(WorkerRestarted, fresh=False)).rooms == ("a", "c")
             assert [device.restarts for device in engine.stats().devices] == [1, 0]
             for room in "abcd":
                 engine.submit(ReleaseSession(room=room))
             for room in "ef":
                 engine.submit(Start(run=f"run-{room}", picture=PICTURE, desired=quietly(room, 40)))
-            await ear.expect(RunProgress, lambda event: event.room == "f")
+            await listener.expect(RunProgress, lambda event: event.room == "f")
             kill(engine)
-            assert (await ear.expect(WorkerRestarting)).rooms == ("e",), (
+            assert (await listener.expect(WorkerRestarting)).rooms == ("e",), (
                 "f found a run on this one, and none on the other"
             )
 
@@ -296,22 +232,24 @@ def test_rooms_are_shared_among_the_devices_and_stay_where_they_are() -> None:
 def test_a_stop_an_edit_and_a_seek_reach_the_next_worker(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.quiet()
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 10_000)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             kill(engine)
             engine.submit(UpdateRun(desired=quietly("a", 10_000, seq=5)))  # sent to one that is dead
             engine.submit(Seek(moment=3, desired=quietly("a", 10_000, seq=6)))
-            await ear.expect(WorkerRestarting)
+            await listener.expect(WorkerRestarting)
             engine.submit(Seek(moment=100, desired=quietly("b")))  # waits for the next one
             engine.submit(Stop(room="a", run="r1"))
-            assert (await ear.expect(SeekCompleted)).moment == 3
-            assert (await ear.expect(CommandFailed)).moment == 100
-            ended = await ear.expect(RunFinished)
+            assert (await listener.expect(SeekCompleted)).moment == 3
+            assert (await listener.expect(CommandFailed)).moment == 100
+            ended = await listener.expect(RunFinished)
             assert (ended.outcome, ended.seq) == ("stopped", 6)
             kill(engine)
-            await hear_all(engine, ear)
-            assert [event.moment for event in ear.heard if isinstance(event, SeekCompleted)] == [3, 99], "answered once"
+            await hear_all(engine, listener)
+            assert [event.moment for event in listener.heard if isinstance(event, SeekCompleted)] == [3, 99], (
+                "answered once"
+            )
 
     asyncio.run(story())
 
@@ -319,17 +257,17 @@ def test_a_stop_an_edit_and_a_seek_reach_the_next_worker(engines: Engines) -> No
 def test_a_reset_and_a_wipe_reach_the_next_worker_once(engines: Engines, tmp_path: Path) -> None:
     async def story() -> None:
         engine = engines.quiet(checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             kill(engine, signal.SIGSTOP)
             engine.submit(ResetSession(room="a"))
             engine.submit(ReleaseSession(room="b", wipe=True))
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a")))
             kill(engine)
-            assert (await ear.expect(RunFinished)).run == "r1"
+            assert (await listener.expect(RunFinished)).run == "r1"
             engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("a", 50)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             kill(engine)
-            assert (await ear.expect(RunFinished)).run == "r2"
+            assert (await listener.expect(RunFinished)).run == "r2"
         assert sorted((tmp_path / "done").read_text().split("\n")) == ["", "reset a", "wiped b"]
 
     asyncio.run(story())
@@ -339,17 +277,17 @@ def test_a_worker_that_never_loads_again_is_killed(engines: Engines, tmp_path: P
     async def story() -> None:
         clock = Clock()
         engine = engines.quiet(clock, checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             (tmp_path / "loads-for-ever").touch()
             kill(engine)
-            await ear.expect(WorkerRestarting)
+            await listener.expect(WorkerRestarting)
             await asyncio.to_thread(wait_until, lambda: not (tmp_path / "loads-for-ever").exists())
             clock.ahead += 599
             engine.check_workers()  # it may take its time
             clock.ahead += 2
             engine.check_workers()
-            assert "did not load the model within 600 s" in (await ear.expect(WorkerRestarting)).message
-            await ear.expect(WorkerRestarted)
+            assert "did not load the model within 600 s" in (await listener.expect(WorkerRestarting)).message
+            await listener.expect(WorkerRestarted)
 
     asyncio.run(story())
 
@@ -357,17 +295,17 @@ def test_a_worker_that_never_loads_again_is_killed(engines: Engines, tmp_path: P
 def test_a_released_room_keeps_its_place_until_its_session_has_left(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.quiet(workers=2)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 50)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             engine.submit(Start(run="rb", picture=PICTURE, desired=quietly("b")))
-            await ear.expect(RunFinished)
+            await listener.expect(RunFinished)
             kill(engine, signal.SIGSTOP)
             engine.submit(ReleaseSession(room="a"))
             engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("c", 5)))  # finds the first one idle
             engine.submit(Start(run="r3", picture=PICTURE, desired=quietly("a")))
             kill(engine)
-            assert "a" in (await ear.expect(WorkerRestarting)).rooms, (
+            assert "a" in (await listener.expect(WorkerRestarting)).rooms, (
                 "the first worker might be writing checkpoints still"
             )
 
@@ -377,15 +315,15 @@ def test_a_released_room_keeps_its_place_until_its_session_has_left(engines: Eng
 def test_a_preparation_is_submitted_again_until_it_is_ready(engines: Engines) -> None:
     async def story() -> None:
         engine = engines.quiet()
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             kill(engine, signal.SIGSTOP)
             engine.submit(Prepare(picture=PICTURE, desired=quietly("a")))
             kill(engine)
-            assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
-            await ear.expect(PreparationProgress)
+            assert (await listener.expect(WorkerRestarting)).rooms == ("a",)
+            await listener.expect(PreparationProgress)
             kill(engine)
-            await hear_all(engine, ear)
-            assert len([event for event in ear.heard if isinstance(event, PreparationProgress)]) == 1
+            await hear_all(engine, listener)
+            assert len([event for event in listener.heard if isinstance(event, PreparationProgress)]) == 1
 
     asyncio.run(story())
 
@@ -461,13 +399,13 @@ def test_a_drained_worker_gives_its_rooms_away_which_lose_no_iteration_and_ends(
 ) -> None:
     async def story() -> None:
         engine = engines.quiet(workers=2, checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             first, second = (worker.worker for worker in engine.workers())
             assert all(worker.node for worker in engine.workers())
             pid = engine.pid
             assert pid is not None
             engine.submit(Prepare(picture=PICTURE, desired=quietly("idle")))  # the first worker's
-            await ear.expect(PreparationProgress)
+            await listener.expect(PreparationProgress)
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("other")))  # the second's
             engine.submit(Start(run="r2", picture=PICTURE, desired=quietly("running", 50)))
             engine.drain(first)
@@ -475,7 +413,7 @@ def test_a_drained_worker_gives_its_rooms_away_which_lose_no_iteration_and_ends(
             states = {worker.worker: worker.draining for worker in engine.workers()}
             assert states == {first: True, second: False}
             engine.submit(Start(run="r3", picture=PICTURE, desired=quietly("new")))
-            finished = await ends(ear, 3)
+            finished = await ends(listener, 3)
             assert {event.outcome for event in finished.values()} == {"exhausted"}
             assert finished["running"].iterations == 50, "it has lost none"
             await asyncio.to_thread(wait_until, lambda: not psutil.pid_exists(pid))
@@ -483,7 +421,7 @@ def test_a_drained_worker_gives_its_rooms_away_which_lose_no_iteration_and_ends(
             assert engine.state == "ready"
             for room in ("idle", "running"):
                 engine.submit(Start(run=f"{room} again", picture=PICTURE, desired=quietly(room)))
-            assert len(await ends(ear, 2)) == 2
+            assert len(await ends(listener, 2)) == 2
             with pytest.raises(DrainRefused, match=f"{second!r} is the only one that takes rooms"):
                 engine.drain(second)
 

@@ -186,7 +186,7 @@ def record() -> None:
     from livedrag.server.device.messages import PlacedDrag, RunFinished, Start
     from livedrag.server.device.worker.device_worker import DeviceWorker
     from tests.quiet import png
-    from tests.server.device.test_worker import DESIRED, Events
+    from tests.server.device.workers import DESIRED, Events
     from tests.stored import stored
 
     settings = {**DESIRED.settings, "max_iterations": 120, "preview_every": 4}

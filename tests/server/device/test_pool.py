@@ -30,8 +30,8 @@ from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import CatalogEntry, ModelChoice, ModelInfo, Points
 from livedrag.server.metrics import DeviceStats
 from tests.quiet import MODEL
-from tests.server.device.test_engine import quietly
-from tests.server.device.test_worker import PICTURE
+from tests.server.device.engine_events import quietly
+from tests.server.device.workers import PICTURE
 
 
 class PlayedWorker:

@@ -44,17 +44,17 @@ from livedrag.server.device.ray.wire import DEAD_SECONDS, LEASE_SECONDS
 from livedrag.server.device.worker_process import WorkerOptions
 from livedrag.server.document.protocol import Points
 from tests.conftest import ROOT
+from tests.server.device.engine_events import Listener, ends, iteration, kill, quietly, running, wait_until
 from tests.server.device.engines import QUIET, RayEngines, with_ray
-from tests.server.device.test_engine import Ear, ends, iteration, kill, quietly, running, wait_until
-from tests.server.device.test_worker import DESIRED, PICTURE, SHORT
+from tests.server.device.workers import DESIRED, PICTURE, SHORT
 from tests.server.web.test_serve import is_alive
 
 pytestmark = with_ray
 
 
-def iterations(ear: Ear, room: str) -> list[int]:
+def iterations(listener: Listener, room: str) -> list[int]:
     """Those of a room's run that were reported."""
-    records = [event.record for event in ear.heard if isinstance(event, RunProgress) and event.room == room]
+    records = [event.record for event in listener.heard if isinstance(event, RunProgress) and event.room == room]
     return [record.iteration for record in records if isinstance(record, Points)]
 
 
@@ -71,23 +71,23 @@ def test_a_run_continues_on_another_node_when_its_worker_is_killed_and_ends_exac
     async def story() -> None:
         engine = ray_engines.builtin(workers=2, checkpoint_every=2)
         desired = replace(DESIRED, settings={**SHORT, "max_iterations": 20})
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             first, second = engine.workers()
             assert first.node != second.node
             engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
-            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            await listener.expect(RunProgress, lambda event: iteration(event, 5))
             assert worker_of(engine, "a") == first.worker
             kill(engine)
-            assert (await ear.expect(WorkerRestarting)).rooms == ("a",)
-            last = iterations(ear, "a")[-1]
-            ear.heard.clear()
-            assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
+            assert (await listener.expect(WorkerRestarting)).rooms == ("a",)
+            last = iterations(listener, "a")[-1]
+            listener.heard.clear()
+            assert (await listener.expect(WorkerRestarted)).rooms == ("a",)
             assert worker_of(engine, "a") == second.worker
-            ended = await ear.expect(RunFinished)
+            ended = await listener.expect(RunFinished)
             assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 20)
-            assert iterations(ear, "a")[0] > last - 2, "from its last checkpoint"
+            assert iterations(listener, "a")[0] > last - 2, "from its last checkpoint"
             await asyncio.sleep(0.5)
-            later = [ear.events.get_nowait() for _ in range(ear.events.qsize())]
+            later = [listener.events.get_nowait() for _ in range(listener.events.qsize())]
             assert not [event for event in later if isinstance(event, RunFinished)], "exactly one end"
 
     asyncio.run(story())
@@ -98,18 +98,18 @@ def test_a_run_on_a_node_that_drains_continues_elsewhere_and_loses_no_iteration(
     async def story() -> None:
         engine = ray_engines.builtin(workers=2, checkpoint_every=100)
         desired = replace(DESIRED, settings={**SHORT, "max_iterations": 30})
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=desired))
-            await ear.expect(RunProgress, lambda event: iteration(event, 5))
+            await listener.expect(RunProgress, lambda event: iteration(event, 5))
             drained = worker_of(engine, "a")
             engine.drain(drained)
-            ended = await ear.expect(RunFinished)
+            ended = await listener.expect(RunFinished)
             assert (ended.run, ended.outcome, ended.iterations) == ("r1", "exhausted", 30)
-            reported = iterations(ear, "a")
+            reported = iterations(listener, "a")
             assert set(reported) == set(range(reported[0], 31)), "none is lost"
             assert reported == sorted(reported), "none is done again"
             assert drained not in {worker.worker for worker in engine.workers()}
-            assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+            assert not [event for event in listener.heard if isinstance(event, WorkerRestarting)]
 
     asyncio.run(story())
 
@@ -121,26 +121,26 @@ def test_rooms_share_the_nodes_and_a_stop_an_edit_a_seek_and_a_drain_arrive(
 
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             for one in engine.workers():
                 assert f"worker {one.worker} is ready on node {one.node}, process " in caplog.text
             for room in "ab":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             drained = worker_of(engine, "a")
             assert drained != worker_of(engine, "b")
             engine.submit(UpdateRun(desired=quietly("a", 10_000, seq=5)))
             engine.submit(Seek(moment=3, desired=quietly("a", 10_000, seq=6)))
-            assert (await ear.expect(SeekCompleted)).moment == 3
+            assert (await listener.expect(SeekCompleted)).moment == 3
             engine.drain(drained)
             await asyncio.to_thread(wait_until, lambda: len(engine.workers()) == 1)
             assert worker_of(engine, "a") == worker_of(engine, "b")
             for room in "ab":
                 engine.submit(Stop(room=room, run=room))
-            ended = await ends(ear, 2)
+            ended = await ends(listener, 2)
             assert {event.outcome for event in ended.values()} == {"stopped"}
             assert ended["a"].seq == 6
-            assert iterations(ear, "a") == sorted(set(iterations(ear, "a")))
+            assert iterations(listener, "a") == sorted(set(iterations(listener, "a")))
 
     asyncio.run(story())
 
@@ -153,16 +153,16 @@ def test_an_actor_that_is_stopped_is_noticed_killed_and_its_run_goes_on(
 
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 200)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             pid = engine.pid
             assert pid is not None
             kill(engine, signal.SIGSTOP)
-            assert "did not answer for 5 s" in (await ear.expect(WorkerRestarting)).message
+            assert "did not answer for 5 s" in (await listener.expect(WorkerRestarting)).message
             assert not is_alive(pid), "its rooms are given to another worker once it cannot write any more"
-            ended = await ear.expect(RunFinished)
-            assert (ended.iterations, len([e for e in ear.heard if isinstance(e, RunFinished)])) == (200, 1)
+            ended = await listener.expect(RunFinished)
+            assert (ended.iterations, len([e for e in listener.heard if isinstance(e, RunFinished)])) == (200, 1)
 
     asyncio.run(story())
 
@@ -193,25 +193,25 @@ def added(cluster: Any, **resources: int) -> Iterator[None]:
 def test_a_node_that_joins_gets_rooms_and_one_whose_raylet_is_killed_loses_them(ray_engines: RayEngines) -> None:
     async def story() -> None:
         engine = ray_engines.quiet(workers=2)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             for room in "ab":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room, 10_000)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             with started_by_hand(ray_engines.cluster.address, 4) as node:
                 await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
                 engine.submit(Start(run="c", picture=PICTURE, desired=quietly("c", 10_000)))
-                await ear.expect(RunProgress, lambda event: event.room == "c")
+                await listener.expect(RunProgress, lambda event: event.room == "c")
                 joined = engine.workers()[2].worker
                 assert worker_of(engine, "c") == joined
                 (raylet,) = (child for child in node.children() if child.name() == "raylet")
                 raylet.kill()
-                assert "c" in (await ear.expect(WorkerRestarting)).rooms
-                await ear.expect(RunProgress, lambda event: event.room == "c")
+                assert "c" in (await listener.expect(WorkerRestarting)).rooms
+                await listener.expect(RunProgress, lambda event: event.room == "c")
                 assert worker_of(engine, "c") != joined
                 await asyncio.to_thread(wait_until, lambda: joined not in {one.worker for one in engine.workers()})
             for room in "abc":
                 engine.submit(Stop(room=room, run=room))
-            assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
+            assert {event.outcome for event in (await ends(listener, 3)).values()} == {"stopped"}
 
     asyncio.run(story())
 
@@ -222,7 +222,7 @@ def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: R
 
     async def story() -> None:
         engine = RayEngine(WorkerOptions(model="quiet"), address=address, worker=QUIET)
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             await asyncio.to_thread(wait_until, lambda: [one.state for one in engine.workers()] == ["ready"] * 3)
             assert {one.device for one in engine.workers()} == {"cuda"}
             assert sorted(Counter(one.node for one in engine.workers()).values()) == [1, 2]
@@ -236,8 +236,8 @@ def test_workers_are_on_the_gpus_and_leave_a_node_that_ray_drains(ray_engines: R
             assert len(engine.workers()) == 2
             for room in "abc":
                 engine.submit(Stop(room=room, run=room))
-            assert {event.outcome for event in (await ends(ear, 3)).values()} == {"stopped"}
-            assert not [event for event in ear.heard if isinstance(event, WorkerRestarting)]
+            assert {event.outcome for event in (await ends(listener, 3)).values()} == {"stopped"}
+            assert not [event for event in listener.heard if isinstance(event, WorkerRestarting)]
 
     with added(cluster, num_cpus=1, num_gpus=2), added(cluster, num_cpus=1, num_gpus=1):
         asyncio.run(story())
@@ -253,20 +253,20 @@ def drain_node(address: str, id: str) -> None:
 def test_an_idle_room_moves_to_a_worker_with_less_to_do(ray_engines: RayEngines, tmp_path: Path) -> None:
     async def story() -> None:
         engine = ray_engines.quiet(workers=2, checkpoints_dir=str(tmp_path))
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             for room in ("idle", "other", "running"):
                 engine.submit(Prepare(picture=PICTURE, desired=quietly(room)))
                 engine.submit(
                     Start(run=room, picture=PICTURE, desired=quietly(room, 3 if room != "running" else 10_000))
                 )
-            await ends(ear, 2)
+            await ends(listener, 2)
             first = worker_of(engine, "running")
             for room in ("idle", "other"):
                 engine._places[room] = engine._places["running"]
-            await ear.expect(SessionReleased)
+            await listener.expect(SessionReleased)
             assert worker_of(engine, "idle") != first
             engine.submit(Stop(room="running", run="running"))
-            await ear.expect(RunFinished)
+            await listener.expect(RunFinished)
 
     asyncio.run(story())
 
@@ -276,16 +276,16 @@ def test_a_node_that_cannot_load_the_model_is_named_and_takes_no_rooms(ray_engin
         engine = ray_engines.engine(
             WorkerOptions(model="builtin", checkpoints_dir=str(tmp_path)), "tests.picky_worker:serve", 2
         )
-        ear = Ear()
+        listener = Listener()
         try:
-            await engine.start(ear.events.put_nowait)
+            await engine.start(listener.events.put_nowait)
             await asyncio.to_thread(wait_until, lambda: any(worker.error for worker in engine.workers()))
             errors = {worker.worker: worker.error for worker in engine.workers()}
             (bad,) = (worker for worker, error in errors.items() if error)
             assert errors[bad] == "no model is here"
             for room in "abc":
                 engine.submit(Start(run=room, picture=PICTURE, desired=quietly(room)))
-            await ends(ear, 3)
+            await ends(listener, 3)
             assert all(worker_of(engine, room) != bad for room in "abc")
         finally:
             await engine.close()
@@ -337,19 +337,19 @@ def test_devices_are_free_when_the_head_has_died_and_runs_go_on_when_there_is_a_
         options = WorkerOptions(model="quiet", device="cpu", checkpoints_dir=str(tmp_path))
         engine = RayEngine(options, worker=QUIET)
         others = gcs_servers()
-        async with running(engine) as ear:
+        async with running(engine) as listener:
             engine.submit(Start(run="r1", picture=PICTURE, desired=quietly("a", 10_000)))
-            await ear.expect(RunProgress, iteration)
+            await listener.expect(RunProgress, iteration)
             pid = engine.pid
             assert pid is not None
             (head,) = gcs_servers() - others
             os.kill(head, signal.SIGKILL)
             await asyncio.to_thread(wait_until, lambda: not is_alive(pid), 30)
-            assert "head does not answer" in (await ear.expect(WorkerRestarting)).message
-            assert (await ear.expect(WorkerRestarted)).rooms == ("a",)
-            await ear.expect(RunProgress, iteration)
+            assert "head does not answer" in (await listener.expect(WorkerRestarting)).message
+            assert (await listener.expect(WorkerRestarted)).rooms == ("a",)
+            await listener.expect(RunProgress, iteration)
             engine.submit(Stop(room="a", run="r1"))
-            assert (await ear.expect(RunFinished)).outcome == "stopped"
+            assert (await listener.expect(RunFinished)).outcome == "stopped"
 
     asyncio.run(story())
 

@@ -37,7 +37,7 @@ from livedrag.server.device.ray.stream import Stream
 from livedrag.server.device.ray.wire import BATCH_BYTES, HEADER, MAX_PAYLOAD, Endpoint, Kind, frame
 from livedrag.server.document.protocol import Points
 from tests.quiet import MODEL, png
-from tests.server.device.test_engine import Ear, quietly
+from tests.server.device.engine_events import Listener, quietly
 from tests.stored import contents, stored
 
 PICTURE = stored(png(96, 64))
@@ -67,9 +67,9 @@ class Pair:
 
     def __init__(self, hub: Hub, connection: Connection, link: WorkerLink) -> None:
         self.hub, self.connection, self.link = hub, connection, link
-        self.ear = Ear()
+        self.listener = Listener()
         self.lost: asyncio.Queue[str] = asyncio.Queue()
-        connection.serve(self.ear.events.put_nowait, self.lost.put_nowait)
+        connection.serve(self.listener.events.put_nowait, self.lost.put_nowait)
 
     def emit(self, event: AnyEvent) -> None:
         self.link.send_bytes(msgspec.msgpack.encode(event))
@@ -130,7 +130,7 @@ def test_commands_and_events_cross_in_order_both_ways_at_once(tmp_path: Path, tl
                 pair.connection.send(Stop(room="a", run=f"{number}"))
             taken = [await pair.command() for _ in range(count)]
             assert [command.run for command in taken if isinstance(command, Stop)] == [f"{n}" for n in range(count)]
-            heard = [await pair.ear.expect(RunProgress) for _ in range(count)]
+            heard = [await pair.listener.expect(RunProgress) for _ in range(count)]
             assert [event.record.iteration for event in heard if isinstance(event.record, Points)] == list(range(count))
             emitting.join()
             assert pair.connection.process is not None
@@ -353,7 +353,7 @@ def test_a_worker_ends_when_the_server_says_so_or_is_silent(tmp_path: Path, monk
             await asyncio.to_thread(pair.link.close)
             await ending
             assert pair.lost.empty()
-            assert pair.ear.events.empty()
+            assert pair.listener.events.empty()
         monkeypatch.setattr("livedrag.server.device.ray.link.LEASE_SECONDS", 0.3)
         async with connected(tmp_path) as pair:
             pair.connection._tasks[1].cancel()  # no sign of life from the server

@@ -35,7 +35,7 @@ from livedrag.server.device.messages import (
 from livedrag.server.document.protocol import Points, Progress
 from tests.quiet import png
 from tests.server.device.test_checkpoints import WRITTEN_BY_0_1
-from tests.server.device.test_worker import (
+from tests.server.device.workers import (
     DESIRED,
     PICTURE,
     SHORT,

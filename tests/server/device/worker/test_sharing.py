@@ -28,7 +28,7 @@ from livedrag.server.device.messages import (
 )
 from livedrag.server.document.protocol import Progress
 from tests.recorders import EagerRecorder
-from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, fitted, later, start
+from tests.server.device.workers import PICTURE, SHORT, Events, a_worker, finish, fitted, later, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion

@@ -18,7 +18,7 @@ from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
 from livedrag.server.device.messages import PlacedDrag, RunFinished, Start, Stop, UpdateRun
 from livedrag.server.document.protocol import Points
 from tests.quiet import png
-from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, later, start
+from tests.server.device.workers import PICTURE, SHORT, Events, a_worker, later, start
 from tests.stored import stored
 
 if TYPE_CHECKING:

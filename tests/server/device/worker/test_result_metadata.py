@@ -18,7 +18,7 @@ from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.messages import PlacedDrag, ReleaseSession, ResetSession, RunFinished, Seek, Stop, UpdateRun
 from livedrag.server.device.run_numbers import stored_numbers
 from livedrag.server.document.protocol import Points
-from tests.server.device.test_worker import PICTURE, SHORT, Events, a_worker, finish, later, start
+from tests.server.device.workers import PICTURE, SHORT, Events, a_worker, finish, later, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion

@@ -28,7 +28,7 @@ from livedrag.server.device.messages import (
     Stop,
 )
 from livedrag.server.document.protocol import Generation, Points, Progress
-from tests.server.device.test_worker import SHORT, Events, a_worker
+from tests.server.device.workers import SHORT, Events, a_worker
 from tests.stored import stored
 
 if TYPE_CHECKING:

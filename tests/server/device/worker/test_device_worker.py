@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -17,56 +16,24 @@ from msgspec.structs import replace
 from livedrag.pictures import read_picture
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.messages import (
-    AnyEvent,
     CommandFailed,
     DesiredState,
     PlacedDrag,
     PreviewReady,
     ResetSession,
-    RunFinished,
-    RunProgress,
     Start,
     StatsReported,
     Stop,
     UpdateRun,
 )
-from livedrag.server.document.protocol import Points, Progress, Setting
+from livedrag.server.document.protocol import Points, Progress
 from tests.quiet import png
+from tests.server.device.workers import DESIRED, SHORT, Events, a_worker, advance_to, finish, fitted, later, start
 from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
     from livedrag.server.device.worker.device_worker import DeviceWorker
-
-T = TypeVar("T")
-
-PICTURE = stored(png(96, 64))
-SHORT: dict[str, Setting] = {
-    "warp_share": 0.0,
-    "inversion_strength": 0.7,
-    "lora_steps": 2,
-    "ddim_steps": 4,
-    "max_iterations": 3,
-    "preview_every": 2,
-    "preview_side": 64,
-}
-DESIRED = DesiredState(
-    room="a", seq=1, prompt="", settings=SHORT, drags={"d1": PlacedDrag(handle=(30, 30), target=(70, 40))}
-)
-
-
-class Events(list[AnyEvent]):
-    """What a worker has reported."""
-
-    def records(self, kind: type[T]) -> list[T]:
-        return [event.record for event in self if isinstance(event, RunProgress) and isinstance(event.record, kind)]
-
-    def of(self, kind: type[T], room: str = "a") -> list[T]:
-        return [event for event in self if isinstance(event, kind) and getattr(event, "room", None) == room]
-
-    def stages(self) -> list[str]:
-        """In order, without repetitions."""
-        return list(dict.fromkeys(record.stage for record in self.records(Progress)))
 
 
 @pytest.fixture
@@ -81,39 +48,6 @@ def builtin_worker(model: Diffusion, events: Events, checkpoints: Checkpoints) -
         yield worker
 
 
-@contextmanager
-def a_worker(model: Diffusion, events: Events, checkpoints: Checkpoints, **options: Any) -> Iterator[DeviceWorker]:
-    """Its rooms share no passes unless a test says so: the order of steps would depend on the machine's speed."""
-    from livedrag.server.device.worker.device_worker import DeviceWorker
-
-    worker = DeviceWorker(model, events.append, checkpoints, **{"sessions": 2, "share_passes": False, **options})
-    try:
-        yield worker
-    finally:
-        worker.close()
-
-
-def start(worker: DeviceWorker, desired: DesiredState = DESIRED, run: str = "r1") -> None:
-    worker.obey(Start(run=run, picture=PICTURE, desired=desired))
-
-
-def finish(worker: DeviceWorker, events: Events) -> RunFinished:
-    while worker.busy:
-        worker.advance()
-    return [event for event in events if isinstance(event, RunFinished)][-1]
-
-
-def advance_to(worker: DeviceWorker, events: Events, stage: str) -> None:
-    while worker.busy and stage not in events.stages():
-        worker.advance()
-    assert stage in events.stages()
-
-
-def fitted(events: Events) -> list[int]:
-    """The steps of fitting there were, over all runs."""
-    return [record.step for record in events.records(Progress) if record.stage == "fitting"]
-
-
 def fit_a_step(worker: DeviceWorker, events: Events, desired: DesiredState) -> None:
     """A run that is stopped after its first step of fitting."""
     before = len(fitted(events))
@@ -122,10 +56,6 @@ def fit_a_step(worker: DeviceWorker, events: Events, desired: DesiredState) -> N
         worker.advance()
     worker.obey(Stop(room=desired.room, run="r1"))
     finish(worker, events)
-
-
-def later(**changes: Any) -> DesiredState:
-    return replace(DESIRED, **{"seq": 9, **changes})
 
 
 def test_the_model_info_has_all_settings(builtin_worker: DeviceWorker) -> None:

@@ -29,7 +29,7 @@ from livedrag.server.device.messages import (
 from livedrag.server.document.protocol import LoraChoice, ModelChoice, Points, Progress
 from tests.checkpoints import original_vae, write_checkpoint
 from tests.pipelines import write_pipeline
-from tests.server.device.test_worker import DESIRED, PICTURE, Events, start
+from tests.server.device.workers import DESIRED, PICTURE, Events, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion

@@ -17,7 +17,7 @@ from livedrag.server.device.worker.previews import MAX_PENDING
 from livedrag.server.document.protocol import Points
 from livedrag.server.images.encoding import encode_preview
 from tests.late_stream import LateStream, decoding_on
-from tests.server.device.test_worker import DESIRED, SHORT, Events, a_worker, advance_to, finish, start
+from tests.server.device.workers import DESIRED, SHORT, Events, a_worker, advance_to, finish, start
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
