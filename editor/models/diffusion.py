@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -115,7 +115,9 @@ class Diffusion:
         self._hooks = LayerHooks()
         self.extra_layers: ExtraLayers = {}
         self.graphs: Graphs | None = Graphs(CudaRecorder(device)) if device.type == "cuda" else None
-        self.low_memory = LowMemory(None if device.type in ("cpu", "meta") else lambda: free_bytes(device))
+        self.low_memory = LowMemory(
+            None if device.type in ("cpu", "meta") else partial(_free_beside, self.graphs, device)
+        )
         self._eager = False
         self._constants = ConstantTensors(device)
 
@@ -354,6 +356,11 @@ class Diffusion:
         cropped."""
         height, width = (side * self.latent_stride for side in latent.shape[-2:])
         return self._constants.of((height, width, 0, 0, height, width), self.dtype).expand(len(latent), -1)
+
+
+def _free_beside(graphs: Graphs | None, device: torch.device) -> int:
+    """Bytes that are free on a GPU for what does not run from graphs."""
+    return free_bytes(device) - (0 if graphs is None else graphs.held_bytes)
 
 
 def further_rows(beyond: Sequence[BeyondFeatures]) -> tuple[int, ...]:

@@ -41,6 +41,10 @@ class Recorder(Protocol):
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """What does the work again."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Of the device's memory, that nothing but what was recorded can use."""
+
     def has_memory(self) -> bool:
         """Whether the device has memory to spare."""
 
@@ -59,26 +63,34 @@ class CudaRecorder:
         self._device = device
         self._stream: torch.cuda.Stream | None = None
         self._recorded: torch.cuda.CUDAGraph | None = None
+        self.held_bytes = 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """A graph of it."""
-        with torch.cuda.device(self._device):
+        current = torch.cuda.current_stream(self._device)
+        # A capture that fails leaves its stream as the current one; this puts the thread's own back.
+        with torch.cuda.device(self._device), torch.cuda.stream(current):
             if self._stream is None:
                 self._stream = torch.cuda.Stream(self._device)
-            current = torch.cuda.current_stream(self._device)
-            self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                for _ in range(WARM_UPS):
-                    work()
-            current.wait_stream(self._stream)
+            self._warm_up(work, self._stream, current)
             graph = torch.cuda.CUDAGraph()
             pool = None if self._recorded is None else self._recorded.pool()
             # Other threads may go on: they copy previews and snapshots from the device.
             with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
             self._recorded = graph  # as long as one graph of a pool lives, the pool does
+            self.held_bytes = _unused_in(graph)
         replay: Callable[[], None] = graph.replay
         return replay
+
+    def _warm_up(self, work: Callable[[], None], stream: torch.cuda.Stream, current: torch.cuda.Stream) -> None:
+        stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    work()
+        finally:  # what the work writes to is freed on the current stream, also if it fails
+            current.wait_stream(stream)
 
     def has_memory(self) -> bool:
         """Whether more than `MIN_FREE` of the memory is free."""
@@ -92,7 +104,16 @@ class CudaRecorder:
 
     def forget(self) -> None:
         """The next graph begins a new pool, so that the old one's memory is free once its graphs are."""
-        self._recorded = None
+        self._recorded, self.held_bytes = None, 0
+
+
+def _unused_in(graph: torch.cuda.CUDAGraph) -> int:
+    """Bytes of a graph's pool that nothing is stored in between its runs, which is all but a little of it."""
+    if torch.cuda.get_allocator_backend() != "native":  # others can't say
+        return 0
+    pool = graph.pool()
+    segments = [segment for segment in torch.cuda.memory_snapshot() if segment["segment_pool_id"] == pool]
+    return sum(segment["total_size"] - segment["allocated_size"] for segment in segments)
 
 
 class GraphedFunction(Generic[T, R]):
@@ -107,7 +128,7 @@ class GraphedFunction(Generic[T, R]):
     def __init__(self, function: Callable[[T], R], example: T, recorder: Recorder) -> None:
         self._function = function
         self._given = mapped(example, lambda tensor: tensor.detach().clone())
-        self._inputs = _by_dtype(leaves(self._given))
+        self._inputs = leaves(self._given)
         self._result = mapped(function(self._given), lambda tensor: torch.empty_like(tensor, requires_grad=False))
         self._outputs = leaves(self._result)
         self._replay = recorder.record(self._run)
@@ -119,23 +140,27 @@ class GraphedFunction(Generic[T, R]):
         Args:
             given: with tensors of the shapes and types of the example's.
         """
-        for dtype, new in _by_dtype(leaves(given)).items():  # of one type they are copied at once
-            torch._foreach_copy_(self._inputs[dtype], new)
+        _copy(leaves(given), self._inputs)
         self._replay()
-        return mapped(self._result, torch.clone)
+        result = mapped(self._result, torch.empty_like)
+        _copy(self._outputs, leaves(result))
+        return result
 
     def _run(self) -> None:
         outputs = leaves(self._function(self._given))
         with torch.no_grad():
-            for static, output in zip(self._outputs, outputs, strict=True):
-                static.copy_(output)
+            _copy(outputs, self._outputs)
 
 
-def _by_dtype(tensors: Sequence[Tensor]) -> dict[torch.dtype, list[Tensor]]:
-    return {
-        dtype: [tensor for tensor in tensors if tensor.dtype == dtype]
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors)
-    }
+def _copy(values: Sequence[Tensor], places: Sequence[Tensor]) -> None:
+    """Copy tensors into others; those of one type at once, as there may be hundreds."""
+    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for value, place in zip(values, places, strict=True):
+        into, of = by_dtype.setdefault(value.dtype, ([], []))
+        into.append(place)
+        of.append(value)
+    for into, of in by_dtype.values():
+        torch._foreach_copy_(into, of)
 
 
 class Graphs:
@@ -156,6 +181,11 @@ class Graphs:
 
     def __len__(self) -> int:
         return len(self._graphs)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the device's memory, that only graphs can use: torch counts them as free."""
+        return self._recorder.held_bytes
 
     def run(self, kind: tuple[Hashable, ...], function: Callable[[T], R], given: T) -> R:
         """What the function gives, from a graph if there is one; the first runs of a kind are eager.

@@ -117,14 +117,14 @@ class CudaSideStream:
         """Start some work; see `SideStream`."""
         began, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        for read in reads:  # also by work that fails
+            read.record_stream(self._stream)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             began.record(self._stream)
             tensor = work()
             host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             host.copy_(tensor, non_blocking=True)
             end.record(self._stream)
-        for read in reads:
-            read.record_stream(self._stream)
         return _Underway(tensor, host, began, end)
 
 

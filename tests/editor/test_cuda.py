@@ -83,4 +83,4 @@ def test_an_iteration_waits_for_the_device_once(on_cuda: Diffusion, samples: Pat
         finally:
             torch.cuda.set_sync_debug_mode("default")
     session.close()
-    assert len([warning for warning in seen if "synchroniz" in str(warning.message)]) == 1
+    assert len([warning for warning in seen if "called a synchronizing" in str(warning.message)]) == 1

@@ -124,8 +124,7 @@ class Models:
     def drop_graphs(self) -> None:
         """Give back the memory of all CUDA graphs; they are recorded again when there is memory to spare."""
         for base in self._bases.values():
-            if base.graphs is not None:
-                base.graphs.clear()
+            _drop_graphs(base)
 
     def take_problems(self) -> frozenset[str]:
         """Why what was made since the last call can't be repeated exactly."""
@@ -298,7 +297,9 @@ class Models:
 
     def _remove(self, base: ModelChoice) -> None:
         log.info("the model %s leaves the device", base.name or "of the server")
-        self._bases.pop(base, None)
+        model = self._bases.pop(base, None)
+        if model is not None:
+            _drop_graphs(model)  # they refer to the model, which refers to them
         for choice in [choice for choice in self._loaded if base_of(choice) == base]:
             del self._loaded[choice]
         free_memory()
@@ -312,6 +313,11 @@ class _Opened:
     base: Diffusion | None = None
     model: Diffusion | None = None
     problem: str = ""
+
+
+def _drop_graphs(model: Diffusion) -> None:
+    if model.graphs is not None:
+        model.graphs.clear()
 
 
 def _named(choice: ModelChoice) -> str:

@@ -42,6 +42,10 @@ class Counting:
         self.recorded += 1
         return self._recorder.record(work)
 
+    @property
+    def held_bytes(self) -> int:
+        return self._recorder.held_bytes
+
     def has_memory(self) -> bool:
         return self._recorder.has_memory()
 

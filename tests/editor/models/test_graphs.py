@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from livedrag.editor.models.graphs import GraphedFunction, Graphs
+from livedrag.editor.models import diffusion
+from livedrag.editor.models import graphs as graphs_module
+from livedrag.editor.models.graphs import CudaRecorder, GraphedFunction, Graphs
 from tests.recorders import EagerRecorder
 from tests.strict_recorder import StrictRecorder
 
@@ -165,4 +167,64 @@ def test_it_is_also_forgotten_that_something_could_not_be_recorded() -> None:
     assert len(graphs) == 0
     graphs.forget(layers)
     graphs.run(("pass", layers), function, inputs(1))
+    assert len(graphs) == 1
+
+
+def test_memory_that_only_graphs_can_use_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch counts a graph's pool as reserved and unused."""
+
+    def segment(pool: tuple[int, int], total: int, allocated: int) -> dict[str, object]:
+        return {"segment_pool_id": pool, "total_size": total, "allocated_size": allocated}
+
+    class Graph:
+        def pool(self) -> tuple[int, int]:
+            return (0, 7)
+
+    segments = [segment((0, 0), 100, 60), segment((0, 7), 30, 10), segment((0, 7), 5, 0), segment((0, 8), 50, 0)]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    unused: Callable[[object], int] = graphs_module._unused_in
+    assert unused(Graph()) == 25
+
+    recorder = EagerRecorder()
+    recorder.held_bytes = 25
+    monkeypatch.setattr(diffusion, "free_bytes", lambda _: 40)
+    assert diffusion._free_beside(Graphs(recorder), torch.device("cuda:0")) == 15
+    assert diffusion._free_beside(None, torch.device("cuda:0")) == 40
+
+
+@pytest.fixture
+def cuda() -> Iterator[CudaRecorder]:
+    yield CudaRecorder(torch.device("cuda:0"))
+    torch.cuda.synchronize()
+
+
+def on_cuda(given: Given) -> Given:
+    x, weights = given
+    return x.cuda(), [weight.cuda() for weight in weights]
+
+
+@pytest.mark.gpu
+def test_graphs_of_one_pool_run_in_any_order(cuda: CudaRecorder) -> None:
+    def other(given: Given) -> list[Tensor]:
+        return [function(given)[1] * 3, given[0] + 1]
+
+    one, two = (GraphedFunction(work, on_cuda(inputs(0)), cuda) for work in (function, other))
+    assert cuda.held_bytes > 0
+    for seed, (run, work) in enumerate([(two, other), (one, function), (one, function), (two, other)]):
+        for ours, theirs in zip(run(on_cuda(inputs(seed))), work(inputs(seed)), strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs)
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(cuda: CudaRecorder, caplog: pytest.LogCaptureFixture) -> None:
+    """`torch.cuda.graph` does not, if the device refuses the work."""
+    before, graphs = torch.cuda.current_stream(), Graphs(cuda, eager_runs=0)
+    ours, theirs = (graphs.run(("waits",), wait, on_cuda(inputs(1))), wait(inputs(1)))
+    torch.testing.assert_close(ours[0].cpu(), theirs[0])
+    assert len(caplog.records) == 1
+    assert torch.cuda.current_stream() == before
+    for seed in (1, 2):
+        found = graphs.run(("pass",), function, on_cuda(inputs(seed)))
+        torch.testing.assert_close([each.cpu() for each in found], function(inputs(seed)))
     assert len(graphs) == 1

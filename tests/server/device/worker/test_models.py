@@ -281,6 +281,46 @@ def test_the_least_recently_used_model_leaves_first(
         worker.close()
 
 
+def test_a_model_that_leaves_takes_its_graphs_with_it(
+    small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
+) -> None:
+    """They refer to the model, so that its weights would stay on the device."""
+    from livedrag.editor.cost import Memory, weight_bytes
+    from livedrag.editor.models.graphs import Graphs
+    from livedrag.server.device.worker.device_worker import DeviceWorker
+    from tests.recorders import EagerRecorder
+
+    opened: list[Diffusion] = []
+
+    def open_with_graphs(wanted: WantedModel, note: Callable[[int, int], None]) -> Diffusion:
+        model = gate(wanted, note)
+        model.graphs = Graphs(EagerRecorder(), eager_runs=0)
+        opened.append(model)
+        return model
+
+    size = weight_bytes(small)
+    memory = Memory(sessions=100 * size, total=103 * size)
+    wake = gate.woken.release
+    worker = DeviceWorker(
+        small, events.append, checkpoints, memory=memory, catalog=catalog, open_model=open_with_graphs, wake=wake
+    )
+    gate.open.set()
+    try:
+        start(worker, in_room("b", DREAM))
+        finish(worker, gate)
+        graphs = opened[0].graphs
+        assert graphs is not None
+        assert len(graphs) > 0
+        start(worker, in_room("a", ModelChoice()), run="r2")
+        finish(worker, gate)
+        worker.obey(LoadModel(room="c", model=ModelChoice(name="diffusers/other")))
+        finish(worker, gate)
+        assert worker.stats.models == ("", "diffusers/other")
+        assert len(graphs) == 0
+    finally:
+        worker.close()
+
+
 def test_a_steady_load_of_runs_does_not_keep_a_model_waiting(
     small: Diffusion, catalog: ModelCatalog, gate: Gate, events: Events, checkpoints: Checkpoints
 ) -> None:
