@@ -349,6 +349,10 @@ OVERLAPS = """() => {
             if (across > 0.5 && down > 0.5) wrong.push(`${element.className} over ${other.className}`);
         }
     }
+    for (const text of document.querySelectorAll(".stage-text > *")) {
+        const cut = getComputedStyle(text).textOverflow === "ellipsis";
+        if (!cut && text.scrollWidth > text.clientWidth) wrong.push(`${text.textContent} runs over its place`);
+    }
     const rows = new Set([...document.querySelectorAll(".dock button")]
         .filter(button => button.checkVisibility() && !button.closest("[popover]"))
         .map(button => button.getBoundingClientRect())
@@ -397,6 +401,9 @@ def test_with_text_at_twice_its_size_everything_is_within_reach(open_page: OpenP
     editor = choose(page, upload)
     editor.pull(HANDLE, TARGET)
     assert page.evaluate(OVERLAPS) == []
+    zoom, badge = box_of(page.get_by_role("group", name="Zoom")), box_of(page.get_by_test_id("quick-preview"))
+    assert zoom["x"] + zoom["width"] <= badge["x"]
+    assert box_of(editor.button("Drag").locator("svg"))["height"] == 40
     assert box_of(page.locator(".stage"))["height"] > 300
     assert box_of(page.get_by_test_id("points"))["height"] > 30
     expect(page.get_by_test_id("points")).to_be_in_viewport(ratio=0.9)
