@@ -6,13 +6,14 @@ perturbation stays small and the next step can bring it back to what pictures lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from dataclasses import replace
 
 import torch
 
 from livedrag.editor.drag.handles import Handle, cell_and_offset, cells_of
-from livedrag.editor.drag.passes import Answer, Request
+from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.tracking import take_patches, take_templates
 from livedrag.editor.sampling import patch_offsets
@@ -35,7 +36,9 @@ def descend(state: SessionState) -> Generator[Request, Answer, None]:
     assert denoising is not None
     latent = state.latent.value
     for index in range(state.descended, due):
-        denoising.denoise_unedited(index + 1)
+        with contextlib.closing(denoising.reconstruct(index + 1)) as unedited:
+            while (yield from next_step(unedited)) is not None:
+                pass
         latent, _ = yield from denoising.step(latent, index, control=False)
     state.go_on_from(latent, state.iteration, due)
     state.latent.unedited = torch.equal(latent, state.reference.latent)

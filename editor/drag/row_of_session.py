@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,9 +11,8 @@ from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets
 from livedrag.editor.drag.pins import pin_cells
 from livedrag.editor.drag.rows import Background, Patch, Pins, Points, Row
 from livedrag.editor.drag.state import SessionState
-from livedrag.editor.models.devices import send
+from livedrag.editor.models.devices import send_all
 from livedrag.editor.models.features import BeyondFeatures
-from livedrag.editor.models.trees import mapped
 from livedrag.editor.sampling import patch_offsets
 
 
@@ -51,7 +49,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
         pins=_pins(state) if edit.pins else None,
         background=_background(state, edit.latent_mask) if needs_mask_loss(state) else None,
     )
-    return mapped(row, partial(send, device=latent.value.device))
+    return send_all(row, latent.value.device)
 
 
 def _points(state: SessionState, handles: Handles) -> Points:

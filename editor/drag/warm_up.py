@@ -12,6 +12,7 @@ import torch
 
 from livedrag.editor.drag.graphed import is_recorded, propose
 from livedrag.editor.drag.handles import new_handle
+from livedrag.editor.drag.iteration import carry
 from livedrag.editor.drag.row_of_session import row_of
 from livedrag.editor.drag.rows import Proposal, Row
 from livedrag.editor.drag.state import SessionState
@@ -25,10 +26,10 @@ def warm_up(state: SessionState) -> Generator[None, None, None]:
     With the mask, the pins and as many handles as there are, or one. Nothing where the model has no graphs.
     """
     model, size = state.model, state.picture.size
-    if model.graphs is None or state.settings.supervision == "region":
+    if model.graphs is None:
         return
     middle = Point(size[0] / 2, size[1] / 2)
-    handles = state.edit.handles or {"": new_handle(Drag(middle, Point(0, 0)), state.rasters)}
+    handles = carry(state, state.edit.handles or {"": new_handle(Drag(middle, Point(0, 0)), state.rasters)})
     try:
         for with_noise in (False, True):
             row = row_of(state, handles, with_noise=with_noise)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from livedrag.editor.errors import ModelError
+from livedrag.editor.models.trees import leaves, mapped
+
+T = TypeVar("T")
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -30,6 +36,34 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def send_all(tree: T, device: torch.device) -> T:
+    """A tree of tensors with all of them on a device, as by `send`; see `livedrag.editor.models.trees`.
+
+    To a GPU, all from the host go in one copy per type: each copy takes longer than such small tensors do.
+    """
+    if device.type != "cuda":
+        return mapped(tree, lambda tensor: send(tensor, device))
+    return moved_together(tree, lambda tensor: not tensor.is_cuda, lambda tensor: send(tensor, device))
+
+
+def moved_together(tree: T, moves: Callable[[Tensor], bool], move: Callable[[Tensor], Tensor]) -> T:
+    """A tree in which some tensors have been moved, all of one type at once.
+
+    Args:
+        tree: of tensors.
+        moves: whether a tensor is to be moved.
+        move: moves a tensor ``(n,)``.
+    """
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in filter(moves, leaves(tree)):
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    moved = {
+        dtype: iter(move(torch.cat([tensor.flatten() for tensor in group])).split([*map(Tensor.numel, group)]))
+        for dtype, group in groups.items()
+    }
+    return mapped(tree, lambda tensor: next(moved[tensor.dtype]).view(tensor.shape) if moves(tensor) else tensor)
 
 
 class ConstantTensors:

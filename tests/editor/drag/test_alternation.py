@@ -10,6 +10,7 @@ import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, Point
 from livedrag.editor.models.ddim import denoising_step
+from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import make_session, picture
 
 LEVELS: dict[str, Any] = {"alternation": 3, "max_iterations": 6, "ddim_steps": 10}
@@ -60,6 +61,18 @@ def test_templates_are_those_of_the_unedited_picture_at_the_same_level(session: 
         seen.append(handle.template)
     assert not torch.allclose(seen[0], seen[-1], rtol=1e-2), "another level has other features"
     assert state.edit.handles["later"].template is not None
+
+
+def test_rooms_that_share_passes_are_also_denoised_together(tiny: Diffusion) -> None:
+    sessions = [make_session(tiny, **LEVELS) for _ in range(2)]
+    for session in sessions:
+        for _ in session.prepare():
+            pass
+    rows = to_the_end([session.shared.drag(0) for session in sessions])
+    for session in sessions:
+        session.close()
+    # Six iterations and the last look; at each of two descents the unedited latents, and the edited ones.
+    assert rows == [2] * (6 + 1 + 2 * 2)
 
 
 def test_rendering_goes_on_from_the_level_that_was_reached(session: DragSession) -> None:

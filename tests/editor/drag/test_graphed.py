@@ -223,12 +223,15 @@ def test_rendering_with_reference_control_runs_from_graphs(exact: Diffusion, rec
     assert recorder.recorded == before + 2  # of the unedited latent's pass, and of the one that it controls
 
 
+@pytest.mark.parametrize("supervision", ["points", "region"])
 @pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
-def test_after_a_warm_up_a_drag_records_nothing(exact: Diffusion, recorder: Recording, masked: bool) -> None:
+def test_after_a_warm_up_a_drag_records_nothing(
+    exact: Diffusion, recorder: Recording, masked: bool, supervision: str
+) -> None:
     """Nor does the warm-up change what the drag gives."""
 
     def dragged(*, warm: bool) -> list[torch.Tensor]:
-        session = new_session(exact, masked=masked)
+        session = new_session(exact, masked=masked, supervision=supervision)
         for _ in session.prepare():
             pass
         if warm:

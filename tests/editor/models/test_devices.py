@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from livedrag.editor import Diffusion, ModelError
 from livedrag.editor.models import diffusion
-from livedrag.editor.models.devices import best_dtype, free_bytes, pick_device
+from livedrag.editor.models.devices import best_dtype, free_bytes, moved_together, pick_device, send_all
+from livedrag.editor.models.trees import leaves
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 CPU, MPS, CUDA = (torch.device(name) for name in ("cpu", "mps", "cuda:0"))
@@ -70,3 +72,37 @@ def test_nothing_that_apples_gpus_lack_is_used_on_a_device() -> None:
         if "grid_sample(" in path.read_text() and "training" not in path.parts
     }
     assert users == on_cpu
+
+
+def test_small_tensors_are_moved_together() -> None:
+    """Each keeps its shape and type; those that are there already stay what they are."""
+    there = torch.zeros(2, 2)
+    tree = [torch.tensor(0.5), (torch.arange(6).reshape(2, 3), there), torch.ones(0, 3), torch.tensor([True, False])]
+    flat: list[torch.Tensor] = []
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        flat.append(tensor)
+        return tensor.clone()
+
+    moved = moved_together(tree, lambda tensor: tensor is not there, move)
+    assert [tensor.shape for tensor in flat] == [(1,), (6,), (2,)]
+    assert moved[1][1] is there
+    for one, other in zip(leaves(moved), leaves(tree), strict=True):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+def test_they_are_sent_without_waiting() -> None:
+    tree = [torch.tensor(0.5), [torch.arange(6).reshape(2, 3), torch.tensor([True, False])]]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            sent = send_all(tree, torch.device("cuda:0"))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert not [warning for warning in seen if "called a synchronizing" in str(warning.message)]
+    for one, other in zip(leaves(sent), leaves(tree), strict=True):
+        assert torch.equal(one.cpu(), other)
