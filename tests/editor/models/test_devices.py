@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,12 @@ def test_nothing_that_apples_gpus_lack_is_used_on_a_device() -> None:
 def test_small_tensors_are_moved_together() -> None:
     """Each keeps its shape and type; those that are there already stay what they are."""
     there = torch.zeros(2, 2)
-    tree = [torch.tensor(0.5), (torch.arange(6).reshape(2, 3), there), torch.ones(0, 3), torch.tensor([True, False])]
+    tree: Any = [
+        torch.tensor(0.5),
+        (torch.arange(6).reshape(2, 3), there),
+        torch.ones(0, 3),
+        torch.tensor([True, False]),
+    ]
     flat: list[torch.Tensor] = []
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
