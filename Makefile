@@ -71,9 +71,9 @@ bench-full: install ## speed at Stable Diffusion's shape: 12 GiB of memory, half
 BENCH_PYTHON ?= $(PY)
 OUT_FILE ?= build/bench-gpu.jsonl
 
-bench-gpu: ## speed on one GPU in three minutes; BENCH_PYTHON=python3 on a machine without a network
+bench-gpu: ## speed on one GPU in three minutes, or of some parts alone: ONLY="edit rooms"; BENCH_PYTHON=python3
 	mkdir -p $(dir $(OUT_FILE))
-	HF_HUB_OFFLINE=1 $(BENCH_PYTHON) -m tests.bench.gpu --out $(OUT_FILE)
+	HF_HUB_OFFLINE=1 $(BENCH_PYTHON) -m tests.bench.gpu $(if $(ONLY),--only $(ONLY)) --out $(OUT_FILE)
 
 bench-ray: install ## the engine on a Ray cluster beside the one on this machine, in minutes
 	$(PY) -m tests.bench.cluster

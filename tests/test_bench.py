@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_the_gpu_script_leaves_complete_lines(tmp_path: Path) -> None:
         "denoising step, eager",
         "denoising step with reference-latent control, graphed",
         "recording iterations before a drag",
-        "whole edit",
+        "whole edit, warm",
+        "2 rooms in a pass to one room, iterations a second",
+        "bare pass, graphed, not channels_last",
     ):
         assert figures[name]["value"] > 0, name
     assert ran.stdout.count("\n| ") == len(figures)
@@ -73,8 +76,35 @@ def test_the_gpu_script_begins_nothing_once_time_is_up(tmp_path: Path) -> None:
     lines = tmp_path / "figures.jsonl"
     with lines.open("w") as file:
         gpu.measure(gpu.Report(file, seconds=0), gpu.TINY, tiny=True)
-    notes = [json.loads(line)["note"] for line in lines.read_text().splitlines()]
-    assert notes[1:] == ["not measured: no time left"] * 6
+    figures = [json.loads(line) for line in lines.read_text().splitlines()][1:]
+    assert [figure["name"] for figure in figures] == [
+        name for name, part in gpu.PARTS.items() if not part.needs_builtin
+    ]
+    assert all(figure["note"].startswith("not measured: takes about") for figure in figures)
+
+
+def test_what_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: object) -> float:
+        raise RuntimeError("no such kernel\nin this version")
+
+    monkeypatch.setattr(gpu, "timed_bare_pass", lambda *_, **__: fails())
+    monkeypatch.setattr(gpu, "fitting_step", fails)
+    lines = tmp_path / "figures.jsonl"
+    with lines.open("w") as file:
+        gpu.measure(gpu.Report(file, seconds=600), gpu.TINY, tiny=True, only=["iteration", "steps"])
+    figures = {figure["name"]: figure for figure in map(json.loads, lines.read_text().splitlines())}
+    failed = {name for name, figure in figures.items() if figure["note"] == "failed: RuntimeError: no such kernel"}
+    ways = ("graphed", "eager")
+    assert failed == {f"{what}, {how}" for what in ("bare pass", "fitting step, 4 rows") for how in ways}
+    assert figures["iteration with a mask, eager"]["value"] > 0
+    assert figures["denoising step, eager"]["value"] > 0
+
+
+def test_what_takes_too_long_is_cut_short() -> None:
+    with pytest.raises(gpu.OutOfTimeError), gpu.time_limit(0.2):
+        threading.Event().wait(600)
+    with gpu.time_limit(600):
+        pass
 
 
 @pytest.mark.long

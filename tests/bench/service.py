@@ -102,6 +102,12 @@ def measure(extent: Extent = FULL) -> list[Promise]:
     return promises
 
 
+def measure_run(extent: Extent) -> list[Promise]:
+    """A room that runs, alone: frames, people who come late, and stops."""
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as (address, _):
+        return asyncio.run(_soon(_run(address, extent)))
+
+
 async def _measure_server(address: str, process: psutil.Process, extent: Extent) -> list[Promise]:
     idle = await _soon(_edits_of_one(address, extent))
     busy = await _soon(_edits_of_many(address, extent))
