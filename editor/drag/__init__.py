@@ -2,7 +2,7 @@
 
 From the outside in:
 
-    session         what callers use; `shared_steps` for several sessions that share passes of the UNet
+    session         what callers use; `shared_session` for several on one device, which share passes of the UNet
     state           what a session consists of; `snapshot` stores it, `timeline` what one can jump back to
     preparation     fits the picture's LoRA and inverts the picture
     loop            the paper's algorithm; `iteration` and `arrival` look at the outcome of an iteration

@@ -184,7 +184,14 @@ class Preparation:
         )
 
     def use_lora(self, fitted: FittedLora) -> DragSettings:
-        """Take a LoRA that was fitted before, instead of fitting one; returns the settings that follow."""
+        """Take a LoRA that was fitted before, instead of fitting one; returns the settings that follow.
+
+        Raises:
+            EditorError: preparation has begun.
+            ModelError: the LoRA is for another model.
+        """
+        if self.has_lora:
+            raise EditorError("the picture's LoRA is being fitted already: start a new session")
         self._settings = self._settings.changed(fitted.settings)
         lora = self.new_lora(self.generator)
         try:

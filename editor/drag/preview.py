@@ -126,8 +126,21 @@ class Previewer:
         """Note how long the last iteration took, and how many there are between two previews."""
         self._iteration_seconds, self._every = iteration_seconds, max(1, every)
 
+    def make(self, step: DragStep | RenderStep, longest_side: int, quality: Quality | None) -> Image.Image | None:
+        """A small picture of what a step predicts; that of an iteration becomes its moment's thumbnail.
+
+        See `livedrag.editor.drag.session.DragSession.preview`.
+        """
+        pending = self.begin(step, longest_side, quality)
+        if pending is None:
+            return None
+        preview = pending.make()
+        if isinstance(step, DragStep):
+            self._state.timeline.set_thumbnail(preview)
+        return preview
+
     def begin(self, step: DragStep | RenderStep, longest_side: int, quality: Quality | None) -> PendingPreview | None:
-        """A small picture of what a step predicts; see `livedrag.editor.drag.session.DragSession.begin_preview`."""
+        """A small picture of what a step predicts; None if the step has no prediction. No moment gets a thumbnail."""
         if step.predicted_x0 is None:
             return None
         state = self._state

@@ -15,15 +15,12 @@ from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import lost_drags
 from livedrag.editor.drag.loop import DragLoop
 from livedrag.editor.drag.passes import alone
-from livedrag.editor.drag.preview import PendingPreview, Previewer
+from livedrag.editor.drag.preview import Previewer
 from livedrag.editor.drag.result import compose_result, measure_reconstruction
-from livedrag.editor.drag.shared_steps import SharedSteps
-from livedrag.editor.drag.snapshot_format import Part
+from livedrag.editor.drag.shared_session import SharedSession
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
-from livedrag.editor.drag.warm_up import warm_up
-from livedrag.editor.errors import EditorError
 from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
 from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
@@ -105,7 +102,7 @@ class DragSession:
         self._state = state
         search = ContentSearch(state)
         self._previewer = Previewer(state, search)
-        self._shared = SharedSteps(state, DragLoop(state, search, self._previewer))
+        self._shared = SharedSession(state, DragLoop(state, search, self._previewer), self._previewer)
 
     @property
     def model(self) -> Diffusion:
@@ -141,11 +138,6 @@ class DragSession:
     def latent(self) -> Tensor:
         """A copy of the latent as dragged so far, ``(1, 4, H/8, W/8)``. Raises `EditorError` before preparation."""
         return self._state.latent.value.detach().clone()
-
-    @property
-    def bucket(self) -> tuple[int, ...]:
-        """Sessions of one bucket, with the same model and latents of the same shape, can share passes of the UNet."""
-        return (id(self._state.model), *self._state.preparation.clean.shape)
 
     # What may change between any two yields ---------------------------------------------------------------------------
 
@@ -222,8 +214,8 @@ class DragSession:
     # Preparation, dragging, rendering ---------------------------------------------------------------------------------
 
     @property
-    def shared(self) -> SharedSteps:
-        """The generators below, for running several sessions together."""
+    def shared(self) -> SharedSession:
+        """The same session, for running several on one device."""
         return self._shared
 
     @property
@@ -238,10 +230,7 @@ class DragSession:
             EditorError: preparation has begun.
             ModelError: the LoRA is for another model.
         """
-        preparation = self._state.preparation
-        if preparation.has_lora:
-            raise EditorError("the picture's LoRA is being fitted already: start a new session")
-        self._state.settings = preparation.use_lora(fitted)
+        self._state.settings = self._state.preparation.use_lora(fitted)
 
     def save_lora(self, path: Path) -> None:
         """Write the picture's LoRA as a file that diffusers opens too. Raises `EditorError` before preparation."""
@@ -253,14 +242,6 @@ class DragSession:
         A step of fitting with a large batch yields `FitPass` in between.
         """
         return alone(self._shared.prepare())
-
-    def warm_up(self) -> Generator[None, None, None]:
-        """On CUDA, record what the next `drag` runs, so that it need not wait for that; yields after each pass.
-
-        Raises `EditorError` if the picture is not prepared yet.
-        """
-        self._state.require_prepared()
-        return warm_up(self._state)
 
     def reconstruct(self) -> Generator[RenderStep, None, float]:
         """Denoise the inverted picture without an edit, which `render` then need not do.
@@ -332,34 +313,13 @@ class DragSession:
             longest_side: of the preview, in pixels.
             quality: see `livedrag.editor.drag.preview`; by default the best that does not slow down the iterations.
         """
-        pending = self.begin_preview(step, longest_side, quality)
-        if pending is None:
-            return None
-        preview = pending.make()
-        if isinstance(step, DragStep):
-            self.timeline.set_thumbnail(preview)
-        return preview
-
-    def begin_preview(
-        self, step: DragStep | RenderStep, longest_side: int = 256, quality: Quality | None = None
-    ) -> PendingPreview | None:
-        """As `preview`, without waiting for the device where it can go on meanwhile. No moment gets a thumbnail."""
-        return self._previewer.begin(step, longest_side, quality)
+        return self._previewer.make(step, longest_side, quality)
 
     # Snapshots --------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """The whole session but for thumbnails and what can be recomputed; see `restore`."""
         return snapshots.take(self._state).to_bytes()
-
-    def parts(self) -> list[Part]:
-        """The snapshot in parts, most of which need not be written again each time; see `restore`."""
-        return snapshots.take_parts(self._state)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the session's tensors, without the model."""
-        return snapshots.count_bytes(self._state)
 
     @classmethod
     def restore(cls, model: Diffusion, picture: Image.Image, snapshot: bytes | Mapping[str, bytes]) -> DragSession:
@@ -368,7 +328,8 @@ class DragSession:
         Args:
             model: the same model, on the same kind of device.
             picture: the same picture.
-            snapshot: from `snapshot`, in this process or another; or all of `parts` as bytes, by name.
+            snapshot: from `snapshot`, in this process or another; or all parts as bytes, by name, see
+                `livedrag.editor.drag.shared_session.SharedSession.snapshot_parts`.
 
         Raises:
             EditorError: it is not a snapshot, or of another picture, or of a model of another name.

@@ -496,7 +496,7 @@ def recording(model: Diffusion, watch: Stopwatch) -> float:
     with graphs_switched(model, on=True):
         session = prepared(model, masked=False)
         try:
-            return watch.once(lambda: list(session.warm_up()))
+            return watch.once(lambda: list(session.shared.warm_up()))
         finally:
             session.close()
 

@@ -54,7 +54,7 @@ def test_a_session_holds_about_what_was_estimated(small: Diffusion, shape: Model
     session.add_drag("d", Drag(Point(30, 30), Point(70, 40)))
     for _ in itertools.chain(session.prepare(), session.drag(), session.render()):
         pass
-    held = session.nbytes + sum(shape.projection_bytes[name] for name in settings.lora_targets.split())
+    held = session.shared.nbytes + sum(shape.projection_bytes[name] for name in settings.lora_targets.split())
     session.close()
     assert 0.6 * held < estimate(settings, shape, SIZE).session < 1.7 * held
 

@@ -186,7 +186,10 @@ class DeviceRoom:
             current=self.session.timeline.current,
             log=self.log.copy(),
         )
-        tensors = [Part(name=part.name, stamp=part.stamp, make=part.snapshot.to_bytes) for part in self.session.parts()]
+        tensors = [
+            Part(name=part.name, stamp=part.stamp, make=part.snapshot.to_bytes)
+            for part in self.session.shared.snapshot_parts()
+        ]
         pictures = [
             *picture_parts("thumbnails", self.timeline.thumbnails),
             *picture_parts("frames", self.timeline.frames),

@@ -332,7 +332,7 @@ class DeviceWorker:
         """Rooms of one bucket may share their next step; None: it is shared with none."""
         if not self._shares or not room.shareable or room.session is None or room.work is None:
             return None
-        return (*room.session.bucket, room.work.stage, room.work.priority)
+        return (*room.session.shared.bucket, room.work.stage, room.work.priority)
 
     def _step(self, group: list[DeviceRoom]) -> None:
         members = [(room, room.work) for room in group if room.work is not None]

@@ -69,7 +69,7 @@ class Previews:
         """Send the step's preview if it has one; that of an iteration is stored for its moment."""
         self.collect(room)
         side = service_setting(room.desired, "preview_side")
-        pending = session.begin_preview(step, longest_side=side, quality=self.quality)
+        pending = session.shared.begin_preview(step, longest_side=side, quality=self.quality)
         if pending is None:
             return
         moment = session.timeline.current if stage == "dragging" else None

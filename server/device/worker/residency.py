@@ -53,7 +53,7 @@ class Residency:
     @property
     def held_bytes(self) -> int:
         """Memory that the sessions on the device hold."""
-        return sum(room.session.nbytes for room in self.rooms.values() if room.session is not None)
+        return sum(room.session.shared.nbytes for room in self.rooms.values() if room.session is not None)
 
     def room(self, desired: DesiredState) -> DeviceRoom:
         """The room with this desired state, which is added if it is not there."""
@@ -96,7 +96,7 @@ class Residency:
 
     def _fits_beside(self, here: list[DeviceRoom]) -> bool:
         """Whether one more session of average size fits into the memory for sessions."""
-        held = [room.session.nbytes for room in here if room.session is not None]
+        held = [room.session.shared.nbytes for room in here if room.session is not None]
         return not self._max_bytes or not held or sum(held) + sum(held) / len(held) <= self._max_bytes
 
     def _postpone(self, room: DeviceRoom) -> None:

@@ -156,7 +156,7 @@ class Stages:
             PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
         )
         self._enter(working(room), "loading", 1)
-        for _ in session.warm_up():
+        for _ in session.shared.warm_up():
             yield None
 
     def generation(self, room: DeviceRoom, generate: Generate) -> Steps[None]:

@@ -236,11 +236,11 @@ def test_after_a_warm_up_a_drag_records_nothing(
             pass
         if warm:
             before, latent = recorder.recorded, session.latent
-            assert list(session.warm_up())
+            assert list(session.shared.warm_up())
             # Without and with a preview; or with the mask, which needs what previews do, the first and the others.
             assert recorder.recorded == before + 2
             assert torch.equal(session.latent, latent)
-            assert not list(session.warm_up())
+            assert not list(session.shared.warm_up())
             before = recorder.recorded
         latents = [session.latent.cpu() for _ in session.drag(preview_every=2)]
         if warm:
@@ -259,7 +259,7 @@ def test_nothing_is_warmed_up_without_graphs(exact: Diffusion) -> None:
     try:
         for _ in session.prepare():
             pass
-        assert not list(session.warm_up())
+        assert not list(session.shared.warm_up())
     finally:
         exact.graphs = before
         session.close()

@@ -162,11 +162,11 @@ def test_what_is_no_snapshot_of_this_is_refused(tiny: Diffusion) -> None:
 
 
 def written(session: DragSession) -> dict[str, bytes]:
-    return {part.name: part.snapshot.to_bytes() for part in session.parts()}
+    return {part.name: part.snapshot.to_bytes() for part in session.shared.snapshot_parts()}
 
 
 def stamps(session: DragSession) -> dict[str, str]:
-    return {part.name: part.stamp for part in session.parts()}
+    return {part.name: part.stamp for part in session.shared.snapshot_parts()}
 
 
 @pytest.mark.parametrize("steps", [0, 2, 9, 13])
@@ -218,7 +218,7 @@ def test_templates_that_handles_share_are_kept_once_again_and_again(tiny: Diffus
         session.close()
         session = restored
         sizes.append(len(session.snapshot()))
-    assert sizes[0] < session.nbytes * 1.5
+    assert sizes[0] < session.shared.nbytes * 1.5
     session.close()
     assert max(sizes) - min(sizes) < 100
 

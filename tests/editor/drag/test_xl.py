@@ -94,6 +94,6 @@ def test_a_session_holds_about_what_was_estimated(large: Diffusion) -> None:
     session = new_session(large)
     for _ in itertools.chain(session.prepare(), session.drag(), session.render()):
         pass
-    held = session.nbytes + sum(shape.projection_bytes[name] for name in SETTINGS.lora_targets.split())
+    held = session.shared.nbytes + sum(shape.projection_bytes[name] for name in SETTINGS.lora_targets.split())
     session.close()
     assert 0.6 * held < estimate(SETTINGS, shape, Size(*PICTURE.size)).session < 1.7 * held
