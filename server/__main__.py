@@ -174,7 +174,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve rooms to browsers. Every option can also be given as LIVEDRAG_<NAME> in the environment.",
         allow_abbrev=False,
     )
-    option = serving.add_argument
+    _add_serving(serving)
+    commands.add_parser("rooms", help="list, export, import or delete rooms while no server is running", add_help=False)
+    commands.add_parser("status", help="show rooms, people, workers and disk of a running server", add_help=False)
+    commands.add_parser("edit", help="edit a picture without a server", add_help=False)
+    commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
+    commands.add_parser("models", help="list the models in a folder", add_help=False)
+    commands.add_parser("dragbench", help="run a benchmark of dragging", add_help=False)
+    return parser
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
     option("--host", help="address to listen at (default: 127.0.0.1)")
     option("--port", type=int, help="port to listen at; 0 picks a free one (default: 8000)")
     option(
@@ -224,13 +235,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     option("--log-level", dest="log_level", help="debug, info, warning or error (default: info)")
     option("--log-format", dest="log_format", help="text, or json for one object per line (default: text)")
-    commands.add_parser("rooms", help="list, export, import or delete rooms while no server is running", add_help=False)
-    commands.add_parser("status", help="show rooms, people, workers and disk of a running server", add_help=False)
-    commands.add_parser("edit", help="edit a picture without a server", add_help=False)
-    commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
-    commands.add_parser("models", help="list the models in a folder", add_help=False)
-    commands.add_parser("dragbench", help="run a benchmark of dragging", add_help=False)
-    return parser
 
 
 def _path(text: str) -> object:
