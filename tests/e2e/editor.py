@@ -20,6 +20,8 @@ A_RUN = 600_000
 """Milliseconds that preparing, dragging and rendering may take together."""
 QUICK = {"LoRA steps": "10"}
 """Advanced settings with which a picture is soon prepared."""
+HANDLE, TARGET, ELSEWHERE = (94.0, 150.0), (72.0, 110.0), (60.0, 130.0)
+"""Places on the picture that most tests open, in pixels."""
 NO_DOUBLE_CLICK = 600
 """Milliseconds between two presses at the same place that are no double click; the page counts them from the first."""
 
@@ -78,6 +80,12 @@ class Editor:
         self.page.mouse.down()
         self.page.mouse.move(*self.on_screen(*end), steps=5)
         self.page.mouse.up()
+
+    def place_and_drag(self, handle: tuple[float, float] = HANDLE, target: tuple[float, float] = TARGET) -> None:
+        """Place a handle and its target, and press Drag."""
+        self.click(handle)
+        self.click(target)
+        self.button("Drag").click()
 
     def place(self, name: str, point: int = 1) -> tuple[float, float]:
         """A point's ``handle`` or ``target``."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.editor import Editor, OpenPage, choose
+from tests.e2e.editor import HANDLE, TARGET, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun
-from tests.e2e.test_together import HANDLE, TARGET, Quiet, new_link, toast
+from tests.e2e.test_together import Quiet, new_link, toast
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -12,13 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.conftest import ROOT
-from tests.e2e.editor import SOON, Editor, OpenPage, choose
+from tests.e2e.editor import HANDLE, SOON, TARGET, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun
 from tests.e2e.test_together import new_link, toast
 from tests.quiet import QuietEngine, quiet_server
 
 HEARTBEAT, DEADLINE = 1.0, 6.0
-HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 COARSE_TIMERS = """
     const after = window.setTimeout.bind(window), cancel = window.clearTimeout.bind(window);
     const repeated = new Map();
@@ -137,9 +136,7 @@ def test_a_frozen_page_is_current_when_it_comes_back(open_page: OpenPage, upload
 def test_a_lost_cookie_is_replaced(open_page: OpenPage, upload: Path, quiet: Quiet, complaints: list[str]) -> None:
     editor = choose(open_page(), upload)
     page = editor.page
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     PlayedRun(quiet[1], page).step(3, 0.5)
     # What another server on this host does, if it gives its cookie the same name.
     page.context.clear_cookies()
@@ -158,9 +155,7 @@ def test_a_browser_that_blocks_cookies_can_edit(
     page = open_page()
     page.route("**/enter", pass_without_cookie)
     editor = choose(page, upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     PlayedRun(quiet[1], page).step(3, 0.5)
     editor.stop()
     expect(editor.canvas).to_have_attribute("data-showing", "result")

@@ -12,11 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.editor import PHONE, SOON, WIDE, Editor, OpenPage, choose
+from tests.e2e.editor import HANDLE, PHONE, SOON, TARGET, WIDE, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
 from tests.quiet import QuietEngine, quiet_server
-
-HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -367,9 +365,7 @@ def test_the_result_is_downloaded_in_other_formats_or_copied(
 ) -> None:
     editor = choose(open_page(permissions=["clipboard-read", "clipboard-write"]), upload)
     page = editor.page
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     PlayedRun(quiet[1], page).arrive(4)
     expect(editor.canvas).to_have_attribute("data-showing", "result")
 

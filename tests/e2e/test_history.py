@@ -11,10 +11,10 @@ from playwright.sync_api import expect
 from livedrag.edit_metadata import EditMetadata, EditRun, EditState, PlacedDrag, SourcePicture
 from livedrag.picture_metadata import save_png
 from livedrag.server.device.messages import Seek, SeekCompleted
-from tests.e2e.editor import Editor, OpenPage, choose
+from tests.e2e.editor import ELSEWHERE, HANDLE, TARGET, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
 from tests.e2e.test_dropped import drop
-from tests.e2e.test_together import ELSEWHERE, HANDLE, TARGET, Quiet, new_link, toast
+from tests.e2e.test_together import Quiet, new_link, toast
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

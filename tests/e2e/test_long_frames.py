@@ -31,9 +31,7 @@ def test_a_minute_of_frames_leaves_nothing_behind(
     editor = choose(open_page(), upload)
     page = editor.page
     session = page.context.new_cdp_session(page)
-    editor.click((94, 150))
-    editor.click((72, 110))
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], page)
 
     def play(seconds: float) -> None:

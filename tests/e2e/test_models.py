@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 
 from tests.checkpoints import write_checkpoint
 from tests.conftest import serving
-from tests.e2e.editor import A_RUN, Editor, OpenPage, choose
-from tests.e2e.test_together import HANDLE, TARGET, new_link
+from tests.e2e.editor import A_RUN, HANDLE, TARGET, Editor, OpenPage, choose
+from tests.e2e.test_together import new_link
 from tests.pipelines import write_pipeline
 
 PATIENCE = A_RUN

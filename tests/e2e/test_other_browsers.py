@@ -10,12 +10,12 @@ import pytest
 from playwright.sync_api import Page
 
 from tests import firefox, webkit
+from tests.e2e.editor import HANDLE, TARGET
 from tests.e2e.played import PlayedRun
 from tests.firefox import FirefoxPage
 from tests.quiet import quiet_server
 from tests.webkit import WebKitPage
 
-HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 CANVAS = "document.querySelector('[data-testid=canvas]')"
 SHOWING = f"{CANVAS}?.dataset.showing"
 ENTER = "\ue007"

@@ -17,12 +17,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.conftest import ROOT, find_free_port
-from tests.e2e.editor import PHONE, QUICK, SOON, WIDE, Editor, OpenPage, choose, take_picture
+from tests.e2e.editor import ELSEWHERE, HANDLE, PHONE, QUICK, SOON, TARGET, WIDE, Editor, OpenPage, choose, take_picture
 from tests.quiet import QuietEngine, quiet_server
 
 Quiet = tuple[str, QuietEngine]
 
-HANDLE, TARGET, ELSEWHERE = (94, 150), (72, 110), (60, 130)
 """On the uploaded picture, which has the teddy bear 32 pixels further to the right than the sample has."""
 FAR, FAR_TOO = (100, 8), (12, 20)
 """So far from the handle that nothing arrives before a test has looked about."""

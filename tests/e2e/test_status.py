@@ -12,11 +12,11 @@ from playwright.sync_api import Browser, expect
 from livedrag.server.device.messages import RunProgress, Seek, SeekCompleted, UpdateRun
 from livedrag.server.document.protocol import Progress
 from tests.conftest import find_free_port
-from tests.e2e.editor import SOON, WIDE, OpenPage, choose
+from tests.e2e.editor import HANDLE, SOON, TARGET, WIDE, OpenPage, choose
 from tests.e2e.played import PlayedRun
 from tests.quiet import QuietEngine, quiet_server
 
-HANDLE, TARGET, FAR = (94.0, 150.0), (72.0, 110.0), (150.0, 60.0)
+FAR = (150.0, 60.0)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -25,9 +25,7 @@ Quiet = tuple[str, QuietEngine]
 
 def test_a_pair_that_arrived_is_pulled_on_by_its_target(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     editor = choose(open_page(), upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], editor.page)
     run.step(3, 0.5)
     run.arrive(23, left=2.0)
@@ -81,9 +79,7 @@ def test_a_point_aimed_elsewhere_while_the_result_is_rendered_continues_the_run(
     open_page: OpenPage, upload: Path, quiet: Quiet
 ) -> None:
     editor = choose(open_page(), upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], editor.page)
     run.step(20, 1.0)
     run.render(1)
@@ -120,9 +116,7 @@ def test_the_quick_preview_is_seen_behind_the_first_previews(open_page: OpenPage
 
 def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     editor = choose(open_page(), upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], editor.page)
     for iteration in (0, 21, 23):
         run.keep(iteration)
@@ -144,9 +138,7 @@ def test_status_and_timeline_count_the_same_iterations(open_page: OpenPage, uplo
 def test_an_earlier_step_has_not_reached_the_target(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     editor = choose(open_page(), upload)
     page, engine = editor.page, quiet[1]
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(engine, page)
     for iteration in (0, 10, 20):
         run.keep(iteration)
@@ -170,9 +162,7 @@ def test_what_can_help_is_said_where_the_content_did_not_follow(
     open_page: OpenPage, upload: Path, quiet: Quiet
 ) -> None:
     editor = choose(open_page(), upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], editor.page)
     run.keep(80)
     run.arrive(80, left=30.0, color="gray", outcome="exhausted")
@@ -190,9 +180,7 @@ def test_what_can_help_is_said_where_the_content_did_not_follow(
 
 def test_the_time_left_is_estimated_after_the_first_iterations(open_page: OpenPage, upload: Path, quiet: Quiet) -> None:
     editor = choose(open_page(), upload)
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     run = PlayedRun(quiet[1], editor.page)
 
     def tell(step: int, seconds_left: float) -> None:
@@ -277,9 +265,7 @@ def test_a_server_that_was_stopped_during_a_run_is_named(browser: Browser, uploa
         with quiet_server(data, port=port) as (address, engine):
             page.goto(address)
             editor = choose(page, upload)
-            editor.click(HANDLE)
-            editor.click(TARGET)
-            editor.button("Drag").click()
+            editor.place_and_drag()
             PlayedRun(engine, page).step(3, 0.5)
             expect(editor.stage).to_contain_text("Dragging")
         expect(editor.stage).to_contain_text("The server was stopped")

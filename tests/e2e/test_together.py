@@ -18,11 +18,9 @@ from livedrag.server.device.messages import (
     WorkerRestarted,
     WorkerRestarting,
 )
-from tests.e2e.editor import PHONE, Editor, OpenPage, choose
+from tests.e2e.editor import ELSEWHERE, HANDLE, PHONE, TARGET, Editor, OpenPage, choose
 from tests.e2e.played import PlayedRun, room_of
 from tests.quiet import QuietEngine
-
-HANDLE, TARGET, ELSEWHERE = (94.0, 150.0), (72.0, 110.0), (60.0, 130.0)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -202,9 +200,7 @@ def test_the_timeline_is_looked_through_and_gone_on_from(open_page: OpenPage, up
     ada = choose(open_page(), upload)
     bo = Editor(open_page(new_link(ada.page, "edit")))
     page = ada.page
-    ada.click(HANDLE)
-    ada.click(TARGET)
-    ada.button("Drag").click()
+    ada.place_and_drag()
     run = PlayedRun(quiet[1], page)
     for iteration in range(6):
         run.keep(iteration * 5)
@@ -290,9 +286,7 @@ def test_undo_brings_back_what_runs_and_resets_have_changed(open_page: OpenPage,
     page, engine = ada.page, quiet[1]
     bo = Editor(open_page(new_link(page, "edit")))
     unedited = ada.pixels()
-    ada.click(HANDLE)
-    ada.click(TARGET)
-    ada.button("Drag").click()
+    ada.place_and_drag()
     run = PlayedRun(engine, page)
     for iteration in range(3):
         run.keep(iteration)
@@ -342,9 +336,7 @@ def test_a_result_is_edited_further_and_that_is_undone(open_page: OpenPage, uplo
     ada = choose(open_page(), upload)
     page, engine = ada.page, quiet[1]
     expect(ada.button("Edit this further")).to_be_disabled()
-    ada.click(HANDLE)
-    ada.click(TARGET)
-    ada.button("Drag").click()
+    ada.place_and_drag()
     run = PlayedRun(engine, page)
     run.keep(0)
     run.keep(3)

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, CDPSession, FloatRect, Locator, expect
 
-from tests.e2e.editor import PHONE, SOON, Editor, OpenPage, choose, open_sample
+from tests.e2e.editor import HANDLE, PHONE, SOON, TARGET, Editor, OpenPage, choose, open_sample
 from tests.quiet import QuietEngine, quiet_server
-
-HANDLE, TARGET = (94.0, 150.0), (72.0, 110.0)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -189,9 +187,7 @@ def test_what_is_typed_stays_whatever_the_others_do(open_page: OpenPage, upload:
 def test_original_and_result_side_by_side(open_page: OpenPage, upload: Path, quiet: tuple[str, QuietEngine]) -> None:
     editor = choose(open_page(), upload)
     page = editor.page
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     editor.stop()
     editor.expect_outcome("^stopped$")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
@@ -227,9 +223,7 @@ def test_side_by_side_and_flicker(open_page: OpenPage, upload: Path, quiet: tupl
     editor = choose(open_page(), upload)
     page = editor.page
     expect(editor.button("Side by side")).to_be_disabled()
-    editor.click(HANDLE)
-    editor.click(TARGET)
-    editor.button("Drag").click()
+    editor.place_and_drag()
     editor.stop()
     editor.expect_outcome("^stopped$")
     expect(editor.canvas).to_have_attribute("data-showing", "result")
