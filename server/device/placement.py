@@ -13,10 +13,8 @@ from statistics import fmean
 from msgspec import Struct
 from msgspec.structs import replace
 
-MAX_IMBALANCE = 1.2
-"""The highest load over the mean load that is allowed, where rooms that run do not prevent it."""
 TARGET_IMBALANCE = 1.1
-"""Above it, idle rooms move, so that the limit leaves space for runs that begin and end meanwhile."""
+"""The highest load over the mean load; above it, idle rooms move."""
 IDLE_WEIGHT = 0.5
 """Of an idle room, where a running one has 1: it takes no steps, but memory, and may run at any moment."""
 
@@ -70,7 +68,7 @@ def worker_for(workers: Sequence[WorkerLoad], *, room: str = "", model: str = ""
     Returns:
         The worker's id; None if there is no worker, or all are draining.
     """
-    paces = _paces(workers)
+    paces = step_paces(workers)
     taking = {worker.worker: worker for worker in workers if not worker.draining}
     taking = {name: worker for name, worker in taking.items() if room not in worker.unable} or taking
     if not taking:
@@ -97,7 +95,7 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
         models: references of the rooms' models, by room; workers that have a room's model are preferred.
     """
     models = models or {}
-    paces = _paces(workers)
+    paces = step_paces(workers)
     state = {worker.worker: worker for worker in workers}
     taking = [worker.worker for worker in workers if not worker.draining]
     found: list[Move] = []
@@ -137,14 +135,6 @@ def moves(workers: Sequence[WorkerLoad], models: Mapping[str, str] | None = None
     return found
 
 
-def imbalance(workers: Sequence[WorkerLoad]) -> float:
-    """The highest load over the mean load of the workers that take rooms; 1 if they have nothing to do."""
-    paces = _paces(workers)
-    loads = [load(worker, paces) for worker in workers if not worker.draining]
-    mean = fmean(loads) if loads else 0.0
-    return max(loads) / mean if mean else 1.0
-
-
 def load(worker: WorkerLoad, paces: Mapping[str, float], *, more: int = 0) -> float:
     """The load of a worker in seconds, at its pace in seconds a step, with so many more idle rooms.
 
@@ -153,7 +143,7 @@ def load(worker: WorkerLoad, paces: Mapping[str, float], *, more: int = 0) -> fl
     return paces[worker.worker] * (len(worker.active) + IDLE_WEIGHT * (len(worker.idle) + more))
 
 
-def _paces(workers: Sequence[WorkerLoad]) -> dict[str, float]:
+def step_paces(workers: Sequence[WorkerLoad]) -> dict[str, float]:
     """Seconds a step by worker, with the slowest of the known ones, or else 1, for those that are not known.
 
     A new worker that turns out to be faster gets more rooms; one that turned out to be slower could not give back those

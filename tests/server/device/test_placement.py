@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from livedrag.server.device.placement import MAX_IMBALANCE, Move, WorkerLoad, imbalance, moves, worker_for
+from livedrag.server.device.placement import Move, WorkerLoad, moves, worker_for
+from tests.server.device.imbalance import MAX_IMBALANCE, imbalance
 
 
 def worker(

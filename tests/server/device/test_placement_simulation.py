@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from livedrag.server.device.placement import MAX_IMBALANCE, WorkerLoad, imbalance, moves, worker_for
+from livedrag.server.device.placement import WorkerLoad, moves, worker_for
+from tests.server.device.imbalance import MAX_IMBALANCE, imbalance
 
 STEP_TIMES = Path(__file__).parent / "step_times.json"
 WORKERS, ROOMS = 200, 2000
