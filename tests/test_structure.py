@@ -108,6 +108,14 @@ def test_packages_import_only_what_stands_above_them(package: str, order: list[l
                 assert place_of[other] < place_of[part], f"{module} imports {name}, which stands below it"
 
 
+@pytest.mark.parametrize(("package", "order"), [("editor", EDITOR), ("server", SERVER)])
+def test_the_architecture_has_the_packages_in_this_order(package: str, order: list[list[str]]) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index(f"| `{package}/` |") :].partition("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:]]
+    assert list(map(set, rows)) == list(map(set, order))
+
+
 @pytest.mark.parametrize("package", ["editor", "server"])
 def test_modules_import_each_other_in_one_direction(package: str) -> None:
     files = modules(package)
