@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         PointError,
         SettingsError,
     )
+    from livedrag.editor.fitting.fit_step import FitPass, FitStep
     from livedrag.editor.fitting.fitted_lora import FittedLora, read_fitted_lora
-    from livedrag.editor.fitting.lora import FitPass, FitStep
     from livedrag.editor.models.diffusion import Diffusion
     from livedrag.editor.points import Drag, Point
     from livedrag.editor.settings import LIVE_SETTINGS, PRESETS, DragSettings
@@ -63,7 +63,7 @@ _MODULES = {
         "SettingsError",
     ),
     "fitting.fitted_lora": ("FittedLora", "read_fitted_lora"),
-    "fitting.lora": ("FitPass", "FitStep"),
+    "fitting.fit_step": ("FitPass", "FitStep"),
     "models.diffusion": ("Diffusion",),
     "points": ("Drag", "Point"),
     "settings": ("LIVE_SETTINGS", "PRESETS", "DragSettings"),

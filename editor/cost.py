@@ -17,7 +17,7 @@ from livedrag.editor.drag.attention import controlled_layers
 from livedrag.editor.drag.denoising import REFERENCE_BUDGET
 from livedrag.editor.drag.state import TIMELINE_BUDGET
 from livedrag.editor.errors import ModelError, SettingsError
-from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS
 from livedrag.editor.models.devices import best_dtype, free_bytes
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.models.headers import read_header

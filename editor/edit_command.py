@@ -169,7 +169,7 @@ def open_session(options: argparse.Namespace, request: EditRequest, model: Diffu
 def prepare(options: argparse.Namespace, session: DragSession, files: OutputFiles, clock: Clock) -> None:
     """Prepare a session; says so if the model does not know pictures like this one."""
     from livedrag.editor.drag.preparation import is_known, is_measured
-    from livedrag.editor.fitting.lora import FitPass
+    from livedrag.editor.fitting.fit_step import FitPass
 
     settings, model = session.settings, session.model
     preparation = (step for step in session.prepare() if not isinstance(step, FitPass))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from livedrag.editor import Diffusion
 from livedrag.editor.drag.passes import alone
+from livedrag.editor.fitting.fit_step import fit_passes
 from livedrag.editor.fitting.lora import Lora
 
 
-def fit_step(
-    lora: Lora, model: Diffusion, latents: torch.Tensor, prompt: torch.Tensor, batch: int, generator: torch.Generator
-) -> float:
-    """One step, as `Lora.fit_passes` takes it; returns its mean squared error."""
-    passes = alone(lora.fit_passes(model, latents, prompt, batch, generator))
+def fit_step(lora: Lora, latents: torch.Tensor, prompt: torch.Tensor, batch: int, generator: torch.Generator) -> float:
+    """One step, as `fit_passes` takes it; returns its mean squared error."""
+    passes = alone(fit_passes(lora, latents, prompt, batch, generator))
     while True:
         try:
             next(passes)

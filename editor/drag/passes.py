@@ -20,7 +20,8 @@ from livedrag.editor.drag.attention import Seen, controlled_layers, predict_seen
 from livedrag.editor.drag.graphed import propose, run_with
 from livedrag.editor.drag.rows import Proposal, Row
 from livedrag.editor.fitting.fit_rows import answer_fits
-from livedrag.editor.fitting.lora import FitGradients, FitRequest, Fitted, Lora
+from livedrag.editor.fitting.fit_step import FitGradients, FitRequest, Fitted
+from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.fitting.row_loras import row_loras
 from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.devices import send

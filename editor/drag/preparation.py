@@ -15,8 +15,9 @@ from livedrag.editor.drag.passes import Answer, ForwardPass, Request, forward
 from livedrag.editor.drag.steps import InversionStep
 from livedrag.editor.errors import EditorError, ModelError, SettingsError
 from livedrag.editor.fitting.augmentation import random_warp
+from livedrag.editor.fitting.fit_step import FitPass, FitRequest, FitStep, fit_passes
 from livedrag.editor.fitting.fitted_lora import FittedLora
-from livedrag.editor.fitting.lora import FitPass, FitRequest, FitStep, Lora
+from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.ddim import Guidance, ddim_step
 from livedrag.editor.models.diffusion import Diffusion
@@ -150,9 +151,7 @@ class Preparation:
             latents = torch.cat([self.clean, self.augmented])
             before = self.generator.get_state()
             try:
-                loss = yield from lora.fit_passes(
-                    self._model, latents, self.prompt, settings.lora_batch, self.generator
-                )
+                loss = yield from fit_passes(lora, latents, self.prompt, settings.lora_batch, self.generator)
             except BaseException:
                 self.generator.set_state(before)  # the step will be taken from its beginning
                 raise

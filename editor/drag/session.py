@@ -21,8 +21,8 @@ from livedrag.editor.drag.shared_session import SharedSession
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.timeline import Timeline
+from livedrag.editor.fitting.fit_step import FitPass, FitStep
 from livedrag.editor.fitting.fitted_lora import FittedLora, save_fitted_lora
-from livedrag.editor.fitting.lora import FitPass, FitStep
 from livedrag.editor.generate import GenerationStep
 from livedrag.editor.models.diffusion import Diffusion
 from livedrag.editor.points import Drag, Point

@@ -13,7 +13,7 @@ from livedrag.editor.drag.snapshot_format import Part
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep, InversionStep, RenderStep
 from livedrag.editor.drag.warm_up import warm_up
-from livedrag.editor.fitting.lora import FitPass, FitStep
+from livedrag.editor.fitting.fit_step import FitPass, FitStep
 from livedrag.editor.settings import Quality
 
 

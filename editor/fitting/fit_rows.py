@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from livedrag.editor.fitting.adamw import AdamW, adamw_step
-from livedrag.editor.fitting.lora import FitGradients, FitRequest, Fitted, FitUpdate, LoraCopy
-from livedrag.editor.fitting.lora_layers import LoraLayers
+from livedrag.editor.fitting.fit_step import FitGradients, FitRequest, Fitted, FitUpdate
+from livedrag.editor.fitting.lora_adapters import UnmergedLora
+from livedrag.editor.fitting.lora_layers import LoraCopy, LoraLayers
 from livedrag.editor.fitting.row_loras import trained_loras
 from livedrag.editor.models.devices import send
 from livedrag.editor.models.diffusion import Diffusion
@@ -81,7 +82,8 @@ def fit(model: Diffusion, layers: Sequence[LoraLayers], rows: list[FitRow]) -> l
     noisy, timesteps = (torch.cat(each) for each in zip(*((row.noisy, row.timesteps) for row in rows), strict=True))
     parameters = [parameter for lora in loras for parameter in lora.parameters()]
     with torch.enable_grad(), _requiring_grad(parameters), model.eagerly():
-        adapter = loras[0] if len(loras) == 1 else trained_loras(model, loras, counts)
+        alone = len(loras) == 1
+        adapter = UnmergedLora(layers[0], loras[0]) if alone else trained_loras(model, loras, counts)
         with model.adapter.using(adapter):
             outputs = model.run_unet(noisy, timesteps, prompts).split(counts)
         losses = [

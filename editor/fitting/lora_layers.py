@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 from livedrag.editor.models.extra_layers import ExtraLayers, weight_change
 
@@ -137,6 +138,29 @@ class LoraLayers:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Adapter .* was active")  # another one becomes active: none is enabled
             self._unet.delete_adapters(self._name)
+
+
+class LoraCopy:
+    """Weights that a pass of fitting computes with, in place of the LoRA's own.
+
+    Args:
+        layers: of their rank and targets.
+        down, up: weights, which it shares.
+    """
+
+    def __init__(self, layers: LoraLayers, down: Sequence[Tensor], up: Sequence[Tensor]) -> None:
+        self.layers = layers
+        self.down, self.up = ([nn.Parameter(weight, False) for weight in part] for part in (down, up))
+        self.version = 0
+
+    @property
+    def bases(self) -> list[nn.Linear]:
+        """The UNet's own layers that it changes, in the order of `down` and `up`."""
+        return self.layers.bases
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The down projections of all layers, then the up projections."""
+        return [*self.down, *self.up]
 
 
 def _free_name(unet: UNet2DConditionModel, name: str) -> str:

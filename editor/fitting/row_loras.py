@@ -17,7 +17,8 @@ from torch import Tensor, baddbmm, bmm, nn
 from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
-from livedrag.editor.fitting.lora import Lora, LoraCopy
+from livedrag.editor.fitting.lora import Lora
+from livedrag.editor.fitting.lora_layers import LoraCopy
 from livedrag.editor.models.adapters import Adapter
 from livedrag.editor.models.diffusion import Diffusion
 

@@ -24,7 +24,8 @@ from livedrag.editor.cost import (
     measure_shape,
     peak_bytes,
 )
-from livedrag.editor.fitting.lora import ROWS_PER_PASS, Lora
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS
+from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.pass_memory import measure_pass
 from livedrag.editor.models.references import find_model
 from livedrag.editor.points import Size
@@ -71,7 +72,7 @@ def test_a_pass_stores_about_what_was_estimated(small: Diffusion, shape: ModelSh
     latent, text = torch.randn(1, 4, 16, 16), small.embed_prompt("")
     try:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            fit_step(lora, small, latent, text, ROWS_PER_PASS, torch.Generator())
+            fit_step(lora, latent, text, ROWS_PER_PASS, torch.Generator())
     finally:
         lora.remove()
     weights = sum(parameter.nbytes for parameter in small.unet.parameters())

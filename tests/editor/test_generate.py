@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point, SettingsError
-from livedrag.editor.fitting.lora import FitStep
+from livedrag.editor.fitting.fit_step import FitStep
 from livedrag.editor.generate import first_noise, generate
 from livedrag.editor.picture import to_picture
 

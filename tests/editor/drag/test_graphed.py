@@ -182,7 +182,7 @@ def test_a_lora_that_is_fitted_further_is_merged_anew(exact: Diffusion) -> None:
     prompt, latent = exact.embed_prompt("a cat"), torch.ones(1, 4, 16, 16, dtype=torch.float64, device=exact.device)
     try:
         for seed in range(3):
-            fit_step(lora, exact, latent, prompt, 2, torch.Generator().manual_seed(seed))
+            fit_step(lora, latent, prompt, 2, torch.Generator().manual_seed(seed))
             with lora.active(), torch.no_grad():
                 exact.predict(latent, 300, prompt)
             assert lora.layers._merged == (lora, lora.version)

@@ -30,7 +30,7 @@ from livedrag.editor import (
 )
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.drag.snapshot_format import Snapshot
-from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS
 from tests.other_kinds import photograph
 from tests.pipelines import write_pipeline
 

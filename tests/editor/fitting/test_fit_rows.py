@@ -11,7 +11,8 @@ import torch
 from livedrag.editor import Diffusion
 from livedrag.editor.drag.passes import answer
 from livedrag.editor.fitting.adamw import AdamW, Moments, adamw_step, step_numbers
-from livedrag.editor.fitting.lora import ROWS_PER_PASS, FitGradients, FitRequest, Fitted, Lora
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS, FitGradients, FitRequest, Fitted, fit_passes
+from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.graphs import Graphs
 from tests.fitting import fit_step
 from tests.strict_recorder import WAITS, StrictRecorder, Watched
@@ -38,7 +39,7 @@ def torch_adamw(lora: Lora) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW
 
 def gradients_of(model: Diffusion, lora: Lora, latents: torch.Tensor, batch: int, seed: int) -> list[torch.Tensor]:
     """Of the step that the seed draws, added up pass by pass; the LoRA does not change."""
-    passes = lora.fit_passes(model, latents, model.embed_prompt("a cat"), batch, torch.Generator().manual_seed(seed))
+    passes = fit_passes(lora, latents, model.embed_prompt("a cat"), batch, torch.Generator().manual_seed(seed))
     summed: list[torch.Tensor] = []
     step = next(passes)
     while True:
@@ -93,7 +94,7 @@ def test_a_fit_gives_the_weights_and_moments_that_torchs_adamw_gives(
                 weight.grad = gradient
             optimizer.step()
             model.graphs = graphs
-            fit_step(lora, model, latents, prompt, batch, torch.Generator().manual_seed(seed))
+            fit_step(lora, latents, prompt, batch, torch.Generator().manual_seed(seed))
             model.graphs = None
             assert all(torch.equal(own, theirs) for own, theirs in zip(lora.parameters(), weights, strict=True))
         for index, (theirs, state) in enumerate(zip(weights, map(optimizer.state.get, weights), strict=True)):
@@ -130,7 +131,7 @@ def test_a_state_of_torchs_adamw_goes_on_bit_for_bit(tiny_of: Diffusion) -> None
         assert other.state().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in other.state().items())
         step_of_torchs(1)
-        fit_step(other, model, latents, model.embed_prompt("a cat"), 2, torch.Generator().manual_seed(1))
+        fit_step(other, latents, model.embed_prompt("a cat"), 2, torch.Generator().manual_seed(1))
         assert all(torch.equal(own, theirs) for own, theirs in zip(other.parameters(), weights, strict=True))
         other.load_weights(lora.down, lora.up)
         assert {name.partition(".")[2] for name in other.state()} == {"weight"}, "AdamW starts anew"

@@ -8,7 +8,8 @@ import torch
 
 from livedrag.editor import Diffusion, NumericalError
 from livedrag.editor.drag.passes import alone
-from livedrag.editor.fitting.lora import ROWS_PER_PASS, FitPass, Lora
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS, FitPass, fit_passes
+from livedrag.editor.fitting.lora import Lora
 from tests.fitting import fit_step
 
 
@@ -61,7 +62,7 @@ def test_fitting_makes_the_model_know_the_picture(model: Diffusion, samples: Pat
 
         before, generator = loss(), torch.Generator().manual_seed(0)
         for _ in range(50):
-            fit_step(lora, model, latent, text, 2, generator)
+            fit_step(lora, latent, text, 2, generator)
         after = loss()
         assert after < 0.95 * before
     finally:
@@ -72,7 +73,7 @@ def test_only_the_adapter_changes_and_only_while_active(tiny: Diffusion, lora: L
     base = {name: tensor.clone() for name, tensor in tiny.unet.state_dict().items() if "lora" not in name}
     before = noise_of(tiny)
     for _ in range(3):
-        fit_step(lora, tiny, torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat"), 2, torch.Generator())
+        fit_step(lora, torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat"), 2, torch.Generator())
     assert torch.equal(noise_of(tiny), before)
     with lora.active():
         assert not torch.equal(noise_of(tiny), before)
@@ -90,7 +91,7 @@ def test_nothing_requires_grad_but_the_adapter_in_training(tiny: Diffusion, lora
         assert requiring() == 0
     seen: list[int] = []
     watch = tiny.unet.register_forward_pre_hook(lambda *_: seen.append(requiring()))
-    fit_step(lora, tiny, torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat"), 2, torch.Generator())
+    fit_step(lora, torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat"), 2, torch.Generator())
     watch.remove()
     assert seen == [len(lora.parameters())]
     assert seen[0] > 0
@@ -100,18 +101,18 @@ def test_nothing_requires_grad_but_the_adapter_in_training(tiny: Diffusion, lora
 @pytest.mark.parametrize("targets", [("to_q",), ("to_q", "to_k", "to_v", "to_out")], ids=["others", "the same"])
 def test_two_pictures_on_one_model_do_not_mix(tiny: Diffusion, lora: Lora, targets: tuple[str, ...]) -> None:
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
-    fit_step(lora, tiny, latent, text, 2, torch.Generator().manual_seed(1))
-    fit_step(lora, tiny, latent, text, 2, torch.Generator().manual_seed(2))
+    fit_step(lora, latent, text, 2, torch.Generator().manual_seed(1))
+    fit_step(lora, latent, text, 2, torch.Generator().manual_seed(2))
     with lora.active():
         alone = noise_of(tiny)
     other = make_lora(tiny, seed=9, targets=targets)
     try:
-        fit_step(other, tiny, -latent, text, 2, torch.Generator().manual_seed(4))
+        fit_step(other, -latent, text, 2, torch.Generator().manual_seed(4))
         with lora.active():
             assert torch.equal(noise_of(tiny), alone)
         with other.active():
             assert not torch.equal(noise_of(tiny), alone)
-        fit_step(lora, tiny, latent, text, 2, torch.Generator().manual_seed(5))  # in the others' place, by PEFT
+        fit_step(lora, latent, text, 2, torch.Generator().manual_seed(5))  # in the others' place, by PEFT
         with other.active():
             theirs = noise_of(tiny)
         with lora.active():
@@ -128,7 +129,7 @@ def test_in_use_it_says_what_it_says_in_fitting(tiny: Diffusion, lora: Lora) -> 
     """Added into the weights it is the same function as beside them, and follows every step of fitting."""
     latent, text = torch.randn(1, 4, 16, 16), tiny.embed_prompt("a cat")
     for seed in range(3):
-        fit_step(lora, tiny, latent, text, 2, torch.Generator().manual_seed(seed))
+        fit_step(lora, latent, text, 2, torch.Generator().manual_seed(seed))
         with lora.unmerged():
             beside = noise_of(tiny)
         with lora.active():
@@ -141,7 +142,7 @@ def test_the_same_seed_fits_the_same_weights(tiny: Diffusion) -> None:
     for _ in range(2):
         lora, generator = make_lora(tiny, seed=5), torch.Generator().manual_seed(6)
         latent = torch.randn(1, 4, 16, 24, generator=generator)  # not square: rows are random crops
-        losses = [fit_step(lora, tiny, latent, tiny.embed_prompt(""), 2, generator) for _ in range(3)]
+        losses = [fit_step(lora, latent, tiny.embed_prompt(""), 2, generator) for _ in range(3)]
         fitted.append((losses, [parameter.detach().clone() for parameter in lora.parameters()]))
         lora.remove()
     (first_losses, first), (second_losses, second) = fitted
@@ -150,10 +151,10 @@ def test_the_same_seed_fits_the_same_weights(tiny: Diffusion) -> None:
 
 
 def passes_of_a_step(
-    lora: Lora, model: Diffusion, latent: torch.Tensor, text: torch.Tensor, batch: int, losses: list[float]
+    lora: Lora, latent: torch.Tensor, text: torch.Tensor, batch: int, losses: list[float]
 ) -> Iterator[FitPass]:
     """What a step yields between its passes; adds its loss to the others."""
-    losses.append((yield from alone(lora.fit_passes(model, latent, text, batch, torch.Generator().manual_seed(1)))))
+    losses.append((yield from alone(fit_passes(lora, latent, text, batch, torch.Generator().manual_seed(1)))))
 
 
 def test_a_large_batch_takes_several_passes_with_the_gradient_of_one(
@@ -163,9 +164,9 @@ def test_a_large_batch_takes_several_passes_with_the_gradient_of_one(
     gradients, steps = [], []
     losses: list[float] = []
     for rows in (batch, ROWS_PER_PASS):
-        monkeypatch.setattr("livedrag.editor.fitting.lora.ROWS_PER_PASS", rows)
+        monkeypatch.setattr("livedrag.editor.fitting.fit_step.ROWS_PER_PASS", rows)
         lora = make_lora(tiny, seed=5)
-        steps.append(list(passes_of_a_step(lora, tiny, latent, text, batch, losses)))
+        steps.append(list(passes_of_a_step(lora, latent, text, batch, losses)))
         gradients.append(lora.moments.first)
         lora.remove()
     assert [step.rows for step in steps[1]] == [ROWS_PER_PASS, 2 * ROWS_PER_PASS]
@@ -177,5 +178,5 @@ def test_a_large_batch_takes_several_passes_with_the_gradient_of_one(
 def test_diverging_is_an_error_and_leaves_the_weights(tiny: Diffusion, lora: Lora) -> None:
     before = [parameter.detach().clone() for parameter in lora.parameters()]
     with pytest.raises(NumericalError, match="nan"):
-        fit_step(lora, tiny, torch.full((1, 4, 16, 16), torch.nan), tiny.embed_prompt(""), 1, torch.Generator())
+        fit_step(lora, torch.full((1, 4, 16, 16), torch.nan), tiny.embed_prompt(""), 1, torch.Generator())
     assert all(torch.equal(one, two) for one, two in zip(before, lora.parameters(), strict=True))

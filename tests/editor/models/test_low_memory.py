@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from livedrag.editor import Diffusion
 from livedrag.editor.drag.passes import answer
-from livedrag.editor.fitting.lora import FitGradients, FitRequest, Lora
+from livedrag.editor.fitting.fit_step import FitGradients, FitRequest
+from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.graphs import Graphs
 from livedrag.editor.models.low_memory import USABLE, LowMemory, saving_memory
 from livedrag.editor.models.pass_memory import PEAK, TILES, AutoencoderMemory

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from livedrag.editor.cost import Memory
-from livedrag.editor.fitting.lora import ROWS_PER_PASS
+from livedrag.editor.fitting.fit_step import ROWS_PER_PASS
 from livedrag.editor.models.graphs import Graphs
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.messages import (
