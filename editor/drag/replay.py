@@ -50,7 +50,7 @@ def _follow(session: DragSession, before: EditState, states: Iterable[EditState]
         current = session.settings.as_dict()
         settings = {name: wanted[name] for name in LIVE_SETTINGS if wanted[name] != current[name]}
         for change in changes(session, before, state, settings):
-            with contextlib.suppress(EditorError):  # a room says so and goes on
+            with contextlib.suppress(EditorError):  # the edit went on without it, too
                 change()
         before = state
     return before

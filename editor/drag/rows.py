@@ -1,8 +1,8 @@
-"""One iteration of the paper as a function of tensors: for one room, or for several that share the pass of the UNet.
+"""One iteration of the paper as a function of tensors: for one session, or for several that share the pass of the UNet.
 
-All that differs from iteration to iteration, and from room to room, is in its arguments, and nothing in it waits for
-the device, so that it can run from a CUDA graph. What it gives is a proposal: the caller looks at where the content is,
-and takes the step or leaves it.
+All that differs from iteration to iteration, and from session to session, is in its arguments, and nothing in it waits
+for the device, so that it can run from a CUDA graph. What it gives is a proposal: the caller looks at where the content
+is, and takes the step or leaves it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Background:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """All that an iteration of a room depends on, but for the network.
+    """All that an iteration of a session depends on, but for the network.
 
     What is compared with the unedited latent, while it is that latent, must equal it to the last bit: of another pass
     it would differ by rounding, and the gradient of an absolute value is as large for that.
@@ -158,7 +158,7 @@ class Tracked:
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What an iteration of a room leads to.
+    """What an iteration of a session leads to.
 
     Args:
         latent: after the step, ``(1, 4, H/8, W/8)``.
@@ -248,7 +248,7 @@ def total_loss(row: Row, latent: Tensor, features: Tensor, noise: Tensor | None,
     """Motion supervision, plus what holds the pins, plus, if there is a mask, the mask loss; a scalar.
 
     Args:
-        row: of the room.
+        row: of the session.
         latent: that requires grad, ``(1, 4, H/8, W/8)``.
         features: ``(1, C, h, w)``.
         noise: ``(1, 4, H/8, W/8)``; needed for the mask loss.

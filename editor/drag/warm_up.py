@@ -1,4 +1,4 @@
-"""Warm-up: recording the CUDA graphs of a session's iterations before its first drag, while nobody is waiting.
+"""Warm-up: recording the CUDA graphs of a session's iterations before its first drag, while no one waits.
 
 The UNet has state in Python that all sessions share, so graphs can't be recorded in another thread meanwhile.
 """

@@ -1,4 +1,4 @@
-"""What a safetensors file is: told by the names and shapes of its tensors, as its authors' code writes them."""
+"""What a safetensors file is, recognised by the names and shapes of its tensors, as its authors' code writes them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How the built-in model was made; anybody can make it again: ``python -m livedrag.editor.training --help``."""
+"""How the built-in model was made. ``python -m livedrag.editor.training --help`` says how to make it again."""
