@@ -6,6 +6,9 @@ they agree: what the model made anew, where content was uncovered, comes from th
 where the model does not even reproduce the unedited picture. The drags' own field is kept where no other displacement
 explains the edit clearly better: it is smooth, and an estimate is not.
 
+At the edge of the mask, the model's colours fade into the uploaded ones. Content that moved does not, as it would be
+seen twice: there its displacement is the drags' own, which ends at the edge.
+
 Not in the paper; the setting ``detail`` = ``model`` turns it off. The estimate is pyramidal Lucas-Kanade (Bouguet 2001)
 at every pixel.
 """
@@ -43,12 +46,19 @@ DECISIVENESS = 8
 MAX_RATIO, FIELD_WINDOW = 0.55, 16.0
 """An estimate replaces the drags' own field where its residual is below this share of the field's, and the standard
 deviation, in pixels of the working picture, of the window in which they are compared."""
+ROUGH = 2.5
+"""An estimate whose differences from the drags' own field differ among themselves by so many pixels (their standard
+deviation in a window) has to be better by twice as much."""
 RESIDUAL_FLOOR = 0.02
 """Added to both of these residuals (black to white is 2): smaller ones say nothing."""
 TOLERANCE = 0.1
 """Mean residual (black to white is 2) at which the carried picture counts for 1 / e."""
 ERROR_WEIGHT = 4
 """Weight of the `reconstruction_error` of a place, which is added to the tolerance."""
+NEAR = 5
+"""Side in pixels of the working picture's neighbourhood whose colours `without_small_excess` looks at."""
+EXCESS = 0.4
+"""A colour this far (black to white is 2) from those nearby is content that the model made."""
 TORN = 2.0
 """A displacement that changes by so many pixels from one pixel to the next counts for 1 / e: something was
 uncovered."""
@@ -59,6 +69,9 @@ UNCHANGED = 1e-3
 """A change below this (black to white is 2) is none."""
 REACH = 48
 """Pixels of the working picture around what changed that the estimate looks at."""
+CUBIC = 2 / 3
+"""Share of bicubic interpolation in the carried picture, the rest is bilinear: together about a Catmull-Rom spline.
+Torch's cubic alone (a = -0.75) overshoots at outlines."""
 ROWS = 128
 """Rows of the uploaded picture that are made at once, to limit memory."""
 
@@ -83,7 +96,7 @@ def carry_detail(
         rasters: of the picture.
         moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: where it
             was tracked, where it was to go. The estimate begins with the field that explains the edit best.
-        feather: how softly the mask ends, in pixels of the working picture.
+        feather: how softly what the model painted ends at the mask, in pixels of the working picture.
 
     Returns:
         RGB picture of the size of ``uploaded``; outside the mask, and where nothing changed, its very pixels.
@@ -94,14 +107,13 @@ def carry_detail(
     box = _changed_box(changed, mask, rasters)
     if box is None:
         return Image.fromarray(result)
-    error = reconstruction_error(to_working_tensor(uploaded, rasters), unedited)
+    working = to_working_tensor(uploaded, rasters)
+    error = reconstruction_error(working, unedited)
     fields = [_drags_field(drags, mask, rasters) for drags in moves]
-    flow = _flow_of_changed(changed, unedited, edited, fields)
+    flow = _flow_of_changed(changed, unedited, edited, fields, _freedom(mask, rasters, feather))
     scale = [size / small for size, small in zip(_sides(rasters.covered), _sides(rasters.working), strict=True)]
-    planes = _Stretched(
-        torch.cat([edited, agreement(unedited, edited, flow, error), flow * torch.tensor(scale)[:, None, None]], 1),
-        rasters,
-    )
+    painted, share = without_small_excess(edited, working, flow), agreement(unedited, edited, flow, error)
+    planes = _Stretched(torch.cat([painted, share, flow * torch.tensor(scale)[:, None, None]], 1), rasters)
     left, top, right, bottom = box
     soft = None if mask is None else torch.from_numpy(soften(mask, feather * math.sqrt(math.prod(scale))))
     source = torch.from_numpy(result.copy()).permute(2, 0, 1)
@@ -111,8 +123,9 @@ def carry_detail(
         own = _to_floats(source[:, first:last, left:right])
         carried = _displaced_part(source, moved, left, first) if moved.any() else own
         shown = torch.lerp(model, carried, share)
-        if soft is not None:
-            shown = torch.lerp(own, shown, soft[first:last, left:right])
+        if mask is not None and soft is not None:
+            hard = torch.from_numpy(mask[first:last, left:right].astype(np.float32))
+            shown = torch.lerp(own, shown, torch.lerp(soft[first:last, left:right], hard, share))
         result[first:last, left:right] = np.asarray(to_picture(shown))
     return Image.fromarray(result)
 
@@ -120,26 +133,32 @@ def carry_detail(
 # The displacement -----------------------------------------------------------------------------------------------------
 
 
-def estimate_displacement(unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
+def estimate_displacement(
+    unedited: Tensor, edited: Tensor, fields: Sequence[Tensor], freedom: Tensor | float = 1.0
+) -> Tensor:
     """Where each place of the edited picture came from.
 
     Args:
         unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
         fields: displacements of which one may be right, ``(1, 2, h, w)`` each. The estimate also begins without any:
             the content may not have followed the drags.
+        freedom: how far the estimate may differ from the best of these fields, or from 0 where there is none:
+            ``(1, 1, h, w)`` from 0 (not) to 1 (by anything), or one for all places.
 
     Returns:
         ``(1, 2, h, w)``, (dx, dy) in pixels: the edited picture shows at ``p`` what the unedited one has at
         ``p + d(p)``; 0 where nothing changed.
     """
     still = torch.zeros_like(edited[:, :2])
-    flow = _estimate_from(unedited, edited, still)
-    moving = [field for field in fields if field.any()]
+    field, flow = still, _estimate_from(unedited, edited, still)
+    moving = [each for each in fields if each.any()]
     if moving:
-        field = min(moving, key=lambda field: float(_residual(unedited, edited, field).mean()))
+        field = min(moving, key=lambda each: float(_residual(unedited, edited, each).mean()))
         flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, field), WINDOW)
-        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=1 / MAX_RATIO)
+        weight = (1 + (_roughness(flow - field) / ROUGH) ** 4) / MAX_RATIO
+        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=weight)
     change = _blur(_residual(unedited, edited, still), STILL_WINDOW)
+    flow = field + (flow - field) * freedom
     return flow * (change / STILL).clamp(max=1)
 
 
@@ -147,6 +166,29 @@ def agreement(unedited: Tensor, edited: Tensor, flow: Tensor, error: Tensor) -> 
     """How far the unedited picture, displaced, is the edited one; ``(1, 1, h, w)`` from 0 to 1."""
     off = _blur(_residual(unedited, edited, flow), JUDGED) / (TOLERANCE + ERROR_WEIGHT * displace(error, flow))
     return torch.exp(-(off**2) - (_jump(flow) / TORN) ** 4)
+
+
+def without_small_excess(edited: Tensor, working: Tensor, flow: Tensor) -> Tensor:
+    """The edited picture without light rims at outlines and a slightly different ground, which models add.
+
+    Args:
+        edited: ``(1, 3, h, w)`` in about [-1, 1].
+        working: the picture itself, same shape.
+        flow: the displacement between them, ``(1, 2, h, w)`` in pixels.
+
+    Returns:
+        The edited picture; colours somewhat beyond all that the working picture has nearby, here or where the content
+        came from, are the nearest of those, and ones beyond by `EXCESS` or more are as they were.
+    """
+
+    def highest(planes: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(planes, NEAR, 1, NEAR // 2).amax(0, keepdim=True)
+
+    known = torch.cat([working, displace(working, flow)])
+    nearest = edited.minimum(highest(known)).maximum(-highest(-known))
+    excess = edited - nearest
+    kept = (excess.abs().amax(1, keepdim=True) / EXCESS).clamp(max=1)
+    return nearest + excess * kept * kept * (3 - 2 * kept)
 
 
 def reconstruction_error(working: Tensor, unedited: Tensor) -> Tensor:
@@ -184,15 +226,25 @@ def _drags_field(drags: Iterable[Drag], mask: NDArray[np.bool_] | None, rasters:
     return torch.from_numpy(np.stack(field.at(x, y))).float()[None]
 
 
-def _flow_of_changed(changed: Tensor, unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
+def _freedom(mask: NDArray[np.bool_] | None, rasters: Rasters, feather: float) -> Tensor:
+    """That of an estimate, ``(1, 1, h, w)`` of the working picture: none where the mask ends; arguments as above."""
+    working = rasters.working
+    if mask is None:
+        return torch.ones(1, 1, working.height, working.width)
+    return torch.from_numpy(soften(resize_mask(with_margin(mask, rasters), working), feather))[None, None]
+
+
+def _flow_of_changed(
+    changed: Tensor, unedited: Tensor, edited: Tensor, fields: Sequence[Tensor], freedom: Tensor
+) -> Tensor:
     """`estimate_displacement` around the places ``(h, w)`` that changed, of which there are some; 0 elsewhere."""
     rows, columns = (
         slice(max(0, int(places.min()) - REACH), int(places.max()) + REACH + 1)
         for places in (changed.any(axis).nonzero() for axis in (1, 0))
     )
     flow = torch.zeros_like(edited[:, :2])
-    unedited, edited, *fields = (each[..., rows, columns] for each in (unedited, edited, *fields))
-    flow[..., rows, columns] = estimate_displacement(unedited, edited, fields)
+    unedited, edited, freedom, *fields = (each[..., rows, columns] for each in (unedited, edited, freedom, *fields))
+    flow[..., rows, columns] = estimate_displacement(unedited, edited, fields, freedom)
     return flow
 
 
@@ -211,7 +263,7 @@ def _better(
     sigma: float,
     *,
     floor: float = 1e-4,
-    weight: float = 1,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """The better of two displacements at each place, by their residuals in a window; between them where neither is.
 
@@ -219,6 +271,12 @@ def _better(
     """
     first, second = (_blur(_residual(unedited, edited, flow), sigma) + floor for flow in (one, other))
     return torch.lerp(one, other, 1 / (1 + (weight * second / first) ** DECISIVENESS))
+
+
+def _roughness(flow: Tensor) -> Tensor:
+    """Standard deviation of a displacement in a window around each place, in pixels, ``(1, 1, h, w)``."""
+    variance = _blur(flow * flow, WINDOW) - _blur(flow, WINDOW) ** 2
+    return variance.clamp(min=0).sum(1, keepdim=True).sqrt()
 
 
 def _refine(unedited: Tensor, edited: Tensor, flow: Tensor, factor: int) -> Tensor:
@@ -300,7 +358,7 @@ class _Stretched:
 
 
 def _displaced_part(source: Tensor, moved: Tensor, left: int, top: int) -> Tensor:
-    """Part of the uploaded picture, displaced; bicubic, its border repeated.
+    """Part of the uploaded picture, displaced; see `CUBIC`; its border repeated.
 
     Args:
         source: the whole, uint8 ``(3, H, W)``.
@@ -314,7 +372,9 @@ def _displaced_part(source: Tensor, moved: Tensor, left: int, top: int) -> Tenso
     y = (torch.arange(top, top + moved.shape[-2])[:, None] + moved[:, 1]).clamp(0, height - 1)
     x0, y0 = max(0, int(x.min()) - 2), max(0, int(y.min()) - 2)  # cubic: two pixels further
     needed = _to_floats(source[:, y0 : int(y.max()) + 4, x0 : int(x.max()) + 4])
-    return _sample(needed.contiguous(memory_format=torch.channels_last), x - x0, y - y0, "bicubic")
+    needed = needed.contiguous(memory_format=torch.channels_last)
+    linear, cubic = (_sample(needed, x - x0, y - y0, mode) for mode in ("bilinear", "bicubic"))
+    return torch.lerp(linear, cubic, CUBIC)
 
 
 def _sample(picture: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:

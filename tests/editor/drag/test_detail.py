@@ -15,7 +15,7 @@ from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag import detail
 from livedrag.editor.drag.detail import agreement, carry_detail, displace, estimate_displacement
 from livedrag.editor.drag.warp import WarpField, warp
-from livedrag.editor.picture import compose, to_picture, to_tensor
+from livedrag.editor.picture import compose, soften, to_picture, to_tensor
 from livedrag.editor.points import Rasters, Size
 
 SIDE, SCALE = 128, 4
@@ -109,6 +109,57 @@ def test_of_several_moves_the_one_that_explains_the_edit_counts() -> None:
         for moves in ([[DRAG]], [[DRAG], elsewhere], [elsewhere, [DRAG]])
     ]
     assert results[0] == results[1] == results[2]
+
+
+def test_what_only_moved_is_not_seen_twice_at_the_edge_of_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blending moved with unmoved content there would show both: where all is carried, nothing is blended."""
+    monkeypatch.setattr(detail, "agreement", lambda *_: torch.ones(1, 1, SIDE, SIDE))
+    uploaded, mask = textured(FULL, FULL), square_mask()
+    mask[:, 285:] = False
+    truth = warp(uploaded, [DRAG], mask)
+    unedited, edited = to_tensor(uploaded, SMALL), to_tensor(truth, SMALL)
+    result, unblended = (
+        carry_detail(uploaded, edited, unedited, mask, RASTERS, [[DRAG]], feather=feather) for feather in (2.0, 0.0)
+    )
+    fading = soften(mask, 2.0 * SCALE)[..., None]
+    both = (1 - fading) * np.asarray(uploaded) + fading * np.asarray(unblended)
+    edge = mask & (fading[..., 0] < 0.95) & changed(uploaded, truth)
+    assert decibels(Image.fromarray(both.round().astype(np.uint8)), unblended, edge) < 40
+    assert decibels(result, unblended, edge) > 60
+
+
+def test_where_nothing_else_may_be_estimated_a_displacement_is_the_drags_own() -> None:
+    picture, drag = textured(SIDE, SIDE, seed=3), Drag(Point(50, 60), Point(60, 66))
+    before, after = to_tensor(picture, SMALL), to_tensor(warp(picture, [drag]), SMALL)
+    freedom = torch.ones(1, 1, SIDE, SIDE)
+    freedom[..., 60:] = 0
+    found = estimate_displacement(before, after, [], freedom)[0].norm(dim=0)
+    assert found[55:65, 55:60].min() > 5
+    assert not found[:, 60:].any()
+
+
+def test_a_light_rim_that_the_model_adds_around_what_moved_is_not_shown() -> None:
+    """Nor a ground of a slightly different colour; a new thing is."""
+    side, scale = np.mgrid[:SIDE, :SIDE], 127.5
+    ground, thing = np.array([236, 222, 240]), np.array([200, 100, 40])
+
+    def disc(x: int, radius: int) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = np.hypot(side[1] - x, side[0] - 64) < radius
+        return inside
+
+    uploaded = Image.fromarray(np.where(disc(40, 16)[..., None], thing, ground).astype(np.uint8))
+    unedited = to_tensor(uploaded, SMALL)
+    painted = np.where(disc(90, 19)[..., None], ground + 14, ground - 3)
+    painted = np.where(disc(90, 16)[..., None], thing, painted)
+    painted[10:20, 100:110] = [20, 40, 200]
+    edited = torch.from_numpy(painted / scale - 1).permute(2, 0, 1)[None].float()
+    result = np.asarray(carry_detail(uploaded, edited, unedited, None, Rasters(SMALL, SMALL), [])).astype(int)
+    assert (result <= ground + 3).all()
+    around = ~disc(40, 20) & ~disc(90, 20)
+    around[5:25, 95:115] = False
+    assert np.abs(result[around] - ground).max() <= 1
+    assert np.abs(result[15, 105] - [20, 40, 200]).max() <= 3
+    assert np.abs(result[64, 90] - thing).max() <= 3
 
 
 def test_what_the_model_cannot_reproduce_it_need_not_agree_on() -> None:
