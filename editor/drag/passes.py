@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -212,11 +212,26 @@ def _adapter(model: Diffusion, loras: Sequence[Lora], beyond: Sequence[BeyondFea
 def _iterate(requests: Sequence[IterationPass]) -> list[Iterated]:
     """One iteration of several rooms."""
     model, rows = requests[0].model, [request.row for request in requests]
+    if model.graphs is not None:
+        rows = alike(rows)
     adapter = _adapter(model, [request.lora for request in requests], [row.beyond for row in rows])
-    proposals = propose(model, adapter, rows)
+    proposals = [
+        proposal if request.row.beyond == row.beyond else replace(proposal, noise=None)
+        for request, row, proposal in zip(requests, rows, propose(model, adapter, rows), strict=True)
+    ]
     # The one time that the device is waited for.
     numbers: Iterator[float] = iter(torch.cat([_numbers(proposal) for proposal in proposals]).tolist())
     return [_iterated(proposal, numbers) for proposal in proposals]
+
+
+def alike(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those that need only features with noise where any other row without a mask loss needs it.
+
+    Each combination of rows that do and do not has a graph of its own, and rooms show previews at different iterations.
+    """
+    if all(row.beyond != "no gradient" for row in rows):
+        return list(rows)
+    return [replace(row, beyond="no gradient") if row.beyond == "nothing" else row for row in rows]
 
 
 def _numbers(proposal: Proposal) -> Tensor:

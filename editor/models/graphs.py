@@ -170,6 +170,9 @@ class Graphs:
         recorder: for its device.
         eager_runs: of a kind before it is recorded.
         capacity: graphs that are kept.
+
+    Attributes:
+        cold_runs: that ran before there was a graph of their kind, or recorded it: later ones take less time.
     """
 
     def __init__(self, recorder: Recorder, *, eager_runs: int = EAGER_RUNS, capacity: int = CAPACITY) -> None:
@@ -178,6 +181,7 @@ class Graphs:
         self._runs: dict[Key, int] = {}
         self._refused: set[Key] = set()
         self._calls = 0
+        self.cold_runs = 0
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -226,11 +230,15 @@ class Graphs:
 
     def _record(self, key: Key, function: Callable[[T], R], given: T) -> GraphedFunction[T, R] | None:
         self._runs[key] = self._runs.get(key, 0) + 1
-        if key in self._refused or self._runs[key] <= self._eager_runs:
+        if key in self._refused:
+            return None
+        if self._runs[key] <= self._eager_runs:
+            self.cold_runs += self._runs[key] > 0  # not if it waits for memory
             return None
         if not self._recorder.has_memory():
             self._runs[key] -= CHECK_EVERY
             return None
+        self.cold_runs += 1
         while len(self._graphs) >= self._capacity:
             self._graphs.popitem(last=False)
         try:

@@ -14,7 +14,6 @@ from functools import partial
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.cost import Memory
 from livedrag.editor.drag.passes import Bucket
-from livedrag.editor.models.graphs import EAGER_RUNS
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
@@ -110,7 +109,7 @@ class DeviceWorker:
         self._emit = on_event
         self._clock = clock
         self._scheduler = Scheduler()
-        self._sizes = GroupSizes(warm_ups=1 if model.graphs is None else EAGER_RUNS + 1)
+        self._sizes = GroupSizes()
         self._shares = share_passes
         self._usage = DeviceUsage()
         self._files = SessionFiles(self._models, checkpoints, on_event)
@@ -339,10 +338,12 @@ class DeviceWorker:
         for room, work in members:
             self._emit(StepStarted(room=room.id, run=work.run))
         bucket, stages = self._bucket(group[0]), {room.id: work.stage for room, work in members}
+        cold_runs = self._models.cold_runs
         taken = SharedStep(members, self._clock).take()
+        comparable = not taken.failures and taken.sizes == [len(members)] and self._models.cold_runs == cold_runs
         if bucket is not None and any(isinstance(failure, SharedPassError) for failure in taken.failures.values()):
             self._sizes.forbid(bucket, len(members))
-        elif bucket is not None and not taken.failures and taken.sizes == [len(members)]:  # others can't be compared
+        elif bucket is not None and comparable:
             self._sizes.measure(bucket, len(members), sum(taken.seconds.values()))
         problems = self._models.take_problems()
         for room, work in members:

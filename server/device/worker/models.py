@@ -126,6 +126,11 @@ class Models:
         for base in self._bases.values():
             _drop_graphs(base)
 
+    @property
+    def cold_runs(self) -> int:
+        """Passes so far that ran before there was a graph of their kind, or recorded it."""
+        return sum(base.graphs.cold_runs for base in self._bases.values() if base.graphs is not None)
+
     def take_problems(self) -> frozenset[str]:
         """Why what was made since the last call can't be repeated exactly."""
         problems = frozenset(problem for base in self._bases.values() for problem in base.low_memory.problems)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
+from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, DragStep, Point
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
 from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.models.graphs import Graphs
@@ -166,6 +166,44 @@ def test_rooms_that_share_passes_run_from_graphs(exact: Diffusion, recorder: Rec
     assert recorder.recorded == before + 3  # of fitting, of inversion, and of both rooms' iteration
     exact.graphs = None
     assert_same(exact, graphed, together())
+
+
+def test_previews_at_different_iterations_need_no_graph_for_each_combination(
+    exact: Diffusion, recorder: Recording
+) -> None:
+    def together() -> tuple[list[torch.Tensor], list[bool]]:
+        sessions = [new_session(exact, masked=False, seed=number, max_iterations=8) for number in range(3)]
+        for session in sessions:
+            for _ in session.prepare():
+                pass
+        before = recorder.recorded
+        loops = [session.shared.drag(every) for session, every in zip(sessions, (2, 3, 0), strict=True)]
+        latents, previewed = [], []
+
+        def resume(index: int, answered: Answer) -> Request | None:
+            step = loops[index].send(answered)
+            if isinstance(step, Request):
+                return step
+            assert isinstance(step, DragStep)
+            previewed.append(step.predicted_x0 is not None)
+            return None
+
+        for _ in range(6):
+            run_together(
+                {str(index): partial(resume, index) for index in range(3)}, lambda asked: answer(list(asked.values()))
+            )
+            latents += [session.latent.cpu() for session in sessions]
+        for session, loop in zip(sessions, loops, strict=True):
+            loop.close()
+            session.close()
+        assert recorder.recorded - before == (2 if exact.graphs else 0)  # with any preview, and with none
+        return latents, previewed
+
+    graphed, shown = together()
+    exact.graphs = None
+    eager, expected = together()
+    assert shown == expected
+    assert_same(exact, graphed, eager)
 
 
 class Still(EagerRecorder):

@@ -106,6 +106,20 @@ def test_the_first_runs_of_a_kind_are_eager() -> None:
     assert len(graphs) == recorder.recorded == 1
 
 
+def test_runs_count_as_cold_until_there_is_a_graph() -> None:
+    recorder = Counting()
+    graphs = Graphs(recorder, eager_runs=2)
+    seen = []
+    for seed in range(5):
+        graphs.run(("pass",), function, inputs(seed))
+        seen.append(graphs.cold_runs)
+    assert seen == [1, 2, 3, 3, 3]
+    recorder.memory = False
+    for seed in range(5):
+        graphs.run(("other",), function, inputs(seed))
+    assert graphs.cold_runs == 5, "without memory, later ones take as long"
+
+
 def test_other_shapes_are_other_kinds() -> None:
     graphs = Graphs(EagerRecorder(), eager_runs=0)
     graphs.run(("pass",), function, inputs(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,19 @@ import torch
 from livedrag.editor import Point
 from livedrag.editor.drag import passes
 from livedrag.editor.drag.passes import Request
+from livedrag.editor.models.graphs import Graphs
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
 from livedrag.server.device.messages import PlacedDrag, RunFinished, Start, Stop, UpdateRun
 from livedrag.server.document.protocol import Points
 from tests.quiet import png
-from tests.server.device.workers import PICTURE, SHORT, Events, a_worker, later, start
+from tests.recorders import EagerRecorder
+from tests.server.device.workers import PICTURE, SHORT, Events, a_worker, finish, later, start
 from tests.stored import stored
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
+    from livedrag.server.device.worker.device_room import DeviceRoom
     from livedrag.server.device.worker.device_worker import DeviceWorker
 
 LONG = {**SHORT, "max_iterations": 1000, "preview_every": 0, "latent_lr": 1e-6}
@@ -101,6 +104,33 @@ def share(worker: DeviceWorker, unet: Passes, rows: int, iterations: int = 1) ->
 def test_rooms_share_passes_where_that_is_faster(worker: DeviceWorker, events: Events, unet: Passes) -> None:
     begin(worker, "abcd", settings=LONG)
     share(worker, unet, 4, iterations=3)
+
+
+def test_passes_before_there_is_a_graph_do_not_decide_how_many_rooms_share(
+    worker: DeviceWorker, events: Events, small: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recording takes many times as long as what is recorded, so that sharing would never be worth it."""
+    graphs = Graphs(EagerRecorder(), eager_runs=1)
+    monkeypatch.setattr(small, "graphs", graphs)
+    measured: list[int] = []
+    measure, step, cold = worker._sizes.measure, worker._step, set[bool]()
+
+    def note(bucket: Hashable, size: int, seconds: float) -> None:
+        measured.append(size)
+        measure(bucket, size, seconds)
+
+    def watched(group: list[DeviceRoom]) -> None:
+        before, known = graphs.cold_runs, len(measured)
+        step(group)
+        cold.add(graphs.cold_runs > before)
+        assert graphs.cold_runs == before or len(measured) == known
+
+    monkeypatch.setattr(worker._sizes, "measure", note)
+    monkeypatch.setattr(worker, "_step", watched)
+    begin(worker, "ab", settings={**LONG, "max_iterations": 30})
+    finish(worker, events)
+    assert cold == {True, False}
+    assert set(measured) == {1, 2}
 
 
 def test_rooms_do_not_share_passes_where_that_is_slower(worker: DeviceWorker, events: Events, unet: Passes) -> None:
