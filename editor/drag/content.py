@@ -32,6 +32,8 @@ MIN_CONTRAST = 0.02
 ALIKE = 0.02
 """Places whose correlation is this close to the best one count as equally good; the one nearest to the target is taken:
 along an edge, content looks the same everywhere."""
+BESIDE = 2
+"""A handle's cell is the nearest one to its content, which lies up to so far beside it, in pixels of such a picture."""
 NEAR = 10.0
 """Content that is this near to where it should be is there, in pixels of such a picture."""
 
@@ -68,6 +70,24 @@ class ContentSearch:
             name: place
             for name, patch in patches.items()
             if (place := _find_one(pixels, patch, handles[name], self._state.rasters, scale)) is not None
+        }
+
+    def likeness(self, handles: Handles, pixels: Tensor, places: Mapping[str, Point]) -> dict[str, float]:
+        """How much the picture looks like the content of each handle at a place, if its content can be recognised.
+
+        Args:
+            handles: to compare with.
+            pixels: the decoded prediction, ``(3, h, w)`` of `decode`.
+            places: by drag, points in pixels of the picture.
+
+        Returns:
+            By drag, the largest correlation within `BESIDE` pixels of its place, -1 to 1.
+        """
+        patches, scale = self._patches(handles, SIDE), _pixels_per_working_pixel(self._state, SIDE)
+        return {
+            name: _likeness(pixels, patch, _pixel(places[name], self._state.rasters, scale))
+            for name, patch in patches.items()
+            if name in places and _is_recognisable(patch)
         }
 
     def with_looks(self, handles: Handles, pixels: Tensor) -> dict[str, Handle]:
@@ -160,9 +180,24 @@ def _patch(pixels: Tensor, centre: Point, rasters: Rasters, scale: float) -> Ten
     return padded[:, row : row + 2 * radius + 1, column : column + 2 * radius + 1].clone()
 
 
+def _is_recognisable(patch: Tensor) -> bool:
+    """Whether a patch ``(3, k, k)`` has any detail."""
+    return float(patch.std((1, 2)).mean()) >= MIN_CONTRAST
+
+
+def _likeness(pixels: Tensor, patch: Tensor, place: tuple[float, float]) -> float:
+    """The largest correlation of a patch with a picture ``(3, h, w)`` around a pixel, x and y."""
+    radius, (_, rows, columns) = patch.shape[-1] // 2, pixels.shape
+    column, row = min(max(round(place[0]), 0), columns - 1), min(max(round(place[1]), 0), rows - 1)
+    left, right = _window(column - BESIDE, column + BESIDE, columns)
+    top, bottom = _window(row - BESIDE, row + BESIDE, rows)
+    padded = pad(pixels[None], (radius,) * 4, mode="replicate")[0]
+    return float(correlate(padded[:, top : bottom + 2 * radius, left : right + 2 * radius], patch).max())
+
+
 def _find_one(pixels: Tensor, patch: Tensor, handle: Handle, rasters: Rasters, scale: float) -> Point | None:
     """Where a picture ``(3, h, w)`` shows a patch on its way from a handle's origin to its target, about."""
-    if float(patch.std((1, 2)).mean()) < MIN_CONTRAST:
+    if not _is_recognisable(patch):
         return None
     points = (handle.warp.handle, current_position(handle, rasters), handle.target)
     (xs, ys), (_, rows, columns) = zip(*(_pixel(point, rasters, scale) for point in points), strict=True), pixels.shape

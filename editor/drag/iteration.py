@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from livedrag.editor.drag.arrival import active, checks_content
+from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets, track_handles, with_patches
-from livedrag.editor.drag.latent_warp import LatentWarp, advance, needs_warp
+from livedrag.editor.drag.latent_warp import LatentWarp, advance, is_where_warped, needs_warp
 from livedrag.editor.drag.passes import Answer, ForwardPass, Iterated, IterationPass, Request, forward, iterated
 from livedrag.editor.drag.region import advance_content, has_held
-from livedrag.editor.drag.row_of_session import row_of
+from livedrag.editor.drag.row_of_session import row_of, tracking_is_due
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.drag.tracking import have_arrived
@@ -54,27 +55,62 @@ def note_unedited(state: SessionState, features: Tensor | None, noise: Tensor | 
         state.reference.use_features(features)
 
 
-def ask_iteration(state: SessionState, handles: Handles, *, with_noise: bool) -> Generator[Request, Answer, Iterated]:
+def ask_iteration(
+    state: SessionState, handles: Handles, *, with_noise: bool, held: Collection[str] = ()
+) -> Generator[Request, Answer, Iterated]:
     """Ask for one iteration of the paper, which proposes a step; see `livedrag.editor.drag.rows`.
 
     Args:
         state: of the session.
         handles: that are pulled, as they were tracked last; or where the field carries them in this iteration.
         with_noise: whether the noise is needed, whatever the loss is.
+        held: names of those that are not tracked; see `held_by_warp`.
     """
-    row = row_of(state, handles, with_noise=with_noise)
+    row = row_of(state, handles, with_noise=with_noise, held=held)
     outcome = yield from iterated(IterationPass(state.model, state.preparation.lora, row))
     note_unedited(state, outcome.proposal.features, outcome.proposal.noise)
     return outcome
 
 
-def track_at_end(state: SessionState, features: Tensor) -> dict[str, Handle]:
+def held_by_warp(
+    state: SessionState, search: ContentSearch, handles: Handles
+) -> Generator[Request, Answer, frozenset[str]]:
+    """The handles whose content is where the warp has put it, rather than where the tracker would find it now.
+
+    The warp is known to have put content there, and features have lookalikes near by. The picture decides: the tracker
+    is believed if that is more like the content at its place.
+
+    Args:
+        state: of the session.
+        search: of the session.
+        handles: as they were tracked last.
+
+    Returns:
+        Their names.
+    """
+    settings, rasters = state.settings, state.rasters
+    warped = {
+        name: handle
+        for name, handle in handles.items()
+        if handle.template is not None and is_where_warped(handle, settings.warp_share, rasters)
+    }
+    if not warped or settings.supervision == "region" or not tracking_is_due(state):
+        return frozenset()
+    features, noise = yield from predict(state, with_noise=True)
+    assert noise is not None
+    tracked = track_handles(warped, features, settings.tracking_radius, rasters, moved=True)
+    pixels = search.decode(predict_x0(state.latent.value, noise, state.level.alpha))
+    here, elsewhere = (search.likeness(each, pixels, state.edit.positions(each)) for each in (warped, tracked))
+    return frozenset(name for name, likeness in here.items() if likeness >= elsewhere[name])
+
+
+def track_at_end(state: SessionState, features: Tensor, held: Collection[str] = ()) -> dict[str, Handle]:
     """The handles at the end of a run, where these features ``(1, C, h, w)`` show their content; with region
-    supervision, where the field has carried it."""
+    supervision, where the field has carried it; those that are ``held`` where they are."""
     settings = state.settings
     if settings.supervision == "region":
         return state.edit.handles
-    handles = active(state, state.edit.handles)
+    handles = {name: handle for name, handle in active(state, state.edit.handles).items() if name not in held}
     tracked = track_handles(handles, features, settings.tracking_radius, state.rasters, moved=state.latent.moved)
     if settings.supervision_template == "first":
         tracked = with_patches(tracked, features, settings.supervision_radius, state.rasters)

@@ -30,6 +30,14 @@ def needs_warp(handle: Handle, share: float) -> bool:
     return _distance_left(handle, share) > MIN_DISTANCE
 
 
+def is_where_warped(handle: Handle, share: float, rasters: Rasters) -> bool:
+    """Whether content has been warped as far as it should be, and its handle is still where the warp has put it."""
+    warp = handle.warp
+    if share == 0 or warp.handle == warp.target or needs_warp(handle, share):
+        return False
+    return distance(current_position(handle, rasters), warp.target) < MIN_DISTANCE
+
+
 def advance(handles: Handles, share: float, rasters: Rasters) -> dict[str, Handle]:
     """The handles one warp step further: by one cell, as with motion supervision, or by the distance left.
 

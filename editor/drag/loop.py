@@ -13,6 +13,7 @@ from livedrag.editor.drag.iteration import (
     ask_iteration,
     carry,
     found_handles,
+    held_by_warp,
     keep_background,
     lost_drags,
     move_on,
@@ -95,7 +96,8 @@ class DragLoop:
         # loss and a step of Adam, which is only proposed. See `livedrag.editor.drag.rows`.
         with_noise = preview or search_is_due(state)
         before = carry(state, before)
-        outcome = yield from ask_iteration(state, before, with_noise=with_noise)
+        held = yield from held_by_warp(state, self._search, before)
+        outcome = yield from ask_iteration(state, before, with_noise=with_noise, held=held)
         proposal = outcome.proposal
 
         # Where is the content now? Or with region supervision: where has it been carried?
@@ -136,8 +138,9 @@ class DragLoop:
     def _end(self) -> Generator[Request, Answer, DragStep]:
         """The end of a run, after its last iteration: where is the content now?"""
         state, latent = self._state, self._state.latent
+        held = yield from held_by_warp(state, self._search, active(state, state.edit.handles))
         features, noise = yield from predict(state, with_noise=False)
-        handles = track_at_end(state, features)
+        handles = track_at_end(state, features, held)
         moving = not_arrived(state, handles)
         content: dict[str, float] = {}
         if checks_content(state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -21,13 +22,20 @@ def needs_mask_loss(state: SessionState) -> bool:
     return state.edit.latent_mask is not None and state.settings.background == "loss"
 
 
-def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
+def tracking_is_due(state: SessionState) -> bool:
+    """Whether content is to be tracked in this iteration, rather than pulled from where it was tracked last."""
+    latent, every = state.latent, state.settings.steps_per_tracking
+    return latent.moved and (not latent.steps or state.iterations_done % every == 0)
+
+
+def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Collection[str] = ()) -> Row:
     """What an iteration of a session depends on, on its device.
 
     Args:
         state: of the session.
         handles: that are pulled, as they were tracked last; or where the field carries them in this iteration.
         with_noise: whether the noise is needed, whatever the loss is.
+        held: names of those that are not tracked.
     """
     latent, level, settings, edit = state.latent, state.level, state.settings, state.edit
     beyond: BeyondFeatures = "no gradient" if with_noise else "nothing"
@@ -44,7 +52,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
         adam=latent.adam(settings.latent_lr, mini=settings.latent_optimizer == "adam_mini"),
         beyond="gradient" if needs_mask_loss(state) else beyond,
         raster=state.rasters.cells,
-        points=_points(state, handles) if region is None else None,
+        points=_points(state, handles, held) if region is None else None,
         region=region,
         pins=_pins(state) if edit.pins else None,
         background=_background(state, edit.latent_mask) if needs_mask_loss(state) else None,
@@ -52,20 +60,20 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool) -> Row:
     return send_all(row, latent.value.device)
 
 
-def _points(state: SessionState, handles: Handles) -> Points:
+def _points(state: SessionState, handles: Handles, held: Collection[str]) -> Points:
     settings, latent = state.settings, state.latent
     each, dtype = list(handles.values()), latent.value.dtype
     cells, targets = cells_and_targets(handles, state.rasters, dtype)
     blank = latent.value.new_zeros(state.model.feature_channels)
-    due = not latent.steps or state.iterations_done % settings.steps_per_tracking == 0
     known = torch.tensor([handle.template is not None for handle in each])
+    followed = torch.tensor([name not in held for name in handles])
     pulled = _patch(settings.supervision_radius, cells)
     points = Points(
         cells=cells,
         targets=targets,
         steps=torch.tensor([[settings.supervision_step * 2.0**handle.tries] for handle in each], dtype=dtype),
         counts=torch.ones(len(each), dtype=torch.bool),
-        tracked=known if latent.moved and due else torch.zeros_like(known),
+        tracked=known & followed if tracking_is_due(state) else torch.zeros_like(known),
         known=known,
         templates=torch.stack([blank if handle.template is None else handle.template for handle in each]),
         window=_patch(settings.tracking_radius, cells),

@@ -77,6 +77,18 @@ def test_content_is_found_where_the_picture_shows_it(session: DragSession, bear:
     assert not has_followed(handle, stayed, rasters)
 
 
+def test_a_place_is_as_much_like_the_content_as_the_picture_shows(session: DragSession, bear: Image.Image) -> None:
+    search, handles = ContentSearch(session._state), session._state.edit.handles
+    pixels = search.decode(session.model.encode(to_working_tensor(bear, session._state.rasters)))
+    origin = {name: handle.warp.handle for name, handle in handles.items()}
+    here = search.likeness(handles, pixels, origin)
+    assert all(value > 0.9 for value in here.values())
+    away = search.likeness(handles, pixels, {name: Point(p.x + 30, p.y - 30) for name, p in origin.items()})
+    assert all(away[name] < here[name] - 0.3 for name in handles)
+    assert search.likeness(handles, pixels, dict.fromkeys(handles, Point(0, 255))).keys() == handles.keys()
+    assert search.likeness(handles, pixels, {}) == {}
+
+
 def test_places_are_pixels_of_the_uploaded_picture(model: Diffusion, bear: Image.Image) -> None:
     large = bear.resize((700, 700), Image.Resampling.LANCZOS).crop((0, 0, 700, 560))
     drag = Drag(Point(169.5, 410), Point(110, 301))

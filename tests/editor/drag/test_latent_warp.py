@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from PIL import Image
 
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, Point
 from livedrag.editor.drag.handles import Handle, current_position, new_handle
-from livedrag.editor.drag.latent_warp import LatentWarp, advance, find_origin, needs_warp, warp_picture
+from livedrag.editor.drag.latent_warp import LatentWarp, advance, find_origin, is_where_warped, needs_warp, warp_picture
 from livedrag.editor.drag.warp import warp
 from livedrag.editor.picture import to_tensor
-from livedrag.editor.points import Rasters, Size, distance
+from livedrag.editor.points import Cell, Rasters, Size, distance
 
 SIZE = Size(150, 100)
 RASTERS = Rasters(SIZE, Size(96, 64))
@@ -39,6 +40,15 @@ def test_content_goes_a_cell_an_iteration_and_no_further_than_its_share(share: f
     assert 0 < steps[-1] <= CELL + 1e-9
     assert sum(steps) == pytest.approx(share * 50)
     assert (places[-1].x, places[-1].y) == pytest.approx((40 + share * 30, 60 - share * 40))
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_it_is_known_that_the_warp_has_put_content_where_it_is(share: float) -> None:
+    steps = warp_steps(share)
+    assert [is_where_warped(handle, share, RASTERS) for handle in steps] == [False] * (len(steps) - 1) + [True]
+    elsewhere = replace(steps[-1], cell=steps[-1].cell + Cell(0, 1))
+    assert not is_where_warped(elsewhere, share, RASTERS)
+    assert not is_where_warped(steps[-1], 0.0, RASTERS)
 
 
 def test_without_a_share_nothing_is_warped() -> None:
