@@ -45,7 +45,7 @@ def checks_content(state: SessionState) -> bool:
 
 
 def search_is_due(state: SessionState) -> bool:
-    """Whether content is to be searched in this iteration, whatever the tracker finds."""
+    """Whether this iteration searches for the content, whatever the tracker finds."""
     if not checks_content(state):
         return False
     begins = state.iterations_done % SEARCH_EVERY == 0 or not state.latent.steps

@@ -23,7 +23,7 @@ def needs_mask_loss(state: SessionState) -> bool:
 
 
 def tracking_is_due(state: SessionState) -> bool:
-    """Whether content is to be tracked in this iteration, rather than pulled from where it was tracked last."""
+    """Whether this iteration tracks the content; if not, it pulls it from where it was tracked last."""
     latent, every = state.latent, state.settings.steps_per_tracking
     return latent.moved and (not latent.steps or state.iterations_done % every == 0)
 

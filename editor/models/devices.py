@@ -53,7 +53,7 @@ def moved_together(tree: T, moves: Callable[[Tensor], bool], move: Callable[[Ten
 
     Args:
         tree: of tensors.
-        moves: whether a tensor is to be moved.
+        moves: tells which tensors to move.
         move: moves a tensor ``(n,)``.
     """
     groups: dict[torch.dtype, list[Tensor]] = {}

@@ -2,13 +2,15 @@
 
 import type { ComponentChildren } from "preact";
 
+/** A length that grows with the text, from pixels at the usual size of text. */
+const rem = (pixels: number) => `${pixels / 16}rem`;
+
 function Icon({ children, size = 20 }: { readonly children: ComponentChildren; readonly size?: number }) {
-  const side = `${size / 16}rem`; // they grow with the text
   return (
     <svg
       class="icon"
-      width={side}
-      height={side}
+      width={rem(size)}
+      height={rem(size)}
       viewBox="0 0 20 20"
       fill="none"
       stroke="currentColor"
@@ -210,7 +212,7 @@ export const ArrowIcon = () => (
 
 /** The mark: a handle on its way to a target. */
 export const Mark = ({ size = 26 }: { readonly size?: number }) => (
-  <svg class="mark" width={`${size / 16}rem`} height={`${size / 16}rem`} viewBox="0 0 32 32" aria-hidden="true">
+  <svg class="mark" width={rem(size)} height={rem(size)} viewBox="0 0 32 32" aria-hidden="true">
     <rect width="32" height="32" rx="9" fill="var(--accent)" />
     <path d="M11.5 20.5 19 13" stroke="#fff" stroke-width="2.6" stroke-linecap="round" opacity=".65" />
     <circle cx="10" cy="22" r="4" fill="#fff" />

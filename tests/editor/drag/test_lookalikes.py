@@ -32,7 +32,7 @@ def laces() -> Image.Image:
 
 @pytest.fixture
 def session(model: Diffusion) -> Iterator[DragSession]:
-    """One of the bars is to be moved, beyond the place of the next one."""
+    """Moves one of the bars beyond the place of the next one."""
     made = DragSession(model, laces(), settings=DragSettings.resolve(None, model.defaults, QUICK))
     for _ in made.prepare():
         pass
