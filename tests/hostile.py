@@ -70,7 +70,7 @@ class Attacker:
         """A WebSocket on which nothing was said yet."""
         async with connect(
             f"ws://127.0.0.1:{self.port}/ws/{self.room.id}",
-            subprotocols=[VERSION],  # type: ignore[list-item]
+            subprotocols=[VERSION],
             max_size=None,
             compression=None,
             proxy=None,

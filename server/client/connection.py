@@ -64,7 +64,7 @@ class Connection:
         """Connect, wait until the replica is up to date, then send what had no answer."""
         self.socket = await connect(
             self._url,
-            subprotocols=[VERSION],  # type: ignore[list-item]
+            subprotocols=[VERSION],
             max_size=None,
             compression=None,
             proxy=None,

@@ -185,7 +185,7 @@ async def _reconnect(address: str, extent: Extent) -> Promise:
 async def _catch_up(client: Client, replica: Replica, seq: int) -> None:
     url = f"ws{client.address.removeprefix('http')}/ws/{client.room}"
     # Without a limit of the queue, as what comes after that is not read, and a full queue holds up closing for 10 s.
-    async with connect(url, subprotocols=[VERSION], compression=None, max_queue=None) as socket:  # type: ignore[list-item]
+    async with connect(url, subprotocols=[VERSION], compression=None, max_queue=None) as socket:
         await socket.send(encode(replica.hello(secret=client.secret)))
         while not (replica.connected and replica.seq >= seq):
             replica.receive(decode_server(await socket.recv()))

@@ -108,7 +108,7 @@ def test_who_does_not_read_slows_nobody_and_is_let_go_after_the_deadline(tmp_pat
 
     async def stall(room: NewRoom) -> ClientConnection:
         """A client that joins and then reads nothing: no frame is acknowledged, no ping answered."""
-        socket = await connect(f"ws://127.0.0.1:{port}/ws/{room.id}", subprotocols=[VERSION], max_queue=1)  # type: ignore[list-item]
+        socket = await connect(f"ws://127.0.0.1:{port}/ws/{room.id}", subprotocols=[VERSION], max_queue=1)
         await socket.send(encode(Hello(version=VERSION, secret=room.secret)))
         await socket.recv()
         socket.transport.pause_reading()

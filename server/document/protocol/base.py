@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from msgspec import Meta, Struct
 
 from livedrag.limits import MAX_SEED
 
-VERSION = "livedrag.v1"
+if TYPE_CHECKING:
+    from websockets import Subprotocol
+
+VERSION = cast("Subprotocol", "livedrag.v1")
 FRAME_CREDITS = 2
 """Frames that a client may hold without having acknowledged them."""
 MAX_STROKE_POINTS = 2000

@@ -270,7 +270,7 @@ def test_a_server_that_speaks_otherwise_ends_the_client_and_what_it_waits_for(ag
         await socket.wait_closed()
 
     async def story() -> None:
-        async with serve(speak, "127.0.0.1", 0, subprotocols=[VERSION]) as server:  # type: ignore[list-item]
+        async with serve(speak, "127.0.0.1", 0, subprotocols=[VERSION]) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             async with Client.join(f"http://127.0.0.1:{port}", "r", "secret") as client, asyncio.timeout(10):
                 coming = asyncio.create_task(client.wait(Edited))

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin
 
 from livedrag.server.client import Client, NewRoom, OperationRejected, RequestFailed, create_room
 from livedrag.server.device.messages import (
@@ -419,7 +420,7 @@ def test_pages_of_other_origins_cannot_connect(address: str, room: NewRoom, orig
 def test_our_own_page_can(address: str, room: NewRoom) -> None:
     async def story() -> None:
         url = f"{address.replace('http', 'ws')}/ws/{room.id}"
-        async with connect(url, origin=address, subprotocols=[VERSION], proxy=None) as socket:  # type: ignore[arg-type, list-item]
+        async with connect(url, origin=Origin(address), subprotocols=[VERSION], proxy=None) as socket:
             assert socket.subprotocol == VERSION
             await socket.send(encode(Hello(version=VERSION, secret=room.secret)))
             assert b"welcome" in await socket.recv(decode=False)
