@@ -13,10 +13,8 @@ from functools import partial
 
 from livedrag.editor import Diffusion, EditorError
 from livedrag.editor.cost import Memory
-from livedrag.editor.drag.passes import Bucket
 from livedrag.editor.settings import Quality
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.edit_log import PREPARED_TOGETHER, SHARED
 from livedrag.server.device.messages import (
     AnyCommand,
     CommandFailed,
@@ -33,13 +31,11 @@ from livedrag.server.device.messages import (
     SessionReset,
     Start,
     StatsReported,
-    StepStarted,
     Stop,
     UpdateRun,
     room_of,
 )
 from livedrag.server.device.worker.device_room import DeviceRoom, RunCount, Work
-from livedrag.server.device.worker.group_sizes import GroupSizes
 from livedrag.server.device.worker.model_catalog import ModelCatalog, Opener
 from livedrag.server.device.worker.model_queue import ModelQueue
 from livedrag.server.device.worker.models import Models
@@ -48,12 +44,13 @@ from livedrag.server.device.worker.queue_report import QueueReport
 from livedrag.server.device.worker.residency import Residency
 from livedrag.server.device.worker.room_settings import NO_CAPS
 from livedrag.server.device.worker.room_timeline import tracked_now
+from livedrag.server.device.worker.run_reports import RunReports
 from livedrag.server.device.worker.scheduler import Scheduler
 from livedrag.server.device.worker.session_files import SessionFiles
 from livedrag.server.device.worker.sessions import Sessions
-from livedrag.server.device.worker.shared_step import SharedPassError, SharedStep, Taken
 from livedrag.server.device.worker.stages import Stages
 from livedrag.server.device.worker.step_failures import StepFailures, unexpected
+from livedrag.server.device.worker.turns import Turns
 from livedrag.server.device.worker.usage import DeviceUsage
 from livedrag.server.document.protocol import ModelChoice, ModelInfo
 from livedrag.server.metrics import DeviceStats
@@ -107,20 +104,18 @@ class DeviceWorker:
         )
         self._queue = ModelQueue(self._models, self._try, on_event)
         self._emit = on_event
-        self._clock = clock
         self._scheduler = Scheduler()
-        self._sizes = GroupSizes()
-        self._shares = share_passes
         self._usage = DeviceUsage()
         self._files = SessionFiles(self._models, checkpoints, on_event)
         self._sessions = Sessions(self._models, self._files, on_event)
         previews = Previews(on_event, quality)
+        self._reports = RunReports(self._files, previews, on_event)
         self._stages = Stages(
             self._models,
             self._sessions,
             self._files,
             previews,
-            on_event,
+            self._reports,
             checkpoint_every=every,
             metadata=metadata,
         )
@@ -133,8 +128,17 @@ class DeviceWorker:
             max_bytes=memory.sessions if memory else 0,
         )
         self._rooms = self._residency.rooms
-        self._failures = StepFailures(self._models, self._residency, self._stages, on_event)
-        self._queue_report = QueueReport(self._models, self._residency, self._usage, self._stages)
+        self._turns = Turns(
+            self._models,
+            self._residency,
+            self._scheduler,
+            self._usage,
+            StepFailures(self._models, self._residency, self._reports, on_event),
+            on_event,
+            clock=clock,
+            share_passes=share_passes,
+        )
+        self._queue_report = QueueReport(self._models, self._residency, self._usage, self._reports)
         self._stats_reported = 0.0
 
     @property
@@ -255,7 +259,7 @@ class DeviceWorker:
             return
         room.work.stopping = True
         if not room.work.has_place:  # it has done nothing yet, and need not wait for a place
-            self._stages.finish(room, "stopped")
+            self._reports.finish(room, "stopped")
             if room.session is None:
                 self._residency.release(room)
 
@@ -290,16 +294,14 @@ class DeviceWorker:
             self._files.wipe(release.room)
         self._emit(SessionReleased(room=release.room, requested=True))
 
-    # Turns -----------------------------------------------------------------------------------------------------------
+    # Steps -----------------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Do one step of the room that the scheduler chooses."""
+        """Do one step of the room whose turn it is, and report what has changed."""
         if self._queue.waiting:
             self._queue.advance(self._models_in_use, self._unload)
         self._residency.fill()
-        ready = {room.id: room.work.priority for room in self._residency.active if room.work is not None}
-        if ready:
-            self._step(self._group(self._rooms[self._scheduler.choose(ready)]))
+        self._turns.take()
         self._queue_report.send()
         now = time.monotonic()
         if now - self._stats_reported >= STATS_SECONDS or not self.busy:
@@ -314,56 +316,3 @@ class DeviceWorker:
         """Let the idle sessions of a model leave the device."""
         for room in [room for room in self._rooms.values() if room.idle and room.desired.model == model]:
             self._residency.evict(room)
-
-    def _group(self, chosen: DeviceRoom) -> list[DeviceRoom]:
-        """The chosen room, and those that share its step. Nothing waits for company: only what is ready joins."""
-        bucket = self._bucket(chosen)
-        if bucket is None:
-            return [chosen]
-        others = [room.id for room in self._residency.active if room is not chosen and self._bucket(room) == bucket]
-        company = self._scheduler.company(chosen.id, others)
-        joining = company[: self._sizes.best(bucket, 1 + len(company)) - 1]
-        self._scheduler.join(joining)
-        # In an order that stays the same, so that the same LoRAs are not stacked anew.
-        return sorted([chosen, *map(self._rooms.__getitem__, joining)], key=lambda room: room.id)
-
-    def _bucket(self, room: DeviceRoom) -> Bucket | None:
-        """Rooms of one bucket may share their next step; None: it is shared with none."""
-        if not self._shares or not room.shareable or room.session is None or room.work is None:
-            return None
-        return (*room.session.shared.bucket, room.work.stage, room.work.priority)
-
-    def _step(self, group: list[DeviceRoom]) -> None:
-        members = [(room, room.work) for room in group if room.work is not None]
-        for room, work in members:
-            self._emit(StepStarted(room=room.id, run=work.run))
-        bucket, stages = self._bucket(group[0]), {room.id: work.stage for room, work in members}
-        cold_runs = self._models.cold_runs
-        taken = SharedStep(members, self._clock).take()
-        comparable = not taken.failures and taken.sizes == [len(members)] and self._models.cold_runs == cold_runs
-        if bucket is not None and any(isinstance(failure, SharedPassError) for failure in taken.failures.values()):
-            self._sizes.forbid(bucket, len(members))
-        elif bucket is not None and comparable:
-            self._sizes.measure(bucket, len(members), sum(taken.seconds.values()))
-        problems = self._models.take_problems()
-        for room, work in members:
-            for problem in problems:
-                room.log.note_problem(problem)
-            if room.id in taken.shared:
-                preparing = stages[room.id] in ("fitting", "inverting")
-                room.log.note_problem(PREPARED_TOGETHER if preparing else SHARED)
-            self._after_step(room, work, taken)
-
-    def _after_step(self, room: DeviceRoom, work: Work, taken: Taken) -> None:
-        if (failure := taken.failures.get(room.id)) is not None:
-            self._failures.handle(room, work, failure)
-        elif room.id in taken.ended:
-            room.work = None
-        else:
-            work.retried = work.retried and work.stage == "loading"  # opening it again is not the step that failed
-        seconds = taken.seconds[room.id]
-        self._scheduler.charge(room.id, seconds)
-        self._usage.add(room.id, work.stage, seconds)
-        room.used_at = time.monotonic()
-        if room.session is None and room.work is None:
-            self._residency.release(room)

@@ -8,8 +8,8 @@ from livedrag.editor import EditorError
 from livedrag.server.device.worker.device_room import DeviceRoom, Work
 from livedrag.server.device.worker.models import Models
 from livedrag.server.device.worker.residency import Residency
+from livedrag.server.device.worker.run_reports import RunReports
 from livedrag.server.device.worker.scheduler import wait
-from livedrag.server.device.worker.stages import Stages
 from livedrag.server.device.worker.usage import DeviceUsage
 from livedrag.server.document.protocol import Progress
 
@@ -18,19 +18,19 @@ REPEAT_SECONDS = 2.0
 
 
 class QueueReport:
-    """Reports through `Stages.report`, as progress of the stage ``queued``."""
+    """Reports through `RunReports.progress`, as progress of the stage ``queued``."""
 
     def __init__(
         self,
         models: Models,
         residency: Residency,
         usage: DeviceUsage,
-        stages: Stages,
+        reports: RunReports,
     ) -> None:
         self._models = models
         self._residency = residency
         self._usage = usage
-        self._stages = stages
+        self._reports = reports
 
     def send(self) -> None:
         """Report to all runs in the queue if one has moved up, or has had no report for long."""
@@ -53,7 +53,7 @@ class QueueReport:
                 seconds=now - work.waiting_since,
                 seconds_left=_seconds_left(running, needed[:ahead]),
             )
-            self._stages.report(room, record)
+            self._reports.progress(room, record)
 
     def _needs(self, room: DeviceRoom, work: Work) -> float | None:
         """Seconds of device time to the end of a run that makes all of its iterations; None: not known yet."""

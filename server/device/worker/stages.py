@@ -1,4 +1,4 @@
-"""Stages: the steps of a run, of a preparation and of a generation, and what is reported of them."""
+"""Stages: the steps of a run, of a preparation and of a generation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,20 @@ from typing import Literal, TypeVar
 
 from PIL import Image
 
-from livedrag.editor import DragSession, DragStep, FitPass, FitStep, InversionStep, RenderStep
+from livedrag.editor import DragSession, FitPass, FitStep, InversionStep, RenderStep
 from livedrag.editor.drag.passes import Answer, Request, next_step
 from livedrag.editor.drag.preparation import is_known, is_measured
 from livedrag.editor.generate import GenerationStep
-from livedrag.server.device.messages import (
-    DesiredState,
-    EventHandler,
-    Generate,
-    PictureRef,
-    PreparationProgress,
-    Prepare,
-    RunFinished,
-    RunProgress,
-    Start,
-)
+from livedrag.server.device.messages import DesiredState, Generate, PictureRef, Prepare, Start
 from livedrag.server.device.worker.device_room import DeviceRoom, Work
 from livedrag.server.device.worker.models import OWN, Models
 from livedrag.server.device.worker.previews import Previews
 from livedrag.server.device.worker.result_metadata import to_metadata
 from livedrag.server.device.worker.room_settings import service_setting
-from livedrag.server.device.worker.room_timeline import to_xy, tracked_now
+from livedrag.server.device.worker.run_reports import RunReports
 from livedrag.server.device.worker.session_files import SessionFiles
 from livedrag.server.device.worker.sessions import Sessions
-from livedrag.server.document.protocol import Outcome, Points, Progress, Stage
+from livedrag.server.document.protocol import Outcome, Progress, Stage
 from livedrag.server.images.encoding import encode_png
 
 T = TypeVar("T")
@@ -81,7 +71,7 @@ class Stages:
         sessions: Sessions,
         files: SessionFiles,
         previews: Previews,
-        on_event: EventHandler,
+        reports: RunReports,
         *,
         checkpoint_every: int,
         metadata: bool,
@@ -90,7 +80,7 @@ class Stages:
         self._sessions = sessions
         self._files = files
         self._previews = previews
-        self._emit = on_event
+        self._reports = reports
         self._checkpoint_every = checkpoint_every
         self._has_metadata = metadata
 
@@ -98,27 +88,27 @@ class Stages:
         """One run; continues where it was interrupted."""
         work = working(room)
         watch = self._enter(work, "loading", 1)
-        self.report(room, watch.progress(work.run, 0, 1))
+        self._reports.progress(room, watch.progress(work.run, 0, 1))
         yield None
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, start.picture, start.desired, generation_steps):
-            self.report(room, record)
+            self._reports.progress(room, record)
             yield None
             if work.stopping:
-                self.finish(room, "stopped")
+                self._reports.finish(room, "stopped")
                 return
         session = self._sessions.open(room, start.picture, start.desired, generation_steps)
-        self.report(room, watch.progress(work.run, 1, 1))
+        self._reports.progress(room, watch.progress(work.run, 1, 1))
         yield None
         with closing(self._prepare(room, session)) as preparation:
             while (progress := (yield from next_step(preparation))) is not None:
                 if isinstance(progress, Progress):
-                    self.report(room, progress)
+                    self._reports.progress(room, progress)
                 yield None
                 if work.stopping:
                     break
         if work.stopping and not session.prepared:
-            self.finish(room, "stopped")
+            self._reports.finish(room, "stopped")
             return
         while True:
             work.jumped = False
@@ -129,7 +119,7 @@ class Stages:
             picture = None if nothing_new else (yield from self._render(room, session, outcome))
             if not work.continues_after(outcome):
                 break
-        self.finish(room, outcome, picture=picture)
+        self._reports.finish(room, outcome, picture=picture)
 
     def preparation(self, room: DeviceRoom, prepare: Prepare) -> Steps[None]:
         """Generate the picture again if needed, fit the LoRA and invert the picture, without a run."""
@@ -137,14 +127,14 @@ class Stages:
         ignored = settings.ignored_prompt(prepare.desired)
         generation_steps: list[GenerationStep] = []
         for record in self._regenerate(room, prepare.picture, prepare.desired, generation_steps):
-            self._report_preparing(room, "generating", record, ignored)
+            self._reports.preparing(room, "generating", record, ignored)
             yield None
         session = self._sessions.open(room, prepare.picture, prepare.desired, generation_steps)
         with closing(self._prepare(room, session)) as preparation:
             while (progress := (yield from next_step(preparation))) is not None:
                 if isinstance(progress, Progress):
                     stage: Literal["fitting", "inverting"] = "fitting" if progress.stage == "fitting" else "inverting"
-                    self._report_preparing(room, stage, progress, ignored)
+                    self._reports.preparing(room, stage, progress, ignored)
                 yield None
         kind, unknown = settings.kind, False
         if is_measured(kind, session.settings):
@@ -152,9 +142,7 @@ class Stages:
                 while (yield from next_step(steps)) is not None:
                     yield None
             unknown = not is_known(kind, session.reconstruction)
-        self._emit(
-            PreparationProgress(room=room.id, stage="ready", step=1, steps=1, ignored_prompt=ignored, unknown=unknown)
-        )
+        self._reports.prepared(room, ignored, unknown=unknown)
         self._enter(working(room), "loading", 1)
         for _ in session.shared.warm_up():
             yield None
@@ -168,9 +156,9 @@ class Stages:
         for step in generator.steps(generate.generation):
             room.count = dataclasses.replace(room.count, iterations=step.step)
             work.steps_left = {"generating": steps - step.step}
-            self.report(room, watch.progress(work.run, step.step, steps))
+            self._reports.progress(room, watch.progress(work.run, step.step, steps))
             if step.step == steps:
-                self.finish(room, "arrived", picture=encode_png(generator.picture(step)))
+                self._reports.finish(room, "arrived", picture=encode_png(generator.picture(step)))
                 return
             if step.step % every == 0:
                 self._previews.send_generated(room, generator.preview(step, GENERATION_SIDE))
@@ -237,7 +225,12 @@ class Stages:
                 room.count = dataclasses.replace(room.count, iterations=room.count.iterations + moved)
                 end = room.count.branched_at + self._max_iterations(room)
                 work.steps_left = {"dragging": max(0, end - room.count.iterations)}
-                self._report_iteration(room, session, step, watch, max(end, room.count.iterations))
+                self._reports.iteration(
+                    room,
+                    session,
+                    step,
+                    watch.progress(room.run, room.count.iterations, max(end, room.count.iterations), step.loss),
+                )
                 if moved and room.count.iterations % self._checkpoint_every == 0:
                     self._files.save(room)
                 work.reaimed = False
@@ -268,7 +261,7 @@ class Stages:
             while (step := (yield from next_step(steps))) is not None:
                 assert isinstance(step, RenderStep)
                 work.steps_left = {"rendering": step.steps - step.step}
-                self.report(room, watch.progress(work.run, step.step, step.steps))
+                self._reports.progress(room, watch.progress(work.run, step.step, step.steps))
                 self._previews.show(room, session, "rendering", step)
                 yield None
                 if work.continues_after(outcome) or (work.stopping and not already_stopping and room.has_result):
@@ -288,70 +281,6 @@ class Stages:
     def _enter(self, work: Work, stage: Stage, steps: int, after: Stopwatch | None = None) -> Stopwatch:
         work.stage, work.steps_left = stage, {stage: steps}
         return Stopwatch(stage) if after is None else Stopwatch(stage, after.latest)
-
-    # Reports ---------------------------------------------------------------------------------------------------------
-
-    def report(self, room: DeviceRoom, record: Progress | Points) -> None:
-        """Report how far a run is."""
-        self._emit(RunProgress(room=room.id, record=record))
-
-    def _report_preparing(
-        self, room: DeviceRoom, stage: Literal["generating", "fitting", "inverting"], record: Progress, ignored: str
-    ) -> None:
-        self._emit(
-            PreparationProgress(
-                room=room.id,
-                stage=stage,
-                step=record.step,
-                steps=record.steps,
-                seconds_left=record.seconds_left,
-                ignored_prompt=ignored,
-            )
-        )
-
-    def _report_iteration(
-        self, room: DeviceRoom, session: DragSession, step: DragStep, watch: Stopwatch, steps: int
-    ) -> None:
-        points = Points(
-            run=room.run,
-            iteration=room.count.iterations,
-            handles=to_xy(step.handles),
-            distances=step.distances,
-            loss=step.loss,
-            content=dict(step.content),
-            lost=step.lost,
-        )
-        room.numbers.note(points)
-        self.report(room, points)
-        self.report(room, watch.progress(room.run, room.count.iterations, steps, step.loss))
-        self._previews.show(room, session, "dragging", step)
-        self._files.report_timeline(room, throttled=True)
-
-    def finish(
-        self, room: DeviceRoom, outcome: Outcome, *, picture: bytes | None = None, message: str | None = None
-    ) -> None:
-        """End the run or generation: save the session and report the end. The caller must not take further steps."""
-        if outcome == "failed":
-            self._previews.drop(room)
-        self._previews.collect(room, leaving=0)
-        run, room.work = room.run, None
-        room.has_result = room.has_result or picture is not None
-        self._files.save(room)
-        self._files.report_timeline(room)
-        self._emit(
-            RunFinished(
-                room=room.id,
-                run=run,
-                outcome=outcome,
-                iterations=room.count.iterations,
-                seq=room.desired.seq,
-                tracked={} if room.session is None else tracked_now(room.session),
-                moment=None if room.session is None else room.session.timeline.current,
-                lost=() if room.session is None else room.session.lost,
-                picture=picture,
-                message=message,
-            )
-        )
 
 
 def working(room: DeviceRoom) -> Work:

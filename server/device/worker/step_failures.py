@@ -11,8 +11,8 @@ from livedrag.server.device.worker.faults import is_device_fault, is_out_of_memo
 from livedrag.server.device.worker.memory import free_memory
 from livedrag.server.device.worker.models import Models
 from livedrag.server.device.worker.residency import Residency
+from livedrag.server.device.worker.run_reports import RunReports
 from livedrag.server.device.worker.shared_step import SharedPassError
-from livedrag.server.device.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ def unexpected(error: Exception) -> str:
 class StepFailures:
     """Ends the work that a step has failed in, or has the step tried again, for the rooms of one device."""
 
-    def __init__(self, models: Models, residency: Residency, stages: Stages, on_event: EventHandler) -> None:
-        self._models, self._residency, self._stages, self._emit = models, residency, stages, on_event
+    def __init__(self, models: Models, residency: Residency, reports: RunReports, on_event: EventHandler) -> None:
+        self._models, self._residency, self._reports, self._emit = models, residency, reports, on_event
 
     def handle(self, room: DeviceRoom, work: Work, error: Exception) -> None:
         """A step of a room has raised this: go on, try it again, or end the room's work.
@@ -75,7 +75,7 @@ class StepFailures:
 
     def _fail(self, room: DeviceRoom, message: str) -> None:
         if room.run:
-            self._stages.finish(room, "failed", message=message)
+            self._reports.finish(room, "failed", message=message)
             return
         room.stop_work()
         self._emit(PreparationProgress(room=room.id, stage="failed", step=0, steps=1))

@@ -113,7 +113,8 @@ def test_passes_before_there_is_a_graph_do_not_decide_how_many_rooms_share(
     graphs = Graphs(EagerRecorder(), eager_runs=1)
     monkeypatch.setattr(small, "graphs", graphs)
     measured: list[int] = []
-    measure, step, cold = worker._sizes.measure, worker._step, set[bool]()
+    sizes, step, cold = worker._turns._sizes, worker._turns._step, set[bool]()
+    measure = sizes.measure
 
     def note(bucket: Hashable, size: int, seconds: float) -> None:
         measured.append(size)
@@ -125,8 +126,8 @@ def test_passes_before_there_is_a_graph_do_not_decide_how_many_rooms_share(
         cold.add(graphs.cold_runs > before)
         assert graphs.cold_runs == before or len(measured) == known
 
-    monkeypatch.setattr(worker._sizes, "measure", note)
-    monkeypatch.setattr(worker, "_step", watched)
+    monkeypatch.setattr(sizes, "measure", note)
+    monkeypatch.setattr(worker._turns, "_step", watched)
     begin(worker, "ab", settings={**LONG, "max_iterations": 30})
     finish(worker, events)
     assert cold == {True, False}
