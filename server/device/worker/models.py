@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from msgspec import Struct
 
 from livedrag.editor import Diffusion, EditorError, ModelError
 from livedrag.editor.cost import Memory, gigabytes, needed_weights, weight_bytes
-from livedrag.editor.model_options import WantedModel
 from livedrag.editor.settings import Quality
 from livedrag.server.device.model_names import base_name, base_of
 from livedrag.server.device.worker.generator import PictureGenerator
 from livedrag.server.device.worker.memory import free_memory
 from livedrag.server.device.worker.model_catalog import ModelCatalog, Opener
+from livedrag.server.device.worker.model_loader import Loading, ModelLoader, named, unknown_model
 from livedrag.server.device.worker.room_settings import NO_CAPS, ModelSettings, RoomSettings
 from livedrag.server.document.protocol import ModelChoice, ModelInfo
 
@@ -42,22 +40,6 @@ class LoadedModel:
     diffusion: Diffusion
     settings: RoomSettings
     generator: PictureGenerator
-
-
-@dataclass(eq=False)
-class Loading:
-    """A model that is being loaded: ``step`` of ``steps`` parts are there, ``needed`` are the bytes of its weights."""
-
-    choice: ModelChoice
-    began: float = field(default_factory=time.monotonic)
-    step: int = 0
-    steps: int = 1
-    started: bool = False
-    needed: int | None = None
-
-    def note(self, step: int, steps: int) -> None:
-        """So many of the parts are there."""
-        self.step, self.steps = step, steps
 
 
 class Models:
@@ -87,7 +69,8 @@ class Models:
         quality: Quality | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self._catalog, self._open, self._caps, self._quality, self._wake = catalog, open, caps, quality, wake
+        self._catalog, self._caps, self._quality = catalog, caps, quality
+        self._loader = ModelLoader(catalog, open, wake)
         self._memory, self._device = memory, default.device
         self._default_bytes = weight_bytes(default)
         self._bases: dict[ModelChoice, Diffusion] = {OWN: default}  # without the LoRAs of rooms
@@ -95,7 +78,6 @@ class Models:
         self._own_settings: ModelSettings = self._add(OWN, default).settings
         self.loading: dict[ModelChoice, Loading] = {}
         self._leaving: frozenset[ModelChoice] = frozenset()  # bases that no new work gets: another model waits for them
-        self._done: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
 
     # What is known of all models -------------------------------------------------------------------------------------
 
@@ -104,7 +86,7 @@ class Models:
         if not choice.name:
             return self._own_settings
         if self._catalog is None:
-            raise ModelError(f"there is no model {choice.name!r} on this server: choose another one")
+            raise unknown_model(choice)
         return self._catalog.settings_of(choice.name)
 
     # What is loaded --------------------------------------------------------------------------------------------------
@@ -117,7 +99,7 @@ class Models:
         """A model that is loaded, which is then the most recently used one. Raises `ModelError`."""
         found = self._loaded.pop(choice, None)
         if found is None:
-            raise ModelError(f"{_named(choice)} is not loaded: press Drag again")
+            raise ModelError(f"{named(choice)} is not loaded: press Drag again")
         self._loaded[choice] = found
         return found
 
@@ -191,7 +173,7 @@ class Models:
         leaving: frozenset[ModelChoice] = frozenset()
         for loading in list(self.loading.values()):
             try:
-                wanted, base = self._wanted(loading.choice), base_of(loading.choice)
+                wanted, base = self._loader.wanted(loading.choice), base_of(loading.choice)
                 if base in leaving or (leaving and base not in self._bases):
                     continue
                 if base not in self._bases:
@@ -201,47 +183,17 @@ class Models:
                         leaving = self._leaving = self._in_the_way(loading.needed)
                         continue  # until rooms have ended their runs
             except EditorError as error:
-                self._finish(_Opened(loading.choice, problem=str(error)))
+                self._loader.fail(loading.choice, str(error))
                 continue
             self._leaving = leaving
-            loading.started = True
-            name = f"model {loading.choice.name}"
-            threading.Thread(target=self._load, args=(loading, self._bases.get(base)), name=name, daemon=True).start()
+            self._loader.start(loading, self._bases.get(base))
             return
         self._leaving = leaving
-
-    def _wanted(self, choice: ModelChoice) -> WantedModel:
-        if self._catalog is None or self._open is None:
-            raise ModelError(f"there is no model {choice.name!r} on this server: choose another one")
-        return self._catalog.wanted(choice)
-
-    def _load(self, loading: Loading, base: Diffusion | None) -> None:
-        """In a thread of its own."""
-        choice = loading.choice
-        try:
-            wanted = self._wanted(choice)
-            assert self._open is not None
-            if base is None:
-                base = self._open(wanted.without_loras(), loading.note)
-            found = base.with_loras(wanted.loras) if wanted.loras else base
-            opened = _Opened(choice, base, found)
-            log.info("the model %s is loaded after %.1f s", found.name, time.monotonic() - loading.began)
-        except EditorError as error:
-            opened = _Opened(choice, problem=str(error))
-        except Exception as error:
-            log.exception("a model could not be loaded")
-            opened = _Opened(choice, problem=f"{_named(choice)} can't be loaded: {type(error).__name__}: {error}")
-        self._finish(opened)
-
-    def _finish(self, opened: _Opened) -> None:
-        self._done.put(opened)
-        self._wake()
 
     def take(self) -> list[tuple[ModelChoice, str]]:
         """The models that are there since the last call, each with why it could not be loaded, or nothing."""
         taken: list[tuple[ModelChoice, str]] = []
-        while not self._done.empty():
-            opened = self._done.get()
+        for opened in self._loader.take():
             choice, problem = opened.choice, opened.problem
             self.loading.pop(choice, None)
             if opened.base is not None and opened.model is not None:
@@ -251,7 +203,7 @@ class Models:
                         self._add(choice, opened.model)
                 except RuntimeError as error:  # its first pass does not fit into the memory
                     self._remove(base_of(choice))
-                    problem = f"{_named(choice)} can't be used on this device: {str(error).splitlines()[0]}"
+                    problem = f"{named(choice)} can't be used on this device: {str(error).splitlines()[0]}"
             taken.append((choice, problem))
         return taken
 
@@ -310,23 +262,9 @@ class Models:
         free_memory()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What a thread has loaded, or why it could not."""
-
-    choice: ModelChoice
-    base: Diffusion | None = None
-    model: Diffusion | None = None
-    problem: str = ""
-
-
 def _drop_graphs(model: Diffusion) -> None:
     if model.graphs is not None:
         model.graphs.clear()
-
-
-def _named(choice: ModelChoice) -> str:
-    return f"the model {choice.name!r}" if choice.name else "the server's model"
 
 
 def hash_weights(model: Diffusion) -> None:
