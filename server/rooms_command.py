@@ -164,7 +164,8 @@ def _line(listed: RoomSummary, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(vars(listed))
     created, used = (_day(seconds) for seconds in (listed.created, listed.used))
-    return f"{listed.id}  created {created}  used {used}  {listed.seq} changes, {listed.people} people"
+    line = f"{listed.id}  created {created}  used {used}  {listed.seq} changes, {listed.people} people"
+    return f"{line}  {listed.title!r}" if listed.title else line
 
 
 def _day(seconds: float) -> str:

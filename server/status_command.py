@@ -91,7 +91,7 @@ def _lines(status: ServerStatus) -> Iterator[str]:
             )
     if status.rooms:
         yield ""
-        yield f"{'room':<16} {'people':>6} {'run':<24} {'device':>10} {'disk':>10}  worker"
+        yield f"{'room':<16} {'people':>6} {'run':<24} {'device':>10} {'disk':>10}  {'worker':<20} name"
         yield from map(_line, status.rooms)
     if len(status.rooms) < status.rooms_stored:
         yield f"{status.rooms_stored - len(status.rooms)} more rooms, unused for longer, are not shown"
@@ -101,8 +101,9 @@ def _line(room: RoomStatus) -> str:
     run = f"queued behind {room.ahead}" if room.run == "queued" else room.run
     run += f", iteration {room.iteration}" if room.run == "dragging" else ""
     seconds = f"{room.device_seconds:.1f} s"
-    line = f"{room.id:<16} {len(room.people):>6} {run:<24} {seconds:>10} {_size(room.bytes):>10}  {room.worker}"
-    return line.rstrip()
+    line = f"{room.id:<16} {len(room.people):>6} {run:<24} {seconds:>10} {_size(room.bytes):>10}"
+    title = repr(room.title) if room.title else ""  # no control characters of others in the operator's terminal
+    return f"{line}  {room.worker:<20} {title}".rstrip()
 
 
 def _size(count: int) -> str:

@@ -37,6 +37,7 @@ class RoomStatus(Struct, frozen=True, kw_only=True):
     """A room.
 
     Args:
+        title: given by people, or empty.
         people: who is in it now; empty for one that is only on disk.
         run: the stage of its run, such as ``queued`` or ``dragging``; empty where nothing runs.
         ahead: rooms before it in the queue, while it is ``queued``.
@@ -48,6 +49,7 @@ class RoomStatus(Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    title: str = ""
     people: list[PersonStatus] = []
     run: str = ""
     ahead: int = 0
@@ -154,6 +156,7 @@ class Operator:
     def _room(self, stored: StoredRoom, where: Mapping[str, str]) -> RoomStatus:
         status = RoomStatus(
             id=stored.id,
+            title=stored.title,
             bytes=stored.bytes,
             used=stored.used,
             device_seconds=self._registry.device_seconds.of(stored.id),

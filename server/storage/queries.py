@@ -48,8 +48,9 @@ def room_exists(database: sqlite3.Connection, room: str) -> bool:
 def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> list[str]:
     """Add a room; returns the files that it refers to."""
     base = put_strokes(database, room, saved.base_seq, pack_document(saved.base))
-    row = (room, saved.instance, saved.created, time.time(), saved.seq, saved.base_seq, base, saved.base_seq, base)
-    database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+    base_seq, title = saved.base_seq, saved.document.title
+    row = (room, saved.instance, saved.created, time.time(), saved.seq, base_seq, base, base_seq, base, title)
+    database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)", row)
     for record in saved.records:
         put_record(database, room, record)
     named = dict.fromkeys(references(saved.base), saved.base_seq)
@@ -68,8 +69,8 @@ def insert_room(database: sqlite3.Connection, room: str, saved: SavedRoom) -> li
 def append_record(database: sqlite3.Connection, room: str, record: DocRecord, document: Document) -> LogSize | None:
     """Add a record to a room's log; None if it does not follow the last one, else how much came after ``next``."""
     updated = database.execute(
-        "UPDATE rooms SET seq = ?, used = ? WHERE id = ? AND seq = ?",
-        (record.seq, time.time(), room, record.seq - 1),
+        "UPDATE rooms SET seq = ?, used = ?, title = ? WHERE id = ? AND seq = ?",
+        (record.seq, time.time(), document.title, room, record.seq - 1),
     )
     if updated.rowcount != 1:
         return None
@@ -122,7 +123,7 @@ def compact_log(database: sqlite3.Connection, room: str, seq: int, document: Doc
 def list_rooms(database: sqlite3.Connection) -> list[RoomSummary]:
     """All rooms, the most recently used first."""
     people = "(SELECT count(*) FROM members WHERE room = id)"
-    rows = database.execute(f"SELECT id, created, used, seq, {people} FROM rooms ORDER BY used DESC, id")
+    rows = database.execute(f"SELECT id, created, used, seq, {people}, title FROM rooms ORDER BY used DESC, id")
     return [RoomSummary(*row) for row in rows]
 
 

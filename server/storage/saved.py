@@ -64,6 +64,7 @@ class RoomSummary:
     used: float
     seq: int
     people: int
+    title: str
 
 
 def new_instance() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -14,14 +15,14 @@ import msgspec
 
 from livedrag.server.document.members import Link
 from livedrag.server.document.protocol import Edited, Ended, Raster, Role
-from livedrag.server.storage.errors import StoreError
+from livedrag.server.storage.errors import Damaged, StoreError
 from livedrag.server.storage.loading import load_room
 from livedrag.server.storage.queries import put_link
 from livedrag.server.storage.saved import new_instance, references
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 STROKES = """
 CREATE TABLE strokes (
     room TEXT NOT NULL,
@@ -48,7 +49,8 @@ CREATE TABLE rooms (
     base BLOB NOT NULL,
     next_seq INTEGER NOT NULL,
     next BLOB NOT NULL,
-    log_bytes INTEGER NOT NULL DEFAULT 0
+    log_bytes INTEGER NOT NULL DEFAULT 0,
+    title TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE records (
     room TEXT NOT NULL,
@@ -159,7 +161,7 @@ def _from_1(database: sqlite3.Connection) -> None:
     rows = database.execute("SELECT id, created, links, seq, checkpoint_seq, checkpoint FROM rooms_1").fetchall()
     for room, created, links, seq, base_seq, base in rows:
         row = (room, new_instance(), created, time.time(), seq, base_seq, base, base_seq, base)
-        database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+        database.execute("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')", row)
         for digest, role in msgspec.json.decode(links, type=dict[str, Role]).items():
             put_link(database, room, Link(secrets.token_urlsafe(6), digest, role, created))
     database.execute("DROP TABLE records_1")
@@ -167,6 +169,7 @@ def _from_1(database: sqlite3.Connection) -> None:
     _rename_stored_fields(database)
     for room, *_, base_seq, _ in rows:
         _register_files(database, room, base_seq)
+    _fill_titles(database)
 
 
 def _register_files(database: sqlite3.Connection, room: str, base_seq: int) -> None:
@@ -194,6 +197,22 @@ def _from_3(database: sqlite3.Connection) -> None:
     """Long strokes are stored once, and the log is bounded in bytes."""
     database.execute("ALTER TABLE rooms ADD COLUMN log_bytes INTEGER NOT NULL DEFAULT 0")
     _execute_all(database, STROKES)
+    _from_4(database)
+
+
+def _from_4(database: sqlite3.Connection) -> None:
+    """The titles of rooms, for lists of them."""
+    database.execute("ALTER TABLE rooms ADD COLUMN title TEXT NOT NULL DEFAULT ''")
+    _fill_titles(database)
+
+
+def _fill_titles(database: sqlite3.Connection) -> None:
+    """That of a room which cannot be read stays empty."""
+    for (room,) in database.execute("SELECT id FROM rooms").fetchall():
+        with contextlib.suppress(Damaged):
+            saved = load_room(database, room)
+            title = saved.document.title if saved is not None else ""
+            database.execute("UPDATE rooms SET title = ? WHERE id = ?", (title, room))
 
 
 def _rename_stored_fields(database: sqlite3.Connection) -> None:
@@ -224,5 +243,5 @@ def rename_record_tag(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "type": "seeked"} if record.get("type") == "sought" else record
 
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 """From each older schema to the current one."""

@@ -1,4 +1,4 @@
-"""How many bytes each stored room takes, for the operator; read beside the writer, which does not wait for it."""
+"""The stored rooms and their sizes, for the operator; read beside the writer, which does not wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from livedrag.server.device.checkpoints import folder_of
 from livedrag.server.storage.store import DATABASE, Store
 
 LOGS = """
-SELECT id, used, length(base) + length(next)
+SELECT id, title, used, length(base) + length(next)
     + (SELECT total(length(record)) FROM records WHERE room = id)
     + (SELECT total(length(stroke)) FROM strokes WHERE room = id)
 FROM rooms ORDER BY used DESC, id LIMIT ?
@@ -26,11 +26,13 @@ class StoredRoom:
     """A room on disk.
 
     Args:
+        title: given by people, or empty.
         used: when it was used last, in seconds since the epoch.
         bytes: of its log and pictures, and of its checkpoints where they are in a folder.
     """
 
     id: str
+    title: str
     used: float
     bytes: int
 
@@ -51,7 +53,8 @@ def stored_rooms(store: Store, limit: int) -> list[StoredRoom]:
                 pictures[room] += store.pictures.size(sha256)
     files = store.checkpoints.files
     return [
-        StoredRoom(room, used, int(log) + pictures[room] + _checkpoint_bytes(files, room)) for room, used, log in rows
+        StoredRoom(room, title, used, int(log) + pictures[room] + _checkpoint_bytes(files, room))
+        for room, title, used, log in rows
     ]
 
 

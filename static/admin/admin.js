@@ -125,9 +125,10 @@ function workerRow(node, worker) {
 
 function roomRow(room) {
   const path = `/rooms/${encodeURIComponent(room.id)}`;
+  const named = room.title ? `${room.id} (“${room.title}”)` : room.id;
   const eject = button(`eject ${room.id}`, "Eject", `Eject everyone from room ${room.id}`, () =>
     act(
-      `Eject everyone from room ${room.id}? Its run is interrupted and it leaves the device. People may come back.`,
+      `Eject everyone from room ${named}? Its run is interrupted and it leaves the device. People may come back.`,
       `Room ${room.id} was ejected.`,
       "POST",
       `${path}/eject`,
@@ -135,7 +136,7 @@ function roomRow(room) {
   );
   const remove = button(`delete ${room.id}`, "Delete", `Delete room ${room.id}`, () =>
     act(
-      `Delete room ${room.id} with everything in it? This cannot be undone.`,
+      `Delete room ${named} with everything in it? This cannot be undone.`,
       `Room ${room.id} was deleted.`,
       "DELETE",
       path,
@@ -147,6 +148,7 @@ function roomRow(room) {
     "tr",
     {},
     build("td", {}, room.id),
+    build("td", { class: "title" }, room.title || "–"),
     build("td", { class: "people" }, people || "–"),
     build("td", {}, run(room)),
     build("td", {}, room.worker || "–"),

@@ -27,7 +27,8 @@ def test_an_operator_ejects_people_who_may_come_back(
     served: tuple[str, QuietEngine], open_page: OpenPage, complaints: list[str], theme: str, tmp_path: Path
 ) -> None:
     address, _ = served
-    room = create_room(address, png(256, 192))
+    room = create_room(address, png(256, 192), title="Teddy bear")
+    unnamed = create_room(address, png(256, 192))
     guest = open_page(f"{address}/r/{room.id}#{room.secret}")
     Editor(guest)
 
@@ -42,6 +43,8 @@ def test_an_operator_ejects_people_who_may_come_back(
     page.keyboard.press("Enter")
     row = page.get_by_role("row").filter(has_text=room.id)
     expect(row).to_contain_text("(owner)")
+    expect(row.get_by_role("cell").nth(1)).to_have_text("Teddy bear")
+    expect(page.get_by_role("row").filter(has_text=unnamed.id).get_by_role("cell").nth(1)).to_have_text("–")
     assert violations(page) == []
     page.screenshot(path=OUTPUT / f"admin-{theme}.png")
 

@@ -7,12 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from livedrag.server.__main__ import FAILED, main
 from livedrag.server.document.members import digest
 from livedrag.server.storage import Store
 from tests.server.storage.test_archive import make
-from tests.server.storage.test_store import load, roles
+from tests.server.storage.test_store import EMPTY, LINKS, load, roles
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_rooms_are_listed_exported_deleted_and_imported(
         "used": 0,
         "seq": 9,
         "people": 1,
+        "title": "",
     }
 
     file = tmp_path / "r.zip"
@@ -61,6 +63,13 @@ def test_rooms_are_listed_exported_deleted_and_imported(
     assert rooms("import", file, "--as-new", "--data-dir", data) == 0
     assert rooms("list", "--data-dir", data) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_rooms_are_listed_with_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(tmp_path) as store:
+        store.create("r", replace(EMPTY, title="Bear\nwaving"), LINKS).result(5)
+    assert rooms("list", "--data-dir", tmp_path) == 0
+    assert capsys.readouterr().out.endswith(r"0 changes, 0 people  'Bear\nwaving'" + "\n")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

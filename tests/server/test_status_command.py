@@ -25,13 +25,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_it_shows_what_the_operators_page_shows(tmp_path: Path) -> None:
     with quiet_server(tmp_path, admin_token="t\u00f6ken") as (address, _):
-        room = create_room(address, png())
+        room = create_room(address, png(), title="Bear\x1b[2J")
         shown = run(address, LIVEDRAG_ADMIN_TOKEN="t\u00f6ken")
         assert shown.returncode == 0, shown.stderr
         first, second, *others = shown.stdout.splitlines()
         assert "model quiet; storage: ok" in first
         assert second.startswith("0 people, 0 rooms open of 1, 0 runs in the queue, ")
-        assert any(line.startswith(room.id) for line in others)
+        (line,) = (line for line in others if line.startswith(room.id))
+        assert line.endswith(r"  'Bear\x1b[2J'"), "no control characters"
         exact = run("--json", f"{address}/", LIVEDRAG_ADMIN_TOKEN="t\u00f6ken")
         assert [listed["id"] for listed in json.loads(exact.stdout)["rooms"]] == [room.id]
         assert room.secret not in shown.stdout + exact.stdout

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from livedrag.server.device.checkpoints import Checkpoints
 from livedrag.server.document.document import RoomDocument
@@ -33,6 +34,7 @@ from livedrag.server.document.protocol import (
     Role,
     Seeked,
     SetPrompt,
+    SetTitle,
     StartRun,
 )
 from livedrag.server.settings import MIB
@@ -588,6 +590,24 @@ def test_a_damaged_directory_of_schema_2_is_left_as_it_was(old_2: Path) -> None:
     assert database.execute("PRAGMA user_version").fetchone() == (2,)
     assert list(database.iterdump()) == dump
     database.close()
+
+
+def test_rooms_of_schema_4_get_their_titles(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name in ("named", "damaged"):
+            store.create(name, structs.replace(EMPTY, title=name), LINKS).result(5)
+        room = RoomDocument("named", load(store, "named").document, MODEL)
+        op = SetTitle(title="renamed")
+        record = room.edit("p1", Edit(op_id="rename", base=0, op=op))
+        store.append("named", record, room.document).result(5)
+    database = sqlite3.connect(tmp_path / "livedrag.sqlite3")
+    database.execute("ALTER TABLE rooms DROP COLUMN title")
+    database.execute("PRAGMA user_version = 4")
+    database.execute("UPDATE rooms SET base = x'c1', next = x'c1' WHERE id = 'damaged'")
+    database.commit()
+    database.close()
+    with Store(tmp_path) as store:
+        assert {room.id: room.title for room in store.rooms().result(5)} == {"named": "renamed", "damaged": ""}
 
 
 # A full disk ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from livedrag.server.client import Client, NewRoom, create_room
 from livedrag.server.device.engine import DrainRefused
 from livedrag.server.device.messages import ReleaseSession, Start
-from livedrag.server.document.protocol import AddDrag, Close
+from livedrag.server.document.protocol import AddDrag, Close, SetTitle
 from livedrag.server.metrics import DeviceStats, EngineStats
 from livedrag.server.settings import Settings
 from tests.quiet import QuietEngine, png, quiet_server, serving_in_thread
@@ -67,8 +67,8 @@ def status(address: str) -> dict[str, Any]:
     return found
 
 
-def make(address: str) -> NewRoom:
-    return create_room(address, png(), password="for everyone")
+def make(address: str, **fields: str) -> NewRoom:
+    return create_room(address, png(), password="for everyone", **fields)
 
 
 def join(address: str, room: NewRoom, name: str = "Ada") -> Any:
@@ -153,6 +153,24 @@ def test_the_status_shows_rooms_people_device_time_disk_queue_and_workers(served
             assert (worker["id"], worker["device"], worker["state"], worker["queued"]) == ("a/0", "cuda:0", "ready", 3)
 
     asyncio.run(story())
+
+
+def test_rooms_are_listed_with_the_names_that_people_gave_them(served: str) -> None:
+    named, unnamed = make(served, title="Teddy bear"), make(served)
+
+    def titles() -> dict[str, str]:
+        return {room["id"]: room["title"] for room in status(served)["rooms"]}
+
+    async def story() -> None:
+        async with join(served, named) as client:
+            assert await asyncio.to_thread(titles) == {named.id: "Teddy bear", unnamed.id: ""}
+            await client.edit(SetTitle(title="Bear, waving"))
+            assert (await asyncio.to_thread(titles))[named.id] == "Bear, waving"
+            await client.undo()
+            assert (await asyncio.to_thread(titles))[named.id] == "Teddy bear"
+
+    asyncio.run(story())
+    assert titles()[named.id] == "Teddy bear", "also when nobody is in it"
 
 
 def test_people_who_are_ejected_are_told_and_may_come_back_to_an_interrupted_run(
