@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from livedrag.editor.models.graphs import CudaRecorder, Recorder
+from livedrag.editor.models.graphs import CudaRecorder, Recorder, copied, copy_into
 
 if TYPE_CHECKING:
     from livedrag.editor import Diffusion
+
+R = TypeVar("R")
 
 
 class EagerRecorder:
@@ -16,8 +18,12 @@ class EagerRecorder:
 
     held_bytes = 0
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        return work
+    def run(self, work: Callable[[], R]) -> R:
+        return work()
+
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        outcome = copied(work())
+        return outcome, lambda: copy_into(outcome, work())
 
     def has_memory(self) -> bool:
         return True

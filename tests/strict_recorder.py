@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from livedrag.editor.models.graphs import copied, copy_into
 from tests.recorders import EagerRecorder
+
+R = TypeVar("R")
 
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "item", "is_nonzero"}
 """Operators for which the host has to wait for the device."""
@@ -70,20 +73,22 @@ class StrictRecorder(EagerRecorder):
     def __init__(self) -> None:
         self.recorded = 0
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         self.recorded += 1
-        recorded = _watch(work)
+        recorded, result = _watch(work)
+        outcome = copied(result)
 
         def replay() -> None:
-            now = _watch(work)
+            now, result = _watch(work)
             other = next((pair for pair in itertools.zip_longest(recorded, now) if pair[0] != pair[1]), None)
             assert other is None, f"where {other[0]} was recorded, there is {other[1]} now"
+            copy_into(outcome, result)
 
-        return replay
+        return outcome, replay
 
 
-def _watch(work: Callable[[], None]) -> list[Operation]:
+def _watch(work: Callable[[], R]) -> tuple[list[Operation], R]:
     watched = Watched(WAITS | FROM_HOST)
     with watched:
-        work()
-    return watched.work
+        result = work()
+    return watched.work, result

@@ -6,9 +6,11 @@ on nothing but the contents of its buffers and of tensors that stay where they a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -24,9 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 EAGER_RUNS = 2
-"""Runs of a kind before it is recorded, as it is not worth it for what runs once; they warm up libraries, too."""
-WARM_UPS = 2
-"""Runs on the stream that records, before it does."""
+"""Runs of a kind before it is recorded, as it is not worth it for what runs once; they are its warm-up, too."""
 CAPACITY = 16
 """Graphs that are kept; the one that was run longest ago is dropped for a new one."""
 MIN_FREE = 0.1
@@ -38,8 +38,15 @@ CHECK_EVERY = 64
 class Recorder(Protocol):
     """Records work on a device."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What does the work again."""
+    def run(self, work: Callable[[], R]) -> R:
+        """Do some work that is to be recorded later: it warms up what recording needs."""
+
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        """Record work that has been run before.
+
+        Returns:
+            Where each replay puts the outcome, a tree of tensors; and what replays the work.
+        """
 
     @property
     def held_bytes(self) -> int:
@@ -65,32 +72,40 @@ class CudaRecorder:
         self._recorded: torch.cuda.CUDAGraph | None = None
         self.held_bytes = 0
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A graph of it."""
-        current = torch.cuda.current_stream(self._device)
-        # A capture that fails leaves its stream as the current one; this puts the thread's own back.
-        with torch.cuda.device(self._device), torch.cuda.stream(current):
-            if self._stream is None:
-                self._stream = torch.cuda.Stream(self._device)
-            self._warm_up(work, self._stream, current)
-            graph = torch.cuda.CUDAGraph()
-            pool = None if self._recorded is None else self._recorded.pool()
-            # Other threads may go on: they copy previews and snapshots from the device.
-            with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
-                work()
-            self._recorded = graph  # as long as one graph of a pool lives, the pool does
-            self.held_bytes = _unused_in(graph)
-        replay: Callable[[], None] = graph.replay
-        return replay
+    def run(self, work: Callable[[], R]) -> R:
+        """Do some work on the stream that records, between what the current stream has and gets to do.
 
-    def _warm_up(self, work: Callable[[], None], stream: torch.cuda.Stream, current: torch.cuda.Stream) -> None:
+        Libraries have their handles and autograd its threads afterwards, which a capture can't make.
+        """
+        current, stream = torch.cuda.current_stream(self._device), self._recording_stream()
+        # Either stream waits for the other here, so that memory which was used on both and then freed, whichever it
+        # belongs to, is not used again too early. Only what other streams read needs `record_stream`.
         stream.wait_stream(current)
         try:
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    work()
-        finally:  # what the work writes to is freed on the current stream, also if it fails
+                return work()
+        finally:
             current.wait_stream(stream)
+
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        """A graph of it, and where its outcome is: in the pool, where no later graph of the pool writes."""
+        current, stream = torch.cuda.current_stream(self._device), self._recording_stream()
+        graph = torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle() if self._recorded is None else self._recorded.pool()
+        # Other threads may go on: they copy previews and snapshots from the device.
+        capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        # A capture that fails leaves its stream as the current one; this puts the thread's own back.
+        with torch.cuda.device(self._device), torch.cuda.stream(current):
+            with _workspaces_in_graph(), _closing(pool), capture:
+                outcome = copied(work())
+            self._recorded = graph  # as long as one graph of a pool lives, the pool does
+            self.held_bytes = _unused_in(graph)
+        return outcome, graph.replay
+
+    def _recording_stream(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        return self._stream
 
     def has_memory(self) -> bool:
         """Whether more than `MIN_FREE` of the memory is free."""
@@ -105,6 +120,34 @@ class CudaRecorder:
     def forget(self) -> None:
         """The next graph begins a new pool, so that the old one's memory is free once its graphs are."""
         self._recorded, self.held_bytes = None, 0
+
+
+@contextlib.contextmanager
+def _workspaces_in_graph() -> Iterator[None]:
+    """Within this block, cuBLAS takes its workspaces from the pool that is captured into.
+
+    A graph goes on to use those of its capture, but torch frees a stream's workspaces with any graph that was captured
+    on it (https://github.com/pytorch/pytorch/issues/193402). What is in the pool stays there as long as the pool does.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
+
+
+@contextlib.contextmanager
+def _closing(pool: tuple[int, int]) -> Iterator[None]:
+    """After a capture that the device refused, torch's allocator goes on as if it were underway: no memory could be
+    given back, and nothing recorded any more. This ends it."""
+    try:
+        yield
+    except BaseException:
+        device = torch.cuda.current_device()
+        with contextlib.suppress(RuntimeError):  # it has ended
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+        raise
 
 
 def _unused_in(graph: torch.cuda.CUDAGraph) -> int:
@@ -126,36 +169,33 @@ class GraphedFunction(Generic[T, R]):
     """
 
     def __init__(self, function: Callable[[T], R], example: T, recorder: Recorder) -> None:
-        self._function = function
+        self._function = function  # with what it reads beside its argument
         self._given = mapped(example, lambda tensor: tensor.detach().clone())
-        self._inputs = leaves(self._given)
-        self._result = mapped(function(self._given), lambda tensor: torch.empty_like(tensor, requires_grad=False))
-        self._outputs = leaves(self._result)
-        self._replay = recorder.record(self._run)
+        self._outcome, self._replay = recorder.record(partial(function, self._given))
 
-    @torch.no_grad()
     def __call__(self, given: T) -> R:
         """The function's outcome, in tensors of its own.
 
         Args:
             given: with tensors of the shapes and types of the example's.
         """
-        _copy(leaves(given), self._inputs)
+        copy_into(self._given, given)
         self._replay()
-        result = mapped(self._result, torch.empty_like)
-        _copy(self._outputs, leaves(result))
-        return result
-
-    def _run(self) -> None:
-        outputs = leaves(self._function(self._given))
-        with torch.no_grad():
-            _copy(outputs, self._outputs)
+        return copied(self._outcome)
 
 
-def _copy(values: Sequence[Tensor], places: Sequence[Tensor]) -> None:
-    """Copy tensors into others; those of one type at once, as there may be hundreds."""
+def copied(tree: R) -> R:
+    """A tree like this one, with the same in tensors of its own, without gradients."""
+    copy = mapped(tree, torch.empty_like)
+    copy_into(copy, tree)
+    return copy
+
+
+@torch.no_grad()
+def copy_into(places: object, tree: object) -> None:
+    """Copy a tree's tensors into those of another one; those of one type at once, as there may be hundreds."""
     by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for value, place in zip(values, places, strict=True):
+    for place, value in zip(leaves(places), leaves(tree), strict=True):
         into, of = by_dtype.setdefault(value.dtype, ([], []))
         into.append(place)
         of.append(value)
@@ -168,7 +208,7 @@ class Graphs:
 
     Args:
         recorder: for its device.
-        eager_runs: of a kind before it is recorded.
+        eager_runs: of a kind before it is recorded; CUDA needs one.
         capacity: graphs that are kept.
 
     Attributes:
@@ -205,6 +245,10 @@ class Graphs:
         key = (kind, layout(given))
         graph: GraphedFunction[T, R] | None = self._graphs.get(key)
         if graph is None:
+            self._runs[key] = self._runs.get(key, 0) + 1
+            if self._warms_up(key):
+                self.cold_runs += 1
+                return self._recorder.run(partial(function, given))
             graph = self._record(key, function, given)
         if graph is None:
             return function(given)
@@ -228,12 +272,11 @@ class Graphs:
             del self._runs[key]
             self._graphs.pop(key, None)
 
+    def _warms_up(self, key: Key) -> bool:
+        return key not in self._refused and 0 < self._runs[key] <= self._eager_runs
+
     def _record(self, key: Key, function: Callable[[T], R], given: T) -> GraphedFunction[T, R] | None:
-        self._runs[key] = self._runs.get(key, 0) + 1
-        if key in self._refused:
-            return None
-        if self._runs[key] <= self._eager_runs:
-            self.cold_runs += self._runs[key] > 0  # not if it waits for memory
+        if key in self._refused or self._runs[key] <= 0:  # which waits for memory
             return None
         if not self._recorder.has_memory():
             self._runs[key] -= CHECK_EVERY

@@ -343,8 +343,12 @@ def bare_pass(
     try:
         with lora.active():
             model.adapter.apply_requested()
-            run = GraphedFunction(gradient, latent, recorder_for(model)) if graphed else gradient
-            yield lambda: run(latent)
+            run: Callable[[Tensor], Tensor] = gradient
+            if graphed:
+                recorder = recorder_for(model)
+                recorder.run(partial(gradient, latent))
+                run = GraphedFunction(gradient, latent, recorder)
+            yield partial(run, latent)
     finally:
         lora.remove()
 
@@ -427,8 +431,8 @@ def rooms(bench: Bench) -> None:
         clock = Clock(model.device)
 
         def take(count: int = count, clock: Clock = clock) -> float:
-            with graphs_switched(model, on=True, eager_runs=0):  # there is one round to warm up
-                sharing.measure(model, BENCHES["tiny" if bench.tiny else "full"], clock, (count,))
+            with graphs_switched(model, on=True, eager_runs=1):
+                sharing.measure(model, BENCHES["tiny" if bench.tiny else "full"], clock, (count,), warm_ups=2)
             return count / clock.median(f"{count} together")
 
         report.measure(_in_a_pass(count), "1/s", take)

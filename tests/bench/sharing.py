@@ -16,13 +16,17 @@ from tests.bench.table import Row
 ROOMS = (2, 4)
 
 
-def measure(model: Diffusion, bench: Bench, clock: Clock, rooms: tuple[int, ...] = ROOMS) -> list[Row]:
+def measure(
+    model: Diffusion, bench: Bench, clock: Clock, rooms: tuple[int, ...] = ROOMS, warm_ups: int = 1
+) -> list[Row]:
     """Seconds per iteration of all rooms, half of which have a mask; nothing is previewed."""
     sessions = [_session(model, masked=bool(index % 2)) for index in range(max(rooms))]
     visits = []
     for count in rooms:
         visits.append(partial(_one_after_another, sessions[:count], clock))
         visits.append(partial(_together, sessions[:count], clock))
+    for _ in range(warm_ups - 1):
+        clock.take_turns(visits, rounds=0, warm_up=True)
     clock.take_turns(visits, rounds=bench.rounds, warm_up=True)
     for session in sessions:
         session.close()

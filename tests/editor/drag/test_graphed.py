@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ import torch
 from livedrag.editor import Diffusion, Drag, DragSession, DragSettings, DragStep, Point
 from livedrag.editor.drag.passes import Answer, Request, answer, run_together
 from livedrag.editor.fitting.lora import Lora
-from livedrag.editor.models.graphs import Graphs
+from livedrag.editor.models.graphs import Graphs, copied
 from livedrag.editor.settings import Setting
 from tests.editor.drag.test_passes import to_the_end
 from tests.editor.drag.test_session import picture
 from tests.fitting import fit_step
 from tests.recorders import EagerRecorder, recorder_for
 from tests.strict_recorder import StrictRecorder
+
+R = TypeVar("R")
 
 SIDE = 128
 QUICK = {"lora_steps": 4, "lora_batch": 2, "lora_rank": 4, "ddim_steps": 6, "max_iterations": 5}
@@ -38,7 +41,10 @@ class Counting:
         self._recorder = recorder_for(model)
         self.recorded = 0
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def run(self, work: Callable[[], R]) -> R:
+        return self._recorder.run(work)
+
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         self.recorded += 1
         return self._recorder.record(work)
 
@@ -209,9 +215,8 @@ def test_previews_at_different_iterations_need_no_graph_for_each_combination(
 class Still(EagerRecorder):
     """As a graph, it runs none of Python's code again; nor does it anything else."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        work()
-        return lambda: None
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        return copied(work()), lambda: None
 
 
 def test_a_lora_that_is_fitted_further_is_merged_anew(exact: Diffusion) -> None:

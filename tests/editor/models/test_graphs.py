@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from tests.recorders import EagerRecorder
 from tests.strict_recorder import StrictRecorder
 
 Given = tuple[Tensor, list[Tensor]]
+R = TypeVar("R")
 
 
 def function(given: Given) -> list[Tensor]:
@@ -86,7 +89,7 @@ class Counting(EagerRecorder):
         self.memory = True
         self.error: RuntimeError | None = None
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         if self.error is not None:
             raise self.error
         self.recorded += 1
@@ -104,6 +107,73 @@ def test_the_first_runs_of_a_kind_are_eager() -> None:
         assert recorder.recorded == recorded
     graphs.run(("other",), function, inputs(1))
     assert len(graphs) == recorder.recorded == 1
+
+
+class Noting(EagerRecorder):
+    """Notes what is asked of it, and how often the work itself runs meanwhile; replays run none of Python's code."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def run(self, work: Callable[[], R]) -> R:
+        self.seen.append("run")
+        return work()
+
+    def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        self.seen.append("record")
+        outcome, _ = super().record(work)
+        return outcome, lambda: self.seen.append("replay")
+
+    def noting(self, given: Given) -> list[Tensor]:
+        self.seen.append("work")
+        return function(given)
+
+
+def test_the_eager_runs_are_the_warm_up_and_recording_runs_the_work_once() -> None:
+    recorder = Noting()
+    graphs = Graphs(recorder, eager_runs=2)
+    for seed in range(4):
+        graphs.run(("pass",), recorder.noting, inputs(seed))
+    warm_up = ["run", "work", "run", "work"]
+    assert recorder.seen == [*warm_up, "record", "work", "replay", "replay"]
+    recorder.seen.clear()
+    graphs.clear()
+    for seed in range(2):
+        graphs.run(("pass",), recorder.noting, inputs(seed))
+    assert recorder.seen == warm_up, "what was dropped is warmed up again"
+
+
+def test_what_is_not_going_to_be_recorded_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Noting):
+        def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+            raise RuntimeError("not capturable")
+
+    refusing = Refusing()
+    graphs = Graphs(refusing, eager_runs=1)
+    for seed in range(3):
+        graphs.run(("pass",), refusing.noting, inputs(seed))
+    assert refusing.seen == ["run", "work", "work", "work"]
+
+    monkeypatch.setattr(graphs_module, "CHECK_EVERY", 3)
+    waiting, memory = Noting(), iter((False, True, True))
+    monkeypatch.setattr(waiting, "has_memory", lambda: next(memory))
+    graphs = Graphs(waiting, eager_runs=1)
+    for seed in range(6):
+        graphs.run(("pass",), waiting.noting, inputs(seed))
+    assert waiting.seen == ["run", "work", "work", "work", "run", "work", "record", "work", "replay", "replay"]
+
+
+def test_an_outcome_is_recorded_without_its_gradients() -> None:
+    """Else a graph would keep the memory of all that its backward pass would need."""
+
+    def with_gradients(given: Given) -> list[Tensor]:
+        x, (weight,) = given
+        with torch.enable_grad():
+            return [torch.tanh(x.detach().requires_grad_() @ weight)]
+
+    outcome, _ = StrictRecorder().record(lambda: with_gradients(inputs(0)))
+    assert not outcome[0].requires_grad
+    assert torch.equal(outcome[0], with_gradients(inputs(0))[0])
 
 
 def test_runs_count_as_cold_until_there_is_a_graph() -> None:
@@ -208,10 +278,76 @@ def test_memory_that_only_graphs_can_use_is_not_free(monkeypatch: pytest.MonkeyP
     assert diffusion._free_beside(None, torch.device("cuda:0")) == 40
 
 
+class Stream:
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self.name, self._seen = name, seen
+
+    def wait_stream(self, other: Stream) -> None:
+        self._seen.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done with the streams of a device, which need not be there."""
+    seen: list[str] = []
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        seen.append(f"on {stream.name}")
+        yield
+        seen.append(f"off {stream.name}")
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("current", seen))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: Stream("recording", seen))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    return seen
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+def test_both_streams_wait_for_each_other_around_an_eager_run(streams: list[str], fails: bool) -> None:
+    recorder = CudaRecorder(torch.device("cuda:0"))
+
+    def work() -> int:
+        streams.append("work")
+        return 1 // (not fails)
+
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            recorder.run(work)
+    else:
+        assert recorder.run(work) == 1
+    off = [] if fails else ["off recording"]
+    before, after = "recording waits for current", "current waits for recording"
+    assert streams == [before, "on recording", "work", *off, after]
+
+
+@pytest.mark.parametrize("underway", [False, True], ids=["ended", "underway"])
+def test_a_capture_that_failed_is_ended(monkeypatch: pytest.MonkeyPatch, underway: bool) -> None:
+    """Its pool is given back once: if it has ended, by the graph."""
+    seen: list[str] = []
+
+    def end(device: int, pool: tuple[int, int]) -> None:
+        seen.append(f"end {pool} on {device}")
+        if not underway:
+            raise RuntimeError("not currently recording to mempool_id")
+
+    def release(device: int, pool: tuple[int, int]) -> None:
+        seen.append(f"release {pool} on {device}")
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", release, raising=False)
+    with pytest.raises(RuntimeError, match="during capture"), graphs_module._closing((0, 7)):
+        raise RuntimeError("operation failed due to a previous error during capture")
+    assert seen == ["end (0, 7) on 1", "release (0, 7) on 1"][: 1 + underway]
+
+
 @pytest.fixture
 def cuda() -> Iterator[CudaRecorder]:
+    torch.cuda.empty_cache()
     yield CudaRecorder(torch.device("cuda:0"))
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # which fails while a capture is underway
 
 
 def on_cuda(given: Given) -> Given:
@@ -219,27 +355,110 @@ def on_cuda(given: Given) -> Given:
     return x.cuda(), [weight.cuda() for weight in weights]
 
 
+def graphed(recorder: CudaRecorder, work: Callable[[Given], list[Tensor]]) -> GraphedFunction[Given, list[Tensor]]:
+    example = on_cuda(inputs(0))
+    recorder.run(lambda: work(example))
+    return GraphedFunction(work, example, recorder)
+
+
+def assert_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    torch.testing.assert_close([each.cpu() for each in ours], theirs)
+
+
+@pytest.mark.gpu
+def test_what_runs_eagerly_is_recorded_and_runs_again_is_the_same(cuda: CudaRecorder) -> None:
+    before, graphs = torch.cuda.current_stream(), Graphs(cuda)
+    for seed in range(5):
+        assert_close(graphs.run(("pass",), function, on_cuda(inputs(seed))), function(inputs(seed)))
+        assert torch.cuda.current_stream() == before
+    assert len(graphs) == 1
+
+
 @pytest.mark.gpu
 def test_graphs_of_one_pool_run_in_any_order(cuda: CudaRecorder) -> None:
     def other(given: Given) -> list[Tensor]:
         return [function(given)[1] * 3, given[0] + 1]
 
-    one, two = (GraphedFunction(work, on_cuda(inputs(0)), cuda) for work in (function, other))
+    one, two = (graphed(cuda, work) for work in (function, other))
     assert cuda.held_bytes > 0
     for seed, (run, work) in enumerate([(two, other), (one, function), (one, function), (two, other)]):
-        for ours, theirs in zip(run(on_cuda(inputs(seed))), work(inputs(seed)), strict=True):
-            torch.testing.assert_close(ours.cpu(), theirs)
+        assert_close(run(on_cuda(inputs(seed))), work(inputs(seed)))
 
 
 @pytest.mark.gpu
-def test_a_capture_that_fails_leaves_the_stream_as_it_was(cuda: CudaRecorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_graph_outlives_another_one_of_its_pool(cuda: CudaRecorder) -> None:
+    """Torch frees the stream's workspaces of cuBLAS with the other one; those in the graph must stay where they are."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(1024, 1024, generator=generator).half() for _ in range(2))
+
+    def product(given: Given) -> list[Tensor]:
+        return [given[0] @ weight for weight in given[1]]
+
+    given = on_cuda((left, [right]))
+    expected = product(given)
+    cuda.run(lambda: product(given))
+    run, other = (GraphedFunction(product, given, cuda) for _ in range(2))
+    del other
+    torch.cuda.empty_cache()
+    held = [cuda.run(lambda: torch.ones(1 << 20, device="cuda:0")) for _ in range(64)]
+    torch.testing.assert_close(run(given), expected)
+    assert all(bool((each == 1).all()) for each in held)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
+def test_a_capture_that_fails_leaves_all_as_it_was(
+    cuda: CudaRecorder, caplog: pytest.LogCaptureFixture, earlier: int
+) -> None:
     """`torch.cuda.graph` does not, if the device refuses the work."""
-    before, graphs = torch.cuda.current_stream(), Graphs(cuda, eager_runs=0)
-    ours, theirs = (graphs.run(("waits",), wait, on_cuda(inputs(1))), wait(inputs(1)))
-    torch.testing.assert_close(ours[0].cpu(), theirs[0])
+    before, graphs = torch.cuda.current_stream(), Graphs(cuda, eager_runs=1)
+
+    def twice(kind: str, work: Callable[[Given], list[Tensor]]) -> None:
+        for seed in (1, 2):
+            assert_close(graphs.run((kind,), work, on_cuda(inputs(seed))), work(inputs(seed)))
+
+    for number in range(earlier):
+        twice(f"earlier {number}", function)
+    twice("waits", wait)
     assert len(caplog.records) == 1
     assert torch.cuda.current_stream() == before
-    for seed in (1, 2):
-        found = graphs.run(("pass",), function, on_cuda(inputs(seed)))
-        torch.testing.assert_close([each.cpu() for each in found], function(inputs(seed)))
-    assert len(graphs) == 1
+    torch.cuda.empty_cache()  # which fails while a capture is underway
+    twice("pass", function)
+    assert len(graphs) == earlier + 1
+    for number in range(earlier):
+        twice(f"earlier {number}", function)
+
+
+SLOW = 200_000_000
+"""Cycles of the device, about a tenth of a second: the host is far ahead."""
+
+
+def ones() -> Tensor:
+    return torch.ones(1 << 20, device="cuda:0")
+
+
+@pytest.mark.gpu
+def test_memory_of_the_recording_stream_is_not_used_again_before_its_readers_are_done(cuda: CudaRecorder) -> None:
+    made = cuda.run(ones)
+    place = made.data_ptr()
+    torch.cuda._sleep(SLOW)
+    copy = made.clone()
+    del made
+    others = [cuda.run(lambda: ones() * 2) for _ in range(8)]
+    assert place in {other.data_ptr() for other in others}, "its place was used again"
+    assert bool((copy == 1).all())
+
+
+@pytest.mark.gpu
+def test_memory_that_the_recording_stream_reads_is_not_used_again_before_it_has(cuda: CudaRecorder) -> None:
+    def late(given: Tensor) -> Tensor:
+        torch.cuda._sleep(SLOW)
+        return given.clone()
+
+    given = ones()
+    place = given.data_ptr()
+    copy = cuda.run(partial(late, given))
+    del given
+    others = [torch.full((1 << 20,), 2.0, device="cuda:0") for _ in range(8)]
+    assert place in {other.data_ptr() for other in others}, "its place was used again"
+    assert bool((copy == 1).all())
