@@ -383,6 +383,9 @@ def test_a_phone_in_landscape_gives_the_picture_most_of_its_height(open_page: Op
         for tool in ("Points", "Paint"):
             editor.button(tool).tap()
             assert page.evaluate(OVERLAPS) == [], (width, tool)
+            expect(page.get_by_test_id("connection")).to_be_in_viewport(ratio=1)
+        if width >= 840:
+            expect(page.locator(".brush-soft")).to_be_in_viewport(ratio=1)
         editor.button("Points").tap()
         assert box_of(page.locator(".stage"))["height"] > 200
 

@@ -143,7 +143,8 @@ function BrushSize({ picture: { width, height } }: { readonly picture: Size }) {
 function BrushSoftness() {
   return (
     <label class="brush-size" title={labels.softness}>
-      {labels.softnessShort}
+      <i class="brush-dot brush-soft" />
+      <span>{labels.softnessShort}</span>
       <SignalSlider
         name={labels.softness}
         text={labels.softnessValue(brushSoftness.value)}
