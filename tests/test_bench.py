@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import events, gpu
+from tests.bench import events
+from tests.bench.gpu import edit, iteration
+from tests.bench.gpu.bench import TINY
+from tests.bench.gpu.parts import PARTS, measure
+from tests.bench.gpu.report import OutOfTimeError, Report, time_limit
 from tests.conftest import ROOT
 from tests.server.device.engines import with_ray
 
@@ -59,6 +63,8 @@ def test_the_gpu_script_leaves_complete_lines(tmp_path: Path) -> None:
         "literal loop with a mask, eager",
         "iterations a second, 2 rooms in a pass",
         "fitting step, 4 rows, graphed",
+        "recording an iteration's graph, in eager iterations",
+        "replay of an iteration without a mask",
         "bare pass, torch.compile",
         "inversion step, graphed",
         "denoising step, eager",
@@ -69,17 +75,16 @@ def test_the_gpu_script_leaves_complete_lines(tmp_path: Path) -> None:
         "bare pass, graphed, not channels_last",
     ):
         assert figures[name]["value"] > 0, name
+    assert figures["share of the time between replays"]["value"] < 100
     assert ran.stdout.count("\n| ") == len(figures)
 
 
 def test_the_gpu_script_begins_nothing_once_time_is_up(tmp_path: Path) -> None:
     lines = tmp_path / "figures.jsonl"
     with lines.open("w") as file:
-        gpu.measure(gpu.Report(file, seconds=0), gpu.TINY, tiny=True)
+        measure(Report(file, seconds=0), TINY, tiny=True)
     figures = [json.loads(line) for line in lines.read_text().splitlines()][1:]
-    assert [figure["name"] for figure in figures] == [
-        name for name, part in gpu.PARTS.items() if not part.needs_builtin
-    ]
+    assert [figure["name"] for figure in figures] == [name for name, part in PARTS.items() if not part.needs_builtin]
     assert all(figure["note"].startswith("not measured: takes about") for figure in figures)
 
 
@@ -87,11 +92,11 @@ def test_what_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch, tm
     def fails(*_: object) -> float:
         raise RuntimeError("no such kernel\nin this version")
 
-    monkeypatch.setattr(gpu, "timed_bare_pass", lambda *_, **__: fails())
-    monkeypatch.setattr(gpu, "fitting_step", fails)
+    monkeypatch.setattr(iteration, "timed_bare_pass", lambda *_, **__: fails())
+    monkeypatch.setattr(edit, "fitting_step", fails)
     lines = tmp_path / "figures.jsonl"
     with lines.open("w") as file:
-        gpu.measure(gpu.Report(file, seconds=600), gpu.TINY, tiny=True, only=["iteration", "steps"])
+        measure(Report(file, seconds=600), TINY, tiny=True, only=["iteration", "steps"])
     figures = {figure["name"]: figure for figure in map(json.loads, lines.read_text().splitlines())}
     failed = {name for name, figure in figures.items() if figure["note"] == "failed: RuntimeError: no such kernel"}
     ways = ("graphed", "eager")
@@ -101,9 +106,9 @@ def test_what_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_what_takes_too_long_is_cut_short() -> None:
-    with pytest.raises(gpu.OutOfTimeError), gpu.time_limit(0.2):
+    with pytest.raises(OutOfTimeError), time_limit(0.2):
         threading.Event().wait(600)
-    with gpu.time_limit(600):
+    with time_limit(600):
         pass
 
 

@@ -1,0 +1,1 @@
+"""Speed on one GPU; see `tests.bench.gpu.__main__`."""
