@@ -144,8 +144,10 @@ def _closing(pool: tuple[int, int]) -> Iterator[None]:
         yield
     except BaseException:
         device = torch.cuda.current_device()
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # of torch 2.8, and before
+        end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
         with contextlib.suppress(RuntimeError):  # it has ended
-            torch._C._cuda_endAllocateToPool(device, pool)
+            end(device, pool)
             torch._C._cuda_releasePool(device, pool)
         raise
 

@@ -321,8 +321,9 @@ def test_both_streams_wait_for_each_other_around_an_eager_run(streams: list[str]
     assert streams == [before, "on recording", "work", *off, after]
 
 
+@pytest.mark.parametrize("name", ["_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"])
 @pytest.mark.parametrize("underway", [False, True], ids=["ended", "underway"])
-def test_a_capture_that_failed_is_ended(monkeypatch: pytest.MonkeyPatch, underway: bool) -> None:
+def test_a_capture_that_failed_is_ended(monkeypatch: pytest.MonkeyPatch, underway: bool, name: str) -> None:
     """Its pool is given back once: if it has ended, by the graph."""
     seen: list[str] = []
 
@@ -335,7 +336,8 @@ def test_a_capture_that_failed_is_ended(monkeypatch: pytest.MonkeyPatch, underwa
         seen.append(f"release {pool} on {device}")
 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    monkeypatch.delattr(torch._C, "_cuda_endAllocateToPool", raising=False)
+    monkeypatch.setattr(torch._C, name, end, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_releasePool", release, raising=False)
     with pytest.raises(RuntimeError, match="during capture"), graphs_module._closing((0, 7)):
         raise RuntimeError("operation failed due to a previous error during capture")
