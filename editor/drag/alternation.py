@@ -19,11 +19,12 @@ from livedrag.editor.drag.tracking import take_patches, take_templates
 from livedrag.editor.sampling import patch_offsets
 
 
-def levels_due(state: SessionState) -> int:
-    """How many levels below the first the latent should be dragged in this iteration; it never rises again."""
+def levels_due(state: SessionState, later: int = 0) -> int:
+    """How many levels below the first the latent should be dragged in this iteration, or in one so many ``later``; it
+    never rises again."""
     settings = state.settings
     levels = min(settings.alternation, len(state.preparation.levels))
-    return max(state.descended, min(levels - 1, state.iterations_done * levels // settings.max_iterations))
+    return max(state.descended, min(levels - 1, (state.iterations_done + later) * levels // settings.max_iterations))
 
 
 def descend(state: SessionState) -> Generator[Request, Answer, None]:

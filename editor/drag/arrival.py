@@ -44,11 +44,11 @@ def checks_content(state: SessionState) -> bool:
     return state.settings.arrival_check == "content"
 
 
-def search_is_due(state: SessionState) -> bool:
-    """Whether this iteration searches for the content, whatever the tracker finds."""
+def search_is_due(state: SessionState, later: int = 0) -> bool:
+    """Whether this iteration, or one so many ``later``, searches for the content, whatever the tracker finds."""
     if not checks_content(state):
         return False
-    begins = state.iterations_done % SEARCH_EVERY == 0 or not state.latent.steps
+    begins = (state.iterations_done + later) % SEARCH_EVERY == 0 or not state.latent.steps + later
     return begins or any(lacks_look(handle) for handle in state.edit.handles.values())
 
 

@@ -12,9 +12,9 @@ from livedrag.editor.drag.arrival import active, checks_content
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets, track_handles, with_patches
 from livedrag.editor.drag.latent_warp import LatentWarp, advance, is_where_warped, needs_warp
-from livedrag.editor.drag.passes import Answer, ForwardPass, Iterated, IterationPass, Request, forward, iterated
+from livedrag.editor.drag.passes import Answer, ForwardPass, Iterated, Request, forward
 from livedrag.editor.drag.region import advance_content, has_held
-from livedrag.editor.drag.row_of_session import row_of, tracking_is_due
+from livedrag.editor.drag.row_of_session import tracking_is_due
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.drag.tracking import have_arrived
@@ -55,21 +55,12 @@ def note_unedited(state: SessionState, features: Tensor | None, noise: Tensor | 
         state.reference.use_features(features)
 
 
-def ask_iteration(
-    state: SessionState, handles: Handles, *, with_noise: bool, held: Collection[str] = ()
-) -> Generator[Request, Answer, Iterated]:
-    """Ask for one iteration of the paper, which proposes a step; see `livedrag.editor.drag.rows`.
-
-    Args:
-        state: of the session.
-        handles: that are pulled, as they were tracked last; or where the field carries them in this iteration.
-        with_noise: whether the noise is needed, whatever the loss is.
-        held: names of those that are not tracked; see `held_by_warp`.
-    """
-    row = row_of(state, handles, with_noise=with_noise, held=held)
-    outcome = yield from iterated(IterationPass(state.model, state.preparation.lora, row))
-    note_unedited(state, outcome.proposal.features, outcome.proposal.noise)
-    return outcome
+def may_be_held(state: SessionState, handles: Handles) -> bool:
+    """Whether the content of any handle may be where the warp has put it; see `held_by_warp`."""
+    settings = state.settings
+    return settings.supervision != "region" and any(
+        is_where_warped(handle, settings.warp_share, state.rasters) for handle in handles.values()
+    )
 
 
 def held_by_warp(
@@ -94,7 +85,7 @@ def held_by_warp(
         for name, handle in handles.items()
         if handle.template is not None and is_where_warped(handle, settings.warp_share, rasters)
     }
-    if not warped or settings.supervision == "region" or not tracking_is_due(state):
+    if not warped or not may_be_held(state, warped) or not tracking_is_due(state):
         return frozenset()
     features, noise = yield from predict(state, with_noise=True)
     assert noise is not None

@@ -72,11 +72,18 @@ class DraggedLatent:
         self.unedited = unedited
         self._moments = torch.zeros_like(torch.stack([start, start]))
 
-    def adam(self, learning_rate: float, *, mini: bool = False) -> Adam:
-        """Adam's state, and the numbers of its next step, on the CPU; ``mini`` is as in `Adam`."""
-        first, second = (1 - beta ** (self.steps + 1) for beta in BETAS)
+    def adam(self, learning_rate: float, *, mini: bool = False, moments: Tensor | None = None) -> Adam:
+        """Adam's state, and the numbers of its next step, on the CPU.
+
+        Args:
+            learning_rate: of the step.
+            mini: as in `Adam`.
+            moments: after the next step, for the step that follows it.
+        """
+        steps = self.steps + (1 if moments is None else 2)
+        first, second = (1 - beta**steps for beta in BETAS)
         length, correction = torch.tensor([learning_rate / first, second**0.5], dtype=self.value.dtype)
-        return Adam(self._moments, length, correction, torch.tensor(mini))
+        return Adam(self._moments if moments is None else moments, length, correction, torch.tensor(mini))
 
     def take(self, value: Tensor, moments: Tensor, *, loss: float, largest: float, learning_rate: float) -> None:
         """Take a step of Adam.

@@ -10,7 +10,6 @@ from livedrag.editor.drag.alternation import descend
 from livedrag.editor.drag.arrival import active, begin_run, check_content, checks_content, go_back, search_is_due
 from livedrag.editor.drag.content import ContentSearch
 from livedrag.editor.drag.iteration import (
-    ask_iteration,
     carry,
     found_handles,
     held_by_warp,
@@ -29,6 +28,7 @@ from livedrag.editor.drag.latent import check_finite
 from livedrag.editor.drag.latent_warp import LatentWarp
 from livedrag.editor.drag.passes import Answer, Request
 from livedrag.editor.drag.preview import Previewer
+from livedrag.editor.drag.run_ahead import RunAhead
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.drag.steps import DragStep
 from livedrag.editor.models.ddim import predict_x0
@@ -47,6 +47,7 @@ class DragLoop:
     def __init__(self, state: SessionState, search: ContentSearch, previewer: Previewer) -> None:
         self._state, self._search, self._previewer = state, search, previewer
         self._latent_warp = LatentWarp(state.model, state.picture, state.rasters)
+        self._ahead = RunAhead(state)
 
     def run(
         self, preview_every: int, iterations_done: int | None, quality: Quality | None
@@ -61,6 +62,7 @@ class DragLoop:
         if iterations_done is not None:
             state.iterations_done = iterations_done
         self._previewer.forget()
+        self._ahead.forget()
         if state.iterations_done == 0:
             begin_run(state)
         try:
@@ -68,12 +70,12 @@ class DragLoop:
                 state.edit.require_drags()
                 yield from descend(state)
                 last = state.iterations_done >= state.settings.max_iterations
-                preview = preview_every > 0 and state.iteration % preview_every == 0
+                preview, preview_next = (_shows_preview(state.iteration + later, preview_every) for later in (0, 1))
                 began = time.perf_counter()
                 if not last and warp_is_due(state):
                     step, ends = (yield from self._warp(preview=preview)), False
                 else:
-                    step, ends = yield from self._iterate(last=last, preview=preview)
+                    step, ends = yield from self._iterate(last=last, preview=preview, preview_next=preview_next)
                 self._previewer.note_pace(time.perf_counter() - began, preview_every)
                 if step.content:
                     self._previewer.forget()
@@ -85,19 +87,22 @@ class DragLoop:
                     return
         finally:
             state.iterations_done = 0
+            self._ahead.forget()
 
-    def _iterate(self, *, last: bool, preview: bool) -> Generator[Request, Answer, tuple[DragStep, bool]]:
+    def _iterate(
+        self, *, last: bool, preview: bool, preview_next: bool
+    ) -> Generator[Request, Answer, tuple[DragStep, bool]]:
         """One iteration of the paper, and whether the run ends; the ``last`` one of a run only tracks the handles."""
         state, latent = self._state, self._state.latent
         before = active(state, state.edit.handles)
         if last or not before:
             return (yield from self._end()), True
         # 1. to 6. of the paper, as a function of tensors: the UNet pass, point tracking, motion supervision, the mask
-        # loss and a step of Adam, which is only proposed. See `livedrag.editor.drag.rows`.
+        # loss and a step of Adam, which is only proposed. See `livedrag.editor.drag.rows`. A GPU goes on with the next.
         with_noise = preview or search_is_due(state)
         before = carry(state, before)
         held = yield from held_by_warp(state, self._search, before)
-        outcome = yield from ask_iteration(state, before, with_noise=with_noise, held=held)
+        outcome = yield from self._ahead.iterate(before, with_noise=with_noise, preview_next=preview_next, held=held)
         proposal = outcome.proposal
 
         # Where is the content now? Or with region supervision: where has it been carried?
@@ -155,3 +160,7 @@ class DragLoop:
         """One iteration of the latent warp, which is not in the paper."""
         x0 = yield from warp_further(self._state, self._latent_warp, preview=preview)
         return move_on(self._state, loss=0.0, x0=x0, content={})
+
+
+def _shows_preview(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0

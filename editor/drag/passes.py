@@ -8,9 +8,10 @@ gets what it would get alone, but for rounding.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
@@ -24,7 +25,7 @@ from livedrag.editor.fitting.fit_step import FitGradients, FitRequest, Fitted
 from livedrag.editor.fitting.lora import Lora
 from livedrag.editor.fitting.row_loras import row_loras
 from livedrag.editor.models.adapters import Adapter
-from livedrag.editor.models.devices import send
+from livedrag.editor.models.devices import fetch, send
 from livedrag.editor.models.diffusion import Diffusion, further_rows
 from livedrag.editor.models.features import BeyondFeatures
 
@@ -82,7 +83,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class IterationPass:
-    """Asks for an iteration of the paper; the answer is an `Iterated`.
+    """Asks for an iteration of the paper; the answer is a `Launched`.
 
     Args:
         model: of the session.
@@ -98,6 +99,19 @@ class IterationPass:
     def bucket(self) -> Bucket:
         """Requests of one bucket can be answered together."""
         return ("iteration", id(self.model), *self.row.latent.shape, *self.row.prompt.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Launched:
+    """An iteration that a GPU may still be computing.
+
+    Args:
+        proposal: on the device.
+        wait: waits for the iteration, and for nothing that the device was given later, and gives what it found.
+    """
+
+    proposal: Proposal
+    wait: Callable[[], Iterated]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +134,7 @@ class Iterated:
 
 
 Request = ForwardPass | IterationPass | FitRequest
-Answer = Outcome | Iterated | FitGradients | Fitted | Exception | None
+Answer = Outcome | Launched | FitGradients | Fitted | Exception | None
 """An exception is why a request could not be answered: it is thrown into the generator that made it."""
 Answering = Callable[[Mapping[str, Request]], Iterable[Answer]]
 """Answers requests of one bucket, by name, in their order."""
@@ -135,10 +149,10 @@ def forward(request: ForwardPass) -> Generator[Request, Answer, Outcome]:
     return outcome
 
 
-def iterated(request: IterationPass) -> Generator[Request, Answer, Iterated]:
-    """Ask for an iteration and wait for what it proposes."""
+def launched(request: IterationPass) -> Generator[Request, Answer, Launched]:
+    """Ask for an iteration, without waiting for it."""
     outcome = yield request
-    assert isinstance(outcome, Iterated)
+    assert isinstance(outcome, Launched)
     return outcome
 
 
@@ -189,7 +203,7 @@ def run_together(resume: Mapping[str, Callable[[Answer], Request | None]], answe
                 asked[name] = request
 
 
-def answer(requests: Sequence[Request]) -> Sequence[Outcome | Iterated | FitGradients | Fitted]:
+def answer(requests: Sequence[Request]) -> Sequence[Outcome | Launched | FitGradients | Fitted]:
     """The answers to requests of one bucket, in their order; one alone runs with its LoRA merged into the weights.
 
     Raises:
@@ -209,8 +223,8 @@ def _adapter(model: Diffusion, loras: Sequence[Lora], beyond: Sequence[BeyondFea
     return loras[0].merged if all(lora is loras[0] for lora in loras) else row_loras(model, loras, further_rows(beyond))
 
 
-def _iterate(requests: Sequence[IterationPass]) -> list[Iterated]:
-    """One iteration of several rooms."""
+def _iterate(requests: Sequence[IterationPass]) -> list[Launched]:
+    """One iteration of several rooms, of which all numbers come to the host in one copy."""
     model, rows = requests[0].model, [request.row for request in requests]
     if model.graphs is not None:
         rows = alike(rows)
@@ -219,9 +233,12 @@ def _iterate(requests: Sequence[IterationPass]) -> list[Iterated]:
         proposal if request.row.beyond == row.beyond else replace(proposal, noise=None)
         for request, row, proposal in zip(requests, rows, propose(model, adapter, rows), strict=True)
     ]
-    # The one time that the device is waited for.
-    numbers: Iterator[float] = iter(torch.cat([_numbers(proposal) for proposal in proposals]).tolist())
-    return [_iterated(proposal, numbers) for proposal in proposals]
+    each = [_numbers(proposal) for proposal in proposals]
+    copied, ends = fetch(torch.cat(each)), list(accumulate(map(len, each), initial=0))
+    return [
+        Launched(proposal, partial(_iterated, proposal, copied, start, end))
+        for proposal, (start, end) in zip(proposals, pairwise(ends), strict=True)
+    ]
 
 
 def alike(rows: Sequence[Row]) -> list[Row]:
@@ -242,12 +259,11 @@ def _numbers(proposal: Proposal) -> Tensor:
     return torch.cat([numbers, torch.cat([points.cells, points.arrived[:, None].to(numbers)], dim=1).flatten()])
 
 
-def _iterated(proposal: Proposal, numbers: Iterator[float]) -> Iterated:
-    """A proposal with the `_numbers` of it, which come next."""
-    loss, largest = next(numbers), next(numbers)
-    count = 0 if proposal.points is None else len(proposal.points.cells)
-    handles = [(next(numbers), next(numbers), bool(next(numbers))) for _ in range(count)]
-    return Iterated(proposal, loss, largest, [handle[:2] for handle in handles], [handle[2] for handle in handles])
+def _iterated(proposal: Proposal, copied: Callable[[], Tensor], start: int, end: int) -> Iterated:
+    """A proposal with the `_numbers` of it, once they are there: those from ``start`` to ``end``."""
+    loss, largest, *handles = copied()[start:end].tolist()
+    rows, columns, arrived = handles[0::3], handles[1::3], handles[2::3]
+    return Iterated(proposal, loss, largest, list(zip(rows, columns, strict=True)), [*map(bool, arrived)])
 
 
 @torch.no_grad()

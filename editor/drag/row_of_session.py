@@ -10,7 +10,8 @@ from torch import Tensor
 
 from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets
 from livedrag.editor.drag.pins import pin_cells
-from livedrag.editor.drag.rows import Background, Patch, Pins, Points, Row
+from livedrag.editor.drag.region import CarriedFeatures
+from livedrag.editor.drag.rows import Background, Patch, Pins, Points, Proposal, Row
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.models.devices import send_all
 from livedrag.editor.models.features import BeyondFeatures
@@ -22,10 +23,12 @@ def needs_mask_loss(state: SessionState) -> bool:
     return state.edit.latent_mask is not None and state.settings.background == "loss"
 
 
-def tracking_is_due(state: SessionState) -> bool:
-    """Whether this iteration tracks the content; if not, it pulls it from where it was tracked last."""
+def tracking_is_due(state: SessionState, later: int = 0) -> bool:
+    """Whether this iteration, or one so many ``later``, tracks the content; if not, it pulls it from where it was
+    tracked last."""
     latent, every = state.latent, state.settings.steps_per_tracking
-    return latent.moved and (not latent.steps or state.iterations_done % every == 0)
+    begins, moved = not latent.steps + later, latent.moved or later > 0
+    return moved and (begins or (state.iterations_done + later) % every == 0)
 
 
 def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Collection[str] = ()) -> Row:
@@ -38,11 +41,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Col
         held: names of those that are not tracked.
     """
     latent, level, settings, edit = state.latent, state.level, state.settings, state.edit
-    beyond: BeyondFeatures = "no gradient" if with_noise else "nothing"
-    region = None
-    if settings.supervision == "region":
-        unedited = state.reference.features()
-        region = state.carrier.carry(unedited, handles, edit.working_mask, state.rasters, edit.pins)
+    region = _region(state, handles)
     row = Row(
         latent=latent.value,
         timestep=torch.tensor([level.timestep]),
@@ -50,7 +49,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Col
         alpha=_number(state, level.alpha),
         alpha_below=_number(state, level.alpha_below),
         adam=latent.adam(settings.latent_lr, mini=settings.latent_optimizer == "adam_mini"),
-        beyond="gradient" if needs_mask_loss(state) else beyond,
+        beyond=_beyond(state, with_noise=with_noise),
         raster=state.rasters.cells,
         points=_points(state, handles, held) if region is None else None,
         region=region,
@@ -58,6 +57,64 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Col
         background=_background(state, edit.latent_mask) if needs_mask_loss(state) else None,
     )
     return send_all(row, latent.value.device)
+
+
+def row_after(state: SessionState, row: Row, proposal: Proposal, handles: Handles, *, with_noise: bool) -> Row:
+    """What the iteration after the next depends on, if the next one takes the step that is proposed for it, and nothing
+    else changes; nothing here waits for the device.
+
+    Args:
+        state: of the session, before that step.
+        row: of the next iteration.
+        proposal: for it.
+        handles: that are pulled in the one after it: with region supervision, where the field carries them then.
+        with_noise: whether the noise is needed in the one after it.
+    """
+    settings = state.settings
+    mini = settings.latent_optimizer == "adam_mini"
+    pins, background = row.pins, row.background
+    if pins is not None and pins.features is None:
+        pins = replace(pins, features=proposal.features)
+    if background is not None and background.noise is None:
+        background = replace(background, noise=proposal.noise)
+    following = replace(
+        row,
+        latent=proposal.latent,
+        adam=state.latent.adam(settings.latent_lr, mini=mini, moments=proposal.moments),
+        beyond=_beyond(state, with_noise=with_noise),
+        points=None if row.points is None else _points_after(state, row.points, proposal),
+        region=_region(state, handles),
+        pins=pins,
+        background=background,
+    )
+    return send_all(following, proposal.latent.device)
+
+
+def _points_after(state: SessionState, points: Points, proposal: Proposal) -> Points:
+    """The handles where an iteration found them, all with their templates, and patches where those are pulled."""
+    found = proposal.points
+    assert found is not None
+    return replace(
+        points,
+        cells=found.cells,
+        tracked=torch.full_like(points.tracked, tracking_is_due(state, 1)),
+        known=torch.ones_like(points.known),
+        templates=found.templates,
+        patched=None if points.patched is None else torch.ones_like(points.patched),
+        patches=found.patches,
+    )
+
+
+def _beyond(state: SessionState, *, with_noise: bool) -> BeyondFeatures:
+    return "gradient" if needs_mask_loss(state) else "no gradient" if with_noise else "nothing"
+
+
+def _region(state: SessionState, handles: Handles) -> CarriedFeatures | None:
+    """What region supervision wants the features to become."""
+    if state.settings.supervision != "region":
+        return None
+    edit, unedited = state.edit, state.reference.features()
+    return state.carrier.carry(unedited, handles, edit.working_mask, state.rasters, edit.pins)
 
 
 def _points(state: SessionState, handles: Handles, held: Collection[str]) -> Points:

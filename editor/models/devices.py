@@ -48,6 +48,22 @@ def send_all(tree: T, device: torch.device) -> T:
     return moved_together(tree, lambda tensor: not tensor.is_cuda, lambda tensor: send(tensor, device))
 
 
+def fetch(tensor: Tensor) -> Callable[[], Tensor]:
+    """Start to copy a tensor to the host; what is given waits for the copy, and for nothing that the device is given
+    later."""
+    if not tensor.is_cuda:
+        return tensor.cpu
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.current_stream(tensor.device).record_event()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
+
+
 def moved_together(tree: T, moves: Callable[[Tensor], bool], move: Callable[[Tensor], Tensor]) -> T:
     """A tree in which some tensors have been moved, all of one type at once.
 

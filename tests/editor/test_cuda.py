@@ -66,7 +66,7 @@ def test_closing_gives_the_memory_back(on_cuda: Diffusion, samples: Path) -> Non
     assert used[2] <= used[1] * 1.01
 
 
-def test_an_iteration_waits_for_the_device_once(on_cuda: Diffusion, samples: Path) -> None:
+def test_an_iteration_waits_for_nothing_but_its_own_numbers(on_cuda: Diffusion, samples: Path) -> None:
     session = DragSession(on_cuda, Image.open(samples / "teddy-bear.png"), prompt="a teddy bear")
     session.change({"arrival_check": "tracker", "warp_share": 0.0})
     session.add_drag("arm", Drag(Point(62, 150), Point(40, 110)))
@@ -83,4 +83,5 @@ def test_an_iteration_waits_for_the_device_once(on_cuda: Diffusion, samples: Pat
         finally:
             torch.cuda.set_sync_debug_mode("default")
     session.close()
-    assert len([warning for warning in seen if "called a synchronizing" in str(warning.message)]) == 1
+    # They are waited for by an event, which torch does not count.
+    assert not [warning for warning in seen if "called a synchronizing" in str(warning.message)]

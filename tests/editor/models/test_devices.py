@@ -11,7 +11,7 @@ import torch
 
 from livedrag.editor import Diffusion, ModelError
 from livedrag.editor.models import diffusion
-from livedrag.editor.models.devices import best_dtype, free_bytes, moved_together, pick_device, send_all
+from livedrag.editor.models.devices import best_dtype, fetch, free_bytes, moved_together, pick_device, send_all
 from livedrag.editor.models.trees import leaves
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -112,3 +112,16 @@ def test_they_are_sent_without_waiting() -> None:
     assert not [warning for warning in seen if "called a synchronizing" in str(warning.message)]
     for one, other in zip(leaves(sent), leaves(tree), strict=True):
         assert torch.equal(one.cpu(), other)
+
+
+def test_what_is_fetched_from_a_cpu_is_there() -> None:
+    assert torch.equal(fetch(torch.arange(5))(), torch.arange(5))
+
+
+@pytest.mark.gpu
+def test_what_is_fetched_does_not_wait_for_what_is_launched_later() -> None:
+    fetched = fetch(torch.arange(5, device="cuda:0"))
+    torch.cuda._sleep(2**31)  # about a second
+    assert torch.equal(fetched(), torch.arange(5))
+    assert not torch.cuda.current_stream().query()
+    torch.cuda.synchronize()
