@@ -49,16 +49,16 @@ def iterations(report: Report, model: Diffusion, watch: Stopwatch, prefix: str =
 
 
 def dragged_iteration(session: DragSession, watch: Stopwatch) -> float:
-    """Milliseconds of an iteration that goes on from others: the first one of a run compares nothing."""
+    """Milliseconds of an iteration among others; the first one of a run compares nothing."""
     session.reset()
     with contextlib.closing(session.drag(preview_every=0)) as steps:
-        return watch.milliseconds(partial(next, steps), warm_ups=2 * WARM_UPS)
+        return watch.milliseconds_in_a_row(partial(next, steps), warm_ups=2 * WARM_UPS)
 
 
 def timed_bare_pass(model: Diffusion, watch: Stopwatch, *, graphed: bool) -> float:
     """Milliseconds of a `bare_pass`."""
     with bare_pass(model, graphed=graphed) as bare:
-        return watch.milliseconds(bare)
+        return watch.milliseconds_in_a_row(bare)
 
 
 def literal_iteration(scene: Scene, clock: Clock, *, masked: bool) -> float:
@@ -115,7 +115,7 @@ def compiled(bench: Bench) -> None:
     ):
         run()
         note = f"compiled in {time.monotonic() - began:.0f} s" + (", without its compiler" if bench.tiny else "")
-        report.add(Figure("bare pass, torch.compile", bench.watch.milliseconds(run), "ms", note=note))
+        report.add(Figure("bare pass, torch.compile", bench.watch.milliseconds_in_a_row(run), "ms", note=note))
     report.ratio(
         "bare pass: torch.compile to graphed", "bare pass, torch.compile", "bare pass, graphed", "below 1: keep it"
     )

@@ -18,7 +18,7 @@ def replays(report: Report, model: Diffusion, session: DragSession, watch: Stopw
         f"{prefix}{what}"
         for what in (
             "iteration without a mask that records its graph",
-            "iteration without a mask, graphed, one after another",
+            "iteration without a mask, graphed",
             "replay of an iteration without a mask",
         )
     )
@@ -27,7 +27,6 @@ def replays(report: Report, model: Diffusion, session: DragSession, watch: Stopw
         graphs, iterate = model.graphs, partial(next, steps)
         assert graphs is not None
         report.measure(recording, "ms", partial(recording_run, graphs, iterate, watch))
-        report.measure(loop, "ms", partial(watch.milliseconds_in_a_row, iterate))
         report.measure(replay, "ms", lambda: watch.milliseconds_on_device(last_replay(graphs)))
     eager = f"{prefix}iteration without a mask, eager"
     report.ratio(f"{prefix}recording an iteration's graph, in eager iterations", recording, eager, "about 2")
