@@ -142,7 +142,7 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     )
     add("--mask", type=Path, help="picture of the same size, white where the picture may change (default: everywhere)")
     add("--prompt", help="what the picture shows")
-    add("--preset", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: the model's own)")
+    add("--preset", metavar="NAME", help=f"{', '.join(PRESETS[:-1])} or {PRESETS[-1]} (default: the model's own)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable")
     add("-o", "--output", type=Path, metavar="OUT.png", help="file to write, .png or .webp")
     add(

@@ -124,7 +124,7 @@ def _find_source(result: Path, wanted: SourcePicture) -> Path:
             continue
     raise PictureError(
         f"{str(result)!r} was made from a picture of {wanted.width} x {wanted.height} pixels that is not next to it: "
-        "name it after the result"
+        "add the path of that picture"
     )
 
 

@@ -96,17 +96,23 @@ def read_jobs(path: Path) -> list[object]:
     return entries
 
 
+class _NotJson(str):
+    """A line that can't be read, and why."""
+
+    __slots__ = ()
+
+
 def _line(line: str) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"not JSON ({error}): {line[:100]}"
+        return _NotJson(f"{line[:100]!r}, which is not JSON ({error})")
 
 
 def _job(number: int, entry: object, folder: Path) -> Job:
     if not isinstance(entry, dict):
-        shown = entry if isinstance(entry, str) else json.dumps(entry)
-        raise SettingsError(f"the job is {shown[:200]!r}: it must be an object with {', '.join(KEYS[:3])}")
+        shown = entry if isinstance(entry, _NotJson) else repr(json.dumps(entry)[:200])
+        raise SettingsError(f"the job is {shown}: it must be an object with {', '.join(KEYS[:3])}")
     if unknown := sorted(entry.keys() - {*KEYS}):
         raise SettingsError(f"unknown entry {unknown[0]!r}: choose from {', '.join(KEYS)}")
     output = folder / _text(entry, "output")

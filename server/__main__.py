@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from livedrag.server.device.engine import Engine
     from livedrag.server.settings import Settings
     from livedrag.server.web.serve import Server
+
+log = logging.getLogger("livedrag.server")
 
 FAILED = 2
 """Exit code of a command that cannot run; one line on stderr says why."""
@@ -73,11 +76,13 @@ def serve(chosen: argparse.Namespace) -> int:
     import asyncio
 
     from livedrag.server.logs import configure
-    from livedrag.server.settings import resolve
+    from livedrag.server.settings import resolve, unknown_variables
     from livedrag.server.web.serve import serve as serve_app
 
     settings = resolve(os.environ, vars(chosen))
     configure(settings.log_level, settings.log_format)
+    for warning in unknown_variables(os.environ):
+        log.warning(warning)
     try:
         asyncio.run(serve_app(settings, _engine(settings), started=_announce))
     except KeyboardInterrupt:
@@ -175,19 +180,19 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_serving(serving)
-    commands.add_parser("rooms", help="list, export, import or delete rooms while no server is running", add_help=False)
+    commands.add_parser("rooms", help="list, export, import, delete, check, back up or restore rooms", add_help=False)
     commands.add_parser("status", help="show rooms, people, workers and disk of a running server", add_help=False)
     commands.add_parser("edit", help="edit a picture without a server", add_help=False)
     commands.add_parser("generate", help="generate a picture from a prompt without a server", add_help=False)
     commands.add_parser("models", help="list the models in a folder", add_help=False)
-    commands.add_parser("dragbench", help="run a benchmark of dragging", add_help=False)
+    commands.add_parser("dragbench", help="run the benchmarks DragBench and Drag100", add_help=False)
     return parser
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
-    option("--host", help="address to listen at (default: 127.0.0.1)")
-    option("--port", type=int, help="port to listen at; 0 picks a free one (default: 8000)")
+    option("--host", help="address to listen on (default: 127.0.0.1)")
+    option("--port", type=int, help="port to listen on; 0 picks a free one (default: 8000)")
     option(
         "--model",
         help="'builtin', or Stable Diffusion 1.x, 2.x or XL: a .safetensors checkpoint, a diffusers folder, "
@@ -221,8 +226,8 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     option(
         "--checkpoints-url",
         dest="checkpoints_url",
-        help="where runs continue from: a folder, file:///folder, or s3:// and gs:// (untested) (default: in the data "
-        "directory)",
+        help="where checkpoints are stored: a folder, file:///folder, or s3:// and gs:// (untested) (default: in the "
+        "data directory)",
     )
     option("--static-dir", dest="static_dir", type=_path, help="folder of the built page and the samples")
     option(

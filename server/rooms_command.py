@@ -28,7 +28,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the subcommand ``rooms`` to ``livedrag``."""
     rooms = commands.add_parser(
         "rooms",
-        help="list, export, import, delete or check rooms, back them up or restore them",
+        help="list, export, import, delete, check, back up or restore rooms",
         description="Manage the rooms in a data directory. Except for 'backup', stop the server first.",
         allow_abbrev=False,
     )
@@ -46,7 +46,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--json", action="store_true", help="print one JSON object per line"
     )
     exporting = action("export", "write a room into a zip file, which another server can import")
-    exporting.add_argument("room", help="its id, as `list` shows it")
+    exporting.add_argument("room", help="its id, as shown by `list`")
     exporting.add_argument("-o", "--output", type=_path, help="the file to write (default: <room>.livedrag.zip)")
     importing = action("import", "add an exported room, and print a new link for its owner")
     importing.add_argument("file", type=_path, help="the zip file")
@@ -54,9 +54,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--as-new", dest="as_new", action="store_true", help="give it a new id, without its old links and people"
     )
     deleting = action("delete", "delete rooms and their pictures permanently")
-    deleting.add_argument("room", nargs="+", help="ids, as `list` shows them")
+    deleting.add_argument("room", nargs="+", help="ids, as shown by `list`")
     checking = action("check", "check the logs and pictures of rooms, and name what is damaged")
-    checking.add_argument("room", nargs="*", help="ids, as `list` shows them (default: all)")
+    checking.add_argument("room", nargs="*", help="ids, as shown by `list` (default: all)")
     backing_up = action("backup", "copy all rooms into a new directory, while a server may be running")
     backing_up.add_argument("directory", type=_path, help="a new or an empty directory")
     restoring = action("restore", "restore a backup into an empty data directory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -228,6 +229,19 @@ def resolve(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Setting
         elif environment.get(variable):
             values[setting.name] = _read(variable, environment[variable], str(setting.type))
     return Settings(**values)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that is named like a setting and is none. Values may be secret and are left out."""
+    names = [setting.name.upper() for setting in dataclasses.fields(Settings)]
+    warnings = []
+    for variable in sorted(environment):
+        prefix, _, name = variable.partition("_")
+        if prefix == "LIVEDRAG" and name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f": did you mean LIVEDRAG_{close[0]}?" if close else ""
+            warnings.append(f"{variable} is not a setting and has no effect{hint}")
+    return warnings
 
 
 def _read(variable: str, text: str, kind: str) -> object:

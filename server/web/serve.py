@@ -25,7 +25,7 @@ UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class ListenError(LivedragError):
-    """The server cannot listen at its address."""
+    """The server cannot listen on its address."""
 
 
 async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, Server], None]) -> None:
@@ -81,7 +81,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for listener in listeners:
             listener.close()
-        text = f"cannot listen at {host}, port {port}: {error.strerror or error}. Choose others with --host and --port"
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # `create_server` names the address again
+        text = f"cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port"
         raise ListenError(text) from error
 
 

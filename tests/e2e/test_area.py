@@ -196,7 +196,7 @@ def test_a_mask_of_another_size_is_scaled_after_a_question(
     half.paste(255, (0, 0, 80, 128))
     half.save(upload.with_name("half.png"))
     page.get_by_test_id("mask-file").set_input_files(upload.with_name("half.png"))
-    question = page.get_by_role("alertdialog", name="This mask has another size")
+    question = page.get_by_role("alertdialog", name="This mask isn’t the same size as the picture")
     expect(question).to_contain_text("160 x 128 pixels, the picture 320 x 256")
     question.get_by_role("button", name="Cancel").click()
     expect(question).to_have_count(0)

@@ -269,7 +269,7 @@ def test_a_server_that_was_stopped_during_a_run_is_named(browser: Browser, uploa
             PlayedRun(engine, page).step(3, 0.5)
             expect(editor.stage).to_contain_text("Dragging")
         expect(editor.stage).to_contain_text("The server was stopped")
-        expect(editor.stage).to_contain_text("The run can be continued when it is back")
+        expect(editor.stage).to_contain_text("You can continue the run when it is back")
         with quiet_server(data, port=port):
             expect(editor.stage).to_contain_text("Interrupted")
             expect(editor.stage).to_contain_text("Press Drag to continue")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from livedrag.limits import GUIDANCE
-from livedrag.server.settings import Rate, Settings, SettingsError, resolve
+from livedrag.server.settings import Rate, Settings, SettingsError, resolve, unknown_variables
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_defaults() -> None:
@@ -79,6 +79,14 @@ def test_a_bad_value_is_refused(environment: dict[str, str], quoted: str) -> Non
     with pytest.raises(SettingsError) as caught:
         resolve(environment, {})
     assert quoted in str(caught.value)
+
+
+def test_a_variable_that_is_not_a_setting_is_named_without_its_value() -> None:
+    environment = {"LIVEDRAG_PASWORD": "sesame", "LIVEDRAG_PORT": "1", "LIVEDRAG_QQQ": "", "LIVEDRAGON_PORT": "1"}
+    assert unknown_variables(environment) == [
+        "LIVEDRAG_PASWORD is not a setting and has no effect: did you mean LIVEDRAG_PASSWORD?",
+        "LIVEDRAG_QQQ is not a setting and has no effect",
+    ]
 
 
 def test_the_guidance_is_the_editors() -> None:

@@ -15,7 +15,7 @@ export const shortcutGroups = [
     title: "Tools",
     shortcuts: [
       [["V"], "Points"],
-      [["N"], "Pins, which hold still"],
+      [["N"], "Pins, which stay in place"],
       [["B"], "Paint the editable area"],
       [["E"], "Erase"],
       [["R", "L", "W"], "Rectangle, lasso, select similar colours"],

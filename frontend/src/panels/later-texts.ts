@@ -62,14 +62,14 @@ export const texts = {
       latent_optimizer: [
         "Optimizer",
         "",
-        "How steps are scaled: Adam changes all around a handle by as much, Adam-mini only what has to change.",
+        "How steps are scaled: Adam changes everything around a handle equally, Adam-mini mainly what has to change.",
       ],
       max_iterations: ["Max iterations", "", "The run stops here, even if points have not reached their targets."],
       mask_weight: ["Mask weight", "λ", "How strictly everything outside the painted area is preserved."],
       arrival_check: [
         "Arrival check",
         "",
-        "What decides that a point has arrived: its tracked place, or the picture too.",
+        "What decides that a point has arrived: its tracked position, or the picture as well.",
       ],
       arrival_distance: ["Arrival tolerance", "", "A point this close to its target has reached it."],
       supervision_radius: ["Supervision radius", "r₁", "The size of the patch that is moved around each handle."],
@@ -91,7 +91,7 @@ export const texts = {
         "Noise levels to drag at, one after the other, with a denoising step in between.",
       ],
       background: ["Background", "", "How everything outside the painted area is preserved."],
-      detail: ["Fine detail", "", "Where content only moved: the original’s own pixels, moved, or the model’s."],
+      detail: ["Fine detail", "", "Where content only moved: moves the original’s own pixels, or uses the model’s."],
       feather: ["Feather", "", "How softly the result blends into the picture at the border of the editable area."],
       tracking_radius: ["Tracking radius", "r₂", "How far around each handle its content is searched for."],
       lora_steps: ["LoRA steps", "", "How long the model learns your picture. Fewer is faster and less faithful."],
@@ -107,7 +107,7 @@ export const texts = {
       inversion_strength: [
         "Inversion strength",
         "t / T",
-        "How far the picture is inverted. More can move more, and preserves less.",
+        "How far the picture is inverted. More allows larger moves, and preserves less.",
       ],
       reference_control: ["Reference control", "", "Keeps colours and textures of the original while rendering."],
       seed: ["Seed", "", "The same seed gives the same result."],
@@ -152,7 +152,7 @@ export const texts = {
       points: [() => "Pull at the handles", "Patches around the handles are pulled, as in the paper."],
       larger_steps: [() => "Steps twice as large", "Moves content that lags behind. May tear it."],
       more_iterations: [(value: string) => `Up to ${value} iterations`, "For content that is on its way, but slow."],
-      seed: [(value: string) => `Seed ${value}`, "Another random start of what the model learns."],
+      seed: [(value: string) => `Seed ${value}`, "A different random start when the model learns the picture."],
     } satisfies Record<string, readonly [name: (value: string) => string, help: string]>,
   },
 

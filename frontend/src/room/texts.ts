@@ -74,7 +74,7 @@ export const texts = {
 
   mask: { loaded: "Mask loaded" },
 
-  picture: { replaced: "Picture replaced. Undo brings the one before back." },
+  picture: { replaced: "Picture replaced. Undo brings back the previous one." },
 
   rejected: (kind: RequestKind, message: string) => `${REJECTED[kind] ?? "The server refused this"}: ${message}`,
 

@@ -103,7 +103,7 @@ export const texts = {
   restored: {
     all: "Restored the picture, points, mask, prompt and settings of this result.",
     without_picture:
-      "Restored the points, mask, prompt and settings of this result. The original isn't in a room that you have joined, so they are on the result itself.",
+      "Restored the points, mask, prompt and settings of this result. The original isn't in a room that you have joined, so they are placed on the result itself.",
   },
 
   password: {

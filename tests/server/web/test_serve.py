@@ -161,21 +161,36 @@ def test_the_serving_process_never_imports_torch_or_the_editor() -> None:
 
 def refused(*arguments: str) -> str:
     """What ``livedrag serve`` says on stderr when it cannot serve; it must be one line."""
-    process = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return stderr_of(*arguments)[0]
+
+
+def stderr_of(*arguments: str, **environment: str) -> tuple[str, str]:
+    """Why ``livedrag serve`` ends, and all of its stderr."""
+    process = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert process.returncode == 2
     assert process.stdout == ""
     lines = [line for line in process.stderr.splitlines() if line.startswith("livedrag: ")]
     assert len(lines) == 1, process.stderr
     assert "Traceback" not in process.stderr
-    return lines[0]
+    return lines[0], process.stderr
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        message = refused("--port", str(port), "--data-dir", str(tmp_path))
-    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in message
+        message, stderr = stderr_of("--port", str(port), "--data-dir", str(tmp_path), LIVEDRAG_PASWORD="sesame")
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use. Choose" in message
     assert "--port" in message
+    assert "WARNING LIVEDRAG_PASWORD is not a setting and has no effect: did you mean LIVEDRAG_PASSWORD?" in stderr
+    assert "sesame" not in stderr
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
