@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 from websockets.exceptions import ConnectionClosed
 
@@ -37,6 +38,9 @@ def main() -> int:
         room = make_room(options)
         sys.stdout.write(f"watch at {options.server}{room.url}\n")
         ended = asyncio.run(drag(options, room))
+    except URLError as error:
+        sys.stderr.write(f"drag.py: no livedrag answers at {options.server}: {error.reason}\n")
+        return 1
     except (RequestFailed, OperationRejected, ConnectionClosed, OSError, ValueError) as error:
         sys.stderr.write(f"drag.py: {error}\n")
         return 1

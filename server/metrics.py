@@ -172,6 +172,11 @@ def state_of(worker: DeviceStats) -> str:
     return "draining" if worker.draining else worker.state
 
 
+def named_device(device: str) -> str:
+    """A torch device for people; the empty one is the default, the best that there is."""
+    return f"device {device}" if device else "the default device"
+
+
 def _label(index: int, device: DeviceStats) -> str:
     """A worker's id; else a number, because several may share one device, and its name if that is known yet."""
     return device.worker or (f"{index}:{device.device}" if device.device else f"{index}")

@@ -23,7 +23,7 @@ from livedrag.server.device.messages import (
 )
 from livedrag.server.device.model_names import offers
 from livedrag.server.document.protocol import CatalogEntry, EngineState, ModelChoice, ModelInfo
-from livedrag.server.metrics import DeviceStats
+from livedrag.server.metrics import DeviceStats, named_device
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.worker, self.device, self.node = id, device, node
+        self._named = named_device(device)
         self.draining = False
         self.state: EngineState = "starting"
         self.stats = DeviceStats()
@@ -151,7 +152,7 @@ class Supervisor:
         """Kill its worker for this reason."""
         if self._process is not None and not self._fault:
             self._fault = fault
-            log.error("the worker of device %r %s and is killed", self.device, fault)
+            log.error("the worker of %s %s and is killed", self._named, fault)
             self._process.kill()
 
     def can_load(self, choice: ModelChoice) -> bool:
@@ -200,7 +201,7 @@ class Supervisor:
         match event:
             case Ready(model=model, catalog=catalog):
                 self._catalog, self._failed = catalog, set()
-                log.info("the worker of device %r is ready with model %s", self.device, model.name)
+                log.info("the worker of %s is ready with model %s", self._named, model.name)
                 self.state, self._ready_at = "ready", self._heard_at
                 if not self._loaded.done():
                     self._loaded.set_result(model)
@@ -231,7 +232,7 @@ class Supervisor:
             return  # the first start failed: `start` raises
         settled = self.state == "ready" and self._clock() - self._ready_at >= SETTLED_SECONDS
         reason = self._fault or process.ending
-        log.error("the worker %s of device %r %s and is restarted", process.pid, self.device, reason)
+        log.error("the worker %s of %s %s and is restarted", process.pid, self._named, reason)
         suspect = None if self.state == "restarting" else self._stepping
         self._deaths = 0 if settled else self._deaths
         self.state = "restarting"
@@ -247,7 +248,7 @@ class Supervisor:
             try:
                 await self._spawn()
             except OSError as error:
-                log.error("the worker of device %r cannot be started: %s", self.device, error)
+                log.error("the worker of %s cannot be started: %s", self._named, error)
                 pause = RESTART_PAUSES[-1]
             else:
                 return

@@ -12,6 +12,7 @@ import uvicorn
 
 from livedrag.server.device.engine import Engine
 from livedrag.server.errors import LivedragError
+from livedrag.server.metrics import named_device
 from livedrag.server.rooms.registry import RoomRegistry
 from livedrag.server.settings import Settings
 from livedrag.server.storage.store import Store
@@ -55,7 +56,7 @@ async def serve(settings: Settings, engine: Engine, *, started: Callable[[str, S
             shown = f"[{host}]" if ":" in host else host
             server = Server(Config(create_app(registry), settings), registry)
             for worker in engine.workers():
-                log.info("worker %s: device %r of node %s", worker.worker, worker.device, worker.node)
+                log.info("worker %s: %s of node %s", worker.worker, named_device(worker.device), worker.node)
             started(f"http://{shown}:{port}", server)
             await server.serve(sockets=listeners)
 
