@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from livedrag.server.device.checkpoints import Checkpoints
-from livedrag.server.device.messages import AnyEvent, DesiredState, PlacedDrag, RunFinished, RunProgress, Start
-from livedrag.server.document.protocol import Progress, Setting
+from livedrag.server.device.messages import (
+    AnyEvent,
+    DesiredState,
+    PlacedDrag,
+    RunFinished,
+    RunProgress,
+    Start,
+    TimelineChanged,
+)
+from livedrag.server.document.protocol import Points, Progress, Setting
 from tests.quiet import png
 from tests.stored import stored
 
@@ -87,3 +95,19 @@ def fitted(events: Events) -> list[int]:
 
 def later(**changes: Any) -> DesiredState:
     return replace(DESIRED, **{"seq": 9, **changes})
+
+
+def work(worker: DeviceWorker) -> None:
+    """To the end of what there is to do."""
+    while worker.busy:
+        worker.advance()
+
+
+def advance_until(worker: DeviceWorker, events: Events, iteration: int) -> None:
+    """To an iteration of the run."""
+    while worker.busy and not any(points.iteration >= iteration for points in events.records(Points)):
+        worker.advance()
+
+
+def latest(events: Events) -> TimelineChanged:
+    return events.of(TimelineChanged)[-1]

@@ -1,15 +1,11 @@
-"""DeviceWorker over a small pipeline: the timeline, going to and fro on it, and going on from checkpoints."""
+"""DeviceWorker over a small pipeline: the timeline, going to and fro on it, and that of another base picture."""
 
 from __future__ import annotations
 
-import errno
 import io
 import math
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -34,7 +30,6 @@ from livedrag.server.device.messages import (
 )
 from livedrag.server.document.protocol import Points, Progress
 from tests.quiet import png
-from tests.server.device.test_checkpoints import WRITTEN_BY_0_1
 from tests.server.device.workers import (
     DESIRED,
     PICTURE,
@@ -42,10 +37,12 @@ from tests.server.device.workers import (
     Events,
     a_worker,
     advance_to,
+    advance_until,
     finish,
-    fitted,
     later,
+    latest,
     start,
+    work,
 )
 from tests.stored import stored
 
@@ -60,16 +57,6 @@ AIMED = {"d1": PlacedDrag(handle=(30, 30), target=(60, 50))}
 def worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> Iterator[DeviceWorker]:
     with a_worker(small, events, checkpoints, every=2) as worker:
         yield worker
-
-
-def advance_until(worker: DeviceWorker, events: Events, iteration: int) -> None:
-    """To an iteration of the run."""
-    while worker.busy and not any(points.iteration >= iteration for points in events.records(Points)):
-        worker.advance()
-
-
-def latest(events: Events) -> TimelineChanged:
-    return events.of(TimelineChanged)[-1]
 
 
 # The timeline --------------------------------------------------------------------------------------------------------
@@ -223,262 +210,6 @@ def test_moments_of_a_picture_prepared_anew_have_new_names(worker: DeviceWorker,
     start(worker, later(prompt="a field"), "r2")
     finish(worker, events)
     assert [moment.id for moment in latest(events).moments] == [4, 5, 6, 7], "browsers keep what the others looked like"
-
-
-# Going on from checkpoints -------------------------------------------------------------------------------------------
-
-
-def test_an_interrupted_run_goes_on_where_its_last_checkpoint_is(
-    small: Diffusion, events: Events, checkpoints: Checkpoints
-) -> None:
-    desired = later(settings={**SHORT, "max_iterations": 7})
-    with a_worker(small, events, checkpoints, every=2) as killed:
-        start(killed, desired)
-        advance_until(killed, events, 5)
-    events.clear()
-    with a_worker(small, events, checkpoints, every=2) as worker:
-        aimed = later(seq=10, settings=desired.settings, drags=AIMED)
-        worker.obey(Start(run="r1", picture=PICTURE, desired=aimed, resume=True))
-        ended = finish(worker, events)
-    assert events.stages() == ["loading", "dragging", "rendering"]
-    assert (events.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
-    assert events.of(CommandFailed) == []
-
-
-@pytest.mark.parametrize("leaves", [False, True])
-def test_an_interrupted_run_keeps_its_count_when_the_picture_is_prepared_first(
-    small: Diffusion, events: Events, checkpoints: Checkpoints, leaves: bool
-) -> None:
-    desired = later(settings={**SHORT, "max_iterations": 7})
-    with a_worker(small, events, checkpoints, every=2) as killed:
-        start(killed, desired)
-        advance_until(killed, events, 5)
-    with a_worker(small, events, checkpoints, sessions=1, every=2) as worker:
-        worker.obey(Prepare(picture=PICTURE, desired=desired))
-        work(worker)
-        if leaves:
-            start(worker, later(room="b"), "another")
-            finish(worker, events)
-        events.clear()
-        worker.obey(Start(run="r1", picture=PICTURE, desired=desired, resume=True))
-        ended = finish(worker, events)
-    assert (events.records(Points)[0].iteration, ended.iterations, ended.outcome) == (5, 7, "exhausted")
-
-
-def test_a_run_that_had_ended_but_for_its_picture_makes_no_further_iteration(
-    small: Diffusion, events: Events, checkpoints: Checkpoints
-) -> None:
-    with a_worker(small, events, checkpoints) as killed:
-        start(killed)
-        advance_to(killed, events, "rendering")
-    events.clear()
-    with a_worker(small, events, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        ended = finish(worker, events)
-    assert (ended.iterations, ended.outcome, ended.picture is None) == (3, "exhausted", False)
-
-
-def test_another_run_begins_where_the_last_one_left_the_content(
-    small: Diffusion, events: Events, checkpoints: Checkpoints
-) -> None:
-    with a_worker(small, events, checkpoints) as before:
-        start(before)
-        left = finish(before, events).tracked
-    events.clear()
-    with a_worker(small, events, checkpoints) as worker:
-        start(worker, later(), "r2")
-        ended = finish(worker, events)
-    assert events.stages() == ["loading", "dragging", "rendering"]
-    assert (events.records(Points)[0].iteration, ended.iterations) == (1, 3)
-    assert events.records(Points)[0].handles["d1"] == pytest.approx(left["d1"], abs=8)
-
-
-def test_a_checkpoint_of_another_picture_or_prompt_is_none(
-    small: Diffusion, events: Events, checkpoints: Checkpoints
-) -> None:
-    with a_worker(small, events, checkpoints) as before:
-        start(before)
-        finish(before, events)
-    events.clear()
-    with a_worker(small, events, checkpoints) as worker:
-        start(worker, later(prompt="a field"), "r2")
-        finish(worker, events)
-    assert "fitting" in events.stages()
-
-
-def test_a_run_in_a_worker_that_was_killed_while_fitting_begins_anew(
-    small: Diffusion, events: Events, checkpoints: Checkpoints
-) -> None:
-    with a_worker(small, events, checkpoints) as killed:
-        start(killed)
-        advance_to(killed, events, "fitting")
-    with a_worker(small, events, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        assert finish(worker, events).outcome == "exhausted"
-    assert fitted(events) == [1, 1, 2]
-
-
-def test_a_long_fitting_is_kept_as_it_goes(
-    small: Diffusion, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from livedrag.server.device.worker import stages as module
-
-    monkeypatch.setattr(module, "PREPARATION_SAVE_SECONDS", 0.0)
-    with a_worker(small, events, checkpoints) as killed:
-        start(killed)
-        advance_to(killed, events, "fitting")
-    with a_worker(small, events, checkpoints) as worker:
-        worker.obey(Start(run="r1", picture=PICTURE, desired=DESIRED, resume=True))
-        assert finish(worker, events).outcome == "exhausted"
-    assert fitted(events) == [1, 2]
-
-
-def test_a_rewind_survives_the_worker(small: Diffusion, events: Events, checkpoints: Checkpoints) -> None:
-    with a_worker(small, events, checkpoints) as before:
-        start(before)
-        finish(before, events)
-        before.obey(ResetSession(room="a"))
-    events.clear()
-    with a_worker(small, events, checkpoints) as worker:
-        start(worker, later(drags={"d1": PlacedDrag(handle=(33, 35), target=(70, 40), handle_version=4)}), "r2")
-        finish(worker, events)
-    assert events.records(Points)[0].handles["d1"] == pytest.approx((33, 35), abs=1)
-
-
-def test_a_full_disk_is_reported_once_and_the_run_goes_on(
-    worker: DeviceWorker, events: Events, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    start(worker)
-    assert finish(worker, events).outcome == "exhausted"
-    (complaint,) = events.of(CommandFailed)
-    assert "No space left on device" in complaint.message
-    assert checkpoints.newest("a") is None
-
-
-def test_a_released_room_is_on_disk_and_a_wiped_one_is_not(
-    worker: DeviceWorker, events: Events, checkpoints: Checkpoints
-) -> None:
-    start(worker)
-    advance_until(worker, events, 1)
-    worker.obey(ReleaseSession(room="a"))
-    assert not worker.busy
-    saved = checkpoints.newest("a")
-    assert saved is not None
-    assert (saved.run, saved.iterations) == ("r1", 1)
-    worker.obey(ReleaseSession(room="a", wipe=True))
-    assert checkpoints.newest("a") is None
-    assert events.of(RunFinished) == []
-
-
-def test_a_session_of_version_0_1_goes_on(small: Diffusion, events: Events, tmp_path: Path) -> None:
-    shutil.copytree(WRITTEN_BY_0_1, tmp_path / "checkpoints")
-    settings = {**SHORT, "lora_rank": 1, "seed": 1, "max_iterations": 2}
-    with a_worker(small, events, Checkpoints(tmp_path / "checkpoints")) as worker:
-        start(worker, later(settings=settings), "r2")
-        ended = finish(worker, events)
-    assert events.stages() == ["loading", "dragging", "rendering"], "it was prepared already"
-    assert (ended.outcome, ended.iterations) == ("exhausted", 2)
-    parents = {moment.id: moment.parent for moment in latest(events).moments}
-    assert parents[4] == 1, "it was at the first moment"
-
-
-# Preparing -----------------------------------------------------------------------------------------------------------
-
-
-def prepare(worker: DeviceWorker, **changed: Any) -> None:
-    worker.obey(Prepare(picture=PICTURE, desired=later(**{"seq": 0, "drags": {}, **changed})))
-
-
-def work(worker: DeviceWorker) -> None:
-    while worker.busy:
-        worker.advance()
-
-
-def test_a_run_finds_the_picture_prepared(worker: DeviceWorker, events: Events, checkpoints: Checkpoints) -> None:
-    prepare(worker)
-    work(worker)
-    steps = [(event.stage, event.step, event.steps) for event in events.of(PreparationProgress)]
-    assert steps[:2] == [("fitting", 1, 2), ("fitting", 2, 2)]
-    assert steps[-1][0] == "ready"
-    assert checkpoints.newest("a") is not None
-    start(worker)
-    assert finish(worker, events).outcome == "exhausted"
-    assert events.stages() == ["loading", "dragging", "rendering"]
-
-
-def test_a_run_takes_over_what_was_prepared_so_far(worker: DeviceWorker, events: Events) -> None:
-    prepare(worker)
-    worker.advance()
-    start(worker)
-    finish(worker, events)
-    assert fitted(events) == [2]
-
-
-def test_nothing_that_a_run_has_moved_is_lost_to_a_preparation(
-    small: Diffusion, worker: DeviceWorker, events: Events, checkpoints: Checkpoints
-) -> None:
-    start(worker)
-    finish(worker, events)
-    events.clear()
-    prepare(worker, seq=10, prompt="a field")
-    assert not worker.busy
-    with a_worker(small, events, checkpoints) as another:
-        prepare(another, seq=10, prompt="a field")
-        assert not another.busy
-    assert {event.stage for event in events.of(PreparationProgress)} == {"failed"}, "nothing fits that prompt"
-    events.clear()
-    prepare(worker, seq=11)
-    work(worker)
-    assert [event.stage for event in events.of(PreparationProgress)] == ["ready"], "the session fits as it is"
-    saved = checkpoints.newest("a")
-    assert saved is not None
-    assert len(saved.moments) == 4
-
-
-def test_a_preparation_says_which_end_of_the_prompt_is_ignored(worker: DeviceWorker, events: Events) -> None:
-    prompt = "a koala that sits on a tree and looks at us " * 3 + "on a green hill"
-    prepare(worker, prompt=prompt)
-    work(worker)
-    ignored = {event.ignored_prompt for event in events.of(PreparationProgress)}
-    assert len(ignored) == 1
-    (end,) = ignored
-    assert end
-    assert prompt.endswith(end)
-    events.clear()
-    prepare(worker, prompt="a koala", seq=1)
-    work(worker)
-    assert {event.ignored_prompt for event in events.of(PreparationProgress)} == {""}
-
-
-def test_a_preparation_says_whether_the_model_knows_the_picture(
-    worker: DeviceWorker, events: Events, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepare(worker)
-    work(worker)
-    assert not any(event.unknown for event in events.of(PreparationProgress)), "not measured for this kind of model"
-    events.clear()
-    monkeypatch.setattr("livedrag.editor.drag.preparation.MIN_RECONSTRUCTION", {"stable-diffusion": 60.0})
-    monkeypatch.setattr("livedrag.editor.drag.preparation.MAX_NOISE", {"stable-diffusion": 1.0})
-    prepare(worker, seq=1)
-    work(worker)
-    assert events.of(PreparationProgress)[-1].unknown
-
-
-def test_a_preparation_that_fails_says_so(worker: DeviceWorker, events: Events) -> None:
-    prepare(worker, mask=b"no picture")
-    work(worker)
-    assert [event.stage for event in events.of(PreparationProgress)] == ["failed"]
-
-
-def test_an_edit_during_a_preparation_does_not_stop_it(worker: DeviceWorker, events: Events) -> None:
-    prepare(worker)
-    worker.obey(UpdateRun(desired=later(seq=3)))
-    work(worker)
-    assert events.of(PreparationProgress)[-1].stage == "ready"
 
 
 # Another base picture ------------------------------------------------------------------------------------------------
