@@ -236,12 +236,16 @@ def _preset(name: str) -> DragSettings:
     return DragSettings().changed(_PRESETS[name])
 
 
+_KINDS = {int: "a whole number", float: "a number"}
+
+
 def _typed(entry: dataclasses.Field[Any], value: object) -> Setting:
     wanted = type(entry.default)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not wanted:
-        raise SettingsError(f"{entry.name} is {value!r}: it must be a {wanted.__name__} such as {entry.default!r}")
+        kind = "true or false" if wanted is bool else f"{_KINDS.get(wanted, 'text')} such as {entry.default!r}"
+        raise SettingsError(f"{entry.name} is {value!r}: it must be {kind}")
     return value  # type: ignore[return-value]
 
 

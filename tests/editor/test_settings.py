@@ -29,10 +29,10 @@ def test_the_papers_first_version() -> None:
     [
         ({"lora_rnak": 3}, ["'lora_rnak'", "lora_rank"]),
         ({"lora_rank": 0}, ["lora_rank is 0", "1 to 256"]),
-        ({"lora_rank": 1.5}, ["lora_rank is 1.5", "int"]),
-        ({"latent_lr": "fast"}, ["latent_lr is 'fast'", "float"]),
+        ({"lora_rank": 1.5}, ["lora_rank is 1.5", "must be a whole number such as 16"]),
+        ({"latent_lr": "fast"}, ["latent_lr is 'fast'", "must be a number such as 0.01"]),
         ({"latent_lr": float("nan")}, ["nan"]),
-        ({"reference_control": 1}, ["reference_control is 1", "bool"]),
+        ({"reference_control": 1}, ["reference_control is 1", "must be true or false"]),
         ({"lora_targets": "to_x"}, ["'to_x'", "to_q"]),
         ({"background": "loose"}, ["background", "'loose'", "loss or keep"]),
     ],

@@ -5,7 +5,7 @@ import { texts } from "./texts.ts";
 
 const labels = texts.pins;
 
-/** The places that hold still, if there are any. */
+/** The pins, if there are any. */
 export function PinList() {
   const pins = store.pins.value;
   if (pins.length === 0) return null;

@@ -104,7 +104,7 @@ class SessionFiles:
         checkpoint = self.checkpoints.newest(desired.room, picture)
         known = {saved.info.id: saved for saved in checkpoint.moments} if checkpoint else {}
         if checkpoint is None or moment not in known:
-            raise EditorError(f"moment {moment} is not on the timeline: it may have been thinned away")
+            raise EditorError(f"moment {moment} is not on the timeline: it may have been removed to save space")
         there = {} if known[moment].info.parent is None else known[moment].tracked
         self.checkpoints.amend(
             desired.room, replace(checkpoint, pending_seek=moment, current=moment, desired=desired, pending_reset=False)
