@@ -3,8 +3,10 @@
 The working picture is small, and what a model paints on it is soft. So the displacement from the unedited to the edited
 working picture is estimated, the uploaded picture is warped by it at full size, and the two are blended by how well
 they agree: what the model made anew, where content was uncovered, comes from the model. A difference counts for less
-where the model does not even reproduce the unedited picture. The drags' own field is kept where no other displacement
-explains the edit clearly better: it is smooth, and an estimate is not.
+where the model does not even reproduce the unedited picture. The field of the drags to their targets is kept where no
+other displacement explains the edit clearly better: it is smooth, and an estimate is not. Where it explains nearly all
+of the edit around a place, a difference there is what the model lost or blurred when the content moved, and does not
+count.
 
 At the edge of the mask, the model's colours fade into the uploaded ones. Content that moved does not, as it would be
 seen twice: there its displacement is the drags' own, which ends at the edge.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 
 import numpy as np
 import torch
@@ -44,11 +46,14 @@ JUDGED = 1.5
 DECISIVENESS = 8
 """Of two displacements the one with the smaller residual counts more, by this power of their ratio."""
 MAX_RATIO, FIELD_WINDOW = 0.55, 16.0
-"""An estimate replaces the drags' own field where its residual is below this share of the field's, and the standard
-deviation, in pixels of the working picture, of the window in which they are compared."""
+"""Another displacement replaces the field of the drags where its residual is below this share of the field's, and the
+standard deviation, in pixels of the working picture, of the window in which they are compared."""
 ROUGH = 2.5
-"""An estimate whose differences from the drags' own field differ among themselves by so many pixels (their standard
-deviation in a window) has to be better by twice as much."""
+"""A displacement whose differences from the field differ among themselves by so many pixels (their standard deviation
+in a window) has to be better by twice as much."""
+EXPLAINED, UNEXPLAINED = 0.3, 0.6
+"""Shares of the change in such a window that the field leaves as a residual: up to the first it explains the edit, from
+the second on it does not."""
 RESIDUAL_FLOOR = 0.02
 """Added to both of these residuals (black to white is 2): smaller ones say nothing."""
 TOLERANCE = 0.1
@@ -69,9 +74,9 @@ UNCHANGED = 1e-3
 """A change below this (black to white is 2) is none."""
 REACH = 48
 """Pixels of the working picture around what changed that the estimate looks at."""
-CUBIC = 2 / 3
-"""Share of bicubic interpolation in the carried picture, the rest is bilinear: together about a Catmull-Rom spline.
-Torch's cubic alone (a = -0.75) overshoots at outlines."""
+CUBIC = 1 / 3
+"""Share of bicubic interpolation in the carried picture, the rest is bilinear. More would be sharper, but further from
+the truth where the displacement is somewhat off; torch's cubic alone (a = -0.75) overshoots at outlines."""
 ROWS = 128
 """Rows of the uploaded picture that are made at once, to limit memory."""
 
@@ -94,8 +99,8 @@ def carry_detail(
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture.
-        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: where it
-            was tracked, where it was to go. The estimate begins with the field that explains the edit best.
+        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: first
+            where it was to go, then where else it may be, such as where it was tracked.
         feather: how softly what the model painted ends at the mask, in pixels of the working picture.
 
     Returns:
@@ -109,10 +114,12 @@ def carry_detail(
         return Image.fromarray(result)
     working = to_working_tensor(uploaded, rasters)
     error = reconstruction_error(working, unedited)
-    fields = [_drags_field(drags, mask, rasters) for drags in moves]
-    flow = _flow_of_changed(changed, unedited, edited, fields, _freedom(mask, rasters, feather))
+    field = likeliest(unedited, edited, [_drags_field(drags, mask, rasters) for drags in moves])
+    flow = _flow_of_changed(changed, unedited, edited, field, _freedom(mask, rasters, feather))
     scale = [size / small for size, small in zip(_sides(rasters.covered), _sides(rasters.working), strict=True)]
-    painted, share = without_small_excess(edited, working, flow), agreement(unedited, edited, flow, error)
+    painted = without_small_excess(edited, working, flow)
+    share = agreement(unedited, edited, flow, error)
+    share = torch.lerp(share, torch.ones_like(share), explained(unedited, edited, flow, field))
     planes = _Stretched(torch.cat([painted, share, flow * torch.tensor(scale)[:, None, None]], 1), rasters)
     left, top, right, bottom = box
     soft = None if mask is None else torch.from_numpy(soften(mask, feather * math.sqrt(math.prod(scale))))
@@ -133,32 +140,42 @@ def carry_detail(
 # The displacement -----------------------------------------------------------------------------------------------------
 
 
-def estimate_displacement(
-    unedited: Tensor, edited: Tensor, fields: Sequence[Tensor], freedom: Tensor | float = 1.0
-) -> Tensor:
+def likeliest(unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
+    """The first of several displacements, or where it is clearly better another one.
+
+    Args:
+        unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
+        fields: ``(1, 2, h, w)`` each, in pixels; those that are 0 everywhere do not count.
+
+    Returns:
+        ``(1, 2, h, w)``; 0 if there are none.
+    """
+    moving = [each for each in fields if each.any()]
+    return reduce(partial(_clearly_better, unedited, edited), moving) if moving else torch.zeros_like(edited[:, :2])
+
+
+def estimate_displacement(unedited: Tensor, edited: Tensor, field: Tensor, freedom: Tensor | float = 1.0) -> Tensor:
     """Where each place of the edited picture came from.
 
     Args:
         unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
-        fields: displacements of which one may be right, ``(1, 2, h, w)`` each. The estimate also begins without any:
-            the content may not have followed the drags.
-        freedom: how far the estimate may differ from the best of these fields, or from 0 where there is none:
-            ``(1, 1, h, w)`` from 0 (not) to 1 (by anything), or one for all places.
+        field: a displacement that may be right, ``(1, 2, h, w)``; it is kept where no other one is clearly better. The
+            estimate begins with it, and also without any: the content may not have followed the drags.
+        freedom: how far the estimate may differ from the field: ``(1, 1, h, w)`` from 0 (not) to 1 (by anything), or
+            one for all places.
 
     Returns:
         ``(1, 2, h, w)``, (dx, dy) in pixels: the edited picture shows at ``p`` what the unedited one has at
         ``p + d(p)``; 0 where nothing changed.
     """
-    still = torch.zeros_like(edited[:, :2])
-    field, flow = still, _estimate_from(unedited, edited, still)
-    moving = [each for each in fields if each.any()]
-    if moving:
-        field = min(moving, key=lambda each: float(_residual(unedited, edited, each).mean()))
+    still = torch.zeros_like(field)
+    flow = _estimate_from(unedited, edited, still)
+    if field.any():
         flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, field), WINDOW)
-        weight = (1 + (_roughness(flow - field) / ROUGH) ** 4) / MAX_RATIO
-        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=weight)
+        weight = 1 + (_roughness(flow - field) / ROUGH) ** 4
+        flow = _clearly_better(unedited, edited, field, flow, weight)
     change = _blur(_residual(unedited, edited, still), STILL_WINDOW)
-    flow = field + (flow - field) * freedom
+    flow = torch.lerp(field, flow, torch.as_tensor(freedom))
     return flow * (change / STILL).clamp(max=1)
 
 
@@ -166,6 +183,22 @@ def agreement(unedited: Tensor, edited: Tensor, flow: Tensor, error: Tensor) -> 
     """How far the unedited picture, displaced, is the edited one; ``(1, 1, h, w)`` from 0 to 1."""
     off = _blur(_residual(unedited, edited, flow), JUDGED) / (TOLERANCE + ERROR_WEIGHT * displace(error, flow))
     return torch.exp(-(off**2) - (_jump(flow) / TORN) ** 4)
+
+
+def explained(unedited: Tensor, edited: Tensor, flow: Tensor, field: Tensor) -> Tensor:
+    """How far the edit around each place is nothing but a move by a field; ``(1, 1, h, w)`` from 0 to 1.
+
+    Args:
+        unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
+        flow: the displacement that is used, ``(1, 2, h, w)`` in pixels; as far as it is another one, the field explains
+            nothing.
+        field: that of the drags, same shape.
+    """
+    change, left = (
+        _blur(_residual(unedited, edited, each), FIELD_WINDOW) + STILL for each in (torch.zeros_like(field), field)
+    )
+    share = ((UNEXPLAINED - left / change) / (UNEXPLAINED - EXPLAINED)).clamp(0, 1)
+    return share * torch.exp(-(flow - field).square().sum(1, keepdim=True))
 
 
 def without_small_excess(edited: Tensor, working: Tensor, flow: Tensor) -> Tensor:
@@ -234,17 +267,15 @@ def _freedom(mask: NDArray[np.bool_] | None, rasters: Rasters, feather: float) -
     return torch.from_numpy(soften(resize_mask(with_margin(mask, rasters), working), feather))[None, None]
 
 
-def _flow_of_changed(
-    changed: Tensor, unedited: Tensor, edited: Tensor, fields: Sequence[Tensor], freedom: Tensor
-) -> Tensor:
+def _flow_of_changed(changed: Tensor, unedited: Tensor, edited: Tensor, field: Tensor, freedom: Tensor) -> Tensor:
     """`estimate_displacement` around the places ``(h, w)`` that changed, of which there are some; 0 elsewhere."""
     rows, columns = (
         slice(max(0, int(places.min()) - REACH), int(places.max()) + REACH + 1)
         for places in (changed.any(axis).nonzero() for axis in (1, 0))
     )
-    flow = torch.zeros_like(edited[:, :2])
-    unedited, edited, freedom, *fields = (each[..., rows, columns] for each in (unedited, edited, freedom, *fields))
-    flow[..., rows, columns] = estimate_displacement(unedited, edited, fields, freedom)
+    flow = torch.zeros_like(field)
+    parts = (each[..., rows, columns] for each in (unedited, edited, field, freedom))
+    flow[..., rows, columns] = estimate_displacement(*parts)
     return flow
 
 
@@ -271,6 +302,14 @@ def _better(
     """
     first, second = (_blur(_residual(unedited, edited, flow), sigma) + floor for flow in (one, other))
     return torch.lerp(one, other, 1 / (1 + (weight * second / first) ** DECISIVENESS))
+
+
+def _clearly_better(
+    unedited: Tensor, edited: Tensor, field: Tensor, other: Tensor, weight: Tensor | float = 1.0
+) -> Tensor:
+    """The field, or the other displacement where its residual, so many times, is below `MAX_RATIO` of the field's."""
+    weight = weight / MAX_RATIO
+    return _better(unedited, edited, field, other, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=weight)
 
 
 def _roughness(flow: Tensor) -> Tensor:

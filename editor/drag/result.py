@@ -19,7 +19,7 @@ def compose_result(state: SessionState) -> Image.Image:
     edit, feather = state.edit, state.settings.feather
     if state.settings.detail == "model":
         return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
-    moves = edit.moved, edit.aimed
+    moves = edit.aimed, edit.moved
     return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, moves, feather=feather)
 
 
