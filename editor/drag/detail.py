@@ -3,10 +3,9 @@
 The working picture is small, and what a model paints on it is soft. So the displacement from the unedited to the edited
 working picture is estimated, the uploaded picture is warped by it at full size, and the two are blended by how well
 they agree: what the model made anew, where content was uncovered, comes from the model. A difference counts for less
-where the model does not even reproduce the unedited picture. The field of the drags to their targets is kept where no
-other displacement explains the edit clearly better: it is smooth, and an estimate is not. Where it explains nearly all
-of the edit around a place, a difference there is what the model lost or blurred when the content moved, and does not
-count.
+where the model does not even reproduce the unedited picture. The drags' own field is kept where no other displacement
+explains the edit clearly better: it is smooth, and an estimate is not. Where it explains nearly all of the edit around
+a place, a difference there is what the model lost or blurred when the content moved, and does not count.
 
 At the edge of the mask, the model's colours fade into the uploaded ones. Content that moved does not, as it would be
 seen twice: there its displacement is the drags' own, which ends at the edge.
@@ -19,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial, reduce
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,11 +45,14 @@ JUDGED = 1.5
 DECISIVENESS = 8
 """Of two displacements the one with the smaller residual counts more, by this power of their ratio."""
 MAX_RATIO, FIELD_WINDOW = 0.55, 16.0
-"""Another displacement replaces the field of the drags where its residual is below this share of the field's, and the
-standard deviation, in pixels of the working picture, of the window in which they are compared."""
+"""An estimate replaces the field of the drags where its residual is below this share of the field's, and the standard
+deviation, in pixels of the working picture, of the window in which they are compared."""
 ROUGH = 2.5
-"""A displacement whose differences from the field differ among themselves by so many pixels (their standard deviation
+"""An estimate whose differences from the field differ among themselves by so many pixels (their standard deviation
 in a window) has to be better by twice as much."""
+NEARER = 0.9
+"""Of the fields of the drags to where content was tracked and to their targets, the less likely one is used if its
+residual is below this share of the other's."""
 EXPLAINED, UNEXPLAINED = 0.3, 0.6
 """Shares of the change in such a window that the field leaves as a residual: up to the first it explains the edit, from
 the second on it does not."""
@@ -99,8 +101,8 @@ def carry_detail(
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture.
-        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: first
-            where it was to go, then where else it may be, such as where it was tracked.
+        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture, the
+            likeliest first: where it was tracked, where it was to go.
         feather: how softly what the model painted ends at the mask, in pixels of the working picture.
 
     Returns:
@@ -140,8 +142,8 @@ def carry_detail(
 # The displacement -----------------------------------------------------------------------------------------------------
 
 
-def likeliest(unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Tensor:
-    """The first of several displacements, or where it is clearly better another one.
+def likeliest(unedited: Tensor, edited: Tensor, fields: Iterable[Tensor]) -> Tensor:
+    """The first of several displacements, or a later one that explains the edit better by `NEARER`.
 
     Args:
         unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
@@ -150,8 +152,12 @@ def likeliest(unedited: Tensor, edited: Tensor, fields: Sequence[Tensor]) -> Ten
     Returns:
         ``(1, 2, h, w)``; 0 if there are none.
     """
-    moving = [each for each in fields if each.any()]
-    return reduce(partial(_clearly_better, unedited, edited), moving) if moving else torch.zeros_like(edited[:, :2])
+    chosen, least = torch.zeros_like(edited[:, :2]), math.inf
+    for field in fields:
+        residual = float(_residual(unedited, edited, field).mean()) if field.any() else math.inf
+        if residual < NEARER * least:
+            chosen, least = field, residual
+    return chosen
 
 
 def estimate_displacement(unedited: Tensor, edited: Tensor, field: Tensor, freedom: Tensor | float = 1.0) -> Tensor:
@@ -172,8 +178,8 @@ def estimate_displacement(unedited: Tensor, edited: Tensor, field: Tensor, freed
     flow = _estimate_from(unedited, edited, still)
     if field.any():
         flow = _better(unedited, edited, flow, _estimate_from(unedited, edited, field), WINDOW)
-        weight = 1 + (_roughness(flow - field) / ROUGH) ** 4
-        flow = _clearly_better(unedited, edited, field, flow, weight)
+        weight = (1 + (_roughness(flow - field) / ROUGH) ** 4) / MAX_RATIO
+        flow = _better(unedited, edited, field, flow, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=weight)
     change = _blur(_residual(unedited, edited, still), STILL_WINDOW)
     flow = torch.lerp(field, flow, torch.as_tensor(freedom))
     return flow * (change / STILL).clamp(max=1)
@@ -302,14 +308,6 @@ def _better(
     """
     first, second = (_blur(_residual(unedited, edited, flow), sigma) + floor for flow in (one, other))
     return torch.lerp(one, other, 1 / (1 + (weight * second / first) ** DECISIVENESS))
-
-
-def _clearly_better(
-    unedited: Tensor, edited: Tensor, field: Tensor, other: Tensor, weight: Tensor | float = 1.0
-) -> Tensor:
-    """The field, or the other displacement where its residual, so many times, is below `MAX_RATIO` of the field's."""
-    weight = weight / MAX_RATIO
-    return _better(unedited, edited, field, other, FIELD_WINDOW, floor=RESIDUAL_FLOOR, weight=weight)
 
 
 def _roughness(flow: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ def is_where_warped(handle: Handle, share: float, rasters: Rasters) -> bool:
     return distance(current_position(handle, rasters), warp.target) < MIN_DISTANCE
 
 
+def is_warped_to_targets(handles: Handles) -> bool:
+    """Whether the warp has put all content where it should go."""
+    return all(distance(handle.warp.target, handle.target) < MIN_DISTANCE for handle in handles.values())
+
+
 def advance(handles: Handles, share: float, rasters: Rasters) -> dict[str, Handle]:
     """The handles one warp step further: by one cell, as with motion supervision, or by the distance left.
 

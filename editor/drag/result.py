@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from livedrag.editor.drag.detail import carry_detail
+from livedrag.editor.drag.latent_warp import is_warped_to_targets
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.errors import EditorError
 from livedrag.editor.picture import compose, to_working_tensor
@@ -19,7 +20,9 @@ def compose_result(state: SessionState) -> Image.Image:
     edit, feather = state.edit, state.settings.feather
     if state.settings.detail == "model":
         return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
-    moves = edit.aimed, edit.moved
+    moves = [edit.moved, edit.aimed]
+    if is_warped_to_targets(edit.handles):
+        moves.reverse()  # a tracker may be a few pixels off
     return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, moves, feather=feather)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,11 +117,34 @@ def test_content_is_where_it_was_to_go_unless_it_is_clearly_elsewhere() -> None:
     tracked = [Drag(DRAG.handle, Point(DRAG.target.x - 8, DRAG.target.y - 4))]
     truth, short = (warp(uploaded, drags, mask) for drags in ([DRAG], tracked))
     inside = square_mask(inside=40)
-    between = torch.lerp(soft(truth), soft(short), 0.6)
+    between = torch.lerp(soft(truth), soft(short), 0.51)
     result = carry_detail(uploaded, between, soft(uploaded), mask, RASTERS, [[DRAG], tracked])
     assert decibels(result, truth, inside) > decibels(result, short, inside) + 5
     result = carry_detail(uploaded, soft(short), soft(uploaded), mask, RASTERS, [[DRAG], tracked])
     assert decibels(result, short, inside) > decibels(result, truth, inside) + 2
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_is_warped_to_its_target_is_there_whatever_the_tracker_says(
+    tiny: Diffusion, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    settings = {"lora_steps": 0, "ddim_steps": 4, "max_iterations": 20, "warp_share": share}
+    session = DragSession(tiny, textured(64, 64), settings=DragSettings.resolve(None, {}, settings))
+    session.add_drag("a", Drag(Point(30, 30), Point(42, 34)))
+    for steps in (session.prepare(), session.drag(0), session.render(0)):
+        for _ in steps:
+            pass
+    given: list[list[Drag]] = []
+
+    def note(picture: Image.Image, *arguments: Any, **_: float) -> Image.Image:
+        given.extend(arguments[-1])
+        return picture
+
+    monkeypatch.setattr("livedrag.editor.drag.result.carry_detail", note)
+    session.result()
+    edit = session._state.edit
+    assert given == ([edit.aimed, edit.moved] if share else [edit.moved, edit.aimed])
+    session.close()
 
 
 def test_what_the_model_lost_of_content_that_moved_is_still_there() -> None:
