@@ -50,9 +50,6 @@ deviation, in pixels of the working picture, of the window in which they are com
 ROUGH = 2.5
 """An estimate whose differences from the field differ among themselves by so many pixels (their standard deviation
 in a window) has to be better by twice as much."""
-NEARER = 0.9
-"""Of the fields of the drags to where content was tracked and to their targets, the less likely one is used if its
-residual is below this share of the other's."""
 EXPLAINED, UNEXPLAINED = 0.3, 0.6
 """Shares of the change in such a window that the field leaves as a residual: up to the first it explains the edit, from
 the second on it does not."""
@@ -101,8 +98,8 @@ def carry_detail(
         unedited: the working picture as the model reconstructs it without the edit, same shape.
         mask: ``(H, W)`` at the size of ``uploaded``, True may change; None means everything may.
         rasters: of the picture.
-        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture, the
-            likeliest first: where it was tracked, where it was to go.
+        moves: what may have moved, as drags from where content was to where it is, in pixels of the picture: where it
+            was tracked, where it was to go. The field that explains the edit best counts.
         feather: how softly what the model painted ends at the mask, in pixels of the working picture.
 
     Returns:
@@ -143,7 +140,7 @@ def carry_detail(
 
 
 def likeliest(unedited: Tensor, edited: Tensor, fields: Iterable[Tensor]) -> Tensor:
-    """The first of several displacements, or a later one that explains the edit better by `NEARER`.
+    """Of several displacements the one that explains the edit best.
 
     Args:
         unedited, edited: ``(1, 3, h, w)`` in [-1, 1].
@@ -152,12 +149,9 @@ def likeliest(unedited: Tensor, edited: Tensor, fields: Iterable[Tensor]) -> Ten
     Returns:
         ``(1, 2, h, w)``; 0 if there are none.
     """
-    chosen, least = torch.zeros_like(edited[:, :2]), math.inf
-    for field in fields:
-        residual = float(_residual(unedited, edited, field).mean()) if field.any() else math.inf
-        if residual < NEARER * least:
-            chosen, least = field, residual
-    return chosen
+    moving = [field for field in fields if field.any()]
+    still = torch.zeros_like(edited[:, :2])
+    return min(moving, key=lambda field: float(_residual(unedited, edited, field).mean()), default=still)
 
 
 def estimate_displacement(unedited: Tensor, edited: Tensor, field: Tensor, freedom: Tensor | float = 1.0) -> Tensor:

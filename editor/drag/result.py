@@ -20,9 +20,8 @@ def compose_result(state: SessionState) -> Image.Image:
     edit, feather = state.edit, state.settings.feather
     if state.settings.detail == "model":
         return compose(state.picture, edited, unedited, edit.mask, state.rasters, feather=feather)
-    moves = [edit.moved, edit.aimed]
-    if is_warped_to_targets(edit.handles):
-        moves.reverse()  # a tracker may be a few pixels off
+    # What was warped to its target is there, though a tracker may find it a few pixels off.
+    moves = [edit.aimed] if is_warped_to_targets(edit.handles) else [edit.moved, edit.aimed]
     return carry_detail(state.picture, edited, unedited, edit.mask, state.rasters, moves, feather=feather)
 
 

@@ -103,25 +103,13 @@ def test_the_displacement_of_a_known_warp_is_found() -> None:
 
 def test_of_several_moves_the_one_that_explains_the_edit_counts() -> None:
     uploaded, mask = textured(FULL, FULL), square_mask()
-    truth = warp(uploaded, [DRAG], mask)
-    unedited, edited = soft(uploaded), soft(truth)
+    unedited, edited = soft(uploaded), soft(warp(uploaded, [DRAG], mask))
     elsewhere = [Drag(DRAG.handle, Point(200, 180))]
-    for moves in ([DRAG], elsewhere), (elsewhere, [DRAG]):
-        result = carry_detail(uploaded, edited, unedited, mask, RASTERS, moves)
-        assert decibels(result, truth, changed(uploaded, truth)) > 45
-
-
-def test_content_is_where_it_was_to_go_unless_it_is_clearly_elsewhere() -> None:
-    """A model's picture is often between the target and where the content was tracked; then the target counts."""
-    uploaded, mask = textured(FULL, FULL), square_mask()
-    tracked = [Drag(DRAG.handle, Point(DRAG.target.x - 8, DRAG.target.y - 4))]
-    truth, short = (warp(uploaded, drags, mask) for drags in ([DRAG], tracked))
-    inside = square_mask(inside=40)
-    between = torch.lerp(soft(truth), soft(short), 0.51)
-    result = carry_detail(uploaded, between, soft(uploaded), mask, RASTERS, [[DRAG], tracked])
-    assert decibels(result, truth, inside) > decibels(result, short, inside) + 5
-    result = carry_detail(uploaded, soft(short), soft(uploaded), mask, RASTERS, [[DRAG], tracked])
-    assert decibels(result, short, inside) > decibels(result, truth, inside) + 2
+    results = [
+        carry_detail(uploaded, edited, unedited, mask, RASTERS, moves).tobytes()
+        for moves in ([[DRAG]], [[DRAG], elsewhere], [elsewhere, [DRAG]])
+    ]
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -143,7 +131,7 @@ def test_what_is_warped_to_its_target_is_there_whatever_the_tracker_says(
     monkeypatch.setattr("livedrag.editor.drag.result.carry_detail", note)
     session.result()
     edit = session._state.edit
-    assert given == ([edit.aimed, edit.moved] if share else [edit.moved, edit.aimed])
+    assert given == ([edit.aimed] if share else [edit.moved, edit.aimed])
     session.close()
 
 
