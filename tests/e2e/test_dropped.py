@@ -155,7 +155,7 @@ def test_a_result_restores_its_edit(open_page: OpenPage, upload: Path, tmp_path:
             save_png(Image.new("RGB", (320, 256), "coral"), file, metadata)
     for name, points, toast in (
         ("all", 1, "Restored the picture, points, mask, prompt and settings"),
-        ("alone", 1, "they are on the result itself"),
+        ("alone", 1, "they are placed on the result itself"),
         ("lie", 0, "evil"),
     ):
         page.get_by_role("button", name="livedrag home").click()
