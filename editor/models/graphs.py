@@ -31,6 +31,9 @@ CAPACITY = 16
 """Graphs that are kept; the one that was run longest ago is dropped for a new one."""
 MIN_FREE = 0.1
 """Share of the device's memory below which graphs are dropped, and none is recorded."""
+ROOMY = 0.5
+"""Share of the device's memory below which what torch holds without using it is given back before a capture, which
+can't do so itself, and needs memory of its own. The device is waited for then."""
 CHECK_EVERY = 64
 """Runs between two looks at the device's memory."""
 
@@ -89,17 +92,21 @@ class CudaRecorder:
 
     def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         """A graph of it, and where its outcome is: in the pool, where no later graph of the pool writes."""
-        current, stream = torch.cuda.current_stream(self._device), self._recording_stream()
-        graph = torch.cuda.CUDAGraph()
+        stream, graph = self._recording_stream(), torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle() if self._recorded is None else self._recorded.pool()
-        # Other threads may go on: they copy previews and snapshots from the device.
-        capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-        # A capture that fails leaves its stream as the current one; this puts the thread's own back.
-        with torch.cuda.device(self._device), torch.cuda.stream(current):
-            with _workspaces_in_graph(), _closing(pool), capture:
+        if self._free_share() < ROOMY:
+            torch.cuda.empty_cache()
+        # As `torch.cuda.graph` does it, which waits for the device and empties torch's cache each time. Here the device
+        # goes on with what it was given, such as the iteration before. Other threads may go on: they copy previews and
+        # snapshots from the device.
+        with torch.cuda.device(self._device), torch.cuda.stream(stream), _workspaces_in_graph(), _closing(pool):
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
                 outcome = copied(work())
-            self._recorded = graph  # as long as one graph of a pool lives, the pool does
-            self.held_bytes = _unused_in(graph)
+            finally:
+                graph.capture_end()
+        self._recorded = graph  # as long as one graph of a pool lives, the pool does
+        self.held_bytes = _unused_in(graph)
         return outcome, graph.replay
 
     def _recording_stream(self) -> torch.cuda.Stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -321,6 +321,53 @@ def test_both_streams_wait_for_each_other_around_an_eager_run(streams: list[str]
     assert streams == [before, "on recording", "work", *off, after]
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+@pytest.mark.parametrize("free", [60, 40], ids=["much memory", "less memory"])
+def test_a_capture_waits_for_the_device_only_where_memory_is_short(
+    streams: list[str], monkeypatch: pytest.MonkeyPatch, free: int, fails: bool
+) -> None:
+    class Graph:
+        def capture_begin(self, pool: object, capture_error_mode: str) -> None:
+            streams.append(f"begin {pool} {capture_error_mode}")
+
+        def capture_end(self) -> None:
+            streams.append("end")
+
+        def pool(self) -> object:
+            return (0, 7)
+
+        def replay(self) -> None:
+            streams.append("replay")
+
+    def work() -> torch.Tensor:
+        streams.append("work")
+        if fails:
+            raise RuntimeError("not capturable")
+        return torch.ones(2)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 100))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: streams.append("empty"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: streams.append("wait"))
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "other")
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: streams.append("clear"), raising=False)
+    monkeypatch.setattr(graphs_module, "_closing", lambda _: nullcontext())
+    recorder = CudaRecorder(torch.device("cuda:0"))
+    emptied = ["empty"] if free < 50 else []
+    captured = ["on recording", "clear", "begin (0, 7) thread_local", "work", "end", "clear"]
+    if fails:
+        with pytest.raises(RuntimeError, match="not capturable"):
+            recorder.record(work)
+        assert streams == [*emptied, *captured]
+        return
+    outcome, replay = recorder.record(work)
+    replay()
+    assert torch.equal(outcome, torch.ones(2))
+    assert streams == [*emptied, *captured, "off recording", "replay"]
+
+
 @pytest.mark.parametrize("name", ["_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"])
 @pytest.mark.parametrize("underway", [False, True], ids=["ended", "underway"])
 def test_a_capture_that_failed_is_ended(monkeypatch: pytest.MonkeyPatch, underway: bool, name: str) -> None:
@@ -412,7 +459,7 @@ def test_a_graph_outlives_another_one_of_its_pool(cuda: CudaRecorder) -> None:
 def test_a_capture_that_fails_leaves_all_as_it_was(
     cuda: CudaRecorder, caplog: pytest.LogCaptureFixture, earlier: int
 ) -> None:
-    """`torch.cuda.graph` does not, if the device refuses the work."""
+    """Torch does not see to that, if the device refuses the work."""
     before, graphs = torch.cuda.current_stream(), Graphs(cuda, eager_runs=1)
 
     def twice(kind: str, work: Callable[[Given], list[Tensor]]) -> None:
