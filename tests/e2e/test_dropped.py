@@ -126,8 +126,8 @@ def test_an_exported_room_opens_on_the_start_page(open_page: OpenPage, upload: P
 
     drop(page, exported, "application/zip")
     expect(page.get_by_role("dialog", name="Open “room.zip”?")).to_contain_text("exported room")
-    page.get_by_role("button", name="Restore the room").click()
     second = room_of(page)
+    page.get_by_role("button", name="Restore the room").click()
     page.wait_for_url(lambda url: second not in url)
     Editor(page).expect_place("target", (72, 110))
 
