@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from livedrag.editor.drag.handles import Handle, Handles, cells_and_targets
+from livedrag.editor.drag.latent import Adam
 from livedrag.editor.drag.pins import pin_cells
 from livedrag.editor.drag.region import CarriedFeatures
 from livedrag.editor.drag.rows import Background, Patch, Pins, Points, Proposal, Row
@@ -40,7 +41,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Col
         with_noise: whether the noise is needed, whatever the loss is.
         held: names of those that are not tracked.
     """
-    latent, level, settings, edit = state.latent, state.level, state.settings, state.edit
+    latent, level, edit = state.latent, state.level, state.edit
     region = _region(state, handles)
     row = Row(
         latent=latent.value,
@@ -48,7 +49,7 @@ def row_of(state: SessionState, handles: Handles, *, with_noise: bool, held: Col
         prompt=state.preparation.prompt,
         alpha=_number(state, level.alpha),
         alpha_below=_number(state, level.alpha_below),
-        adam=latent.adam(settings.latent_lr, mini=settings.latent_optimizer == "adam_mini"),
+        adam=_adam(state),
         beyond=_beyond(state, with_noise=with_noise),
         raster=state.rasters.cells,
         points=_points(state, handles, held) if region is None else None,
@@ -70,24 +71,31 @@ def row_after(state: SessionState, row: Row, proposal: Proposal, handles: Handle
         handles: that are pulled in the one after it: with region supervision, where the field carries them then.
         with_noise: whether the noise is needed in the one after it.
     """
-    settings = state.settings
-    mini = settings.latent_optimizer == "adam_mini"
-    pins, background = row.pins, row.background
-    if pins is not None and pins.features is None:
-        pins = replace(pins, features=proposal.features)
-    if background is not None and background.noise is None:
-        background = replace(background, noise=proposal.noise)
     following = replace(
-        row,
+        with_unedited(row, proposal),
         latent=proposal.latent,
-        adam=state.latent.adam(settings.latent_lr, mini=mini, moments=proposal.moments),
+        adam=_adam(state, proposal.moments),
         beyond=_beyond(state, with_noise=with_noise),
         points=None if row.points is None else _points_after(state, row.points, proposal),
         region=_region(state, handles),
-        pins=pins,
-        background=background,
     )
     return send_all(following, proposal.latent.device)
+
+
+def with_unedited(row: Row, proposal: Proposal) -> Row:
+    """The row with what an iteration of the unedited latent finds out about it, if that was not known."""
+    background, pins = row.background, row.pins
+    if background is not None and background.noise is None:
+        background = replace(background, noise=proposal.noise)
+    if pins is not None and pins.features is None:
+        pins = replace(pins, features=proposal.features)
+    return replace(row, background=background, pins=pins)
+
+
+def _adam(state: SessionState, moments: Tensor | None = None) -> Adam:
+    """Of the next step, or with its ``moments`` after it, of the one that follows."""
+    settings = state.settings
+    return state.latent.adam(settings.latent_lr, mini=settings.latent_optimizer == "adam_mini", moments=moments)
 
 
 def _points_after(state: SessionState, points: Points, proposal: Proposal) -> Points:

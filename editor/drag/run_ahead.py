@@ -129,15 +129,7 @@ class RunAhead:
         """Launch the iteration after one that has been launched with this row and these handles."""
         state = self._state
         following, with_noise = carry(state, handles), preview or search_is_due(state, 1)
-        circumstances = Circumstances(
-            settings=state.settings,
-            descended=state.descended,
-            pins=state.edit.pins,
-            handles=_placed(state, following, after=True),
-            held=frozenset(),
-            tracks=tracking_is_due(state, 1),
-            with_noise=with_noise,
-        )
+        circumstances = _circumstances(state, following, with_noise=with_noise, later=1)
         row = row_after(state, row, this.proposal, following, with_noise=with_noise)
         return Ahead(row, (yield from self._launch(row)), state.edit.latent_mask, circumstances)
 
@@ -158,23 +150,24 @@ class RunAhead:
             latent.value is ahead.row.latent
             and not latent.unedited
             and state.edit.latent_mask is ahead.mask
-            and ahead.circumstances
-            == Circumstances(
-                settings=state.settings,
-                descended=state.descended,
-                pins=state.edit.pins,
-                handles=_placed(state, handles),
-                held=frozenset(held),
-                tracks=tracking_is_due(state),
-                with_noise=with_noise,
-            )
+            and ahead.circumstances == _circumstances(state, handles, held, with_noise=with_noise)
         )
 
 
-def _placed(state: SessionState, handles: Handles, *, after: bool = False) -> tuple[Placed, ...]:
-    """The handles as an iteration pulls them; ``after`` one has found their templates."""
-    untracked = after or state.settings.supervision == "region"
-    return tuple(
-        Placed(name, handle.offset, handle.target, handle.warp, handle.tries, untracked or handle.template is not None)
-        for name, handle in handles.items()
+def _circumstances(
+    state: SessionState, handles: Handles, held: Collection[str] = (), *, with_noise: bool, later: int = 0
+) -> Circumstances:
+    """Of this iteration, or of one so many ``later``, before which others have found the templates of all handles."""
+    known = later > 0 or state.settings.supervision == "region"
+    return Circumstances(
+        settings=state.settings,
+        descended=state.descended,
+        pins=state.edit.pins,
+        handles=tuple(
+            Placed(name, handle.offset, handle.target, handle.warp, handle.tries, known or handle.template is not None)
+            for name, handle in handles.items()
+        ),
+        held=frozenset(held),
+        tracks=tracking_is_due(state, later),
+        with_noise=with_noise,
     )

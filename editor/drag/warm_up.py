@@ -6,14 +6,13 @@ The UNet has state in Python that all sessions share, so graphs can't be recorde
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 
 import torch
 
 from livedrag.editor.drag.graphed import is_recorded, propose
 from livedrag.editor.drag.handles import new_handle
 from livedrag.editor.drag.iteration import carry
-from livedrag.editor.drag.row_of_session import row_of
+from livedrag.editor.drag.row_of_session import row_of, with_unedited
 from livedrag.editor.drag.rows import Proposal, Row
 from livedrag.editor.drag.state import SessionState
 from livedrag.editor.models.graphs import EAGER_RUNS
@@ -35,7 +34,7 @@ def warm_up(state: SessionState) -> Generator[None, None, None]:
             row = row_of(state, handles, with_noise=with_noise)
             yield from _record(state, row)
             if row.background is not None or row.pins is not None:
-                yield from _record(state, _further(row, _iterate(state, row)))
+                yield from _record(state, with_unedited(row, _iterate(state, row)))
     except torch.OutOfMemoryError:
         model.graphs.clear()  # the run itself says so if it has no memory
 
@@ -51,13 +50,3 @@ def _record(state: SessionState, row: Row) -> Generator[None, None, None]:
 def _iterate(state: SessionState, row: Row) -> Proposal:
     (proposal,) = propose(state.model, state.preparation.lora.merged, [row])
     return proposal
-
-
-def _further(row: Row, proposal: Proposal) -> Row:
-    """The row with what a first iteration finds out about the unedited latent."""
-    background, pins = row.background, row.pins
-    if background is not None and background.noise is None:
-        background = replace(background, noise=proposal.noise)
-    if pins is not None and pins.features is None:
-        pins = replace(pins, features=proposal.features)
-    return replace(row, background=background, pins=pins)

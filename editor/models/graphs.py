@@ -42,7 +42,7 @@ class Recorder(Protocol):
     """Records work on a device."""
 
     def run(self, work: Callable[[], R]) -> R:
-        """Do some work that is to be recorded later: it warms up what recording needs."""
+        """Do work that will be recorded later, which warms up what recording needs."""
 
     def record(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         """Record work that has been run before.

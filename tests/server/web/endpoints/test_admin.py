@@ -170,7 +170,7 @@ def test_rooms_are_listed_with_the_names_that_people_gave_them(served: str) -> N
             assert (await asyncio.to_thread(titles))[named.id] == "Teddy bear"
 
     asyncio.run(story())
-    assert titles()[named.id] == "Teddy bear", "also when nobody is in it"
+    assert titles()[named.id] == "Teddy bear", "even when nobody is in it"
 
 
 def test_people_who_are_ejected_are_told_and_may_come_back_to_an_interrupted_run(
